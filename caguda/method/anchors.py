@@ -1,0 +1,95 @@
+"""Category anchor construction (CAC, Section 3.2): the centroids of the source features, and distances to them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import torch
+from jaxtyping import Float, Float32, Float64, Int64, Integer
+from torch import Tensor
+
+from caguda.method import IGNORE
+
+
+@dataclass(frozen=True)
+class ClassSums:
+    """What Eq. 4 adds up, per category: features, their squared norms, and pixels; `+` merges two sets of images."""
+
+    sums: Float64[Tensor, "c d"]
+    squares: Float64[Tensor, " c"]
+    counts: Int64[Tensor, " c"]
+
+    def __add__(self, other: Self) -> "ClassSums":
+        """The sums over both sets of images."""
+        return ClassSums(self.sums + other.sums, self.squares + other.squares, self.counts + other.counts)
+
+
+class CategoryAnchors(NamedTuple):
+    """The category anchors and what is known about them; a category is absent where `pixel_count` is 0.
+
+    vectors: the centroids f_c, nan where absent.    pixel_count: |Lambda_c|.
+    spread: root mean square distance of a category's features to its anchor, nan where absent.
+    pairwise: distances between anchors, 0 on the diagonal, nan in rows and columns of absent categories.
+    """
+
+    vectors: Float32[Tensor, "c d"]
+    pixel_count: Int64[Tensor, " c"]
+    spread: Float32[Tensor, " c"]
+    pairwise: Float32[Tensor, "c c"]
+
+
+def labels_at(labels: Integer[Tensor, "n H W"], size: tuple[int, int]) -> Integer[Tensor, "n h w"]:
+    """Labels at another resolution (h, w), by nearest neighbour: pixel i of h takes pixel floor(i H / h).
+
+    At a stride s that is pixel i s, the centre of a strided convolution's window. Enlarges as well.
+    """
+    (height, width), (h, w) = labels.shape[1:], size
+    rows = torch.arange(h, device=labels.device) * height // h
+    columns = torch.arange(w, device=labels.device) * width // w
+    return labels[:, rows[:, None], columns]
+
+
+def class_sums(features: Float[Tensor, "n d h w"], labels: Integer[Tensor, "n h w"], categories: int) -> ClassSums:
+    """The numerator and denominator of a category's centroid over some images.
+
+    Eq. 4 before its division. Pixels of IGNORE take no part, whatever their features; a category without pixels has
+    sums and count 0. Adds in float64, one image at a time. Another label outside 0..c-1 is a RuntimeError.
+    """
+    sums = torch.zeros(categories, features.shape[1], dtype=torch.float64, device=features.device)
+    squares = torch.zeros(categories, dtype=torch.float64, device=features.device)
+    counts = torch.zeros(categories, dtype=torch.int64, device=features.device)
+    for image, truth in zip(features.flatten(2), labels.flatten(1), strict=True):
+        labelled = truth != IGNORE
+        vectors = image[:, labelled].double()
+        member = torch.nn.functional.one_hot(truth[labelled].long(), categories)
+        counts += member.sum(0)
+        sums += member.T.double() @ vectors.T
+        squares += vectors.square().sum(0) @ member.double()
+    return ClassSums(sums, squares, counts)
+
+
+def anchors_from(sums: ClassSums) -> CategoryAnchors:
+    """The category anchors: the centroid of each category's features, with pixel counts, spread and distances.
+
+    Eq. 4. A category without pixels has no centroid: nan, never a zero vector.
+    """
+    vectors = sums.sums / sums.counts[:, None]
+    variance = sums.squares / sums.counts - vectors.square().sum(1)
+    pairwise = torch.linalg.vector_norm(vectors[:, None] - vectors, dim=2)
+    return CategoryAnchors(vectors.float(), sums.counts, variance.clamp(min=0).sqrt().float(), pairwise.float())
+
+
+def distance_to(features: Float[Tensor, "n d h w"], anchor: Float[Tensor, " d"]) -> Float[Tensor, "n h w"]:
+    """The L2 distance of every pixel's feature to one category's anchor; nan for an absent category.
+
+    Eq. 5 for one c. Subtracts before squaring: expanding the square cancels near an anchor.
+    """
+    lengths: Tensor = torch.linalg.vector_norm(features - anchor[:, None, None], dim=1)
+    return lengths
+
+
+def distances(features: Float[Tensor, "n d h w"], anchors: Float[Tensor, "c d"]) -> Float[Tensor, "n c h w"]:
+    """The L2 distance of every pixel's feature to every category's anchor; nan for an absent category.
+
+    Eq. 5. One category at a time: needs memory for one more feature map, not for c of them.
+    """
+    return torch.stack([distance_to(features, anchor) for anchor in anchors], dim=1)

@@ -1,0 +1,68 @@
+"""Active target sample identification and pseudo-label assignment (ATI and PLA, Section 3.2)."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from caguda.method import IGNORE
+from caguda.method.anchors import distance_to
+
+
+class ByAnchor(NamedTuple):
+    """The closest anchor of every pixel, its margin d2 - d1 to the second closest, and whether the pixel is active."""
+
+    nearest: UInt8[Tensor, "n h w"]
+    margin: Float[Tensor, "n h w"]
+    active: Bool[Tensor, "n h w"]
+
+
+class ByProbability(NamedTuple):
+    """The most probable category of every pixel, its probability, and whether the pixel is active."""
+
+    predicted: UInt8[Tensor, "n h w"]
+    confidence: Float[Tensor, "n h w"]
+    active: Bool[Tensor, "n h w"]
+
+
+def by_anchor(
+    features: Float[Tensor, "n d h w"], anchors: Float[Tensor, "c d"], present: Bool[Tensor, " c"], margin: float
+) -> ByAnchor:
+    """The closest anchor of every pixel, and the pixels that it activates.
+
+    Eq. 6 and 7: active where d2 - d1 > margin, strictly, margin >= 0 in the features' units. Exact ties go to the lowest
+    category and are never active. Absent categories are not compared. With one present category d2 is infinite, and
+    every pixel active; with none, or where a feature is not finite, nearest is IGNORE and the pixel not active.
+    Needs memory for one more feature map, whatever the number of categories.
+    """
+    shape = (len(features), *features.shape[2:])
+    nearest = torch.full(shape, IGNORE, dtype=torch.uint8, device=features.device)
+    first = torch.full(shape, torch.inf, dtype=torch.result_type(features, anchors), device=features.device)
+    second = first
+    for category in present.nonzero().flatten().tolist():
+        distance = distance_to(features, anchors[category])
+        closer = distance < first
+        second = torch.minimum(second, torch.maximum(first, distance))
+        first = torch.minimum(first, distance)
+        nearest = nearest.masked_fill(closer, category)
+    gap = second - first
+    return ByAnchor(nearest, gap, gap > margin)
+
+
+def by_probability(logits: Float[Tensor, "n c h w"], p0: float) -> ByProbability:
+    """The most probable category of every pixel, and the pixels where its probability exceeds P0.
+
+    The active state a^tP and label y^tP of Eq. 11: active where the largest softmax > p0, strictly, p0 in 0..1. Exact
+    ties go to the lowest category.
+    """
+    confidence = logits.softmax(dim=1).amax(dim=1)
+    return ByProbability(logits.argmax(dim=1).to(torch.uint8), confidence, confidence > p0)
+
+
+def pseudo_labels(category: UInt8[Tensor, "n h w"], active: Bool[Tensor, "n h w"]) -> UInt8[Tensor, "n h w"]:
+    """The pseudo-labels: the category of every active pixel, IGNORE elsewhere.
+
+    The product of a and y in Eq. 9 to 11.
+    """
+    return category.masked_fill(~active, IGNORE)
