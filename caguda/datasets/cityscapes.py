@@ -1,0 +1,27 @@
+"""Cityscapes: {leftImg8bit,gtFine}/{split}/{city}/{city}_{sequence}_{frame}_{leftImg8bit,gtFine_labelIds}.png."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from caguda.config import Domain
+from caguda.datasets.frame import entries_of
+
+_IMAGE = "_leftImg8bit.png"
+_LABEL = "_gtFine_labelIds.png"
+
+
+def images(domain: Domain, root: Path) -> dict[str, Path]:
+    """The images by id, {city}_{sequence}_{frame}."""
+    assert domain.split is not None, "the configuration refuses a Cityscapes set without a split"
+    cities = (path for path in entries_of(root / "leftImg8bit" / domain.split, "split") if path.is_dir())
+    files = (path for city in cities for path in entries_of(city, "split") if path.name.endswith(_IMAGE))
+    return {path.name.removesuffix(_IMAGE): path for path in files}
+
+
+def label(domain: Domain, root: Path, image: Path) -> Path | None:
+    """Where the label ids of an image belong, or None for an unlabelled set."""
+    if domain.labels is None:
+        return None
+    assert domain.split is not None
+    return root / "gtFine" / domain.split / image.parent.name / (image.name.removesuffix(_IMAGE) + _LABEL)

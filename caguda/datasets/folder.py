@@ -1,0 +1,18 @@
+"""Any data set as two folders: {images}/STEM.png (.jpg, .jpeg) and {labels}/STEM.png."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from caguda.config import Domain
+from caguda.datasets.frame import images_in
+
+
+def images(domain: Domain, root: Path) -> dict[str, Path]:
+    """The images by id, the stem of the file's name."""
+    return images_in(root / domain.images, "images", {".png", ".jpg", ".jpeg"})
+
+
+def label(domain: Domain, root: Path, image: Path) -> Path | None:
+    """Where the label of an image belongs, or None for an unlabelled set."""
+    return None if domain.labels is None else root / domain.labels / f"{image.stem}.png"

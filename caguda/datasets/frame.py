@@ -1,0 +1,40 @@
+"""A frame of a data set, and how image files are found in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from caguda.errors import UserError
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image, its label file where there is one, and a name that is unique in its set."""
+
+    id: str
+    image: Path
+    label: Path | None
+
+
+def entries_of(folder: Path, key: str) -> list[Path]:
+    """What a folder holds, sorted by name, hidden files left out; `key` names the folder in the configuration."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: there is no such folder; correct the key {key}") from None
+    except OSError as error:
+        raise UserError(f"{folder}: this folder cannot be read ({error.strerror}); it is the key {key}") from None
+
+
+def images_in(folder: Path, key: str, suffixes: Collection[str]) -> dict[str, Path]:
+    """The images directly in a folder by their stem. Two images of one stem are a UserError."""
+    images: dict[str, Path] = {}
+    for path in entries_of(folder, key):
+        if path.suffix.lower() not in suffixes:
+            continue
+        if path.stem in images:
+            raise UserError(f"{path}: {images[path.stem].name} has the same stem, remove one of the two")
+        images[path.stem] = path
+    return images

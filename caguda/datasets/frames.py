@@ -1,0 +1,75 @@
+"""The frames of a set: found by its layout, narrowed by `list` and `skip`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from types import ModuleType
+
+from caguda.config import Domain
+from caguda.datasets import cityscapes, folder, gta5
+from caguda.datasets.frame import Frame
+from caguda.errors import UserError
+
+__all__ = ["Frame", "label_path", "list_frames"]
+
+
+def _layout(domain: Domain) -> ModuleType:
+    return {"gta5": gta5, "cityscapes": cityscapes, "folder": folder}[domain.layout]
+
+
+def _first(names: Collection[str]) -> str:
+    """The first three of some names, and how many more there are."""
+    shown = ", ".join(sorted(names)[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _listed(path: Path) -> list[str]:
+    """The ids of a list file: one a line, empty lines left out."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: the list of frames cannot be read ({error.strerror}); correct the key list") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: the list of frames must be text in UTF-8, one id a line") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def label_path(domain: Domain, root: Path, image: Path) -> Path | None:
+    """Where the label of an image belongs, whether or not it is there; None for an unlabelled set."""
+    path: Path | None = _layout(domain).label(domain, root, image)
+    return path
+
+
+def list_frames(domain: Domain, root: Path) -> list[Frame]:
+    """The frames of a set, sorted by id; paths are absolute, symbolic links in them are kept.
+
+    `label` is None where the file is absent. Raises UserError for a folder that is not there, a set without frames,
+    a `list` that cannot be read or names a frame that is not there, and a `skip` of an unknown id.
+    """
+    root = Path(os.path.abspath(root))
+    if not root.is_dir():
+        raise UserError(f"{root}: there is no such folder; correct the keys data_root and root")
+    images: dict[str, Path] = _layout(domain).images(domain, root)
+    wanted = set(images)
+    if domain.list is not None:
+        wanted = set(_listed(root / domain.list))
+        if missing := wanted - set(images):
+            raise UserError(f"{root / domain.list}: no image for these ids (an id has no suffix): {_first(missing)}")
+    if unknown := set(domain.skip) - set(images):
+        raise UserError(f"skip: no frame of {root} has this id: {_first(unknown)}")
+    frames = []
+    for name in sorted(wanted - set(domain.skip)):
+        label = label_path(domain, root, images[name])
+        frames.append(Frame(name, images[name], label if label is not None and os.path.isfile(label) else None))
+    if not frames:
+        raise UserError(f"{root}: no frames found; layout {domain.layout} needs them in {_place(domain)}")
+    return frames
+
+
+def _place(domain: Domain) -> str:
+    """Where a layout looks for images, for messages."""
+    if domain.layout == "cityscapes":
+        return f"leftImg8bit/{domain.split}/CITY/*_leftImg8bit.png"
+    return f"{domain.images}/*.png" + (", *.jpg or *.jpeg" if domain.layout == "folder" else "")

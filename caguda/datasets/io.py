@@ -1,0 +1,83 @@
+"""Image and label files as tensors. Annotated shapes: H W, the size of the image."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Shaped, UInt8
+from PIL import Image
+from torch import Tensor
+from torchvision.io import ImageReadMode
+from torchvision.io import decode_image as torchvision_decode
+
+from caguda.classes import ClassTable
+from caguda.errors import UserError
+
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+_DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file; UserError if it cannot be read or is empty."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: this file cannot be read ({error.strerror})") from None
+    if not content:
+        raise UserError(f"{path}: this file is empty")
+    return content
+
+
+def decode_image(content: bytes, path: Path) -> UInt8[Tensor, "3 H W"]:
+    """The RGB image of a PNG or JPEG file's content, 0 to 255; `path` is for messages."""
+    if not content.startswith(_SIGNATURES):
+        raise UserError(f"{path}: an image must be a PNG or JPEG file, and this is neither")
+    encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    try:
+        image: Tensor = torchvision_decode(encoded, mode=ImageReadMode.RGB)
+    except RuntimeError as error:
+        raise UserError(f"{path}: this image is damaged ({' '.join(str(error).split())})") from None
+    return image
+
+
+def decode_label(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
+    """The raw values of a label file's content, uint8 or uint16; a palette PNG gives its indices, not its colours."""
+    if not content.startswith(_SIGNATURES[0]):
+        raise UserError(f"{path}: a label must be a PNG file, and this is not one")
+    if b"IEND" not in content:
+        raise UserError(f"{path}: this label is damaged (image file is truncated)")
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            if image.mode not in ("L", "P", "I;16") or image.tile[0].args in ("L;2", "L;4"):
+                raise UserError(
+                    f"{path}: a label must be a PNG of one 8-bit, 16-bit or palette channel that holds label values, "
+                    f"found mode {image.mode}" + (" with fewer bits" if image.mode in ("1", "L") else "")
+                )
+            return np.asarray(image)
+    except _DAMAGED as error:
+        raise UserError(f"{path}: this label is damaged ({' '.join(str(error).split())})") from None
+
+
+def to_train_ids(raw: Shaped[np.ndarray, "H W"], table: ClassTable, path: Path) -> UInt8[Tensor, "H W"]:
+    """The train ids of raw values, IGNORE where void; UserError with every unknown value and its number of pixels."""
+    train_ids = np.take(table.lookup, raw)
+    if train_ids.size and train_ids.min() < 0:
+        values, counts = np.unique(raw[train_ids < 0], return_counts=True)
+        found = ", ".join(f"{value} ({count} pixels)" for value, count in list(zip(values, counts, strict=True))[:5])
+        more = f" and {len(values) - 5} more" if len(values) > 5 else ""
+        raise UserError(
+            f"{path}: label values outside the class table: {found}{more}; correct the file, or add them to "
+            "the keys classes or ignore"
+        )
+    return torch.from_numpy(train_ids.astype(np.uint8))
+
+
+def read_image(path: Path) -> UInt8[Tensor, "3 H W"]:
+    """The RGB image of a PNG or JPEG file, 0 to 255; UserError if it cannot be read."""
+    return decode_image(read_bytes(path), path)
+
+
+def read_label(path: Path, table: ClassTable) -> UInt8[Tensor, "H W"]:
+    """The train ids of a label file, IGNORE where void; UserError if it cannot be read or holds an unknown value."""
+    return to_train_ids(decode_label(read_bytes(path), path), table, path)

@@ -1,0 +1,53 @@
+"""The manifest that `check` writes: every frame of the three sets, opened, measured and hashed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from caguda.datasets.frame import Frame
+from caguda.errors import UserError
+
+SetName = Literal["source", "target", "evaluation"]
+SET_NAMES: tuple[SetName, ...] = ("source", "target", "evaluation")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The checked frames of an experiment; `sets` is the content of the file by set."""
+
+    classes: tuple[str, ...]
+    sets: Mapping[str, Mapping[str, Any]]
+
+    def entries(self, name: SetName) -> list[dict[str, Any]]:
+        """What is known of each frame of a set: id, height, width, classes present, digests."""
+        return list(self.sets[name]["frames"])
+
+    def frames(self, name: SetName) -> list[Frame]:
+        """The frames of a set, sorted by id, with absolute paths; `label` is None where there is none."""
+        root = Path(self.sets[name]["root"])
+        return [
+            Frame(entry["id"], root / entry["image"], None if entry["label"] is None else root / entry["label"])
+            for entry in self.sets[name]["frames"]
+        ]
+
+    def digest(self, name: SetName) -> str:
+        """The SHA-256 over all frames of a set, ids and file contents; it does not depend on where the data lie."""
+        return str(self.sets[name]["digest"])
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a file; UserError if it is absent or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        manifest = Manifest(tuple(content["classes"]), {name: content[name] for name in SET_NAMES})
+        for name in SET_NAMES:
+            manifest.frames(name), manifest.digest(name)
+    except OSError as error:
+        raise UserError(f"{path}: the manifest cannot be read ({error.strerror}); make it with `check`") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: this is not a manifest, or it is damaged; make it again with `check`") from None
+    return manifest
