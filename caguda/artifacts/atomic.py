@@ -1,0 +1,66 @@
+"""Files that are either whole or absent, whenever the process dies."""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from caguda.errors import UserError
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """A path in the same folder to write to, which becomes `path` when the block ends without an error.
+
+    Readers see the old file or the whole new one. After an error nothing is left; after SIGKILL a `*.partial` file is.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        yield partial
+        _flush(partial)
+        os.replace(partial, path)
+        _flush(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes `content` as indented UTF-8 JSON, atomically; nan and infinity, which JSON lacks, are a ValueError."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    with write_atomically(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; a UserError when it is missing, damaged or not an object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: the file must be readable, found: {error.strerror}; make it first") from None
+    except ValueError as error:
+        raise UserError(f"{path}: the file must hold JSON, found: {error}; delete it and make it again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: the file must hold a JSON object, found {type(content).__name__}; make it again")
+    return content
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes in hexadecimal; a UserError when the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: the file must be readable, found: {error.strerror}; make it first") from None

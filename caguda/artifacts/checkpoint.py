@@ -1,0 +1,48 @@
+"""A trained network: its weights as safetensors, and beside them a JSON that says what they are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from caguda.artifacts.atomic import read_json, sha256, write_atomically, write_json
+from caguda.errors import UserError
+
+FORMAT = "caguda-checkpoint"
+FORMAT_VERSION = 1
+
+
+def save_checkpoint(path: Path, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Publishes `path` (.safetensors: weights alone, the same bytes for the same weights), then its JSON.
+
+    `description` holds `architecture`, `classes`, `metrics` and `provenance`; format and digest are added. The JSON
+    comes last, so a checkpoint with a JSON that agrees with it is complete. Weights may be on any device.
+    """
+    assert path.suffix == ".safetensors", path
+    with write_atomically(path) as partial:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, partial)
+        digest = sha256(partial)
+    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "weights_sha256": digest}
+    write_json(path.with_suffix(".json"), head | dict(description))
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights (on the CPU) and the description of a checkpoint, or a UserError if either is missing or damaged."""
+    side = path.with_suffix(".json")
+    description = read_json(side)
+    found = (description.get("format"), description.get("format_version"))
+    if found != (FORMAT, FORMAT_VERSION):
+        raise UserError(f"{side}: a checkpoint must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}")
+    digest = sha256(path)
+    if digest != description.get("weights_sha256"):
+        raise UserError(
+            f"{path}: the weights must have the SHA-256 that {side.name} gives, found {digest}; "
+            "the file is damaged or belongs to another run: delete both and make them again"
+        )
+    try:
+        return load_file(path), description
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: the weights must be safetensors, found: {error}; delete it and make it again") from None

@@ -1,0 +1,213 @@
+"""The label store: the pseudo-labels of every target image as one zarr v3 group, one chunk per image and array.
+
+Labels exist at the resolution of f_D only. Any number of processes may write, as long as no two write one image.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from jaxtyping import Float16, UInt8
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from caguda.classes import IGNORE, UNWRITTEN, ClassTable
+from caguda.errors import UserError
+
+FORMAT = "caguda-labels"
+FORMAT_VERSION = 1
+BY_ANCHOR, BY_PROBABILITY = 1, 2
+Array = zarr.Array[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelArrays:
+    """What ATI, PLA and the probability rule say of one target image at the resolution of f_D; Eq. 5 to 7.
+
+    `active` has bit 0 where the anchors and bit 1 where the probability make a pixel active; the two labels are 255
+    where their bit is not set. `margin` is d2 - d1 >= 0, infinite where there is no second anchor (or beyond float16);
+    `confidence` is the largest softmax probability, 0 to 1.
+    """
+
+    active: UInt8[np.ndarray, "h w"]
+    anchor_label: UInt8[np.ndarray, "h w"]
+    probability_label: UInt8[np.ndarray, "h w"]
+    nearest_anchor: UInt8[np.ndarray, "h w"]
+    predicted: UInt8[np.ndarray, "h w"]
+    margin: Float16[np.ndarray, "h w"]
+    confidence: Float16[np.ndarray, "h w"]
+
+
+NAMES = tuple(field.name for field in fields(LabelArrays))
+DTYPES = {name: np.dtype("f2" if name in ("margin", "confidence") else "u1") for name in NAMES}
+
+
+@dataclass(frozen=True, eq=False)
+class LabelStore:
+    """An open label store of `count` images of `shape` (h, w). It may be pickled, and read in forked workers."""
+
+    path: Path
+    image_ids: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    shape: tuple[int, int]
+
+    @property
+    def count(self) -> int:
+        """The number of target images, n."""
+        return len(self.image_ids)
+
+    @cached_property
+    def _arrays(self) -> dict[str, Array]:
+        return _open_arrays(self.path, "r")
+
+    def read_array(self, index: int, name: str) -> NDArray[Any]:
+        """One of the seven arrays of one image, (h, w); a UserError naming the image if its chunk is damaged."""
+        with _damage_is_named(self.path, f"image {self.image_ids[index]}: {name}"):
+            return np.asarray(self._arrays[name][index])
+
+    def read(self, index: int) -> LabelArrays:
+        """All seven arrays of one image, each (h, w); 254 and nan where nothing was written."""
+        return LabelArrays(**{name: self.read_array(index, name) for name in NAMES})
+
+    def missing(self) -> list[int]:
+        """The indices of the images that lack a chunk, in order: what is still to be written after a crash."""
+        found = [{entry.name for entry in (self.path / name).iterdir()} for name in NAMES]
+        return [i for i in range(self.count) if not all(f"c.{i}.0.0" in names for names in found)]
+
+
+def create_label_store(
+    path: Path, image_ids: Sequence[str], height: int, width: int, table: ClassTable, attributes: Mapping[str, Any]
+) -> None:
+    """Makes an empty label store for images of (height, width) = (h, w), in place of an older one at `path`.
+
+    `attributes` are JSON values (thresholds, provenance); the format and the categories are added. Image ids must be
+    given, and each once. Only a zarr group is ever replaced: anything else at `path` is a UserError.
+    """
+    if not image_ids or len(set(image_ids)) != len(image_ids):
+        raise UserError(f"{path}: a label store needs target images with one id each, found {len(image_ids)} ids, "
+                        f"{len(set(image_ids))} of them different; check the target's frames")  # fmt: skip
+    if path.exists() and not (path / "zarr.json").exists():
+        raise UserError(f"{path}: only an older label store is replaced, found something else; move it away")
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "categories": list(table.names)}
+    group = zarr.create_group(partial, zarr_format=3, attributes=head | dict(attributes))
+    for name in NAMES:
+        group.create_array(
+            name,
+            shape=(len(image_ids), height, width),
+            chunks=(1, height, width),
+            dtype=DTYPES[name],
+            fill_value=_fill_value(name),
+            filters=None,
+            compressors=[ZstdCodec(level=1, checksum=True)],
+            chunk_key_encoding={"name": "default", "separator": "."},
+            dimension_names=("image", "y", "x"),
+            attributes=_array_attributes(name, table),
+        )
+    ids = group.create_array("image_id", shape=(len(image_ids),), dtype=str, dimension_names=("image",),
+                             compressors=[ZstdCodec(level=1, checksum=True)],
+                             chunk_key_encoding={"name": "default", "separator": "."})  # fmt: skip
+    ids[:] = np.array(image_ids, dtype=object)
+    if path.exists():
+        shutil.rmtree(path)
+    partial.rename(path)
+
+
+def _fill_value(name: str) -> int | float:
+    return UNWRITTEN if DTYPES[name].kind == "u" else float("nan")
+
+
+def _array_attributes(name: str, table: ClassTable) -> dict[str, Any]:
+    """CF flags, from which xarray and cf_xarray know the categories and their colours."""
+    described = {"margin": "d2 - d1 of Eq. 6", "confidence": "largest softmax probability"}
+    if name in described:
+        return {"long_name": described[name]}
+    if name == "active":
+        return {"flag_masks": [BY_ANCHOR, BY_PROBABILITY], "flag_meanings": "by_anchor by_probability"}
+    values, meanings, colors = list(range(table.count)), list(table.names), list(table.colors)
+    if name.endswith("_label"):
+        values, meanings, colors = [*values, IGNORE], [*meanings, "ignore"], [*colors, (0, 0, 0)]
+    return {
+        "flag_values": values,
+        "flag_meanings": " ".join("_".join(meaning.split()) for meaning in meanings),
+        "flag_colors": " ".join("#{:02x}{:02x}{:02x}".format(*color) for color in colors),
+    }
+
+
+def write_labels(path: Path, index: int, labels: LabelArrays) -> None:
+    """Writes the arrays of one image; processes that write different images need no lock between them.
+
+    Each chunk appears whole or not at all. All seven are written, the all-ignored and the all-254 included.
+    """
+    with zarr.config.set({"array.write_empty_chunks": True}):  # taken over by arrays as they are opened
+        arrays = _open_arrays(path, "r+")
+    count, *shape = arrays["active"].shape
+    assert 0 <= index < count, (index, count)
+    for name, array in arrays.items():
+        values = getattr(labels, name)
+        assert values.dtype == DTYPES[name] and values.shape == tuple(shape), (name, values.dtype, values.shape)
+        array[index] = values
+
+
+def open_label_store(path: Path) -> LabelStore:
+    """The label store at `path`, its structure checked and no image read; a UserError if it is not one."""
+    group = _open_group(path, "r")
+    arrays = _open_arrays(path, "r")
+    with _damage_is_named(path, "image_id"):
+        image_ids = tuple(str(name) for name in np.asarray(group["image_id"]))  # type: ignore[arg-type]
+    count, height, width = arrays["active"].shape
+    if len(image_ids) != count or len(set(image_ids)) != count:
+        raise UserError(f"{path}: every image must have an id of its own, found {len(set(image_ids))} ids for {count}")
+    return LabelStore(path, image_ids, dict(group.attrs), (height, width))
+
+
+def _open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
+    if not (path / "zarr.json").exists():
+        raise UserError(f"{path}: the label store must exist, found no zarr group; make it first")
+    with _damage_is_named(path, "zarr.json"):
+        group = zarr.open_group(path, mode=mode, use_consolidated=False)
+        found = (group.attrs.get("format"), group.attrs.get("format_version"))
+    if found != (FORMAT, FORMAT_VERSION):
+        raise UserError(f"{path}: a label store must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}")
+    return group
+
+
+def _open_arrays(path: Path, mode: Literal["r", "r+"]) -> dict[str, Array]:
+    group = _open_group(path, mode)
+    arrays: dict[str, Array] = {}
+    for name in NAMES:
+        with _damage_is_named(path, f"{name}/zarr.json"):
+            array = group[name]
+        if not isinstance(array, zarr.Array) or not _is_as_created(array, arrays.get("active", array)):
+            raise UserError(f"{path}: {name} must be as in the format, found {array}; delete the store and make it again")
+        arrays[name] = array
+    return arrays
+
+
+def _is_as_created(array: Array, first: Array) -> bool:
+    name = array.basename
+    fill = array.fill_value
+    return (
+        array.ndim == 3
+        and array.shape == first.shape
+        and array.dtype == DTYPES[name]
+        and array.chunks == (1, *array.shape[1:])
+        and (fill == UNWRITTEN if DTYPES[name].kind == "u" else bool(np.isnan(fill)))
+    )
+
+
+@contextmanager
+def _damage_is_named(path: Path, part: str) -> Iterator[None]:
+    """Whatever zarr and its codecs raise on damaged files (a dozen types) as one line that says where."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path}: {part} is damaged ({reason}); delete the store and make it again") from None

@@ -1,0 +1,56 @@
+"""What made an artifact: enough to make it again, and to notice that it is stale."""
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from caguda.artifacts.atomic import sha256
+from caguda.version import METHOD_VERSION, VERSION
+
+LIBRARIES = ("numpy", "torch", "torchvision", "pillow", "h5py", "zarr", "safetensors", "pydantic")
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """The SHA-256, in hexadecimal, of the settings as JSON with sorted keys and no spaces: their order is no matter."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def provenance(
+    made_by: str, settings: Mapping[str, Any], inputs: Sequence[Path], seed: int | None, started: float
+) -> dict[str, Any]:
+    """Who made an artifact (a verb), of which inputs, with which settings, versions and seed, in how many seconds.
+
+    `settings` are the JSON values of the configuration that the artifact depends on. `started` is `time.time()` when
+    the work began. An input that cannot be read is a UserError.
+    """
+    return {
+        "made_by": made_by,
+        "caguda": VERSION,
+        "method_version": METHOD_VERSION,
+        "configuration": fingerprint(settings),
+        "settings": dict(settings),
+        "inputs": {path.as_posix(): {"sha256": sha256(path)} for path in inputs},
+        "seed": seed,
+        "libraries": _library_versions(),
+        "machine": {"host": platform.node(), "system": platform.platform(), "cores": os.cpu_count()},
+        "seconds": round(time.time() - started, 3),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _library_versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,74 @@
+"""What a trainer needs to resume after it was killed, and the lock that keeps a second trainer out."""
+
+import fcntl
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from caguda.artifacts.atomic import write_atomically
+from caguda.errors import LockHeld
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Writes the training state atomically: tensors, numbers, strings, None, and dicts, lists and tuples of them."""
+    with write_atomically(path) as partial:
+        torch.save(state, partial)
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """The training state on the CPU, or None when there is none to resume from.
+
+    Nothing but plain values is unpickled. A damaged file is moved aside to `*.damaged`, which one line on stderr says.
+    """
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError(f"a dict is needed, found {type(state).__name__}")
+        return state
+    except Exception as error:  # torch.load raises whatever the damage leads to
+        aside = path.with_name(f"{path.name}.damaged")
+        os.replace(path, aside)
+        reason = str(error).partition("\n")[0]
+        print(f"{path}: cannot be resumed from ({reason}); moved to {aside.name}, starting afresh", file=sys.stderr)
+        return None
+
+
+@contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Holds a state directory (made if need be) for this process alone; LockHeld names the holder if there is one.
+
+    The lock goes with the process, SIGKILL included. It is a POSIX lock and not flock's, because forked workers
+    inherit the latter and would hold it after the trainer's death. What a killed trainer left half-written is removed.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            holder = file.read().strip() or "its name is not written yet"
+            raise LockHeld(
+                f"{directory}: one trainer at a time may work here, found another ({holder}); wait for it or end it"
+            ) from None
+        _write_over(file, f"host {platform.node()}, pid {os.getpid()}, job {os.environ.get('SLURM_JOB_ID', 'none')}")
+        for stale in directory.glob("*.partial"):
+            stale.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            _write_over(file, "")
+
+
+def _write_over(file: IO[str], text: str) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(text)
+    file.flush()
