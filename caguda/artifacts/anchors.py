@@ -70,7 +70,7 @@ def load_anchors(path: Path) -> tuple[Anchors, dict[str, Any]]:
             arrays = {name: np.asarray(file[name]) for name in DATASETS}
     except FileNotFoundError:
         raise UserError(f"{path}: the anchors must exist, found no file; make them first") from None
-    except Exception as error:  # h5py raises OSError, KeyError, RuntimeError or ValueError, as the damage has it
+    except Exception as error:  # noqa: BLE001  h5py raises OSError, KeyError, RuntimeError or ValueError
         raise _damaged(path, str(error)) from None
     found = (texts.pop("format", None), texts.pop("format_version", None))
     if found != (FORMAT, FORMAT_VERSION):

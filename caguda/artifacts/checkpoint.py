@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from caguda.artifacts.atomic import read_json, sha256, write_atomically, write_json
@@ -22,8 +22,9 @@ def save_checkpoint(path: Path, weights: Mapping[str, Tensor], description: Mapp
     comes last, so a checkpoint with a JSON that agrees with it is complete. Weights may be on any device.
     """
     assert path.suffix == ".safetensors", path
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     with write_atomically(path) as partial:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, partial)
+        partial.write_bytes(save(copies))  # save_file makes files that only their owner may read
         digest = sha256(partial)
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "weights_sha256": digest}
     write_json(path.with_suffix(".json"), head | dict(description))
@@ -45,4 +46,6 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         return load_file(path), description
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: the weights must be safetensors, found: {error}; delete it and make it again") from None
+        raise UserError(
+            f"{path}: the weights must be safetensors, found: {error}; delete it and make it again"
+        ) from None

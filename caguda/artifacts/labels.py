@@ -3,49 +3,32 @@
 Labels exist at the resolution of f_D only. Any number of processes may write, as long as no two write one image.
 """
 
+import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import zarr
-from jaxtyping import Float16, UInt8
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
+from caguda.artifacts.label_arrays import BY_ANCHOR, BY_PROBABILITY, DTYPES, NAMES, LabelArrays, LabelStatistics, faults
 from caguda.classes import IGNORE, UNWRITTEN, ClassTable
 from caguda.errors import UserError
 
 FORMAT = "caguda-labels"
 FORMAT_VERSION = 1
-BY_ANCHOR, BY_PROBABILITY = 1, 2
+REMEDY = "; make the label store again"
+SHOWN_FAULTS = 5
 Array = zarr.Array[Any]
 
-
-@dataclass(frozen=True, eq=False)
-class LabelArrays:
-    """What ATI, PLA and the probability rule say of one target image at the resolution of f_D; Eq. 5 to 7.
-
-    `active` has bit 0 where the anchors and bit 1 where the probability make a pixel active; the two labels are 255
-    where their bit is not set. `margin` is d2 - d1 >= 0, infinite where there is no second anchor (or beyond float16);
-    `confidence` is the largest softmax probability, 0 to 1.
-    """
-
-    active: UInt8[np.ndarray, "h w"]
-    anchor_label: UInt8[np.ndarray, "h w"]
-    probability_label: UInt8[np.ndarray, "h w"]
-    nearest_anchor: UInt8[np.ndarray, "h w"]
-    predicted: UInt8[np.ndarray, "h w"]
-    margin: Float16[np.ndarray, "h w"]
-    confidence: Float16[np.ndarray, "h w"]
-
-
-NAMES = tuple(field.name for field in fields(LabelArrays))
-DTYPES = {name: np.dtype("f2" if name in ("margin", "confidence") else "u1") for name in NAMES}
+__all__ = ["LabelArrays", "LabelStore", "create_label_store", "open_label_store", "remove_partial_files",
+           "verify_label_store", "write_labels"]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +44,11 @@ class LabelStore:
     def count(self) -> int:
         """The number of target images, n."""
         return len(self.image_ids)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The names of the c categories; a label is a position among them."""
+        return tuple(self.attributes["categories"])
 
     @cached_property
     def _arrays(self) -> dict[str, Array]:
@@ -160,12 +148,53 @@ def open_label_store(path: Path) -> LabelStore:
     """The label store at `path`, its structure checked and no image read; a UserError if it is not one."""
     group = _open_group(path, "r")
     arrays = _open_arrays(path, "r")
-    with _damage_is_named(path, "image_id"):
-        image_ids = tuple(str(name) for name in np.asarray(group["image_id"]))  # type: ignore[arg-type]
-    count, height, width = arrays["active"].shape
-    if len(image_ids) != count or len(set(image_ids)) != count:
-        raise UserError(f"{path}: every image must have an id of its own, found {len(set(image_ids))} ids for {count}")
-    return LabelStore(path, image_ids, dict(group.attrs), (height, width))
+    with _damage_is_named(path, "image_id or zarr.json"):
+        image_ids = tuple(str(name) for name in np.asarray(group["image_id"]))
+        store = LabelStore(path, image_ids, dict(group.attrs), arrays["active"].shape[1:])
+    count = arrays["active"].shape[0]
+    if store.count != count or len(set(image_ids)) != count or not store.categories:
+        raise UserError(f"{path}: {count} different image ids and some categories are needed, found other ones{REMEDY}")
+    return store
+
+
+def verify_label_store(path: Path) -> dict[str, Any]:
+    """What a label store holds once every image is decoded and found complete and consistent; else a UserError.
+
+    Keys: `images`, `height`, `width`, `digest` and those of `LabelStatistics.summary`. The digest is the SHA-256 of
+    the line "n h w", then for each image its id, a zero byte and its seven arrays in order (C order, little endian).
+    One image is held at a time; the faults are listed by image id.
+    """
+    store = open_label_store(path)
+    missing = frozenset(store.missing())
+    (height, width), c = store.shape, len(store.categories)
+    digest = hashlib.sha256(f"{store.count} {height} {width}\n".encode())
+    statistics = LabelStatistics(c)
+    found: list[str] = []
+    for index, image_id in enumerate(store.image_ids):
+        if index in missing:
+            found.append(f"image {image_id}: not completely written")
+            continue
+        try:
+            labels = store.read(index)
+        except UserError as error:
+            found.append(str(error).removeprefix(f"{path}: ").removesuffix(REMEDY))
+            continue
+        found += [f"image {image_id}: {fault}" for fault in faults(labels, c)]
+        digest.update(image_id.encode() + b"\0" + b"".join(getattr(labels, name).tobytes() for name in NAMES))
+        if not found:
+            statistics.add(labels)
+    if found:
+        more = f"; and {len(found) - SHOWN_FAULTS} more" if len(found) > SHOWN_FAULTS else ""
+        listed = "; ".join(found[:SHOWN_FAULTS])
+        raise UserError(f"{path}: all images must be complete and consistent, found {listed}{more}{REMEDY}")
+    head = {"images": store.count, "height": height, "width": width, "digest": digest.hexdigest()}
+    return head | statistics.summary(store.categories)
+
+
+def remove_partial_files(path: Path) -> None:
+    """Clears away what killed writers left half-written; readers ignore it. For when no writer is at work."""
+    for partial in path.glob("*/*.partial"):
+        partial.unlink(missing_ok=True)
 
 
 def _open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
@@ -173,7 +202,7 @@ def _open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
         raise UserError(f"{path}: the label store must exist, found no zarr group; make it first")
     with _damage_is_named(path, "zarr.json"):
         group = zarr.open_group(path, mode=mode, use_consolidated=False)
-        found = (group.attrs.get("format"), group.attrs.get("format_version"))
+        found = (group.attrs["format"], group.attrs["format_version"])
     if found != (FORMAT, FORMAT_VERSION):
         raise UserError(f"{path}: a label store must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}")
     return group
@@ -186,7 +215,7 @@ def _open_arrays(path: Path, mode: Literal["r", "r+"]) -> dict[str, Array]:
         with _damage_is_named(path, f"{name}/zarr.json"):
             array = group[name]
         if not isinstance(array, zarr.Array) or not _is_as_created(array, arrays.get("active", array)):
-            raise UserError(f"{path}: {name} must be as in the format, found {array}; delete the store and make it again")
+            raise UserError(f"{path}: {name} must have the format's structure, found {array}{REMEDY}")
         arrays[name] = array
     return arrays
 
@@ -208,6 +237,6 @@ def _damage_is_named(path: Path, part: str) -> Iterator[None]:
     """Whatever zarr and its codecs raise on damaged files (a dozen types) as one line that says where."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path}: {part} is damaged ({reason}); delete the store and make it again") from None
+        raise UserError(f"{path}: {part} is damaged ({reason}){REMEDY}") from None

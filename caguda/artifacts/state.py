@@ -29,11 +29,8 @@ def load_state(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict):
-            raise ValueError(f"a dict is needed, found {type(state).__name__}")
-        return state
-    except Exception as error:  # torch.load raises whatever the damage leads to
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # noqa: BLE001  torch.load raises whatever the damage leads to
         aside = path.with_name(f"{path.name}.damaged")
         os.replace(path, aside)
         reason = str(error).partition("\n")[0]
