@@ -18,6 +18,13 @@ class Frame:
     label: Path | None
 
 
+def label_of(frame: Frame) -> Path:
+    """The label file of a frame that must have one; UserError names the frame otherwise."""
+    if frame.label is None:
+        raise UserError(f"{frame.image}: this frame is used with its label, and it has none; add the label or skip it")
+    return frame.label
+
+
 def entries_of(folder: Path, key: str) -> list[Path]:
     """What a folder holds, sorted by name, hidden files left out; `key` names the folder in the configuration."""
     try:

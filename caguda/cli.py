@@ -1,0 +1,110 @@
+"""The command line: one thin verb for every rule of the workflow."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from caguda.config import load_configuration
+from caguda.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code of one verb: 0, or what the error asks for after one line that says what was wrong."""
+    given = vars(_parser().parse_args(arguments))
+    module, function = VERBS[given.pop("verb")][0].split(":")
+    try:
+        if "configuration" in given:
+            given["configuration"] = load_configuration(given["configuration"])
+        verb = getattr(importlib.import_module(f"caguda.{module}"), function)
+        verb(**given)
+    except UserError as error:
+        print(f"caguda: error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("caguda", description="Category anchor-guided unsupervised domain adaptation.")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    for name, (_, help_text, options) in VERBS.items():
+        sub = verbs.add_parser(name, help=help_text, description=help_text)
+        for option in options.split():
+            flags, settings = OPTIONS[option]
+            sub.add_argument(flags, required=True, **settings)
+        sub.set_defaults(verb=name)
+    return parser
+
+
+def _path(flag: str, destination: str, help_text: str) -> tuple[str, dict[str, Any]]:
+    return flag, {"dest": destination, "type": Path, "metavar": "FILE", "help": help_text}
+
+
+def _number(flag: str, help_text: str) -> tuple[str, dict[str, Any]]:
+    return flag, {"type": int, "metavar": "N", "help": help_text}
+
+
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "config": _path("--config", "configuration", "the experiment: a YAML, or the config.json of the workflow"),
+    "seed": _number("--seed", "the seed of weights and data order"),
+    "recipe": ("--recipe", {"metavar": "NAME", "help": "which loss weights, a key of `recipes`"}),
+    "stage": _number("--stage", "k, from 1"),
+    "manifest": _path("--manifest", "manifest", "the checked frames, written by `check`"),
+    "initial": _path("--initial", "initial", "the checkpoint to start from"),
+    "checkpoint": _path("--checkpoint", "checkpoint", "the frozen network"),
+    "anchors": _path("--anchors", "anchors", "the category anchors"),
+    "labels": _path("--labels", "labels", "the JSON of a verified label store"),
+    "store": _path("--store", "store", "the label store, a folder"),
+    "part": _number("--part", "which part, from 1"),
+    "parts": _number("--parts", "of how many"),
+    "output": _path("--output", "output", "the artifact to write"),
+    "state": _path("--state", "state", "the folder of the state to resume from"),
+    "csv": _path("--output-csv", "csv", "the table as CSV"),
+    "markdown": _path("--output-md", "markdown", "the table as Markdown"),
+    "table": _path("--table", "table", "the table as CSV"),
+    "figure": _path("--figure", "figure", "the qualitative figure"),
+    "curves": _path("--curves", "curves", "the loss curves"),
+    "checkpoints": ("--checkpoints", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "checkpoints, in order"}),
+    "evaluations": ("--evaluations", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "evaluation JSONs"}),
+}
+
+VERBS: dict[str, tuple[str, str, str]] = {
+    "generate": ("stages.generate:generate", "write the street scenes", "config output"),
+    "check": ("stages.check:check", "open, measure and map every frame", "config output"),
+    "pretrain": ("stages.supervised:pretrain", "train on the source", "config seed manifest output state"),
+    "warmup": ("stages.warmup:warmup", "align both domains", "config seed manifest initial output state"),
+    "anchors": ("stages.anchors:construct_anchors", "CAC: category anchors", "config manifest checkpoint output"),
+    "label-store": (
+        "stages.labels:create_store",
+        "create an empty label store",
+        "config manifest checkpoint anchors store output",
+    ),
+    "label-part": (
+        "stages.labels:write_part",
+        "ATI and PLA: write one part of a label store",
+        "config manifest checkpoint anchors store part parts output",
+    ),
+    "labels": ("stages.labels:verify_labels", "verify and summarise a label store", "store output"),
+    "adapt": (
+        "stages.adapt:adapt",
+        "train one stage",
+        "config seed recipe stage manifest initial anchors labels output state",
+    ),
+    "control": (
+        "stages.supervised:control",
+        "the control: source labels alone, from the warm-up",
+        "config seed manifest initial output state",
+    ),
+    "oracle": ("stages.supervised:oracle", "the upper bound: target labels", "config seed manifest output state"),
+    "evaluate": ("stages.evaluate:evaluate", "IoU of a checkpoint", "config manifest checkpoint output"),
+    "diagnose": ("stages.evaluate:diagnose", "accuracy of pseudo-labels", "config manifest labels output"),
+    "table": ("paper.table:write_table", "the result table", "config recipe evaluations csv markdown"),
+    "figure": (
+        "stages.figure:qualitative",
+        "frames, predictions and pseudo-labels as a picture",
+        "config manifest recipe seed checkpoints labels output",
+    ),
+    "curves": ("paper.figures:write_curves", "loss curves", "checkpoints output"),
+}

@@ -1,0 +1,80 @@
+"""Frames in batches: for training in a random order fixed by (seed, position), for inference in the manifest's order."""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from caguda.datasets.frames import Frame
+from caguda.datasets.io import read_image
+
+LabelMaps = Callable[[int], dict[str, Tensor]]
+Sample = dict[str, Tensor]
+
+
+@dataclass
+class TrainingFrames(Dataset[Sample]):
+    """Frames drawn for training; position p is frame p mod n of a fresh permutation for every epoch.
+
+    Order and random augmentation depend on (seed, domain, position) alone: neither the number of workers nor an
+    interruption changes a sample. `label_maps(i)` gives the label maps of frame i, (H, W) uint8 at the size of its image
+    or smaller by a whole factor (enlarged by nearest neighbour); they go through the geometry of the image.
+    """
+
+    frames: Sequence[Frame]
+    label_maps: LabelMaps | None
+    transform: v2.Transform
+    seed: int
+    domain: str
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The permutation of the frames in one epoch."""
+        return self._generator("order", epoch).permutation(len(self.frames))
+
+    def _generator(self, purpose: str, number: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32(f"{self.domain} {purpose}".encode()), number])
+
+    def __getitem__(self, position: int) -> Sample:
+        epoch, place = divmod(position, len(self.frames))
+        index = int(self.order(epoch)[place])
+        image = tv_tensors.Image(read_image(self.frames[index].image))
+        maps = self.label_maps(index) if self.label_maps else {}
+        masks = {name: tv_tensors.Mask(enlarge(values, image.shape[-2:])) for name, values in maps.items()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(self._generator("transform", position).integers(2**62)))
+            changed = self.transform({"image": image, **masks})
+        return {name: value.as_subclass(Tensor) for name, value in changed.items()}
+
+
+def enlarge(label_map: Tensor, size: Sequence[int]) -> Tensor:
+    """A label map at the size of its image, by nearest neighbour; unchanged when it has that size already."""
+    if tuple(label_map.shape) == tuple(size):
+        return label_map
+    return torch.nn.functional.interpolate(label_map[None, None], tuple(size), mode="nearest")[0, 0]
+
+
+def training_batches(frames: TrainingFrames, batch_size: int, start: int, end: int, workers: int) -> Iterator[Sample]:
+    """The batches of iterations start..end-1, each of `batch_size` samples."""
+    positions = range(start * batch_size, end * batch_size)
+    return iter(DataLoader(frames, batch_size, sampler=positions, num_workers=workers))
+
+
+def inference_batches(frames: Sequence[Frame], batch_size: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Every frame once in order: (indices, uint8 images); a batch holds neighbouring frames of one size."""
+    images = ((index, read_image(frame.image)) for index, frame in enumerate(frames))
+    for _, same_size in groupby(images, key=lambda item: item[1].shape):
+        batch: list[tuple[int, Tensor]] = []
+        for item in same_size:
+            batch.append(item)
+            if len(batch) == batch_size:
+                yield [i for i, _ in batch], torch.stack([image for _, image in batch])
+                batch = []
+        if batch:
+            yield [i for i, _ in batch], torch.stack([image for _, image in batch])

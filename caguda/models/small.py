@@ -1,0 +1,84 @@
+"""A DeepLab small enough to be trained from scratch on a CPU: residual encoder, f_D (ASPP and a skip), classifier."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+ASPP_RATES = (1, 2, 4, 8)
+
+
+def _convolution(inputs: int, outputs: int, *, size: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    padding = dilation * (size // 2)
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, padding, dilation, bias=False),
+        nn.BatchNorm2d(outputs),
+    )
+
+
+class _Residual(nn.Module):
+    """The basic block of a residual network: two 3x3 convolutions and a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        self.first = _convolution(inputs, outputs, stride=stride, dilation=dilation)
+        self.second = _convolution(outputs, outputs, dilation=dilation)
+        same = inputs == outputs and stride == 1
+        self.shortcut = nn.Identity() if same else _convolution(inputs, outputs, size=1, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.second(functional.relu(self.first(x))) + self.shortcut(x))
+
+
+def _layer(inputs: int, outputs: int, blocks: int, stride: int, dilation: int) -> nn.Sequential:
+    first = _Residual(inputs, outputs, stride, dilation)
+    return nn.Sequential(first, *(_Residual(outputs, outputs, 1, dilation) for _ in range(blocks - 1)))
+
+
+class Encoder(nn.Module):
+    """Enc of the paper: features at output stride 8, and those at stride 4 for the skip."""
+
+    def __init__(self, width: int, blocks: Sequence[int]) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(_convolution(3, width, stride=2), nn.ReLU())
+        self.layer1 = _layer(width, width, blocks[0], 2, 1)
+        self.layer2 = _layer(width, 2 * width, blocks[1], 2, 1)
+        self.layer3 = _layer(2 * width, 4 * width, blocks[2], 1, 2)
+        self.layer4 = _layer(4 * width, 4 * width, blocks[3], 1, 4)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        skip = self.layer1(self.stem(images))
+        return self.layer4(self.layer3(self.layer2(skip))), skip
+
+
+class FeatureTransformer(nn.Module):
+    """f_D of the paper: atrous spatial pyramid pooling, enlarged to stride 4 and joined with the skip; ends in ReLU."""
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.aspp = nn.ModuleList(
+            nn.Conv2d(4 * width, channels, 3, padding=rate, dilation=rate, bias=False) for rate in ASPP_RATES
+        )
+        self.norm = nn.BatchNorm2d(channels)
+        self.fuse = nn.Sequential(_convolution(channels + width, channels), nn.ReLU())
+
+    def forward(self, encoded: Tensor, skip: Tensor) -> Tensor:
+        context = functional.relu(self.norm(torch.stack([branch(encoded) for branch in self.aspp]).sum(0)))
+        context = functional.interpolate(context, skip.shape[-2:], mode="bilinear", align_corners=False)
+        return self.fuse(torch.cat([context, skip], dim=1))
+
+
+class SmallDeepLab(nn.Module):
+    """Enc, f_D and Cls of the paper's Figure 1, returning what feeds the classifier and what it says."""
+
+    def __init__(self, width: int, blocks: Sequence[int], feature_channels: int, categories: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(width, blocks)
+        self.transformer = FeatureTransformer(width, feature_channels)
+        self.classifier = nn.Conv2d(feature_channels, categories, 1)
+
+    def forward(self, images: Float[Tensor, "n 3 H W"]) -> tuple[Float[Tensor, "n d h w"], Float[Tensor, "n c h w"]]:
+        features = self.transformer(*self.encoder(images))
+        return features, self.classifier(features)

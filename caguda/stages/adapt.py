@@ -1,0 +1,116 @@
+"""One stage of training: source labels, anchors and cached pseudo-labels (Algorithm 1, lines 7 to 10)."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from caguda.artifacts.anchors import load_anchors
+from caguda.artifacts.labels import open_label_store
+from caguda.config import Configuration
+from caguda.datasets.loader import TrainingFrames
+from caguda.datasets.transforms import normalise, training_transform
+from caguda.errors import UserError
+from caguda.method.anchors import labels_at
+from caguda.method.losses import cross_entropy, distance_loss, objective
+from caguda.models.batch_norm import freeze
+from caguda.stages.common import Run
+from caguda.stages.runtime import restore_network
+from caguda.stages.supervised import image_cross_entropy
+from caguda.stages.training import Batch, Job, build_optimiser
+
+
+def adapt(
+    configuration: Configuration,
+    seed: int,
+    recipe: str,
+    stage: int,
+    manifest: Path,
+    initial: Path,
+    anchors: Path,
+    labels: Path,
+    output: Path,
+    state: Path,
+) -> None:
+    """Train M_k from M_(k-1) with the objective of Eq. 12 on fixed anchors and pseudo-labels.
+
+    The source's cross entropy is at the resolution of the image, the target's losses at that of f_D, where the
+    pseudo-labels were made. Distances are divided by the mean distance between anchors, so that the weight of the
+    distance losses does not depend on the scale of the features.
+    """
+    training, weights = configuration.stages, configuration.recipes[recipe]
+    settings = configuration.model_dump(mode="json", include={"network", "stages"}) | {
+        "recipe": weights.model_dump(mode="json"),
+        "stage": stage,
+    }
+    run = Run(f"stage {stage}", configuration, seed, manifest, settings, [initial, anchors, labels])
+    network, _ = restore_network(initial, run.device)
+    network.train()
+    if training.batch_norm == "frozen":
+        freeze(network)
+    found, _ = load_anchors(anchors)
+    vectors = torch.nan_to_num(torch.from_numpy(found.vectors)).to(run.device)
+    present = torch.from_numpy(found.present).to(run.device)
+    scale = found.mean_distance
+    objective_weights = {
+        "source_cross_entropy": 1.0,
+        "source_distance": weights.distance,
+        "target_distance": weights.distance,
+        "anchor_cross_entropy": weights.anchor_cross_entropy,
+        "probability_cross_entropy": weights.probability_cross_entropy,
+    }
+
+    def step(batch: Batch) -> Mapping[str, Tensor]:
+        source, target = ({name: value.to(run.device) for name, value in sample.items()} for sample in batch)
+        count = len(source["image"])
+        features, logits = network(normalise(torch.cat([source["image"], target["image"]]), run.device))
+        size = (features.shape[-2], features.shape[-1])
+        truth, by_anchor, by_probability = (
+            labels_at(maps, size) for maps in (source["label"], target["anchor_label"], target["probability_label"])
+        )
+        terms = {
+            "source_cross_entropy": image_cross_entropy(logits[:count], source["label"]),
+            "source_distance": distance_loss(features[:count], vectors, truth, present, scale),
+            "target_distance": distance_loss(features[count:], vectors, by_anchor, present, scale),
+            "anchor_cross_entropy": cross_entropy(logits[count:], by_anchor),
+            "probability_cross_entropy": cross_entropy(logits[count:], by_probability),
+        }
+        objective(terms, objective_weights).backward()
+        return {name: value.detach() for name, value in terms.items()}
+
+    source = run.frames("source", training.augmentation, labelled=True)
+    target = _pseudo_labelled(run, labels)
+    job = Job(
+        f"{recipe} stage {stage}",
+        {"network": network},
+        {"network": build_optimiser(network, training.optimiser)},
+        run.batches(training, source, target),
+        step,
+        training.iterations,
+        training.optimiser.poly_power,
+    )
+    progress = run.train(job, state)
+    if training.target_statistics:
+        run.use_target_statistics(network)
+    run.finish(job, network, progress, output)
+
+
+def _pseudo_labelled(run: Run, labels: Path) -> TrainingFrames:
+    store = open_label_store(labels.parent / json.loads(labels.read_text())["store"])
+    frames = run.manifest.frames("target")
+    if [frame.id for frame in frames] != list(store.image_ids):
+        raise UserError(
+            f"{labels}: the label store must hold the target's frames of {run.manifest_path}, in that order"
+        )
+
+    def maps(index: int) -> dict[str, Tensor]:
+        row = store.read(index)
+        return {
+            "anchor_label": torch.from_numpy(row.anchor_label),
+            "probability_label": torch.from_numpy(row.probability_label),
+        }
+
+    transform = training_transform(run.configuration.stages.target_augmentation)
+    return TrainingFrames(frames, maps, transform, run.seed, f"stage {run.settings['stage']} target")

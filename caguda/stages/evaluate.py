@@ -1,0 +1,135 @@
+"""How good a checkpoint is on labelled frames, and how right the pseudo-labels were: for people, never for training."""
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from caguda.artifacts.atomic import read_json, write_json
+from caguda.artifacts.labels import LabelArrays, open_label_store
+from caguda.artifacts.provenance import provenance
+from caguda.classes import IGNORE, ClassTable, class_table
+from caguda.config import Configuration
+from caguda.datasets.frame import Frame, label_of
+from caguda.datasets.io import read_label
+from caguda.datasets.loader import inference_batches
+from caguda.datasets.manifest import read_manifest
+from caguda.datasets.transforms import normalise
+from caguda.method.anchors import labels_at
+from caguda.method.metrics import confusion_matrix, iou, mean_iou
+from caguda.models.batch_norm import batch_norms, estimate_statistics
+from caguda.stages.common import INFERENCE_BATCH
+from caguda.stages.runtime import prepare, restore_network
+
+
+@torch.inference_mode()
+def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, output: Path) -> None:
+    """Write the confusion matrix, IoU and mIoU of a checkpoint on the evaluation frames at image resolution.
+
+    Twice: as trained, and with batch normalisation statistics re-estimated on the target's training images (AdaBN),
+    null for a network without batch normalisation.
+    """
+    started = time.time()
+    device = prepare(configuration.threads)
+    table = class_table(configuration)
+    read = read_manifest(manifest)
+    frames = read.frames("evaluation")
+    network, description = restore_network(checkpoint, device)
+    trained = _confusion(network, frames, table, device)
+    adapted = None
+    if batch_norms(network):
+        images = inference_batches(read.frames("target"), INFERENCE_BATCH)
+        estimate_statistics(network, (normalise(batch, device) for _, batch in images))
+        adapted = _confusion(network, frames, table, device)
+    made_by = description["provenance"]
+    result = {
+        "row": made_by["made_by"],
+        "seed": made_by["seed"],
+        "frames": len(frames),
+        "classes": list(table.names),
+        "as_trained": _scores(trained),
+        "target_statistics": None if adapted is None else _scores(adapted),
+        "provenance": provenance("evaluate", {}, [manifest, checkpoint], made_by["seed"], started),
+    }
+    write_json(output, result)
+    second = "" if adapted is None else f", with target statistics {100 * float(mean_iou(adapted)):.1f}"
+    print(f"evaluate: {made_by['made_by']} mIoU {100 * float(mean_iou(trained)):.1f}{second} -> {output}")
+
+
+def predict(network: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    """The most probable category of every pixel of uint8 images (n, 3, H, W), at image resolution: (n, H, W)."""
+    _, logits = network(normalise(images, device))
+    enlarged = functional.interpolate(logits, images.shape[-2:], mode="bilinear")
+    return enlarged.argmax(dim=1).to(torch.uint8)
+
+
+def _confusion(network: nn.Module, frames: list[Frame], table: ClassTable, device: torch.device) -> Tensor:
+    total = torch.zeros(table.count, table.count, dtype=torch.int64)
+    with tqdm(total=len(frames), desc="evaluate", disable=not sys.stderr.isatty()) as bar:
+        for indices, images in inference_batches(frames, INFERENCE_BATCH):
+            truth = torch.stack([read_label(label_of(frames[i]), table) for i in indices]).to(device)
+            total += confusion_matrix(predict(network, images, device), truth, table.count).cpu()
+            bar.update(len(indices))
+    return total
+
+
+def _scores(confusion: Tensor) -> dict[str, Any]:
+    values = [None if np.isnan(value) else value for value in iou(confusion).tolist()]
+    return {"confusion": confusion.tolist(), "iou": values, "miou": float(mean_iou(confusion))}
+
+
+def diagnose(configuration: Configuration, manifest: Path, labels: Path, output: Path) -> None:
+    """Write how right the pseudo-labels of a store are, where the target's truth is known; null where it is not.
+
+    Diagnostics only: no training reads this. Shares and accuracies are over pixels with a truth, at the resolution of
+    the store. "anchor only" are the pixels that anchors activate and probability does not.
+    """
+    table = class_table(configuration)
+    frames = read_manifest(manifest).frames("target")
+    store = open_label_store(labels.parent / read_json(labels)["store"])
+    kinds = ("anchor", "probability", "anchor_only", "nearest_anchor_all", "predicted_all")
+    known = [index for index, frame in enumerate(frames) if frame.label is not None]
+    confusions = {kind: torch.zeros(table.count, table.count, dtype=torch.int64) for kind in kinds}
+    truths = torch.zeros(table.count, dtype=torch.int64)
+    for index in tqdm(known, desc="diagnose", disable=not sys.stderr.isatty()):
+        row = store.read(index)
+        truth = labels_at(read_label(label_of(frames[index]), table)[None], row.predicted.shape)[0]
+        truths += torch.bincount(truth[truth != IGNORE].int(), minlength=table.count)
+        for kind, label in _label_kinds(row).items():
+            where = torch.where(label != IGNORE, truth, torch.full_like(truth, IGNORE))
+            confusions[kind] += confusion_matrix(label[None].where(label != IGNORE, 0), where[None], table.count)
+    result = {kind: _label_scores(confusions[kind], truths, table) if known else None for kind in kinds}
+    write_json(output, {"images_with_truth": len(known), **result})
+
+
+def _label_kinds(row: LabelArrays) -> Mapping[str, Tensor]:
+    anchor, probability = torch.from_numpy(row.anchor_label), torch.from_numpy(row.probability_label)
+    return {
+        "anchor": anchor,
+        "probability": probability,
+        "anchor_only": anchor.masked_fill(probability != IGNORE, IGNORE),
+        "nearest_anchor_all": torch.from_numpy(row.nearest_anchor),
+        "predicted_all": torch.from_numpy(row.predicted),
+    }
+
+
+def _label_scores(confusion: Tensor, truths: Tensor, table: ClassTable) -> dict[str, Any]:
+    def ratio(part: Tensor, whole: Tensor) -> float | None:
+        return float(part / whole) if whole > 0 else None
+
+    hits = confusion.diagonal()
+    return {
+        "accuracy": ratio(hits.sum(), confusion.sum()),
+        "coverage": ratio(confusion.sum(), truths.sum()),
+        "per_category": [
+            {"name": name, "precision": ratio(hits[c], confusion[:, c].sum()), "recall": ratio(hits[c], truths[c])}
+            for c, name in enumerate(table.names)
+        ],
+    }

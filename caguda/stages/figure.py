@@ -1,0 +1,77 @@
+"""The qualitative figure, after the paper's Figure 2: what the networks see, and what the pseudo-labels say."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from caguda.artifacts.labels import open_label_store
+from caguda.classes import ClassTable, class_table
+from caguda.config import Configuration
+from caguda.datasets.frame import Frame
+from caguda.datasets.io import read_image, read_label
+from caguda.datasets.manifest import read_manifest
+from caguda.paper.figures import Block, write_figure
+from caguda.stages.evaluate import predict
+from caguda.stages.runtime import prepare, restore_network
+
+ROWS = 4
+NETWORKS = ("source only", "warm-up", "last stage")
+
+
+@torch.inference_mode()
+def qualitative(
+    configuration: Configuration,
+    manifest: Path,
+    recipe: str,
+    seed: int,
+    checkpoints: Sequence[Path],
+    labels: Path,
+    output: Path,
+) -> None:
+    """Draw evenly spaced evaluation frames with the networks' predictions, and target frames with their pseudo-labels.
+
+    `checkpoints` are those of source only, warm-up and last stage; `labels` is the label store of the last stage. The
+    frames are chosen by their place in the set alone.
+    """
+    device = prepare(configuration.threads)
+    table = class_table(configuration)
+    read = read_manifest(manifest)
+    networks = [restore_network(path, device)[0] for path in checkpoints]
+    store = open_label_store(labels.parent / json.loads(labels.read_text(encoding="utf-8"))["store"])
+    evaluated = _spaced(read.frames("evaluation"))
+    predicted = Block(
+        f"(a) evaluation frames, {recipe}, seed {seed}",
+        ("input", "truth", *NETWORKS),
+        [_row(frame, table) | _predictions(networks, frame, device) for _, frame in evaluated],
+    )
+    columns = ("input", "truth", "by anchors", "by probability")
+    rows = []
+    for index, frame in _spaced(read.frames("target")):
+        arrays = store.read(index)
+        labelled = {"by anchors": arrays.anchor_label, "by probability": arrays.probability_label}
+        rows.append(_row(frame, table) | labelled)
+    assigned = Block(
+        f"(b) pseudo-labels of stage {configuration.stages.count} on target training frames", columns, rows
+    )
+    write_figure([predicted, assigned], table, output)
+    print(f"figure: {len(evaluated)} evaluation and {len(rows)} target frames -> {output}")
+
+
+def _spaced(frames: Sequence[Frame]) -> list[tuple[int, Frame]]:
+    count = min(ROWS, len(frames))
+    return [(i, frames[i]) for i in (len(frames) * (2 * k + 1) // (2 * count) for k in range(count))]
+
+
+def _row(frame: Frame, table: ClassTable) -> dict[str, np.ndarray]:
+    row = {"input": read_image(frame.image).permute(1, 2, 0).numpy()}
+    return row if frame.label is None else row | {"truth": read_label(frame.label, table).numpy()}
+
+
+def _predictions(networks: Sequence[nn.Module], frame: Frame, device: torch.device) -> dict[str, np.ndarray]:
+    image: Tensor = read_image(frame.image)[None]
+    names = zip(NETWORKS, networks, strict=True)
+    return {name: predict(network, image, device)[0].cpu().numpy() for name, network in names}

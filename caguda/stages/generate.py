@@ -1,0 +1,23 @@
+"""The verb `generate`: the street scenes of the embedded scenario, in the layouts of GTA5 and Cityscapes."""
+
+import hashlib
+from pathlib import Path
+
+from caguda.artifacts.atomic import write_json
+from caguda.config import Configuration
+from caguda.datasets.street import write_street
+from caguda.errors import UserError
+
+
+def generate(configuration: Configuration, output: Path) -> None:
+    """Write all frames below `data_root`, and a JSON with their number and a digest over their contents."""
+    if configuration.street is None:
+        raise UserError("generate: the configuration must have a `street` section, found none; real data are only read")
+    write_street(configuration.root, configuration.street)
+    files = sorted(configuration.root.glob("*/**/*.png"))
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(configuration.root).as_posix()}\n".encode() + path.read_bytes())
+    settings = configuration.street.model_dump(mode="json")
+    write_json(output, {"street": settings, "files": len(files), "digest": digest.hexdigest()})
+    print(f"generate: {len(files)} files below {configuration.root} -> {output}")

@@ -1,0 +1,33 @@
+"""How a verb uses the machine: threads, determinism, device, memory format."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from caguda.artifacts.checkpoint import load_checkpoint
+from caguda.config import Network
+from caguda.models.build import build_network
+
+
+def prepare(threads: int) -> torch.device:
+    """The device to compute on; on a CPU the results depend on `threads`, so it comes from the configuration."""
+    torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a tenth of a step
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on the device, its convolutions in channels-last order."""
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def restore_network(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, object]]:
+    """The network of a checkpoint in evaluation mode, and the checkpoint's description."""
+    weights, description = load_checkpoint(path)
+    network = build_network(Network.model_validate(description["architecture"]), len(description["classes"]))
+    network.load_state_dict(weights)
+    return place(network, device).eval(), description

@@ -1,0 +1,161 @@
+"""The one training loop: pretraining, warm-up, stages, control and oracle differ only in their step."""
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from tqdm import tqdm
+
+from caguda.artifacts.state import load_state, lock, save_state
+from caguda.config import Optimiser
+from caguda.datasets.loader import Sample
+from caguda.errors import UserError
+from caguda.method.schedule import poly
+
+Batch = tuple[Sample, ...]
+REPORTS = 25
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained: modules, their optimisers, batches from an iteration on, and the step that fills gradients."""
+
+    name: str
+    modules: Mapping[str, nn.Module]
+    optimisers: Mapping[str, Optimizer]
+    batches: Callable[[int], Iterator[Batch]]
+    step: Callable[[Batch], Mapping[str, Tensor]]
+    iterations: int
+    poly_power: float
+
+
+@dataclass
+class Progress:
+    """How far a training has come, and the mean of every loss term in each finished window of iterations."""
+
+    iteration: int
+    seconds: float
+    attempts: int
+    sums: dict[str, float]
+    history: list[dict[str, float]]
+
+
+def build_optimiser(module: nn.Module, settings: Optimiser, learning_rate: float | None = None) -> Optimizer:
+    """The optimiser of the module's trainable weights; its learning rate is the start of the poly schedule."""
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    rate = settings.learning_rate if learning_rate is None else learning_rate
+    groups = [{"params": weights, "initial_lr": rate}]
+    if settings.name == "sgd":
+        return SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
+    return AdamW(groups, lr=rate, weight_decay=settings.weight_decay)
+
+
+def train(job: Job, directory: Path, fingerprint: str, save_every: int) -> Progress:
+    """The progress of a finished training; the job's modules hold the trained weights.
+
+    The whole state is saved in `directory` every `save_every` iterations and on SIGTERM or SIGINT, and one with the same
+    `fingerprint` is continued from: data and random numbers are functions of the iteration, so that an interrupted
+    training ends with the weights of an undisturbed one. A loss that is not finite raises UserError before it reaches
+    the weights. Raises LockHeld when another process trains here, SystemExit(128 + n) after signal n.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    state = directory / "state.pt"
+    with lock(directory), _signals() as received:
+        progress = _restore(job, state, fingerprint)
+        batches = job.batches(progress.iteration)
+        positions = range(progress.iteration, job.iterations)
+        bar = tqdm(positions, job.name, job.iterations, initial=progress.iteration, disable=not sys.stderr.isatty())
+        for iteration in bar:
+            started = time.monotonic()
+            torch.manual_seed(iteration)
+            _set_rates(job, iteration)
+            terms = job.step(next(batches))
+            _record(job, progress, {name: float(value) for name, value in terms.items()})
+            for optimiser in job.optimisers.values():
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+            progress.iteration = iteration + 1
+            progress.seconds += time.monotonic() - started
+            if received or progress.iteration % save_every == 0 or progress.iteration == job.iterations:
+                save_state(state, _state(job, progress, fingerprint))
+            if received:
+                print(f"{job.name}: stopped by signal {received[0]} after iteration {progress.iteration}; state saved")
+                raise SystemExit(128 + received[0])
+    return progress
+
+
+def _set_rates(job: Job, iteration: int) -> None:
+    factor = poly(iteration, job.iterations, job.poly_power)
+    for optimiser in job.optimisers.values():
+        for group in optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+
+def _record(job: Job, progress: Progress, terms: Mapping[str, float]) -> None:
+    broken = [name for name, value in terms.items() if not math.isfinite(value)]
+    if broken:
+        values = ", ".join(f"{name} = {value:g}" for name, value in terms.items())
+        raise UserError(
+            f"{job.name}: every loss term must be finite, but at iteration {progress.iteration} {', '.join(broken)} "
+            f"is not ({values}); the weights before it are kept: lower the learning rate and start again"
+        )
+    for name, value in terms.items():
+        progress.sums[name] = progress.sums.get(name, 0.0) + value
+    every = max(job.iterations // REPORTS, 1)
+    done = progress.iteration + 1
+    if done % every and done != job.iterations:
+        return
+    since = done - int(progress.history[-1]["iteration"] if progress.history else 0)
+    means = {name: value / since for name, value in progress.sums.items()}
+    progress.history.append({"iteration": done, **means})
+    progress.sums = {}
+    tqdm.write(f"{job.name} {done}/{job.iterations}  " + "  ".join(f"{n} {v:.4g}" for n, v in means.items()))
+
+
+def _state(job: Job, progress: Progress, fingerprint: str) -> dict[str, Any]:
+    return {
+        "fingerprint": fingerprint,
+        "modules": {name: module.state_dict() for name, module in job.modules.items()},
+        "optimisers": {name: optimiser.state_dict() for name, optimiser in job.optimisers.items()},
+        "progress": vars(progress),
+    }
+
+
+def _restore(job: Job, path: Path, fingerprint: str) -> Progress:
+    state = load_state(path)
+    if state is None or state["fingerprint"] != fingerprint:
+        if state is not None:
+            print(f"{job.name}: {path} was made with other settings or inputs; starting afresh", flush=True)
+        return Progress(0, 0.0, 1, {}, [])
+    for name, module in job.modules.items():
+        module.load_state_dict(state["modules"][name])
+    for name, optimiser in job.optimisers.items():
+        optimiser.load_state_dict(state["optimisers"][name])
+    progress = Progress(**state["progress"])
+    progress.attempts += 1
+    print(f"{job.name}: continues after iteration {progress.iteration} of {job.iterations}", flush=True)
+    return progress
+
+
+class _signals:
+    """A context in which SIGTERM and SIGINT are noted in a list, to be acted on between two iterations."""
+
+    def __enter__(self) -> list[int]:
+        received: list[int] = []
+        self._before = {
+            number: signal.signal(number, lambda n, _frame: received.append(n))
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return received
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
