@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caguda.config import Configuration
-from caguda.errors import UserError
 
 IGNORE = 255
 """The train id of a void pixel: no loss, no score."""
@@ -86,27 +85,13 @@ CITYSCAPES_19 = ClassTable(
 """Cityscapes' 19 categories from its label ids; every other id from 0 to 34, and 255, is void. GTA5 shares the ids."""
 
 
-def _custom(configuration: Configuration) -> ClassTable:
-    assert not isinstance(configuration.classes, str)
-    entries = configuration.classes
+def class_table(configuration: Configuration) -> ClassTable:
+    """The categories of an experiment: Cityscapes' nineteen, or the listed ones in the order of the list."""
+    if isinstance(configuration.classes, str):
+        return CITYSCAPES_19
     void = {raw: IGNORE for raw in configuration.ignore}
     return ClassTable(
-        names=tuple(entry.name for entry in entries),
-        colors=tuple(entry.color for entry in entries),
-        train_id=void | {entry.id: train for train, entry in enumerate(entries)},
+        names=tuple(entry.name for entry in configuration.classes),
+        colors=tuple(entry.color for entry in configuration.classes),
+        train_id=void | {entry.id: train for train, entry in enumerate(configuration.classes)},
     )
-
-
-def class_table(configuration: Configuration) -> ClassTable:
-    """The categories of an experiment: Cityscapes' nineteen, or the listed ones in the order of the list.
-
-    `ignore` adds void values. Raises UserError if one of them is a category of the table.
-    """
-    if configuration.classes != "cityscapes19":
-        return _custom(configuration)
-    for raw in configuration.ignore:
-        if CITYSCAPES_19.train_id.get(raw, IGNORE) != IGNORE:
-            name = CITYSCAPES_19.names[CITYSCAPES_19.train_id[raw]]
-            raise UserError(f"ignore: value {raw} is {name} in cityscapes19 and cannot be ignored too")
-    void = {raw: IGNORE for raw in configuration.ignore}
-    return ClassTable(CITYSCAPES_19.names, CITYSCAPES_19.colors, {**CITYSCAPES_19.train_id, **void})

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from caguda.errors import UserError
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
+Factor = Annotated[float, Field(gt=0.0)]
+Seed = Annotated[int, Field(ge=0)]
+LabelValue = Annotated[int, Field(ge=0, le=65535)]
+ColorValue = Annotated[int, Field(ge=0, le=255)]
 BatchNorm = Literal["train", "frozen"]
 
 
 class Section(BaseModel):
     """A part of the YAML: unchangeable, and closed to keys that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_known_keys_only(cls, values: Any) -> Any:
+        for key in values if isinstance(values, dict) else ():
+            if key not in cls.model_fields:
+                near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
+                raise ValueError(f"{key}: unknown key" + (f", did you mean {near[0]}?" if near else ""))
+        return values
 
 
 class Street(Section):
@@ -47,13 +63,26 @@ class Domain(Section):
     list: str | None = None
     skip: tuple[str, ...] = ()
 
+    @model_validator(mode="after")
+    def _fits_its_layout(self) -> Domain:
+        if self.layout != "cityscapes":
+            if self.split is not None:
+                raise ValueError(f"split: layout {self.layout} has no splits, found {self.split!r}; use the key list")
+        elif self.split is None:
+            raise ValueError("split: layout cityscapes needs the name of a split: train, val or test")
+        elif self.images != "images" or self.labels not in ("labels", None):
+            raise ValueError(
+                "images, labels: layout cityscapes has folders of its own, leave the keys out (or labels: null)"
+            )
+        return self
+
 
 class ClassEntry(Section):
     """One category of a table of one's own: the value in the label files, its name and its colour."""
 
-    id: Annotated[int, Field(ge=0, le=65535)]
-    name: str
-    color: tuple[int, int, int]
+    id: LabelValue
+    name: Annotated[str, Field(min_length=1)]
+    color: tuple[ColorValue, ColorValue, ColorValue]
 
 
 class Network(Section):
@@ -79,10 +108,10 @@ class Augmentation(Section):
     """What is done to a training frame; its labels go through the same geometry."""
 
     flip: bool = False
-    scale: tuple[float, float] = (1.0, 1.0)
+    scale: tuple[Factor, Factor] = (1.0, 1.0)
+    crop: tuple[Positive, Positive] | None = None
     color_jitter: NonNegative = 0.0
     blur: NonNegative = 0.0
-    noise: NonNegative = 0.0
 
 
 class Training(Section):
@@ -136,11 +165,11 @@ class Configuration(Section):
     """A whole experiment."""
 
     experiment: Name
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     data_root: str
     street: Street | None = None
     classes: Literal["cityscapes19"] | tuple[ClassEntry, ...]
-    ignore: tuple[int, ...] = (255,)
+    ignore: tuple[LabelValue, ...] = (255,)
     source: Domain
     target: Domain
     evaluation: Domain
@@ -149,7 +178,7 @@ class Configuration(Section):
     warmup: WarmUp
     labels: Labels
     stages: Stages
-    recipes: dict[Name, LossWeights]
+    recipes: Annotated[dict[Name, LossWeights], Field(min_length=1)]
     save_every: Positive = 50
     workers: Annotated[int, Field(ge=0)] = 0
     threads: Positive = 1
@@ -157,18 +186,24 @@ class Configuration(Section):
     @model_validator(mode="after")
     def _class_table_is_consistent(self) -> Configuration:
         if isinstance(self.classes, str):
+            if self.ignore != (255,):
+                raise ValueError("ignore: cityscapes19 knows its void values, leave the key out or list the classes")
             return self
         ids = [entry.id for entry in self.classes]
-        names = [entry.name for entry in self.classes]
-        for what, values in (("id", ids), ("name", names)):
-            twice = sorted({str(v) for v in values if values.count(v) > 1})
-            if twice:
-                raise ValueError(f"classes: every {what} must occur once, found {', '.join(twice)} twice")
+        _each_once("classes: every id", ids)
+        _each_once("classes: every name", [entry.name for entry in self.classes])
         if not 2 <= len(ids) <= 254:
             raise ValueError(f"classes: a table needs 2 to 254 categories, found {len(ids)}")
-        both = sorted(set(ids) & set(self.ignore))
-        if both:
+        if both := sorted(set(ids) & set(self.ignore)):
             raise ValueError(f"ignore: value {both[0]} is a category and cannot be ignored too")
+        return self
+
+    @model_validator(mode="after")
+    def _runs_are_possible(self) -> Configuration:
+        _each_once("seeds: every seed", self.seeds)
+        for name, domain in (("source", self.source), ("evaluation", self.evaluation)):
+            if domain.labels is None:
+                raise ValueError(f"{name}.labels: the {name} set needs labels, only the target can do without")
         return self
 
     @property
@@ -181,30 +216,46 @@ class Configuration(Section):
         return self.root / domain.root
 
 
+def _each_once(what: str, values: Sequence[Hashable]) -> None:
+    twice = sorted({str(value) for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"{what} must occur once, found more than once: {', '.join(twice)}")
+
+
+def _complaint(item: ErrorDetails) -> str:
+    """One fault of the YAML: its key and what is wrong with it."""
+    location = [part for part in item["loc"] if not str(part).startswith(("tuple[", "literal["))]
+    key = ".".join(str(part) for part in location)
+    if item["type"] == "value_error":
+        return ".".join(part for part in (key, item["msg"].removeprefix("Value error, ")) if part)
+    if item["type"] == "missing":
+        return f"{key}: this key is required"
+    hint = "; put it in quotes" if item["type"] == "string_type" and isinstance(item["input"], int | float) else ""
+    return f"{key}: {item['msg']}, found {item['input']!r}{hint}"
+
+
 def _one_line(error: ValidationError, path: Path) -> str:
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "the file"
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "unknown key"
-        elif item["type"] == "missing":
-            message = "this key is required"
-        else:
-            message = f"{message}, found {item['input']!r}" if item["type"] != "value_error" else message
-        lines.append(f"{key}: {message}")
-    return f"{path}: " + "; ".join(lines)
+    """All faults of a YAML on one line; of a class table only those of the form that it has, a name or a list."""
+    faults = [
+        _complaint(item)
+        for item in error.errors()
+        if not (item["type"] == "literal_error" and item["loc"][0] == "classes" and isinstance(item["input"], list))
+        and not (item["type"] == "tuple_type" and item["loc"][0] == "classes" and isinstance(item["input"], str))
+    ]
+    return f"{path}: " + "; ".join(faults)
 
 
 def parse_configuration(values: Any, path: Path) -> Configuration:
     """The validated experiment of a mapping; `path` is where it came from, for messages."""
+    if values is None:
+        raise UserError(f"{path}: the configuration is empty")
     if not isinstance(values, dict):
         raise UserError(f"{path}: the file must hold keys and values, found {type(values).__name__}")
     try:
         configuration = Configuration.model_validate(values)
     except ValidationError as error:
         raise UserError(_one_line(error, path)) from None
-    expanded = os.path.expandvars(configuration.data_root)
+    expanded = os.path.expandvars(os.path.expanduser(configuration.data_root))
     if "$" in expanded:
         raise UserError(
             f"{path}: data_root: {configuration.data_root} names an environment variable that is not set; "
@@ -213,12 +264,27 @@ def parse_configuration(values: Any, path: Path) -> Configuration:
     return configuration.model_copy(update={"data_root": expanded})
 
 
+def _double_keys(node: Any) -> list[str]:
+    """The keys that occur more than once in a mapping of a YAML tree; the loader would keep the last in silence."""
+    children = node.value if isinstance(node, yaml.CollectionNode) else []
+    keys: list[str] = []
+    if isinstance(node, yaml.MappingNode):
+        keys = [str(key.value) for key, _ in children]
+        children = [child for _, child in children]
+    return [key for key in keys if keys.count(key) > 1] + [key for child in children for key in _double_keys(child)]
+
+
 def load_configuration(path: Path) -> Configuration:
     """The validated experiment of a YAML file (or of the JSON that the workflow writes)."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values, double = yaml.safe_load(text), _double_keys(yaml.compose(text, Loader=yaml.SafeLoader))
     except OSError as error:
         raise UserError(f"{path}: the configuration cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: the configuration must be text in UTF-8") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}") from None
+    if double:
+        raise UserError(f"{path}: {double[0]}: this key occurs twice in one section, remove one of the two")
     return parse_configuration(values, path)
