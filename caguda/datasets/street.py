@@ -1,0 +1,141 @@
+"""Generated street scenes with the 19 Cityscapes categories: a small stand-in for GTA5 to Cityscapes.
+
+A pinhole camera stands on a street; sky, ground, facades and objects are painted from far to near at twice the frame's
+size (`street_scene` draws what there is, `street_backdrop`, `street_traffic`, `street_objects` paint it, `street_photo`
+takes the picture). The domains differ in `street_domain`: `street.strength` moves Layout and Palette, `street.photo`
+moves Photo from source to target.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from caguda.config import Street
+from caguda.datasets.street_backdrop import paint_facades, paint_ground, paint_sky
+from caguda.datasets.street_camera import Air, Canvas
+from caguda.datasets.street_domain import (
+    SOURCE_LAYOUT, SOURCE_PALETTE, SOURCE_PHOTO, TARGET_LAYOUT, TARGET_PALETTE, TARGET_PHOTO, Layout, Palette, Photo, mix,
+)  # fmt: skip
+from caguda.datasets.street_photo import add_texture, expose, reduce_canvas
+from caguda.datasets.street_scene import sample_scene
+from caguda.datasets.street_traffic import paint_item, paint_shadows, paint_skyline, paint_yards, sample_items
+
+SPLITS = ("source", "train", "val")  # train and val are the target domain
+CITIES = {"train": ("ahlfeld", "brunnstadt", "corvingen"), "val": ("dornbach",)}
+ID_COLOURS = {
+    7: (128, 64, 128), 8: (244, 35, 232), 11: (70, 70, 70), 12: (102, 102, 156), 13: (190, 153, 153), 17: (153, 153, 153),
+    19: (250, 170, 30), 20: (220, 220, 0), 21: (107, 142, 35), 22: (152, 251, 152), 23: (70, 130, 180), 24: (220, 20, 60),
+    25: (255, 0, 0), 26: (0, 0, 142), 27: (0, 0, 70), 28: (0, 60, 100), 31: (0, 80, 100), 32: (0, 0, 230), 33: (119, 11, 32),
+}  # fmt: skip
+CHUNK = 16
+Job = tuple[Path, Path, Street, str, int]
+
+
+def domain(street: Street, split: str) -> tuple[Layout, Palette, Photo]:
+    """What the domain of a split looks like."""
+    strength, photo = (0.0, 0.0) if split == "source" else (street.strength, street.photo)
+    return (
+        mix(SOURCE_LAYOUT, TARGET_LAYOUT, strength),
+        mix(SOURCE_PALETTE, TARGET_PALETTE, strength),
+        mix(SOURCE_PHOTO, TARGET_PHOTO, photo),
+    )
+
+
+def render(street: Street, split: str, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The image (H, W, 3) and raw Cityscapes ids (H, W) of one frame.
+
+    A function of (street.seed, split, index) and the settings only. `split` is source, train or val; index from 0.
+    """
+    rng = np.random.default_rng([street.seed, SPLITS.index(split), index])
+    layout, palette, photo = domain(street, split)
+    frame = (street.height, street.width)
+    shape = (2 * street.height, 2 * street.width)
+    air = Air(photo.air[0], photo.haze * float(rng.uniform(0.6, 1.4)))
+    scene = sample_scene(rng, layout, palette, air, shape)
+    pixels = np.zeros(shape, dtype=np.uint32)
+    paint_sky(pixels, scene, rng)
+    paint_ground(pixels, scene)
+    canvas = Canvas(pixels.view(np.uint8).reshape(*shape, 4), scene.camera, air)
+    paint_skyline(canvas, scene, rng)
+    paint_yards(canvas, scene, rng)
+    pixels = np.array(canvas.image).view(np.uint32)[..., 0]
+    for side in scene.sides:
+        paint_facades(pixels, scene, side)
+    canvas = Canvas(pixels.view(np.uint8).reshape(*shape, 4), scene.camera, air)
+    items = sample_items(scene, rng)
+    for item in items:
+        paint_item(canvas, scene, item, rng)
+    image, labels = reduce_canvas(canvas.image)
+    colours = np.array(image, dtype=np.float32)
+    add_texture(colours, labels, paint_shadows(scene, items, frame), scene.camera, rng)
+    return expose(colours, photo, rng), labels.copy()
+
+
+def frame_paths(root: Path, split: str, index: int) -> tuple[Path, Path]:
+    """Where the image and the label of frame `index` (from 0) belong: GTA5's layout for the source, else Cityscapes'."""
+    if split == "source":
+        name = f"{index + 1:05}.png"
+        return root / "source" / "images" / name, root / "source" / "labels" / name
+    cities = CITIES[split]
+    city = cities[index % len(cities)]
+    stem = f"{city}_{index // len(cities):06}_{19:06}"
+    target = root / "target"
+    return (
+        target / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png",
+        target / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png",
+    )
+
+
+def palette_of_ids() -> list[int]:
+    """The colours of the raw ids, 3 x 256 values, for the palette of the source labels."""
+    table = np.zeros((256, 3), dtype=int)
+    for label, colour in ID_COLOURS.items():
+        table[label] = colour
+    return [int(v) for v in table.ravel()]
+
+
+def write_frame(job: Job) -> None:
+    """Renders one frame and writes its two files."""
+    image_path, label_path, street, split, index = job
+    image, labels = render(street, split, index)
+    picture = Image.fromarray(labels)
+    if split == "source":
+        picture.putpalette(palette_of_ids())
+    for path, content in ((image_path, Image.fromarray(image)), (label_path, picture)):
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        content.save(part, format="PNG", compress_level=1)
+        os.replace(part, path)
+
+
+def jobs(root: Path, street: Street) -> Iterator[Job]:
+    """Every frame to be written."""
+    counts = (street.source_frames, street.target_frames, street.evaluation_frames)
+    for split, count in zip(SPLITS, counts, strict=True):
+        for index in range(count):
+            yield *frame_paths(root, split, index), street, split, index
+
+
+def write_street(root: Path, street: Street) -> None:
+    """Writes root/source (GTA5 layout, palette labels) and root/target (Cityscapes layout, train and val).
+
+    Uses every core that this process may use. A second run overwrites every file with the same bytes.
+    """
+    todo = list(jobs(root, street))
+    for folder in {path.parent for job in todo for path in job[:2]}:
+        folder.mkdir(parents=True, exist_ok=True)
+    cores = min(len(os.sched_getaffinity(0)), len(todo))
+    terminal = sys.stderr.isatty()
+    with multiprocessing.get_context("fork").Pool(cores) as pool:
+        done = pool.imap_unordered(write_frame, todo, chunksize=CHUNK)
+        for count, _ in enumerate(tqdm(done, total=len(todo), unit="frame", disable=not terminal), start=1):
+            if not terminal and (count == len(todo) or count % 500 == 0):
+                print(f"street: {count} of {len(todo)} frames", file=sys.stderr, flush=True)

@@ -1,0 +1,75 @@
+"""The pinhole camera over the ground plane, and the canvas that holds colour and category of every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw
+
+NEAR = 2.0  # metres; nothing is drawn closer
+RGBA = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """x right, y up, z forward in metres, the ground at y = 0; pixels of the canvas, u right and v down.
+
+    Heading and pitch shift the principal point (u0, v0), so verticals stay vertical and v0 is the horizon.
+    """
+
+    focal: float
+    u0: float
+    v0: float
+    height: float
+    x: float
+
+    def project(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Pixels (k, 2) of points (k, 3)."""
+        scale = self.focal / np.maximum(points[:, 2], NEAR)
+        u = self.u0 + scale * (points[:, 0] - self.x)
+        v = self.v0 + scale * (self.height - points[:, 1])
+        return np.stack([u, v], axis=1)
+
+
+@dataclass(frozen=True)
+class Air:
+    """Atmospheric perspective: a colour at distance z fades to `colour` (3,) by 1 - exp(-density z)."""
+
+    colour: NDArray[np.float64]
+    density: float
+
+    def fade(self, colour: ArrayLike, z: ArrayLike) -> NDArray[np.float64]:
+        """`colour` (..., 3) seen through z metres of air; z has the leading dimensions of colour."""
+        clear = np.exp(-self.density * np.asarray(z, dtype=np.float64))[..., None]
+        return np.asarray(colour, dtype=np.float64) * clear + self.colour * (1.0 - clear)
+
+
+class Canvas:
+    """The frame being painted at twice its size: RGB plus the raw Cityscapes id in the fourth channel, never blended."""
+
+    def __init__(self, pixels: NDArray[np.uint8], camera: Camera, air: Air) -> None:
+        self.image = Image.fromarray(pixels, "RGBA")
+        self.draw = ImageDraw.Draw(self.image)
+        self.camera = camera
+        self.air = air
+
+    def ink(self, colour: Sequence[float], z: float, label: int) -> RGBA:
+        """The colour faded by the air up to z, with its label."""
+        clear = float(np.exp(-self.air.density * z))
+        r, g, b = (c * clear + a * (1.0 - clear) for c, a in zip(colour, self.air.colour.tolist(), strict=True))
+        return min(255, int(r)), min(255, int(g)), min(255, int(b)), label
+
+    def polygon(self, points: NDArray[np.float64], ink: RGBA) -> None:
+        """Fills the polygon with corners (k, 3) in metres."""
+        self.draw.polygon(self.camera.project(points).ravel().tolist(), fill=ink)
+
+
+def pack(colour: NDArray[np.float64], label: ArrayLike) -> NDArray[np.uint32]:
+    """One word per entry: colour (..., 3) and label (...) as the four bytes of a canvas pixel."""
+    entry = np.empty((*colour.shape[:-1], 4), dtype=np.uint8)
+    entry[..., :3] = np.clip(colour, 0.0, 255.0)
+    entry[..., 3] = label
+    return entry.view(np.uint32)[..., 0]
