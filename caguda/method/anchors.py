@@ -78,18 +78,14 @@ def anchors_from(sums: ClassSums) -> CategoryAnchors:
     return CategoryAnchors(vectors.float(), sums.counts, variance.clamp(min=0).sqrt().float(), pairwise.float())
 
 
-def distance_to(features: Float[Tensor, "n d h w"], anchor: Float[Tensor, " d"]) -> Float[Tensor, "n h w"]:
-    """The L2 distance of every pixel's feature to one category's anchor; nan for an absent category.
-
-    Eq. 5 for one c. Subtracts before squaring: expanding the square cancels near an anchor.
-    """
-    lengths: Tensor = torch.linalg.vector_norm(features - anchor[:, None, None], dim=1)
-    return lengths
-
-
 def distances(features: Float[Tensor, "n d h w"], anchors: Float[Tensor, "c d"]) -> Float[Tensor, "n c h w"]:
     """The L2 distance of every pixel's feature to every category's anchor; nan for an absent category.
 
-    Eq. 5. One category at a time: needs memory for one more feature map, not for c of them.
+    Eq. 5, in the wider of the two types. Subtracts before squaring, since expanding the square cancels near an anchor.
+    Needs memory for its result, and for a copy of the features unless they lie in memory channels last.
     """
-    return torch.stack([distance_to(features, anchor) for anchor in anchors], dim=1)
+    dtype = torch.result_type(features, anchors)
+    pixels = features.movedim(1, -1)
+    rows = pixels.flatten(0, 2).to(dtype)
+    found: Tensor = torch.cdist(rows, anchors.to(dtype), compute_mode="donot_use_mm_for_euclid_dist")
+    return found.view(*pixels.shape[:3], len(anchors)).movedim(-1, 1)

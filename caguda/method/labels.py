@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from caguda.method import IGNORE
-from caguda.method.anchors import distance_to
+from caguda.method.anchors import distances
 
 
 class ByAnchor(NamedTuple):
@@ -34,14 +34,15 @@ def by_anchor(
     Eq. 6 and 7: active where d2 - d1 > margin, strictly, margin >= 0 in the features' units. Exact ties go to the lowest
     category and are never active. Absent categories are not compared. With one present category d2 is infinite, and
     every pixel active; with none, or where a feature is not finite, nearest is IGNORE and the pixel not active.
-    Needs memory for one more feature map, whatever the number of categories.
+    Needs memory for at most one more feature map, whatever the number of categories.
     """
+    features = features.to(torch.result_type(features, anchors), memory_format=torch.channels_last)
     shape = (len(features), *features.shape[2:])
     nearest = torch.full(shape, IGNORE, dtype=torch.uint8, device=features.device)
-    first = torch.full(shape, torch.inf, dtype=torch.result_type(features, anchors), device=features.device)
+    first = torch.full(shape, torch.inf, dtype=features.dtype, device=features.device)
     second = first
     for category in present.nonzero().flatten().tolist():
-        distance = distance_to(features, anchors[category])
+        distance = distances(features, anchors[category, None])[:, 0]
         closer = distance < first
         second = torch.minimum(second, torch.maximum(first, distance))
         first = torch.minimum(first, distance)
