@@ -1,7 +1,7 @@
 """Category anchor construction (CAC, Section 3.2): the centroids of the source features, and distances to them."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float32, Float64, Int64, Integer
@@ -18,7 +18,7 @@ class ClassSums:
     squares: Float64[Tensor, " c"]
     counts: Int64[Tensor, " c"]
 
-    def __add__(self, other: Self) -> "ClassSums":
+    def __add__(self, other: "ClassSums") -> "ClassSums":
         """The sums over both sets of images."""
         return ClassSums(self.sums + other.sums, self.squares + other.squares, self.counts + other.counts)
 
