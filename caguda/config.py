@@ -113,6 +113,12 @@ class Augmentation(Section):
     color_jitter: NonNegative = 0.0
     blur: NonNegative = 0.0
 
+    @model_validator(mode="after")
+    def _scale_is_a_range(self) -> Augmentation:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale: the smaller factor comes first, found {list(self.scale)}")
+        return self
+
 
 class Training(Section):
     """One run of the training loop."""

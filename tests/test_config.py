@@ -77,6 +77,7 @@ def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
         ("warmup.batch_norm", "sync", "warmup.batch_norm: Input should be 'train' or 'frozen', found 'sync'"),
         ("labels.p0", 1.5, "labels.p0: Input should be less than or equal to 1, found 1.5"),
         ("labels.margin", float("nan"), "labels.margin: "),
+        ("pretrain.augmentation.scale", [2.0, 0.5], "pretrain.augmentation.scale: the smaller factor comes first"),
         ("seeds", [], "seeds: "),
         ("seeds", [0, 0], "seeds: every seed must occur once, found more than once: 0"),
         ("recipes", {}, "recipes: "),

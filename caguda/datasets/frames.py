@@ -49,7 +49,7 @@ def list_frames(domain: Domain, root: Path) -> list[Frame]:
     a `list` that cannot be read or names a frame that is not there, and a `skip` of an unknown id.
     """
     root = Path(os.path.abspath(root))
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(f"{root}: there is no such folder; correct the keys data_root and root")
     images: dict[str, Path] = _layout(domain).images(domain, root)
     wanted = set(images)

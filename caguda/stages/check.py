@@ -69,7 +69,7 @@ def summary(sets: Mapping[SetName, Mapping[str, Any]]) -> list[str]:
         entries = content["frames"]
         labelled = sum(entry["label"] is not None for entry in entries)
         lines.append(f"{name:<10} {len(entries)} frames, {labelled} with a label, {_sizes(entries)}")
-    lines.append(f"{'% of labelled pixels':<22}" + "".join(f"{name:>12}" for name in sets))
+    lines.append(f"{'% of pixels':<22}" + "".join(f"{name:>12}" for name in sets))
     counts = [{**content["pixels"], "(void)": content["void_pixels"]} for content in sets.values()]
     for category in counts[0]:
         shares = [f"{100 * n[category] / total:12.1f}" if (total := sum(n.values())) else f"{'-':>12}" for n in counts]
