@@ -1,0 +1,33 @@
+# One stage of Algorithm 1: training on the source and on the target's pseudo-labels (Eq. 12), from M(k-1) to Mk.
+
+
+rule adapt:
+    input:
+        manifest=MANIFEST,
+        initial=before,
+        anchors=f"{STAGE}/anchors.h5",
+        labels=f"{STAGE}/labels.json",
+    output:
+        checkpoint=f"{STAGE}/checkpoint.safetensors",
+        description=f"{STAGE}/checkpoint.json",
+    params:
+        config=CONFIG,
+        settings=lambda wildcards: fingerprint(
+            stages=without("stages", "count"), weights=SETTINGS["recipes"][wildcards.recipe]
+        ),
+        method_version=METHOD_VERSION,
+        state=f"{STAGE}/state",
+    log:
+        f"{STAGE}/log/adapt.txt",
+    benchmark:
+        f"{STAGE}/benchmark/adapt.tsv"
+    threads: configuration.threads
+    priority: 100
+    resources:
+        mem_mb=16000,
+        runtime=2880,
+    shell:
+        "python -m caguda adapt --config {params.config} --seed {wildcards.seed} --recipe {wildcards.recipe}"
+        " --stage {wildcards.stage} --manifest {input.manifest} --initial {input.initial}"
+        " --anchors {input.anchors} --labels {input.labels} --output {output.checkpoint} --state {params.state}"
+        " > {log} 2>&1"

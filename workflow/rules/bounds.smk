@@ -1,0 +1,53 @@
+# What the method is measured against. Nothing but evaluation, table and report reads these two.
+
+
+# From below: as many iterations as all stages together from the same warm-up, with the source's cross entropy alone.
+rule control:
+    input:
+        manifest=MANIFEST,
+        initial=f"{SEED}/warmup/checkpoint.safetensors",
+    output:
+        checkpoint=f"{SEED}/control/checkpoint.safetensors",
+        description=f"{SEED}/control/checkpoint.json",
+    params:
+        config=CONFIG,
+        settings=fingerprint("stages"),
+        method_version=METHOD_VERSION,
+        state=f"{SEED}/control/state",
+    log:
+        f"{SEED}/control/log/control.txt",
+    benchmark:
+        f"{SEED}/control/benchmark/control.tsv"
+    threads: configuration.threads
+    resources:
+        mem_mb=16000,
+        runtime=2880,
+    shell:
+        "python -m caguda control --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        " --initial {input.initial} --output {output.checkpoint} --state {params.state}"
+        " > {log} 2>&1"
+
+
+# From above: training on the target's own labels.
+rule oracle:
+    input:
+        manifest=MANIFEST,
+    output:
+        checkpoint=f"{SEED}/oracle/checkpoint.safetensors",
+        description=f"{SEED}/oracle/checkpoint.json",
+    params:
+        config=CONFIG,
+        settings=fingerprint("network", "pretrain"),
+        method_version=METHOD_VERSION,
+        state=f"{SEED}/oracle/state",
+    log:
+        f"{SEED}/oracle/log/oracle.txt",
+    benchmark:
+        f"{SEED}/oracle/benchmark/oracle.tsv"
+    threads: configuration.threads
+    resources:
+        mem_mb=16000,
+        runtime=2880,
+    shell:
+        "python -m caguda oracle --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        " --output {output.checkpoint} --state {params.state} > {log} 2>&1"

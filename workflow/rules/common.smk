@@ -1,0 +1,134 @@
+# The validated configuration, the paths of all artifacts, wildcards and fingerprints. Nothing here imports torch.
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from caguda.artifacts.atomic import write_json
+from caguda.config import Configuration, parse_configuration
+from caguda.errors import UserError
+from caguda.version import METHOD_VERSION
+
+
+def configuration_name() -> Path:
+    """The files that the configuration came from, as a person would name them."""
+    names = [os.path.relpath(path) for path in workflow.configfiles]
+    return Path(" + ".join([*names, "--config"] if workflow.config_settings.config else names))
+
+
+def require_folders(configuration: Configuration, name: Path) -> None:
+    """Refuse a data set that is not there; generated scenes are made by the workflow itself."""
+    if configuration.street is not None:
+        return
+    for key in ("source", "target", "evaluation"):
+        folder = configuration.domain_root(getattr(configuration, key))
+        if not folder.is_dir():
+            raise UserError(
+                f"{name}: data_root, {key}.root: the folder {folder} does not exist; "
+                "put the data set there, or give its folder with --config data_root=FOLDER"
+            )
+
+
+def validated(values: dict, name: Path) -> Configuration:
+    """The configuration, or one line for the person at the keyboard and the end."""
+    try:
+        configuration = parse_configuration(values, name)
+        require_folders(configuration, name)
+    except UserError as error:
+        sys.exit(f"caguda: {error}")
+    return configuration
+
+
+configuration = validated(config, configuration_name())
+SETTINGS = configuration.model_dump(mode="json")
+
+
+def fingerprint(*names: str, **sections) -> str:
+    """Sorted JSON of the named sections of the configuration, and of further ones given by value.
+
+    The param of a rule holds what its verb reads directly, so that it runs again when that changes, and only then.
+    What reaches it through a file that it opens, such as the thresholds of a label store, is not repeated.
+    """
+    return json.dumps({name: SETTINGS[name] for name in names} | sections, sort_keys=True)
+
+
+def without(section: str, *keys: str) -> dict:
+    """A section of the configuration less some keys, which do not change what the rule makes."""
+    return {key: value for key, value in SETTINGS[section].items() if key not in keys}
+
+
+# Verbs read the resolved configuration from one file. It is no input: a file that is made again in the same call would,
+# even as ancient(), keep Snakemake from seeing that a rule's params have changed.
+onstart:
+    write_json(Path(CONFIG), SETTINGS)
+
+
+# Paths: EXPERIMENT, SEED and STAGE are folders; a run is a folder that holds one checkpoint.
+
+EXPERIMENT = f"results/{configuration.experiment}"
+SEED = f"{EXPERIMENT}/seed{{seed}}"
+STAGE = f"{SEED}/{{recipe}}/stage{{stage}}"
+CONFIG = f"{EXPERIMENT}/config.json"
+MANIFEST = f"{EXPERIMENT}/manifest.json"
+GENERATED = [f"{configuration.data_root}/data.json"] if configuration.street else []
+DATA_ARTIFACTS = [*GENERATED, MANIFEST]
+PARTS = [f"{part}-of-{configuration.labels.parts}" for part in range(1, configuration.labels.parts + 1)]
+STAGES = range(1, configuration.stages.count + 1)
+BOUNDS = ("control", "oracle")
+FIRST_SEED = configuration.seeds[0]
+
+
+wildcard_constraints:
+    seed="|".join(str(seed) for seed in configuration.seeds),
+    recipe="|".join(configuration.recipes),
+    stage=r"[1-9]\d*",
+    part=r"[1-9]\d*",
+    parts=r"[1-9]\d*",
+    run=rf"pretrain|warmup|{'|'.join(BOUNDS)}|({'|'.join(configuration.recipes)})/stage[1-9]\d*",
+
+
+# `python` in a rule is the interpreter that runs Snakemake, whether or not its environment was activated.
+shell.prefix(f"PATH={Path(sys.executable).parent}:$PATH; ")
+
+
+def before(wildcards) -> str:
+    """The checkpoint that a stage starts from: the previous stage's, the warm-up's for the first."""
+    stage = int(wildcards.stage)
+    run = f"{wildcards.recipe}/stage{stage - 1}" if stage > 1 else "warmup"
+    return f"{EXPERIMENT}/seed{wildcards.seed}/{run}/checkpoint.safetensors"
+
+
+def chain_of(recipe: str) -> list[str]:
+    """The runs that make a recipe's last model, in order."""
+    return ["pretrain", "warmup", *(f"{recipe}/stage{stage}" for stage in STAGES)]
+
+
+def of_all_seeds(runs: list[str], artifact: str) -> list[str]:
+    """One artifact of each of some runs, seed by seed."""
+    return [f"{EXPERIMENT}/seed{seed}/{run}/{artifact}" for seed in configuration.seeds for run in runs]
+
+
+def run_artifacts(run: str) -> list[str]:
+    """What every run leaves."""
+    return [f"{run}/{name}" for name in ("checkpoint.safetensors", "checkpoint.json", "evaluation.json")]
+
+
+def stage_artifacts(stage: str) -> list[str]:
+    """What a stage leaves before its training."""
+    names = ("anchors.h5", "labels.zarr/zarr.json", "labels.created.json", "labels.json", "label_accuracy.json")
+    return [f"{stage}/{name}" for name in names] + [f"{stage}/parts/{part}.json" for part in PARTS]
+
+
+def seed_artifacts(seed: int) -> list[str]:
+    """Everything below a seed's folder."""
+    stages = [f"{recipe}/stage{stage}" for recipe in configuration.recipes for stage in STAGES]
+    runs = ["pretrain", "warmup", *BOUNDS, *stages]
+    artifacts = [path for run in runs for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
+    return artifacts + [path for stage in stages for path in stage_artifacts(f"{EXPERIMENT}/seed{seed}/{stage}")]
+
+
+def recipe_artifacts(recipe: str) -> list[str]:
+    """What is told about a recipe over all seeds."""
+    names = ("table.csv", "table.md", "figure.png", "curves.png", "report.html")
+    return [f"{EXPERIMENT}/{recipe}/{name}" for name in names]

@@ -1,0 +1,42 @@
+# The frames: generated where the configuration has `street`, then all of them opened, measured and listed once.
+
+if configuration.street:
+
+    rule generate:
+        output:
+            GENERATED,
+        params:
+            config=CONFIG,
+            settings=fingerprint("street"),
+            method_version=METHOD_VERSION,
+        log:
+            f"{EXPERIMENT}/log/generate.txt",
+        benchmark:
+            f"{EXPERIMENT}/benchmark/generate.tsv"
+        threads: 8
+        resources:
+            mem_mb=4000,
+            runtime=60,
+        shell:
+            "python -m caguda generate --config {params.config} --output {output} > {log} 2>&1"
+
+
+rule check:
+    input:
+        GENERATED,
+    output:
+        MANIFEST,
+    params:
+        config=CONFIG,
+        settings=fingerprint("data_root", "classes", "ignore", "source", "target", "evaluation"),
+        method_version=METHOD_VERSION,
+    log:
+        f"{EXPERIMENT}/log/check.txt",
+    benchmark:
+        f"{EXPERIMENT}/benchmark/check.tsv"
+    threads: 8
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    shell:
+        "python -m caguda check --config {params.config} --output {output} > {log} 2>&1"

@@ -1,0 +1,23 @@
+# Every run's model on the target's evaluation frames.
+
+
+rule evaluate:
+    input:
+        manifest=MANIFEST,
+        checkpoint=f"{SEED}/{{run}}/checkpoint.safetensors",
+    output:
+        f"{SEED}/{{run}}/evaluation.json",
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
+    log:
+        f"{SEED}/{{run}}/log/evaluate.txt",
+    benchmark:
+        f"{SEED}/{{run}}/benchmark/evaluate.tsv"
+    threads: configuration.threads
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    shell:
+        "python -m caguda evaluate --config {params.config} --manifest {input.manifest}"
+        " --checkpoint {input.checkpoint} --output {output} > {log} 2>&1"

@@ -1,0 +1,99 @@
+# What is told about a recipe: its table over all seeds, pictures and curves of the first one, and the report.
+
+
+rule table:
+    input:
+        evaluations=lambda wildcards: of_all_seeds([*chain_of(wildcards.recipe), *BOUNDS], "evaluation.json"),
+    output:
+        csv=f"{EXPERIMENT}/{{recipe}}/table.csv",
+        md=f"{EXPERIMENT}/{{recipe}}/table.md",
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
+    log:
+        f"{EXPERIMENT}/{{recipe}}/log/table.txt",
+    benchmark:
+        f"{EXPERIMENT}/{{recipe}}/benchmark/table.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python -m caguda table --config {params.config} --recipe {wildcards.recipe}"
+        " --evaluations {input.evaluations} --output-csv {output.csv} --output-md {output.md} > {log} 2>&1"
+
+
+rule figure:
+    input:
+        manifest=MANIFEST,
+        checkpoints=lambda wildcards: [
+            f"{EXPERIMENT}/seed{FIRST_SEED}/{run}/checkpoint.safetensors"
+            for run in ("pretrain", "warmup", chain_of(wildcards.recipe)[-1])
+        ],
+        labels=f"{EXPERIMENT}/seed{FIRST_SEED}/{{recipe}}/stage{STAGES[-1]}/labels.json",
+    output:
+        f"{EXPERIMENT}/{{recipe}}/figure.png",
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
+        seed=FIRST_SEED,
+    log:
+        f"{EXPERIMENT}/{{recipe}}/log/figure.txt",
+    benchmark:
+        f"{EXPERIMENT}/{{recipe}}/benchmark/figure.tsv"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    shell:
+        "python -m caguda figure --config {params.config} --manifest {input.manifest}"
+        " --recipe {wildcards.recipe} --seed {params.seed} --checkpoints {input.checkpoints}"
+        " --labels {input.labels} --output {output} > {log} 2>&1"
+
+
+rule curves:
+    input:
+        checkpoints=lambda wildcards: [
+            f"{EXPERIMENT}/seed{FIRST_SEED}/{run}/checkpoint.json" for run in chain_of(wildcards.recipe)
+        ],
+    output:
+        f"{EXPERIMENT}/{{recipe}}/curves.png",
+    params:
+        method_version=METHOD_VERSION,
+    log:
+        f"{EXPERIMENT}/{{recipe}}/log/curves.txt",
+    benchmark:
+        f"{EXPERIMENT}/{{recipe}}/benchmark/curves.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python -m caguda curves --checkpoints {input.checkpoints} --output {output} > {log} 2>&1"
+
+
+rule report:
+    input:
+        table=f"{EXPERIMENT}/{{recipe}}/table.csv",
+        figure=f"{EXPERIMENT}/{{recipe}}/figure.png",
+        curves=f"{EXPERIMENT}/{{recipe}}/curves.png",
+        evaluations=rules.table.input.evaluations,
+        labels=lambda wildcards: of_all_seeds(chain_of(wildcards.recipe)[2:], "labels.json"),
+        accuracy=lambda wildcards: of_all_seeds(chain_of(wildcards.recipe)[2:], "label_accuracy.json"),
+    output:
+        f"{EXPERIMENT}/{{recipe}}/report.html",
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
+    log:
+        f"{EXPERIMENT}/{{recipe}}/log/report.txt",
+    benchmark:
+        f"{EXPERIMENT}/{{recipe}}/benchmark/report.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python -m caguda report --config {params.config} --recipe {wildcards.recipe} --table {input.table}"
+        " --figure {input.figure} --curves {input.curves} --evaluations {input.evaluations}"
+        " --labels {input.labels} --accuracy {input.accuracy} --output {output} > {log} 2>&1"

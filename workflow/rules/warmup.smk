@@ -1,0 +1,28 @@
+# Adversarial global alignment of the two domains: M0, which the first stage starts from.
+
+
+rule warmup:
+    input:
+        manifest=MANIFEST,
+        initial=f"{SEED}/pretrain/checkpoint.safetensors",
+    output:
+        checkpoint=f"{SEED}/warmup/checkpoint.safetensors",
+        description=f"{SEED}/warmup/checkpoint.json",
+    params:
+        config=CONFIG,
+        settings=fingerprint("warmup"),
+        method_version=METHOD_VERSION,
+        state=f"{SEED}/warmup/state",
+    log:
+        f"{SEED}/warmup/log/warmup.txt",
+    benchmark:
+        f"{SEED}/warmup/benchmark/warmup.tsv"
+    threads: configuration.threads
+    priority: 100
+    resources:
+        mem_mb=16000,
+        runtime=2880,
+    shell:
+        "python -m caguda warmup --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        " --initial {input.initial} --output {output.checkpoint} --state {params.state}"
+        " > {log} 2>&1"
