@@ -50,7 +50,7 @@ def paint_sky(pixels: Words, scene: Scene, rng: np.random.Generator) -> None:
     across = (left + np.arange(columns) * 400 // columns) % 512
     density = noise[squeeze][:, across] * 0.45 + (scene.palette.cloudiness - 0.55) + rng.normal(0.0, 0.15)
     level = np.clip(density * CLOUD_LEVELS, 0, CLOUD_LEVELS - 1).astype(np.intp)
-    pixels[:rows] = np.take_along_axis(table, level, axis=1)
+    pixels[:rows] = table.ravel()[level + CLOUD_LEVELS * np.arange(rows)[:, None]]
 
 
 def lot_of(side: Side, z: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -58,14 +58,14 @@ def lot_of(side: Side, z: NDArray[np.float64]) -> NDArray[np.intp]:
     return np.clip(np.searchsorted(side.edge, z, side="right") - 1, 0, len(side.kind) - 1)
 
 
-def side_ground(side: Side, z: NDArray[np.float64], x: Grid) -> NDArray[np.intp]:
+def side_ground(side: Side, z: NDArray[np.float64], x: Grid) -> NDArray[np.uint8]:
     """The kind of ground (rows, columns) at distances z (rows,) and |x| metres from the middle of the road."""
-    kind = side.kind[lot_of(side, z)]
-    crossing = (kind == CROSS)[:, None]
-    beyond = np.where(kind == BUILT, ON_SIDEWALK, ON_TERRAIN)[:, None]
-    ground = np.where(x < side.front, ON_SIDEWALK, beyond)
-    ground = np.where(x < side.kerb + 0.22, ON_KERB, ground)
-    return np.where((x < side.kerb) | crossing, ON_ROAD, ground)
+    lot = lot_of(side, z)
+    beyond = np.where(side.lawn[lot], ON_TERRAIN, ON_SIDEWALK).astype(np.uint8)[:, None]
+    ground = np.where(x < side.front, np.uint8(ON_SIDEWALK), beyond)
+    np.copyto(ground, ON_KERB, where=x < side.kerb + 0.22)
+    np.copyto(ground, ON_ROAD, where=(x < side.kerb) | (side.kind[lot] == CROSS)[:, None])
+    return ground
 
 
 def markings(scene: Scene, z: Grid, x: Grid) -> NDArray[np.bool_]:
@@ -79,7 +79,7 @@ def markings(scene: Scene, z: Grid, x: Grid) -> NDArray[np.bool_]:
     painted |= np.abs(aside - (scene.road - 0.35)) < 0.06
     if not np.isnan(scene.zebra):
         across = (np.abs(z - scene.zebra - 1.6) < 1.6)[:, None]
-        painted = np.where(across, (x % 1.0 < 0.5) & (aside < scene.road - 0.3), painted)
+        painted = np.where(across, (x - np.floor(x) < 0.5) & (aside < scene.road - 0.3), painted)
     return painted
 
 
@@ -93,18 +93,19 @@ def paint_ground(pixels: Words, scene: Scene) -> None:
     aside, near = np.abs(x), z.astype(np.float32)
     left, right = (side_ground(side, z, aside) for side in scene.sides)
     ground = np.where(x < 0, left, right)
-    joint = (np.abs(aside % 0.9 - 0.45) > 0.4) | (near % 0.9 < 0.08)[:, None]
-    ground[(ground == ON_SIDEWALK) & joint] = ON_JOINT
+    slab = aside * np.float32(1.0 / 0.9)
+    joint = (slab - np.floor(slab) < 0.1) | (near % 0.9 < 0.08)[:, None]
+    np.copyto(ground, ON_JOINT, where=(ground == ON_SIDEWALK) & joint)
     on_road = ground == ON_ROAD
-    ground[on_road & (aside < scene.road) & markings(scene, near, x)] = ON_MARKING
+    np.copyto(ground, ON_MARKING, where=on_road & (aside < scene.road) & markings(scene, near, x))
     if not np.isnan(scene.rails):
-        ground[on_road & (np.abs(np.abs(x - np.float32(scene.rails)) - 0.72) < 0.07)] = ON_RAIL
+        np.copyto(ground, ON_RAIL, where=on_road & (np.abs(np.abs(x - np.float32(scene.rails)) - 0.72) < 0.07))
     bare = scene.ground
     joint_colour = bare["sidewalk"] * (1.0 - 0.45 * scene.palette.tiles)
     table = np.stack([bare["road"], bare["sidewalk"], joint_colour, bare["terrain"], bare["kerb"], bare["marking"],
                       bare["road"] * 0.55])  # fmt: skip
     faded = scene.air.fade(np.broadcast_to(table, (len(z), *table.shape)), np.broadcast_to(z[:, None], (len(z), 7)))
-    pixels[first:] = np.take_along_axis(pack(faded, GROUND_LABELS), ground, axis=1)
+    pixels[first:] = pack(faded, GROUND_LABELS).ravel()[ground + 7 * np.arange(len(z))[:, None]]
 
 
 def facade_table(scene: Scene, side: Side, lot: NDArray[np.intp], z: NDArray[np.float64]) -> Words:
@@ -122,7 +123,7 @@ def facade_table(scene: Scene, side: Side, lot: NDArray[np.intp], z: NDArray[np.
     return pack(faded, LOT_LABELS[kind][:, None])
 
 
-def facade_material(side: Side, lot: NDArray[np.intp], z: Grid, y: Grid) -> NDArray[np.intp]:
+def facade_material(side: Side, lot: NDArray[np.intp], z: Grid, y: Grid) -> NDArray[np.uint8]:
     """The material (rows, columns) of what stands on the building line, at height y (rows, columns), distance z."""
     f4 = np.float32
     built, kind = side.kind[lot] == BUILT, side.kind[lot]
@@ -134,19 +135,20 @@ def facade_material(side: Side, lot: NDArray[np.intp], z: Grid, y: Grid) -> NDAr
     storey = np.floor(level)
     level -= storey
     height = side.height[lot].astype(f4)
-    column = (part > 0.24) & (part < 0.76) & built
-    pane = column & (level > 0.22) & (level < 0.74) & (storey >= 0) & (y < height - 0.9)
-    frame = column & (level > 0.16) & (level < 0.80) & (storey >= 0) & (y < height - 0.9)
-    fine = np.where(built, 0.34, np.where(kind == WALLED, 0.5, 50.0)).astype(f4)
-    course = ((y / fine) % 1.0 < 0.35) | ((kind == FENCED) & (z % 0.5 < 0.22)) | ((kind == HEDGED) & (z % 0.9 < 0.3))
-    material = np.where(course, COURSE, PLAIN)
-    material[frame | ((height - y < 0.5) & (kind != HEDGED) & (kind != FENCED))] = TRIM
-    lit = (storey * 3.0 + count * 5.0 + lot) % 7.0 < 2.0
-    material = np.where(pane, np.where(lit, GLASS_LIT, GLASS), material)
-    shop = side.shop[lot] & built & (y < 3.0)
-    material = np.where(shop & (y > 0.5) & (y < 2.7) & (part > 0.08) & (part < 0.92), GLASS, material)
-    material = np.where(built & (y < 2.3) & (count == 1) & (part > 0.3) & (part < 0.75), DOOR, material)
-    return np.where(y > height, ROOF, material)
+    fine = y * (1.0 / np.where(built, 0.34, np.where(kind == WALLED, 0.5, 50.0))).astype(f4)
+    picket = ((kind == FENCED) & (z % 0.5 < 0.22)) | ((kind == HEDGED) & (z % 0.9 < 0.3))
+    material = ((fine - np.floor(fine) < 0.35) | picket).view(np.uint8)  # PLAIN or COURSE
+    np.copyto(material, TRIM, where=(y > height - f4(0.5)) & ((kind != HEDGED) & (kind != FENCED)))
+    window = (part > 0.24) & (part < 0.76) & built & (storey >= 0) & (y < height - f4(0.9))
+    np.copyto(material, TRIM, where=window & (np.abs(level - f4(0.48)) < 0.32))
+    dice = (storey * f4(3.0) + (count * 5.0 + lot).astype(f4)) * f4(1.0 / 7.0)
+    glass = np.where(dice - np.floor(dice) < 0.25, np.uint8(GLASS_LIT), np.uint8(GLASS))
+    np.copyto(material, glass, where=window & (np.abs(level - f4(0.48)) < 0.26))
+    shop = side.shop[lot] & built & (part > 0.08) & (part < 0.92)
+    np.copyto(material, GLASS, where=shop & (np.abs(y - f4(1.6)) < 1.1))
+    np.copyto(material, DOOR, where=(built & (count == 1) & (part > 0.3) & (part < 0.75)) & (y < 2.3))
+    np.copyto(material, ROOF, where=y > height)
+    return material
 
 
 def paint_facades(pixels: Words, scene: Scene, side: Side) -> None:
@@ -167,6 +169,6 @@ def paint_facades(pixels: Words, scene: Scene, side: Side) -> None:
     material = facade_material(side, lot, z.astype(np.float32), y)
     slope = 1.0 - 0.25 * ((z - side.edge[lot]) % 5.0 < 0.6)
     top = (side.height[lot] + side.roof_height[lot] * slope).astype(np.float32)
-    words = np.take_along_axis(table, material.T, axis=1).T
+    words = table.ravel()[material + 7 * np.arange(len(z))]
     span = slice(int(seen[0]), int(seen[-1]) + 1)
     np.copyto(pixels[:bottom, span], words, where=(y > 0) & (y < top))

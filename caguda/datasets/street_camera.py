@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,11 @@ class Camera:
         v = self.v0 + scale * (self.height - points[:, 1])
         return np.stack([u, v], axis=1)
 
+    def pixel(self, x: float, y: float, z: float) -> tuple[float, float]:
+        """The pixel (u, v) of one point."""
+        scale = self.focal / max(z, NEAR)
+        return self.u0 + scale * (x - self.x), self.v0 + scale * (self.height - y)
+
 
 @dataclass(frozen=True)
 class Air:
@@ -55,12 +61,25 @@ class Canvas:
         self.draw = ImageDraw.Draw(self.image)
         self.camera = camera
         self.air = air
+        self._haze = air.colour.tolist()
 
     def ink(self, colour: Sequence[float], z: float, label: int) -> RGBA:
         """The colour faded by the air up to z, with its label."""
-        clear = float(np.exp(-self.air.density * z))
-        r, g, b = (c * clear + a * (1.0 - clear) for c, a in zip(colour, self.air.colour.tolist(), strict=True))
-        return min(255, int(r)), min(255, int(g)), min(255, int(b)), label
+        clear = math.exp(-self.air.density * z)
+        r, g, b = [min(255, int(c * clear + h * (1.0 - clear))) for c, h in zip(colour, self._haze, strict=True)]
+        return r, g, b, label
+
+    def inks(self, colours: NDArray[np.float64], z: float, label: int) -> list[RGBA]:
+        """The colours (k, 3) faded by the air up to z, with their label."""
+        clear = math.exp(-self.air.density * z)
+        faded = np.minimum(colours * clear + self.air.colour * (1.0 - clear), 255.0).astype(np.int64).tolist()
+        return [(r, g, b, label) for r, g, b in faded]
+
+    def rectangle(self, x0: float, y0: float, x1: float, y1: float, z: float, ink: RGBA) -> None:
+        """Fills the rectangle that faces the camera at distance z, from (x0, y0) up to (x1, y1) metres, x0 <= x1."""
+        left, low = self.camera.pixel(x0, y0, z)
+        right, high = self.camera.pixel(x1, y1, z)
+        self.draw.rectangle((left, high, right, low), fill=ink)
 
     def polygon(self, points: NDArray[np.float64], ink: RGBA) -> None:
         """Fills the polygon with corners (k, 3) in metres."""

@@ -107,13 +107,13 @@ def mix(source: T, target: T, severity: float) -> T:
 
 
 SOURCE_LAYOUT = Layout(
-    camera_height=1.65, focal=0.80, horizon=0.42, heading=0.045, road=5.4, sidewalk=2.6, garden=1.2, storeys=4.0,
-    storey_height=3.1, built=0.66, tree_spacing=11.0, tree_size=5.0, pole_spacing=15.0, vehicle_gap=13.0, parked=0.55,
+    camera_height=1.65, focal=0.80, horizon=0.40, heading=0.045, road=5.35, sidewalk=5.0, garden=2.6, storeys=3.6,
+    storey_height=3.1, built=0.42, tree_spacing=9.0, tree_size=5.6, pole_spacing=20.0, vehicle_gap=13.0, parked=0.55,
     people=4.5, object_scale=1.12,
 )  # fmt: skip
 TARGET_LAYOUT = Layout(
-    camera_height=2.15, focal=0.98, horizon=0.37, heading=0.075, road=4.6, sidewalk=3.4, garden=2.0, storeys=3.0,
-    storey_height=3.8, built=0.56, tree_spacing=9.0, tree_size=4.2, pole_spacing=12.0, vehicle_gap=10.0, parked=0.7,
+    camera_height=2.1, focal=0.96, horizon=0.365, heading=0.075, road=5.1, sidewalk=5.6, garden=3.3, storeys=2.8,
+    storey_height=3.8, built=0.38, tree_spacing=8.0, tree_size=4.8, pole_spacing=16.0, vehicle_gap=12.0, parked=0.7,
     people=6.0, object_scale=1.0,
 )  # fmt: skip
 
@@ -175,6 +175,6 @@ SOURCE_PHOTO = Photo(
     blur=0.0, noise=2.0,
 )  # fmt: skip
 TARGET_PHOTO = Photo(
-    air=colours("d8cdb8"), haze=0.022, cast=colours("8a8070"), desaturation=0.4, gamma=1.25, vignette=0.45, glow=0.35,
-    blur=1.1, noise=9.0,
+    air=colours("dcd4c4"), haze=0.026, cast=colours("888078"), desaturation=0.25, gamma=1.12, vignette=0.4, glow=0.4,
+    blur=0.8, noise=6.5,
 )  # fmt: skip

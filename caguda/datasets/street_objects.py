@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -9,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from caguda.datasets.street_backdrop import smooth_noise
-from caguda.datasets.street_camera import Canvas
+from caguda.datasets.street_camera import RGBA, Canvas
 from caguda.datasets.street_scene import (
     BICYCLE, BUS, CAR, LIGHT, MOTORCYCLE, PERSON, POLE, RIDER, SIGN, TRAIN, TRUCK, VEGETATION, Floats, Scene, pick,
 )  # fmt: skip
@@ -31,8 +32,7 @@ SKINS = np.array([[224, 180, 150], [200, 150, 120], [140, 95, 70], [96, 64, 48]]
 
 def paint_shape(canvas: Canvas, shape: Shape, points: Floats, parts: Parts, label: int) -> None:
     """Paints the faces of a shape whose corners are now at `points` (k, 3)."""
-    z = float(points[0, 2])
-    inks = {part: canvas.ink(tuple(colour), z, label) for part, colour in parts.items()}
+    inks = dict(zip(parts, canvas.inks(np.array(list(parts.values())), float(points[0, 2]), label), strict=True))
     flat = canvas.camera.project(points).tolist()
     for part, corners in shape[0]:
         canvas.draw.polygon([value for corner in flat[corners] for value in corner], fill=inks[part])
@@ -114,7 +114,7 @@ def crowns() -> tuple[tuple[Image.Image, Image.Image, Image.Image], ...]:
         inside = radius < 0.86
         light = leaf * 0.7 + clump * 0.5 - 0.9 * down - 0.5 * across
         masks = (inside, inside & (light > 0.0), inside & (light > 0.9))
-        stamps.append(tuple(Image.fromarray((m * 255).astype(np.uint8)) for m in masks))
+        stamps.append(tuple(Image.fromarray((m * 255).astype(np.uint8)).convert("1") for m in masks))
     return tuple((a, b, c) for a, b, c in stamps)
 
 
@@ -122,8 +122,8 @@ def paint_crown(canvas: Canvas, leaf: Floats, centre: tuple[float, float, float]
                 which: int) -> None:  # fmt: skip
     """Foliage of `width` by `height` metres around `centre` (x, y, z)."""
     x, y, z = centre
-    corners = np.array([[x - width / 2, y + height / 2, z], [x + width / 2, y - height / 2, z]])
-    (u0, v0), (u1, v1) = canvas.camera.project(corners).tolist()
+    u0, v0 = canvas.camera.pixel(x - width / 2, y + height / 2, z)
+    u1, v1 = canvas.camera.pixel(x + width / 2, y - height / 2, z)
     columns, rows = max(2, round(u1 - u0)), max(2, round(v1 - v0))
     left, top = round(u0), round(v0)
     frame = (max(0, left), max(0, top), min(canvas.image.width, left + columns), min(canvas.image.height, top + rows))
@@ -133,7 +133,8 @@ def paint_crown(canvas: Canvas, leaf: Floats, centre: tuple[float, float, float]
     part = (frame[2] - frame[0], frame[3] - frame[1])
     scale = (stamp[0].width / columns, stamp[0].height / rows)
     box = tuple((frame[i] - (left, top)[i % 2]) * scale[i % 2] for i in range(4))
-    for mask, bright in zip(stamp, (0.62, 0.95, 1.32), strict=True):
+    tones = zip(stamp if rows > 10 else stamp[:2], (0.62, 0.95, 1.32), strict=False)
+    for mask, bright in tones:
         ink = canvas.ink(np.minimum(leaf * bright, 255.0).tolist(), z, VEGETATION)
         canvas.image.paste(ink, frame, mask.resize(part, Image.Resampling.NEAREST, (box[0], box[1], box[2], box[3])))
 
@@ -143,13 +144,11 @@ def paint_tree(canvas: Canvas, scene: Scene, x: float, z: float, rng: np.random.
     leaf, trunk = pick(rng, scene.palette.leaf, 8.0), scene.palette.trunk[0]
     size = scene.layout.tree_size * rng.uniform(0.75, 1.3)
     ink = canvas.ink(trunk.tolist(), z, VEGETATION)
-    foot = size * 0.05
-    canvas.polygon(np.array([[x - foot, 0, z], [x + foot, 0, z], [x + foot * 0.7, size * 0.6, z],
-                             [x - foot * 0.7, size * 0.6, z]]), ink)  # fmt: skip
+    canvas.rectangle(x - size * 0.028, 0.0, x + size * 0.028, 0.6 * size, z, ink)
     if rng.random() < scene.palette.conifer:
         paint_crown(canvas, leaf * (0.75, 0.95, 0.85), (x, 1.0 + 0.75 * size, z), 0.75 * size, 1.5 * size, int(rng.integers(6, 10)))
         return
-    for _ in range(int(rng.integers(1, 4))):
+    for _ in range(int(rng.integers(1, 4)) if z < 40.0 else 1):
         shift = rng.normal(0.0, 0.12, 2) * size
         paint_crown(canvas, leaf * rng.uniform(0.9, 1.1), (x + shift[0], 0.95 * size + 0.6 + shift[1], z),
                     rng.uniform(0.75, 1.0) * size, rng.uniform(0.7, 0.95) * size, int(rng.integers(6)))  # fmt: skip
@@ -160,9 +159,9 @@ def paint_pole(canvas: Canvas, scene: Scene, x: float, z: float, kind: int, rng:
     colour = pick(rng, scene.palette.pole, 6.0)
     size = scene.layout.object_scale
     height = {POLE: rng.uniform(6.0, 8.0), LIGHT: 3.5 * size, SIGN: rng.uniform(2.6, 3.0) * size}[kind]
-    thick = {POLE: 0.11, LIGHT: 0.1, SIGN: 0.07}[kind]
+    thick = {POLE: 0.085, LIGHT: 0.085, SIGN: 0.055}[kind]
     ink = canvas.ink(colour.tolist(), z, POLE)
-    canvas.polygon(np.array([[x - thick, 0, z], [x + thick, 0, z], [x + thick, height, z], [x - thick, height, z]]), ink)
+    canvas.rectangle(x - thick, 0.0, x + thick, height, z, ink)
     inward = -1.0 if x > 0 else 1.0
     if kind == POLE:
         arm = np.array([[0, 0, 0], [1.6 * inward, 0.35, 0], [1.6 * inward, 0.5, 0], [0, 0.18, 0]])
@@ -175,33 +174,37 @@ def paint_pole(canvas: Canvas, scene: Scene, x: float, z: float, kind: int, rng:
 
 def paint_light(canvas: Canvas, x: float, y: float, z: float, size: float, on: int) -> None:
     """A traffic light with its top at height y: black box, three lamps, one of them on."""
-    box = np.array([[-0.26, -1.3, 0], [0.26, -1.3, 0], [0.26, 0, 0], [-0.26, 0, 0]]) * size
-    canvas.polygon(box + (x, y, z), canvas.ink((24.0, 26.0, 24.0), z, LIGHT))
+    canvas.rectangle(x - 0.26 * size, y - 1.3 * size, x + 0.26 * size, y, z, canvas.ink((24.0, 26.0, 24.0), z, LIGHT))
     lamps = ((240.0, 40.0, 30.0), (250.0, 190.0, 40.0), (60.0, 230.0, 120.0))
     for i, lamp in enumerate(lamps):
         colour = lamp if i == on else tuple(0.3 * c for c in lamp)
-        middle = np.array([x, y - size * (0.25 + 0.4 * i), z])
-        paint_disc(canvas, middle, 0.17 * size, colour, LIGHT, 8)
+        paint_disc(canvas, (x, y - size * (0.25 + 0.4 * i), z), 0.17 * size, canvas.ink(colour, z, LIGHT), 8)
 
 
-def paint_disc(canvas: Canvas, middle: Floats, radius: float, colour: tuple[float, ...], label: int, corners: int) -> None:
-    """A regular polygon facing the camera, one corner up where their number is odd."""
-    angle = np.pi / 2 + 2 * np.pi * (np.arange(corners) + (0.5 if corners % 2 == 0 else 0.0)) / corners
-    rim = np.stack([np.cos(angle), np.sin(angle), np.zeros(corners)], axis=1)
-    canvas.polygon(middle + radius * rim, canvas.ink(colour, float(middle[2]), label))
+@lru_cache(maxsize=8)
+def rim(corners: int) -> tuple[tuple[float, float], ...]:
+    """The corners of a regular polygon on the unit circle, one of them on top where their number is odd."""
+    turns = [(i + 0.5 * (corners % 2 == 0)) / corners for i in range(corners)]
+    return tuple((math.sin(2 * math.pi * t), -math.cos(2 * math.pi * t)) for t in turns)
+
+
+def paint_disc(canvas: Canvas, middle: tuple[float, float, float], radius: float, ink: RGBA, corners: int) -> None:
+    """A regular polygon that faces the camera."""
+    u, v = canvas.camera.pixel(*middle)
+    size = radius * canvas.camera.focal / middle[2]
+    canvas.draw.polygon([(u + size * a, v + size * b) for a, b in rim(corners)], fill=ink)
 
 
 def paint_sign(canvas: Canvas, x: float, y: float, z: float, size: float, kind: int) -> None:
     """A traffic sign around height y: prohibition, warning, direction, or stop."""
-    middle = np.array([x, y, z])
-    rim, face, corners = (
+    edge, face, corners = (
         ((205.0, 24.0, 30.0), (240.0, 240.0, 236.0), 12),
         ((205.0, 24.0, 30.0), (244.0, 206.0, 60.0), 3),
         ((240.0, 240.0, 236.0), (28.0, 84.0, 176.0), 4),
         ((240.0, 240.0, 236.0), (205.0, 24.0, 30.0), 8),
     )[kind]
     radius = (0.46, 0.6, 0.56, 0.48)[kind] * size
-    paint_disc(canvas, middle, radius, rim, SIGN, corners)
-    paint_disc(canvas, middle, 0.74 * radius, face, SIGN, corners)
-    bar = np.array([[-0.4, -0.12, 0], [0.4, -0.12, 0], [0.4, 0.12, 0], [-0.4, 0.12, 0]]) * radius
-    canvas.polygon(middle + bar, canvas.ink((30.0, 30.0, 32.0) if kind < 2 else (240.0, 240.0, 236.0), z, SIGN))
+    paint_disc(canvas, (x, y, z), radius, canvas.ink(edge, z, SIGN), corners)
+    paint_disc(canvas, (x, y, z), 0.74 * radius, canvas.ink(face, z, SIGN), corners)
+    ink = canvas.ink((30.0, 30.0, 32.0) if kind < 2 else (240.0, 240.0, 236.0), z, SIGN)
+    canvas.rectangle(x - 0.4 * radius, y - 0.12 * radius, x + 0.4 * radius, y + 0.12 * radius, z, ink)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
@@ -75,7 +77,7 @@ def expose(pixels: Grid, photo: Photo, rng: np.random.Generator) -> NDArray[np.u
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).point(tone_curve(photo, rng))
     radius = photo.blur * columns / 256.0
     if radius > 0.15:
-        image = image.filter(ImageFilter.GaussianBlur(radius))
+        image = image.filter(ImageFilter.BoxBlur(0.5 * math.sqrt(12.0 * radius**2 + 1.0) - 0.5))
     noise = smooth_noise(2 * rows, 2 * columns * 3, 6 * columns)
     top, left = rng.integers(rows), rng.integers(3 * columns)
     grain = noise[top : top + rows, left : left + 3 * columns].reshape(rows, columns, 3)

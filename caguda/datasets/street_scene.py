@@ -24,7 +24,8 @@ class Side:
     """One side of the street, sign -1 left or +1 right; lot k runs from edge[k] to edge[k + 1] (metres ahead).
 
     Distances from the middle of the road: `kerb`, `front` (end of the sidewalk), `line` (facades, fences, walls).
-    Per lot (k,): kind, height of what stands on the line, colours (k, 3), and the window grid of buildings.
+    Per lot (k,): kind, height of what stands on the line, its colours (k, 3), the window grid of buildings, and whether
+    grass grows between sidewalk and line.
     """
 
     sign: int
@@ -38,6 +39,7 @@ class Side:
     storey: Floats
     bay: Floats
     shop: NDArray[np.bool_]
+    lawn: NDArray[np.bool_]
     facade: Floats
     roof: Floats
     window: Floats
@@ -61,10 +63,18 @@ class Scene:
     sky: tuple[Floats, Floats]
 
 
+def pick_many(rng: np.random.Generator, choice: Colours, count: int, spread: float = 10.0) -> Floats:
+    """Colours (count, 3) out of `choice` (k, 3), each a little brighter or darker, a little warmer or colder."""
+    noise = rng.standard_normal((count, 4)) * spread
+    colour = choice[rng.integers(len(choice), size=count)] + noise[:, :1] + noise[:, 1:] / 3.0
+    return np.minimum(np.maximum(colour, 8.0), 250.0)
+
+
 def pick(rng: np.random.Generator, choice: Colours, spread: float = 10.0) -> Floats:
-    """One of the colours (3,), a little brighter or darker, a little warmer or colder."""
-    colour: Floats = choice[rng.integers(len(choice))] + rng.normal(0.0, spread) + rng.normal(0.0, spread / 3, 3)
-    return np.clip(colour, 8.0, 250.0)
+    """One such colour (3,)."""
+    grey, *tint = (rng.standard_normal(4) * spread).tolist()
+    base = choice[int(rng.random() * len(choice))].tolist()
+    return np.array([min(max(b + grey + t / 3.0, 8.0), 250.0) for b, t in zip(base, tint, strict=True)])
 
 
 def sample_camera(rng: np.random.Generator, layout: Layout, shape: tuple[int, int], x: float) -> Camera:
@@ -82,7 +92,7 @@ def sample_camera(rng: np.random.Generator, layout: Layout, shape: tuple[int, in
 def sample_lots(rng: np.random.Generator, layout: Layout) -> tuple[Floats, NDArray[np.int64]]:
     """Edges (k + 1,) and kinds (k,) of the lots of one side, from behind the camera to the end of the street."""
     edges, kinds = [0.0], []
-    open_land = (1.0 - layout.built) * np.array([0.27, 0.22, 0.22, 0.12, 0.17])
+    open_land = (1.0 - layout.built) * np.array([0.18, 0.31, 0.28, 0.09, 0.14])
     share = np.array([layout.built, *open_land])
     while edges[-1] < END:
         kind = int(rng.choice(6, p=share / share.sum()))
@@ -102,10 +112,12 @@ def sample_side(rng: np.random.Generator, layout: Layout, palette: Palette, sign
     garden = layout.garden * rng.uniform(0.3, 1.7)
     storey = layout.storey_height * rng.uniform(0.9, 1.15, k)
     storeys = np.maximum(2, np.round(layout.storeys * rng.gamma(9.0, 1 / 9.0, k)))
-    low = np.array([0.0, 0.0, 1.7, 2.0, 1.8, 0.0])[kind] * rng.uniform(0.8, 1.25, k)
+    low = np.array([0.0, 0.0, 2.0, 2.2, 2.0, 0.0])[kind] * rng.uniform(0.8, 1.25, k)
     built = kind == BUILT
     own = {FENCED: palette.fence, WALLED: palette.wall, HEDGED: palette.leaf}
-    facade = np.stack([pick(rng, own.get(int(t), palette.facade)) for t in kind])
+    facade = pick_many(rng, palette.facade, k)
+    for owner, choice in own.items():
+        facade[kind == owner] = pick_many(rng, choice, int((kind == owner).sum()))
     return Side(
         sign=sign,
         kerb=road,
@@ -118,9 +130,10 @@ def sample_side(rng: np.random.Generator, layout: Layout, palette: Palette, sign
         storey=storey,
         bay=rng.uniform(1.9, 3.2, k),
         shop=rng.random(k) < 0.4,
+        lawn=~built | (rng.random(k) < 0.3),
         facade=facade * (1.06 if lit else 0.86),
-        roof=np.stack([pick(rng, palette.roof) for _ in kind]),
-        window=np.stack([pick(rng, palette.window) for _ in kind]),
+        roof=pick_many(rng, palette.roof, k),
+        window=pick_many(rng, palette.window, k),
     )
 
 
@@ -142,7 +155,7 @@ def sample_scene(rng: np.random.Generator, layout: Layout, palette: Palette, air
         road=road,
         sides=(sides[0], sides[1]),
         lanes=4 if road > 1.12 * layout.road else 2,
-        rails=-0.36 * road if rng.random() < 0.4 else np.nan,
+        rails=-0.36 * road if rng.random() < 0.33 else np.nan,
         zebra=float(near[0]) - 4.0 if near and rng.random() < 0.7 else np.nan,
         ground=bare,
         sky=(pick(rng, palette.sky_top), pick(rng, palette.sky_low, 6.0)),

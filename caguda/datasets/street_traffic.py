@@ -20,8 +20,8 @@ from caguda.datasets.street_scene import (
 
 FIRST, LAST = 6.5, 85.0  # metres; objects stand between
 Choice = tuple[NDArray[np.int64], Floats]
-TRAFFIC = (np.array([CAR, TRUCK, BUS]), np.array([0.72, 0.14, 0.14]))
-PARKED = (np.array([CAR, TRUCK]), np.array([0.93, 0.07]))
+TRAFFIC = (np.array([CAR, TRUCK, BUS]), np.array([0.84, 0.055, 0.105]))
+PARKED = (np.array([CAR, TRUCK]), np.array([0.97, 0.03]))
 TRAMS = (np.array([TRAIN]), np.array([1.0]))
 
 
@@ -38,13 +38,13 @@ class Item(NamedTuple):
 def paint_skyline(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
     """Distant blocks and treetops across the whole frame, and what closes the street."""
     for z in (1.6 * END, 1.25 * END):
-        x = -0.9 * z
-        while x < 0.9 * z:
-            width = rng.uniform(12.0, 40.0)
+        x = -0.75 * z
+        while x < 0.75 * z:
+            width = rng.uniform(15.0, 45.0)
             if rng.random() < 0.6:
                 height = scene.layout.storeys * scene.layout.storey_height * rng.uniform(0.6, 1.5)
                 ink = canvas.ink(pick(rng, scene.palette.facade).tolist(), z, BUILDING)
-                canvas.polygon(np.array([[x, 0, z], [x + width, 0, z], [x + width, height, z], [x, height, z]]), ink)
+                canvas.rectangle(x, 0.0, x + width, height, z, ink)
             else:
                 leaf = pick(rng, scene.palette.leaf)
                 paint_crown(canvas, leaf, (x + width / 2, 4.0, z), 1.5 * width, rng.uniform(14.0, 22.0), int(rng.integers(6)))
@@ -56,19 +56,19 @@ def paint_end_wall(canvas: Canvas, side: Side, lot: int) -> None:
     z, height = float(side.edge[lot]), float(side.height[lot])
     if z < 6.0:
         return
-    near, far = side.sign * side.line, side.sign * (side.line + 14.0)
-    shade = 0.8 * side.facade[lot]
-    ink = canvas.ink(shade.tolist(), z, BUILDING)
-    canvas.polygon(np.array([[near, 0, z], [far, 0, z], [far, height, z], [near, height, z]]), ink)
+    left, right = sorted((side.sign * side.line, side.sign * (side.line + 14.0)))
+    ink = canvas.ink((0.8 * side.facade[lot]).tolist(), z, BUILDING)
+    canvas.rectangle(left, 0.0, right, height, z, ink)
     roof = float(side.roof_height[lot])
     if roof:
-        ridge = np.array([[near, height, z], [far, height, z], [0.5 * (near + far), height + roof, z]])
+        ridge = np.array([[left, height, z], [right, height, z], [0.5 * (left + right), height + roof, z]])
         canvas.polygon(ridge, ink)
+    if side.kind[lot - 1] == BUILT or z > 70.0:
+        return
     glass = canvas.ink(side.window[lot].tolist(), z, BUILDING)
-    for y in np.arange(1.4, height - 2.0, float(side.storey[lot])):
-        for a in (3.0, 8.0):
-            x0, x1 = near + side.sign * a, near + side.sign * (a + 1.3)
-            canvas.polygon(np.array([[x0, y, z], [x1, y, z], [x1, y + 1.5, z], [x0, y + 1.5, z]]), glass)
+    for y in np.arange(1.4, height - 2.0, float(side.storey[lot])).tolist():
+        for x in (left + 3.0, right - 4.3):
+            canvas.rectangle(x, y, x + 1.3, y + 1.5, z, glass)
 
 
 def paint_yards(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
@@ -78,7 +78,7 @@ def paint_yards(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
             z, kind = float(side.edge[lot]), side.kind[lot]
             if kind == BUILT:
                 paint_end_wall(canvas, side, lot)
-            elif kind != CROSS and z < 110.0:
+            elif kind != CROSS and z < 90.0:
                 for _ in range(3 if kind == PARK else 2):
                     x = side.sign * (side.line + rng.uniform(2.0, 9.0))
                     paint_tree(canvas, scene, x, z + rng.uniform(4.0, 8.0), rng)
@@ -100,11 +100,11 @@ def traffic(scene: Scene, rng: np.random.Generator) -> Iterator[Item]:
     if np.isnan(scene.rails):
         yield from vehicles(rng, -0.3 * scene.road, FIRST + 2.0, 1.6 * gap, True, TRAFFIC)
     elif rng.random() < 0.75:
-        yield from vehicles(rng, scene.rails, FIRST + 2.0, 8.0, True, TRAMS)
+        yield from vehicles(rng, scene.rails, FIRST + 7.0, 16.0, True, TRAMS)
     for side in scene.sides:
         if rng.random() < scene.layout.parked:
             yield from vehicles(rng, side.sign * (scene.road - 1.05), FIRST, 0.7 * gap, side.sign < 0, PARKED)
-    for kind, count in ((BICYCLE, 0.9), (MOTORCYCLE, 0.8)):
+    for kind, count in ((BICYCLE, 0.75), (MOTORCYCLE, 0.5)):
         for _ in range(rng.poisson(count)):
             yield Item(kind, rng.uniform(-0.8, 0.8) * scene.road, rng.uniform(FIRST, 24.0), True)
 
@@ -112,16 +112,16 @@ def traffic(scene: Scene, rng: np.random.Generator) -> Iterator[Item]:
 def furniture(scene: Scene, side: Side, rng: np.random.Generator) -> Iterator[Item]:
     """What stands along one sidewalk: trees, lamps, lights, signs, people, parked two-wheelers, bins."""
     layout, outer = scene.layout, side.sign * (side.kerb + 0.45)
-    planted = rng.random() < 0.55
+    planted = rng.random() < 0.7
     for kind, spacing in ((VEGETATION, layout.tree_spacing), (POLE, layout.pole_spacing)):
         z = FIRST + rng.uniform(0.0, spacing)
-        while z < LAST and (planted or kind == POLE):
+        while z < 55.0 and (planted or kind == POLE):
             yield Item(kind, outer + rng.normal(0.0, 0.1), z)
             z += spacing * rng.uniform(0.7, 1.3)
     for kind, count, far in ((LIGHT, 0.6, 30.0), (SIGN, 1.0, 35.0), (STATIC, 0.4, 25.0)):
         for _ in range(rng.poisson(count)):
             yield Item(kind, outer + side.sign * rng.uniform(0.0, 0.3), rng.uniform(FIRST, far))
-    for kind, count in ((PERSON, layout.people / 2), (BICYCLE, 0.45), (MOTORCYCLE, 0.35)):
+    for kind, count in ((PERSON, layout.people / 2), (BICYCLE, 0.42), (MOTORCYCLE, 0.25)):
         for _ in range(rng.poisson(count)):
             yield Item(kind, side.sign * rng.uniform(side.kerb + 0.5, side.front + 0.3), FIRST + rng.gamma(1.6, 8.0))
 
@@ -147,15 +147,14 @@ def paint_item(canvas: Canvas, scene: Scene, item: Item, rng: np.random.Generato
     elif item.kind == VEGETATION:
         paint_tree(canvas, scene, item.x, item.z, rng)
     elif item.kind == STATIC:
-        box = np.array([[-0.3, 0, 0], [0.3, 0, 0], [0.34, 1.0, 0], [-0.34, 1.0, 0]]) + (item.x, 0.0, item.z)
-        canvas.polygon(box, canvas.ink((70.0, 78.0, 70.0), item.z, STATIC))
+        canvas.rectangle(item.x - 0.3, 0.0, item.x + 0.3, 1.0, item.z, canvas.ink((70.0, 78.0, 70.0), item.z, STATIC))
     else:
         paint_pole(canvas, scene, item.x, item.z, item.kind, rng)
 
 
 def paint_shadows(scene: Scene, items: list[Item], shape: tuple[int, int]) -> NDArray[np.float32]:
     """The share of light (rows, columns) that reaches the ground: soft contact shadows under the objects."""
-    image = Image.new("L", (shape[1], shape[0]), 0)
+    image = Image.new("L", ((shape[1] + 1) // 2, (shape[0] + 1) // 2), 0)
     draw = ImageDraw.Draw(image)
     for item in items:
         half, _, length = VEHICLES[item.kind][1] if item.kind in VEHICLES else (0.3, 0.0, 0.3)
@@ -164,6 +163,6 @@ def paint_shadows(scene: Scene, items: list[Item], shape: tuple[int, int]) -> ND
         lean = -0.35 * scene.lit * half
         x0, x1, z0, z1 = item.x - half + min(lean, 0), item.x + half + max(lean, 0), item.z - 0.15, item.z + length
         corners = scene.camera.project(np.array([[x0, 0, z0], [x1, 0, z0], [x1, 0, z1], [x0, 0, z1]]))
-        draw.polygon((corners * 0.5).ravel().tolist(), fill=110 if item.kind == VEGETATION else 190)
-    soft = np.asarray(image.filter(ImageFilter.BoxBlur(max(1.0, shape[1] / 200))), dtype=np.float32)
-    return 1.0 - soft * np.float32(0.55 / 255.0)
+        draw.polygon((corners * 0.25).ravel().tolist(), fill=110 if item.kind == VEGETATION else 190)
+    soft = image.filter(ImageFilter.BoxBlur(shape[1] / 300)).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    return 1.0 - np.asarray(soft, dtype=np.float32) * np.float32(0.55 / 255.0)
