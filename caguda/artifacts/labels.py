@@ -75,12 +75,13 @@ def create_label_store(
     """Makes an empty label store for images of (height, width) = (h, w), in place of an older one at `path`.
 
     `attributes` are JSON values (thresholds, provenance); the format and the categories are added. Image ids must be
-    given, and each once. Only a zarr group is ever replaced: anything else at `path` is a UserError.
+    given, and each once. Only a label store or what is left of one, such as the folder that the workflow makes for the
+    group file, is ever replaced: anything else at `path` is a UserError.
     """
     if not image_ids or len(set(image_ids)) != len(image_ids):
         raise UserError(f"{path}: a label store needs target images with one id each, found {len(image_ids)} ids, "
                         f"{len(set(image_ids))} of them different; check the target's frames")  # fmt: skip
-    if path.exists() and not (path / "zarr.json").exists():
+    if path.exists() and not _is_remains(path):
         raise UserError(f"{path}: only an older label store is replaced, found something else; move it away")
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -106,6 +107,10 @@ def create_label_store(
     if path.exists():
         shutil.rmtree(path)
     partial.rename(path)
+
+
+def _is_remains(path: Path) -> bool:
+    return path.is_dir() and {entry.name for entry in path.iterdir()} <= {"zarr.json", "image_id", *NAMES}
 
 
 def _fill_value(name: str) -> int | float:
@@ -148,10 +153,10 @@ def open_label_store(path: Path) -> LabelStore:
     """The label store at `path`, its structure checked and no image read; a UserError if it is not one."""
     group = _open_group(path, "r")
     arrays = _open_arrays(path, "r")
+    count, height, width = arrays["active"].shape
     with _damage_is_named(path, "image_id or zarr.json"):
         image_ids = tuple(str(name) for name in np.asarray(group["image_id"]))
-        store = LabelStore(path, image_ids, dict(group.attrs), arrays["active"].shape[1:])
-    count = arrays["active"].shape[0]
+        store = LabelStore(path, image_ids, dict(group.attrs), (height, width))
     if store.count != count or len(set(image_ids)) != count or not store.categories:
         raise UserError(f"{path}: {count} different image ids and some categories are needed, found other ones{REMEDY}")
     return store
@@ -202,7 +207,7 @@ def _open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
         raise UserError(f"{path}: the label store must exist, found no zarr group; make it first")
     with _damage_is_named(path, "zarr.json"):
         group = zarr.open_group(path, mode=mode, use_consolidated=False)
-        found = (group.attrs["format"], group.attrs["format_version"])
+        found = (group.attrs.get("format"), group.attrs.get("format_version"))
     if found != (FORMAT, FORMAT_VERSION):
         raise UserError(f"{path}: a label store must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}")
     return group

@@ -1,4 +1,4 @@
-"""Frames in batches: for training in a random order fixed by (seed, position), for inference in the manifest's order."""
+"""Frames in batches: for training in a random order fixed by (seed, position), for inference in the given order."""
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +24,8 @@ class TrainingFrames(Dataset[Sample]):
     """Frames drawn for training; position p is frame p mod n of a fresh permutation for every epoch.
 
     Order and random augmentation depend on (seed, domain, position) alone: neither the number of workers nor an
-    interruption changes a sample. `label_maps(i)` gives the label maps of frame i, (H, W) uint8 at the size of its image
-    or smaller by a whole factor (enlarged by nearest neighbour); they go through the geometry of the image.
+    interruption changes a sample. `label_maps(i)` gives the label maps of frame i, (H, W) uint8 at the size of its
+    image or smaller by a whole factor (enlarged by nearest neighbour); they go through the geometry of the image.
     """
 
     frames: Sequence[Frame]

@@ -55,7 +55,7 @@ def qualitative(
         labelled = {"by anchors": arrays.anchor_label, "by probability": arrays.probability_label}
         rows.append(_row(frame, table) | labelled)
     assigned = Block(
-        f"(b) pseudo-labels of stage {configuration.stages.count} on target training frames", columns, rows
+        f"(b) pseudo-labels of stage {configuration.stages.count} on target frames", columns, rows
     )
     write_figure([predicted, assigned], table, output)
     print(f"figure: {len(evaluated)} evaluation and {len(rows)} target frames -> {output}")

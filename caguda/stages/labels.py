@@ -103,7 +103,8 @@ def write_part(
 
 def verify_labels(store: Path, output: Path) -> None:
     """Decode and check the whole store, and write what is in it: shares of active pixels, quantiles of d2 - d1."""
-    summary = verify_label_store(store)
+    attributes = open_label_store(store).attributes
+    summary = {"store": store.name, **attributes, **verify_label_store(store)}
     write_json(output, summary)
     share = summary["share"]
     print(
