@@ -92,6 +92,14 @@ def test_spread_of_far_away_features_does_not_cancel() -> None:
     assert found.spread.item() == pytest.approx(0.25, rel=1e-5)
 
 
+def test_equal_features_have_no_spread() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(50, 1, 1, 1, generator=generator).repeat(1, 1, 1, 7)
+    for image in features:
+        found = anchors_from(class_sums(image[None], torch.zeros(1, 1, 7, dtype=torch.uint8), 1))
+        assert 0.0 <= found.spread.item() < 1e-6
+
+
 def test_ignored_pixels_do_not_count_even_where_they_are_nan() -> None:
     features = torch.tensor([1.0, torch.nan]).view(1, 1, 1, 2)
     found = class_sums(features, torch.tensor([[[0, IGNORE]]], dtype=torch.uint8), 2)

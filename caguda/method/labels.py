@@ -32,8 +32,8 @@ def by_anchor(
     """The closest anchor of every pixel, and the pixels that it activates.
 
     Eq. 6 and 7: active where d2 - d1 > margin, strictly, margin >= 0 in the features' units. Exact ties go to the
-    lowest category and are never active. Absent categories are not compared. With one present category d2 is infinite, and
-    every pixel active; with none, or where a feature is not finite, nearest is IGNORE and the pixel not active.
+    lowest category and are never active. Absent categories are not compared. With one present category d2 is infinite,
+    and every pixel active; with none, or where a feature is not finite, nearest is IGNORE and the pixel not active.
     Needs memory for at most one more feature map, whatever the number of categories.
     """
     features = features.to(torch.result_type(features, anchors), memory_format=torch.channels_last)

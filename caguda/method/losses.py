@@ -30,9 +30,9 @@ def distance_loss(
 ) -> Float[Tensor, ""]:
     """The category-wise distance loss L_dis: how far features lie from the anchors of their labels.
 
-    Eq. 8 and 10 with the L2 norm (not its square), divided by the number of pixels that count and by `scale`, the unit of
-    distance. Pixels of IGNORE and of absent categories do not count; exactly 0, with a zero gradient, where none does.
-    The gradient of a feature that lies on its anchor is 0. Another label outside 0..c-1 is an IndexError.
+    Eq. 8 and 10 with the L2 norm (not its square), divided by the number of pixels that count and by `scale`, the unit
+    of distance. Pixels of IGNORE and of absent categories do not count; exactly 0, with a zero gradient, where none
+    does. The gradient of a feature that lies on its anchor is 0. Another label outside 0..c-1 is an IndexError.
     """
     labelled = labels != IGNORE
     category = labels.where(labelled, 0).long()
