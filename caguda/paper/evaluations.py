@@ -1,0 +1,131 @@
+"""The evaluations of an experiment as they are read from disk, and what must hold before they share a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caguda.artifacts.atomic import read_json
+from caguda.errors import UserError
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one network reaches on the evaluation frames: (c,) IoU, nan for an absent category, and its mean; 0..1."""
+
+    iou: NDArray[np.float64]
+    miou: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation.json: a row of the table for one seed.
+
+    `target_statistics` is the score with batch normalisation statistics re-estimated on target training frames; it is
+    None for a network without batch normalisation.
+    """
+
+    path: Path
+    row: str
+    seed: int
+    frames: int
+    classes: tuple[str, ...]
+    as_trained: Score
+    target_statistics: Score | None
+
+
+def _score(values: Mapping[str, Any], categories: int) -> Score:
+    iou = np.array([np.nan if value is None else value for value in values["iou"]], dtype=np.float64)
+    if len(iou) != categories:
+        raise ValueError(f"{categories} classes but {len(iou)} IoU values")
+    return Score(iou, float(np.nan if values["miou"] is None else values["miou"]))
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """The evaluation in a file; a missing key or a wrong number of values raises UserError."""
+    values = read_json(path)
+    try:
+        classes = tuple(str(name) for name in values["classes"])
+        target = values["target_statistics"]
+        return Evaluation(
+            path=path,
+            row=str(values["row"]),
+            seed=int(values["seed"]),
+            frames=int(values["frames"]),
+            classes=classes,
+            as_trained=_score(values["as_trained"], len(classes)),
+            target_statistics=None if target is None else _score(target, len(classes)),
+        )
+    except KeyError as error:
+        raise UserError(f"{path}: an evaluation must hold the key {error}; delete it and evaluate again") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: this is not an evaluation ({error}); delete it and evaluate again") from None
+
+
+def row_names(stages: int) -> tuple[str, ...]:
+    """The rows of the table in order; all but the control and the oracle must be there."""
+    return ("source only", "warm-up", "control", *(f"stage {k}" for k in range(1, stages + 1)), "oracle")
+
+
+def by_row(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
+    """The evaluations of every row that occurs, rows in the order of the table, seeds ascending."""
+    names = {item.row for item in evaluations}
+    ordered = sorted(evaluations, key=lambda item: item.seed)
+    return {name: [e for e in ordered if e.row == name] for name in row_names(len(names)) if name in names}
+
+
+def check_evaluations(
+    evaluations: Sequence[Evaluation], classes: Sequence[str], seeds: Sequence[int], stages: int
+) -> None:
+    """Returns when the evaluations make one complete table: these classes, same frames, every row with every seed.
+
+    Raises UserError naming the file otherwise. The control and the oracle may be left out, but not for some seeds only.
+    """
+    if not evaluations:
+        raise UserError("a table needs evaluations, found none; name the evaluation.json files")
+    first, known = evaluations[0], row_names(stages)
+    seen: dict[tuple[str, int], Path] = {}
+    for item in evaluations:
+        if item.classes != tuple(classes):
+            odd = sorted(set(item.classes) ^ set(classes)) or ["their order"]
+            raise UserError(
+                f"{item.path}: the classes must be those of the configuration, but these differ: {', '.join(odd)}; "
+                "evaluate again with this configuration"
+            )
+        if item.frames != first.frames:
+            raise UserError(
+                f"{item.path}: the frames must be those of {first.path} ({first.frames}), found {item.frames}; "
+                "evaluate both with one manifest"
+            )
+        if item.row not in known:
+            raise UserError(f"{item.path}: the row must be one of {', '.join(known)}, found {item.row!r}")
+        if item.seed not in seeds:
+            raise UserError(f"{item.path}: the seed must be one of {_listed(seeds)}, found {item.seed}")
+        if (item.row, item.seed) in seen:
+            raise UserError(
+                f"{item.path}: row {item.row!r}, seed {item.seed} is already in {seen[item.row, item.seed]}; "
+                "name one of them"
+            )
+        seen[item.row, item.seed] = item.path
+    for row in known:
+        _check_seeds(row, {seed: path for (name, seed), path in seen.items() if name == row}, seeds)
+
+
+def _check_seeds(row: str, paths: Mapping[int, Path], seeds: Sequence[int]) -> None:
+    missing = [seed for seed in seeds if seed not in paths]
+    if not missing or (row in ("control", "oracle") and not paths):
+        return
+    found = ", ".join(str(path) for path in paths.values()) or "no file"
+    raise UserError(
+        f"row {row!r}: an evaluation of every seed ({_listed(seeds)}) must be given, "
+        f"missing seed {_listed(missing)}, found {found}; evaluate the missing seeds first"
+    )
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(str(value) for value in values)

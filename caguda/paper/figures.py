@@ -1,0 +1,107 @@
+"""Segmentations side by side, as in Figure 2 of the paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from caguda.classes import IGNORE, ClassTable
+from caguda.paper.charts import INK, MUTED, WIDTH, legend_below, save
+
+GAP, HEADING = 0.04, 0.36
+"""Inches between two panels, and above the panels of a block."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of panels below one heading: every frame maps a column to an RGB image (H, W, 3) or labels (h, w), uint8.
+
+    Labels are train ids, IGNORE where there is none, of any size; a column that a frame lacks reads "not known".
+    """
+
+    title: str
+    columns: Sequence[str]
+    frames: Sequence[Mapping[str, NDArray[np.uint8]]]
+
+
+def colored(panel: NDArray[np.uint8], table: ClassTable) -> NDArray[np.uint8]:
+    """The RGB picture (H, W, 3) of a panel: labels in the colours of their categories, ignore in black."""
+    if panel.ndim == 3:
+        return panel
+    palette = table.palette().copy()
+    palette[IGNORE] = 0
+    return palette[panel]
+
+
+def _panel(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
+    """Axes without decoration at (left, top, width, height) in inches from the top left corner."""
+    left, top, width, height = box
+    whole, tall = figure.get_size_inches()
+    axes = figure.add_axes((left / whole, 1.0 - (top + height) / tall, width / whole, height / tall))
+    axes.set_axis_off()
+    return axes
+
+
+def _occurring(blocks: Sequence[Block], table: ClassTable) -> list[int]:
+    panels = [panel for block in blocks for frame in block.frames for panel in frame.values() if panel.ndim == 2]
+    present = np.unique(np.concatenate([np.unique(panel) for panel in panels])) if panels else np.array([], np.uint8)
+    return [int(category) for category in present if category < table.count]
+
+
+def qualitative(blocks: Sequence[Block], table: ClassTable) -> Figure:
+    """Segmentations side by side, one block below the other, and a legend of the categories that occur in them.
+
+    All blocks have the panel size of the one with most columns; a panel has the shape of the first frame's input.
+    """
+    first = next(iter(blocks[0].frames[0].values()))
+    width = WIDTH / max(len(block.columns) for block in blocks) - GAP
+    height = width * first.shape[0] / first.shape[1]
+    categories = _occurring(blocks, table)
+    names = [*(table.names[category] for category in categories), "ignored or not assigned"]
+    per_row = max(1, int(WIDTH / (0.24 + 0.051 * max(len(name) for name in names[:-1] or names))))
+    legend = 0.06 + 0.155 * math.ceil(len(names) / per_row)
+    total = sum(HEADING + len(block.frames) * (height + GAP) + 2 * GAP for block in blocks) + legend
+    figure = Figure(figsize=(WIDTH, total), dpi=200, facecolor="white")
+    top = 0.0
+    for block in blocks:
+        _draw(figure, block, table, top, (width, height))
+        top += HEADING + len(block.frames) * (height + GAP) + 2 * GAP
+    colors = [*(table.colors[category] for category in categories), (0, 0, 0)]
+    handles = [Patch(facecolor=(r / 255, g / 255, b / 255), edgecolor=MUTED, linewidth=0.4) for r, g, b in colors]
+    legend_below(figure, handles, names, per_row)
+    return figure
+
+
+def _draw(figure: Figure, block: Block, table: ClassTable, top: float, size: tuple[float, float]) -> None:
+    width, height = size
+    left = (WIDTH - len(block.columns) * (width + GAP) + GAP) / 2
+    _text(figure, WIDTH / 2, top + 0.12, block.title, "bold")
+    for column, title in enumerate(block.columns):
+        x = left + column * (width + GAP)
+        _text(figure, x + width / 2, top + HEADING - 0.09, title)
+        for row, frame in enumerate(block.frames):
+            axes = _panel(figure, (x, top + HEADING + row * (height + GAP), width, height))
+            if title not in frame:
+                axes.text(0.5, 0.5, "not known", ha="center", va="center", size=6.5, color=MUTED)
+                continue
+            smooth = "nearest" if frame[title].ndim == 2 else "auto"
+            axes.imshow(colored(frame[title], table), interpolation=smooth, aspect="auto")
+
+
+def _text(figure: Figure, left: float, top: float, text: str, weight: str = "normal") -> None:
+    width, height = figure.get_size_inches()
+    style = {"ha": "center", "va": "center", "size": 7.5, "color": INK, "weight": weight, "parse_math": False}
+    figure.text(left / width, 1.0 - top / height, text, style)
+
+
+def write_figure(blocks: Sequence[Block], table: ClassTable, output: Path) -> None:
+    """Writes the segmentations as a PNG; see qualitative."""
+    save(qualitative(blocks, table), output)

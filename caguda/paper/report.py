@@ -1,0 +1,218 @@
+"""The report: one HTML file with everything in it, made from an experiment's JSON files and pictures."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from caguda.artifacts.atomic import read_json, write_atomically
+from caguda.classes import ClassTable, class_table
+from caguda.config import Configuration
+from caguda.paper.charts import PART_COLORS, job_title, label_parts, shown_rows
+from caguda.paper.table import ABSENT, NOTE, Row, best, read_evaluations, show, table_rows
+
+ROW_NOTES = {
+    "source only": "no adaptation",
+    "AdaBN": "target statistics, no training",
+    "warm-up": "adversarial global alignment",
+    "control": "from the warm-up, no target",
+    "oracle": "trained with target labels",
+}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file of the experiment, and what its provenance says; empty where it has none."""
+
+    name: str
+    seed: str
+    path: Path
+    href: str
+    seconds: float | None
+    created: str
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StageLabels:
+    """The pseudo-labels of one stage and seed: labels.json, and label_accuracy.json where it was made."""
+
+    stage: str
+    seed: str
+    summary: Mapping[str, Any]
+    accuracy: Mapping[str, Any]
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Disjoint shares of target pixels in percent: both kinds, one only, none."""
+        return {name: 100.0 * share for name, share in label_parts(self.summary["share"]).items()}
+
+    def right(self, kind: str, what: str = "accuracy") -> float | None:
+        """How right one kind of label is, in 0..1; None where no truth is known."""
+        found = self.accuracy.get(kind)
+        return None if found is None else found.get(what)
+
+    def per_category(self) -> list[dict[str, Any]]:
+        """For every category its shares of all pixels, and precision and recall of both kinds."""
+        result = []
+        for index, entry in enumerate(self.summary["per_category"]):
+            row = dict(entry)
+            for kind in ("anchor", "probability"):
+                known = (self.accuracy.get(kind) or {}).get("per_category")
+                for what in ("precision", "recall"):
+                    row[f"{kind}_{what}"] = known[index][what] if known else None
+            result.append(row)
+        return result
+
+
+def seed_of(path: Path) -> str:
+    """The seed that a path names in a folder `seedS`; empty where it names none."""
+    found = [match[1] for part in path.parts if (match := re.fullmatch(r"seed(\d+)", part))]
+    return found[-1] if found else ""
+
+
+def percent(share: float | None) -> str:
+    """A share in 0..1 as percent with one decimal; "-" for None."""
+    return ABSENT if share is None else f"{100.0 * share:.1f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in words, such as `2 min 5 s`; "-" for None."""
+    if seconds is None:
+        return ABSENT
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else (f"{rest} s" if seconds >= 10 else f"{seconds:.1f} s")
+
+
+def data_uri(path: Path) -> str:
+    """A PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def artifact(path: Path, folder: Path) -> Artifact:
+    """The entry of a file in the list of artifacts; its link is relative to the report's folder."""
+    made = read_json(path).get("provenance", {}) if path.suffix == ".json" else {}
+    href = quote(os.path.relpath(path, folder).replace(os.sep, "/"))
+    inside = seed_of(path) != ""
+    name = f"{job_title(path)}: {path.stem.replace('_', ' ')}" if inside else path.name
+    return Artifact(name, seed_of(path), path, href, made.get("seconds"), made.get("created", ""), made)
+
+
+def stage_labels(labels: Sequence[Path], accuracy: Sequence[Path]) -> list[StageLabels]:
+    """The pseudo-labels of every stage and seed; an accuracy belongs to the labels in the same folder."""
+    beside = {path.parent: read_json(path) for path in accuracy}
+    found = [StageLabels(job_title(p), seed_of(p), read_json(p), beside.get(p.parent, {})) for p in labels]
+    return sorted(found, key=lambda item: (len(item.stage), item.stage, len(item.seed), item.seed))
+
+
+def headline(rows: Sequence[Row]) -> dict[str, Any]:
+    """The rows that the report opens with, and the share of the distance to the oracle that the last stage closes."""
+    named = {row.name: row for row in rows}
+    source, last = named["source only"], [row for row in rows if row.name.startswith("stage")][-1]
+    oracle = named.get("oracle")
+    assert source.as_trained is not None and last.as_trained is not None
+    closed = None
+    if oracle is not None and oracle.as_trained is not None and oracle.as_trained.gain.mean > 0:
+        closed = last.as_trained.gain.mean / oracle.as_trained.gain.mean
+    return {"source": source, "last": last, "oracle": oracle, "adabn": named.get("AdaBN"), "closed": closed}
+
+
+def per_class(table: ClassTable, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """For every category, and for their mean, its colour and its IoU as trained in each row of the chart."""
+    shown = [(row, row.as_trained) for row in shown_rows(rows) if row.as_trained is not None]
+    entries: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "color": "rgb({}, {}, {})".format(*color),
+            "values": [(row, summary.iou[index]) for row, summary in shown],
+        }
+        for index, (name, color) in enumerate(zip(table.names, table.colors, strict=True))
+    ]
+    return [*entries, {"name": "mIoU", "color": None, "values": [(row, summary.miou) for row, summary in shown]}]
+
+
+def best_values(rows: Sequence[Row], which: str) -> list[bool]:
+    """Which rows have the best adapted mIoU, `which` being as_trained or target_statistics."""
+    summaries = [getattr(row, which) for row in rows]
+    return best(rows, [None if summary is None else summary.miou for summary in summaries])
+
+
+def render(context: Mapping[str, Any]) -> str:
+    """The report's HTML; text is escaped, and a value that the template lacks raises."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(show=show, percent=percent, duration=duration)
+    template = files("caguda.paper").joinpath("report.html.in").read_text(encoding="utf-8")
+    return environment.from_string(template).render(context)
+
+
+def write_report(
+    config: Configuration,
+    recipe: str,
+    *,
+    table: Path,
+    figure: Path,
+    curves: Path,
+    evaluations: Sequence[Path],
+    labels: Sequence[Path],
+    accuracy: Sequence[Path],
+    checkpoints: Sequence[Path],
+    output: Path,
+) -> None:
+    """Writes the report of a recipe; `checkpoints` are the JSON files beside them. Refuses what write_table refuses.
+
+    The file needs no other: pictures are inside, nothing is fetched. Links to artifacts are relative. The same inputs
+    give the same bytes.
+    """
+    read = read_evaluations(config, evaluations)
+    rows, classes = table_rows(read), class_table(config)
+    listed = [*checkpoints, *evaluations, *labels, *accuracy, table, figure, curves]
+    artifacts = [artifact(path, output.parent) for path in listed]
+    context = {
+        "config": config,
+        "recipe": recipe,
+        "frames": read[0].frames,
+        "rows": rows,
+        "row_notes": ROW_NOTES,
+        "best_trained": best_values(rows, "as_trained"),
+        "best_target": best_values(rows, "target_statistics"),
+        "headline": headline(rows),
+        "note": NOTE,
+        "classes": per_class(classes, rows),
+        "shown": [row for row in shown_rows(rows) if row.as_trained is not None],
+        "names": classes.names,
+        "labels": stage_labels(labels, accuracy),
+        "part_colors": PART_COLORS,
+        "figure": data_uri(figure),
+        "curves": data_uri(curves),
+        "artifacts": artifacts,
+        "total": sum(item.seconds or 0.0 for item in artifacts),
+        "versions": versions(artifacts),
+        "settings": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=100, default_flow_style=None),
+    }
+    with write_atomically(output) as temporary:
+        temporary.write_text(render(context), encoding="utf-8")
+
+
+def versions(artifacts: Sequence[Artifact]) -> dict[str, str]:
+    """The versions that made the artifacts; several of one library, or several machines, are all named."""
+    found: dict[str, dict[str, None]] = {}
+    for made in (item.provenance for item in artifacts):
+        machine = made.get("machine", {})
+        parts = {"caguda": made.get("caguda"), "method": made.get("method_version"), **made.get("libraries", {})}
+        parts["machine"] = ", ".join(f"{key} {value}" for key, value in machine.items())
+        for name, version in parts.items():
+            if version:
+                found.setdefault(name, {})[str(version)] = None
+    return {name: " / ".join(values) for name, values in found.items()}

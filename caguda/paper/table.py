@@ -1,0 +1,216 @@
+"""The result table: every row of the experiment, per category and on average, as CSV and as Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from caguda.artifacts.atomic import write_atomically
+from caguda.classes import class_table
+from caguda.config import Configuration
+from caguda.paper.evaluations import Evaluation, Score, by_row, check_evaluations, read_evaluation
+
+ABSENT = "-"
+LABELS = {"control": "source CE control"}
+NOTE = (
+    "Every value is the last iterate: nothing is selected on target labels. The oracle trains on target labels and is "
+    "a reference, no adapted row. AdaBN is source only with batch normalisation statistics re-estimated on target "
+    "training frames, without any training. The source CE control goes on from the warm-up with the source cross "
+    "entropy alone, for as many iterations as all stages together."
+)
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A mean over seeds and its sample standard deviation (n - 1); no deviation for one seed, nan for no value."""
+
+    mean: float
+    deviation: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A row's scores in percent over its seeds; the gain is over source only as trained, paired by seed."""
+
+    iou: tuple[Statistic, ...]
+    miou: Statistic
+    gain: Statistic
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table; `as_trained` is None for AdaBN, `target_statistics` for a network without batch norm."""
+
+    name: str
+    seeds: tuple[int, ...]
+    as_trained: Summary | None
+    target_statistics: Summary | None
+
+    @property
+    def label(self) -> str:
+        """The row's name in print."""
+        return LABELS.get(self.name, self.name)
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the row adapts without target labels: all but source only and the oracle."""
+        return self.name not in ("source only", "oracle")
+
+
+def statistic(values: Sequence[float]) -> Statistic:
+    """The mean and sample standard deviation of the values that are not nan."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return Statistic(math.nan, None)
+    return Statistic(float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None)
+
+
+def _summary(scores: Sequence[Score | None], base: Sequence[float]) -> Summary | None:
+    known = [score for score in scores if score is not None]
+    if not known or len(known) < len(scores):
+        return None
+    iou = 100.0 * np.stack([score.iou for score in known])
+    miou = [100.0 * score.miou for score in known]
+    gain = [value - start for value, start in zip(miou, base, strict=True)]
+    return Summary(tuple(statistic(column) for column in iou.T.tolist()), statistic(miou), statistic(gain))
+
+
+def table_rows(evaluations: Sequence[Evaluation]) -> tuple[Row, ...]:
+    """The rows in the order source only, AdaBN, warm-up, control, stages, oracle; see check_evaluations.
+
+    AdaBN is the target-statistics score of source only, and is left out where that does not exist.
+    """
+    groups = by_row(evaluations)
+    base = [100.0 * item.as_trained.miou for item in groups["source only"]]
+    rows: list[Row] = []
+    for name, items in groups.items():
+        seeds = tuple(item.seed for item in items)
+        target = _summary([item.target_statistics for item in items], base)
+        rows.append(Row(name, seeds, _summary([item.as_trained for item in items], base), target))
+        if name == "source only" and target is not None:
+            rows.append(Row("AdaBN", seeds, None, target))
+    return tuple(rows)
+
+
+def show(value: Statistic | None, sign: bool = False) -> str:
+    """The statistic with one decimal, as `12.3` or `12.3 ± 0.4`; "-" where there is none."""
+    if value is None or math.isnan(value.mean):
+        return ABSENT
+    mean = f"{value.mean:+.1f}" if sign else f"{value.mean:.1f}"
+    return mean if value.deviation is None else f"{mean} ± {value.deviation:.1f}"
+
+
+def best(rows: Sequence[Row], values: Sequence[Statistic | None]) -> list[bool]:
+    """Which values are the largest of the adapted rows at the printed precision; ties are all best."""
+    means = [
+        round(value.mean, 1) if row.adapted and value is not None and not math.isnan(value.mean) else -math.inf
+        for row, value in zip(rows, values, strict=True)
+    ]
+    top = max(means, default=-math.inf)
+    return [mean == top > -math.inf for mean in means]
+
+
+def _markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(cell) for cell in column) for column in zip(header, *body, strict=True)]
+    lines = [
+        [cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))]
+        for cells in (header, *body)
+    ]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
+
+
+def _bold(texts: Sequence[str], which: Sequence[bool]) -> list[str]:
+    return [f"**{text}**" if is_best else text for text, is_best in zip(texts, which, strict=True)]
+
+
+def _summary_table(rows: Sequence[Row]) -> str:
+    trained = [row.as_trained.miou if row.as_trained else None for row in rows]
+    target = [row.target_statistics.miou if row.target_statistics else None for row in rows]
+    columns = [
+        [row.label for row in rows],
+        _bold([show(value) for value in trained], best(rows, trained)),
+        [show(row.as_trained.gain if row.as_trained and row.name != "source only" else None, True) for row in rows],
+        _bold([show(value) for value in target], best(rows, target)),
+        [show(row.target_statistics.gain if row.target_statistics else None, True) for row in rows],
+        [str(len(row.seeds)) for row in rows],
+    ]
+    header = ("row", "mIoU as trained", "gain", "mIoU target statistics", "gain", "seeds")
+    return _markdown(header, list(zip(*columns, strict=True)))
+
+
+def _class_table(classes: Sequence[str], rows: Sequence[Row], summaries: Sequence[Summary]) -> str:
+    body = []
+    for index, name in enumerate((*classes, "mIoU")):
+        values = [summary.miou if index == len(classes) else summary.iou[index] for summary in summaries]
+        means = [show(Statistic(value.mean, None)) for value in values]
+        body.append((name.replace("|", "\\|"), *_bold(means, best(rows, values))))
+    return _markdown(("class", *(row.name for row in rows)), body)
+
+
+def to_markdown(title: str, evaluations: Sequence[Evaluation]) -> str:
+    """The table as Markdown: what was run, a summary, then one table per kind of statistics with classes as rows.
+
+    IoU and mIoU in percent; the best adapted value is bold; lines stay below 120 columns for up to five stages.
+    """
+    rows, first = table_rows(evaluations), evaluations[0]
+    seeds = ", ".join(str(seed) for seed in rows[0].seeds)
+    spread = "mean ± sample standard deviation over seeds" if len(rows[0].seeds) > 1 else "one seed, no deviation"
+    run = (
+        f"Seeds: {seeds} ({spread}). Evaluation: {first.frames} target frames, {len(first.classes)} classes. "
+        "IoU in percent, gain in points over source only as trained; best adapted value in bold."
+    )
+    parts = [f"# {title}", textwrap.fill(run, 116), textwrap.fill(NOTE, 116), _summary_table(rows)]
+    tables = (
+        ("as trained", [(row, row.as_trained) for row in rows]),
+        ("with target statistics", [(row, row.target_statistics) for row in rows if row.name != "source only"]),
+    )
+    for heading, pairs in tables:
+        known = [(row, summary) for row, summary in pairs if summary is not None]
+        if known:
+            means = " (means over seeds)" if len(rows[0].seeds) > 1 else ""
+            text = _class_table(first.classes, [row for row, _ in known], [summary for _, summary in known])
+            parts += [f"## IoU per class {heading}{means}", text]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_csv(evaluations: Sequence[Evaluation]) -> str:
+    """The table as CSV: one line per row, kind of statistics and seed; percent; an absent category's cell is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("row", "statistics", "seed", "frames", *evaluations[0].classes, "mIoU", "gain"))
+    base = {item.seed: item.as_trained.miou for item in evaluations if item.row == "source only"}
+    for item in (item for items in by_row(evaluations).values() for item in items):
+        scores = (("as trained", item.as_trained), ("target", item.target_statistics))
+        for statistics, score in scores:
+            if score is not None:
+                values = (*score.iou.tolist(), score.miou, score.miou - base[item.seed])
+                cells = ["" if math.isnan(value) else f"{100.0 * value:.1f}" for value in values]
+                name = "AdaBN" if (item.row, statistics) == ("source only", "target") else item.row
+                writer.writerow((name, statistics, item.seed, item.frames, *cells))
+    return text.getvalue()
+
+
+def read_evaluations(config: Configuration, paths: Sequence[Path]) -> list[Evaluation]:
+    """The evaluations in the files, complete for the experiment's seeds and stages; UserError otherwise."""
+    evaluations = [read_evaluation(path) for path in paths]
+    check_evaluations(evaluations, class_table(config).names, config.seeds, config.stages.count)
+    return evaluations
+
+
+def write_table(
+    config: Configuration, recipe: str, evaluation_paths: Sequence[Path], csv_path: Path, md_path: Path
+) -> None:
+    """Writes the result table of a recipe as CSV and as Markdown; see check_evaluations for what is refused."""
+    evaluations = read_evaluations(config, evaluation_paths)
+    title = f"{config.experiment}, {recipe}"
+    for path, text in ((csv_path, to_csv(evaluations)), (md_path, to_markdown(title, evaluations))):
+        with write_atomically(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")

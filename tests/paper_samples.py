@@ -1,0 +1,178 @@
+"""A made-up experiment on disk, for the tests of tables, figures and the report. None of its numbers was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caguda.classes import class_table
+from caguda.config import Configuration, parse_configuration
+
+TRAINING = {
+    "iterations": 100,
+    "batch_size": 4,
+    "optimiser": {"name": "adamw", "learning_rate": 1e-3},
+    "batch_norm": "train",
+}
+QUALITY = {
+    "pretrain": ("source only", 0.45, 0.7),
+    "warmup": ("warm-up", 0.68, 0.72),
+    "control": ("control", 0.63, 0.71),
+    "oracle": ("oracle", 0.82, 0.82),
+}
+TERMS = {
+    "pretrain": ("source_cross_entropy",),
+    "warmup": ("source_cross_entropy", "adversarial", "discriminator"),
+    "stage": (
+        "source_cross_entropy",
+        "source_distance",
+        "target_distance",
+        "anchor_cross_entropy",
+        "probability_cross_entropy",
+    ),
+}
+
+
+def configuration(seeds: tuple[int, ...] = (0,), stages: int = 3, **changes: Any) -> Configuration:
+    """A whole configuration with 19 classes unless changed."""
+    values: dict[str, Any] = {
+        "experiment": "sample",
+        "seeds": seeds,
+        "data_root": "data",
+        "classes": "cityscapes19",
+        "source": {"layout": "gta5"},
+        "target": {"layout": "cityscapes", "split": "train"},
+        "evaluation": {"layout": "cityscapes", "split": "val"},
+        "network": {"name": "small", "width": 8, "blocks": [1, 1, 1, 1], "feature_channels": 16},
+        "pretrain": TRAINING,
+        "warmup": TRAINING
+        | {"adversarial_weight": 0.01, "discriminator_learning_rate": 1e-3, "target_statistics": True},
+        "labels": {"margin": 0.15, "margin_unit": "mean_anchor_distance", "p0": 0.95},
+        "stages": TRAINING | {"count": stages, "target_statistics": False},
+        "recipes": {"cag": {"distance": 0.3, "anchor_cross_entropy": 0.7, "probability_cross_entropy": 0.7}},
+    }
+    return parse_configuration(values | changes, Path("sample.yaml"))
+
+
+def confusion(categories: int, quality: float, seed: int) -> list[list[int]]:
+    """A confusion matrix whose last category but two occurs nowhere."""
+    random = np.random.default_rng([int(1000 * quality), seed])
+    sizes = np.geomspace(200_000, 1_500, categories)
+    habit = np.random.default_rng(7).uniform(-0.3, 0.15, categories) + np.linspace(0.2, -0.1, categories)
+    recall = np.clip(quality + habit + random.uniform(-0.04, 0.04, categories), 0.04, 0.99)
+    matrix = np.outer(sizes * (1 - recall), sizes / sizes.sum())
+    matrix[np.arange(categories), np.arange(categories)] = sizes * recall
+    matrix[categories - 3, :] = matrix[:, categories - 3] = 0
+    rows: list[list[int]] = matrix.round().astype(int).tolist()
+    return rows
+
+
+def score(matrix: list[list[int]]) -> dict[str, Any]:
+    """The entry of evaluation.json for a confusion matrix."""
+    counts = np.array(matrix)
+    hits, union = np.diag(counts), counts.sum(0) + counts.sum(1) - np.diag(counts)
+    iou = [float(h / u) if u else None for h, u in zip(hits, union, strict=True)]
+    return {"confusion": matrix, "iou": iou, "miou": float(np.mean([v for v in iou if v is not None]))}
+
+
+def provenance(verb: str, seed: int, seconds: float) -> dict[str, Any]:
+    """What an artifact says of its making."""
+    return {
+        "made_by": verb,
+        "caguda": "0.1.0",
+        "method_version": "1",
+        "inputs": {},
+        "seed": seed,
+        "libraries": {"python": "3.11", "torch": "2.11.0"},
+        "machine": {"host": "sample", "cores": 2},
+        "seconds": seconds,
+        "created": "2030-01-02T03:04:05+00:00",
+    }
+
+
+def _history(terms: tuple[str, ...], seed: int) -> list[dict[str, float]]:
+    random = np.random.default_rng(seed)
+    return [
+        {"iteration": 4 * i}
+        | {t: (0.2 + k * 0.1 + 2.0 * 0.85**i / (k + 1)) * random.uniform(0.9, 1.1) for k, t in enumerate(terms)}
+        for i in range(1, 26)
+    ]
+
+
+def _labels(names: tuple[str, ...], k: int) -> dict[str, Any]:
+    share = {
+        "anchor": 0.80 + 0.02 * k,
+        "probability": 0.70 + 0.03 * k,
+        "both": 0.66 + 0.03 * k,
+        "either": 0.84 + 0.02 * k,
+    }
+    weights = np.geomspace(1, 0.01, len(names))
+    weights /= weights.sum()
+    each = [
+        {"name": n, "anchor": share["anchor"] * w, "probability": share["probability"] * w}
+        for n, w in zip(names, weights.tolist(), strict=True)
+    ]
+    return {"store": "labels.zarr", "images": 500, "margin": 1.2345, "p0": 0.95, "share": share, "per_category": each}
+
+
+def _accuracy(names: tuple[str, ...], truth: bool) -> dict[str, Any]:
+    def kind(accuracy: float) -> dict[str, Any] | None:
+        each = [{"name": n, "precision": accuracy - 0.02 * i, "recall": 0.9 - 0.03 * i} for i, n in enumerate(names)]
+        each[-3] |= {"precision": None, "recall": None}
+        return {"accuracy": accuracy, "coverage": 0.8, "per_category": each} if truth else None
+
+    kinds = {
+        "anchor": 0.971,
+        "probability": 0.988,
+        "anchor_only": 0.74,
+        "nearest_anchor_all": 0.9,
+        "predicted_all": 0.92,
+    }
+    return {"images_with_truth": 500 if truth else 0} | {name: kind(value) for name, value in kinds.items()}
+
+
+def _write(path: Path, content: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def write_experiment(root: Path, config: Configuration, *, truth: bool = True) -> dict[str, list[Path]]:
+    """Writes evaluations, checkpoints' JSON, labels and their accuracies; the paths by kind."""
+    names = class_table(config).names
+    paths: dict[str, list[Path]] = {"evaluations": [], "checkpoints": [], "labels": [], "accuracy": []}
+    jobs = QUALITY | {
+        f"cag/stage{k}": (f"stage {k}", 0.69 + 0.015 * k, 0.73 + 0.01 * k) for k in range(1, config.stages.count + 1)
+    }
+    for seed in config.seeds:
+        for number, (folder, (row, trained, target)) in enumerate(jobs.items()):
+            at = root / config.experiment / f"seed{seed}" / folder
+            evaluation = {
+                "row": row,
+                "seed": seed,
+                "frames": 150,
+                "classes": list(names),
+                "as_trained": score(confusion(len(names), trained, seed)),
+                "target_statistics": score(confusion(len(names), target, seed + 50)),
+                "provenance": provenance("evaluate", seed, 3.25),
+            }
+            paths["evaluations"].append(_write(at / "evaluation.json", evaluation))
+            if folder in ("control", "oracle"):
+                continue
+            terms = TERMS["stage" if "stage" in folder else folder]
+            made = {"metrics": {"history": _history(terms, number)}, "provenance": provenance(folder, seed, 75.0)}
+            paths["checkpoints"].append(_write(at / "checkpoint.json", made))
+            if "stage" in folder:
+                k = int(folder[-1])
+                summary = _labels(names, k) | {"provenance": provenance("labels", seed, 8.5)}
+                paths["labels"].append(_write(at / "labels.json", summary))
+                paths["accuracy"].append(_write(at / "label_accuracy.json", _accuracy(names, truth)))
+    return paths
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    """Changes keys of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -1,0 +1,181 @@
+"""Figures and the report, from a made-up experiment."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from paper_samples import configuration, rewrite, write_experiment
+
+from caguda.classes import CITYSCAPES_19
+from caguda.config import Configuration
+from caguda.paper import charts
+from caguda.paper.figures import Block, qualitative, write_figure
+from caguda.paper.report import duration, seed_of, stage_labels, write_report
+from caguda.paper.table import read_evaluations, show, table_rows
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> tuple[Configuration, dict[str, list[Path]]]:
+    config = configuration(seeds=(0, 1, 2), stages=2)
+    return config, write_experiment(tmp_path, config)
+
+
+def pixels(figure: Figure) -> NDArray[np.uint8]:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
+
+
+def test_qualitative_paints_known_pixels(tmp_path: Path) -> None:
+    image = np.full((40, 80, 3), (10, 200, 30), np.uint8)
+    truth = np.full((40, 80), 11, np.uint8)
+    anchors = np.full((10, 20), 255, np.uint8)
+    anchors[:, 10:] = 0
+    blocks = [
+        Block(
+            "evaluation",
+            ("input", "ground truth", "stage 1"),
+            [{"input": image, "ground truth": truth, "stage 1": truth}],
+        ),
+        Block("training", ("input", "anchors"), [{"input": image, "anchors": anchors}, {"input": image}]),
+    ]
+    figure = qualitative(blocks, CITYSCAPES_19)
+    assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 1, 1, 1, 0]
+    picture = pixels(figure)
+
+    def at(panel: int, x: float, y: float) -> tuple[int, ...]:
+        box = figure.axes[panel].get_position()
+        row = (1 - (box.y0 + (1 - y) * box.height)) * picture.shape[0]
+        return tuple(picture[int(row), int((box.x0 + x * box.width) * picture.shape[1])].tolist())
+
+    assert at(0, 0.5, 0.5) == (10, 200, 30)
+    assert at(1, 0.5, 0.5) == (220, 20, 60)
+    assert [at(5, x, 0.5) for x in (0.25, 0.75)] == [(0, 0, 0), (128, 64, 128)]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["road", "person", "ignored or not assigned"]
+    write_figure(blocks, CITYSCAPES_19, tmp_path / "a.png")
+    write_figure(blocks, CITYSCAPES_19, tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_loss_curves_have_a_panel_per_job(three: Any, tmp_path: Path) -> None:
+    paths = three[1]["checkpoints"]
+    jobs = [(charts.job_title(path), json.loads(path.read_text())["metrics"]["history"]) for path in paths]
+    figure = charts.loss_curves(jobs)
+    assert [axes.get_title("left") for axes in figure.axes] == ["pretraining", "warm-up", "stage 1", "stage 2"]
+    assert [len(axes.lines) for axes in figure.axes] == [3, 9, 15, 15]
+    assert to_hex(figure.axes[0].lines[0].get_color()) == charts.TERM_COLORS["source cross entropy"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == list(charts.TERM_COLORS)
+    assert charts.scale([0.01, 1.0]) == "log"
+    assert charts.scale([0.0, 1.0]) == charts.scale([0.5, 1.0]) == charts.scale([]) == "linear"
+    charts.write_curves(paths, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_iou_bars_and_label_bars(three: Any, tmp_path: Path) -> None:
+    config, paths = three
+    rows = table_rows(read_evaluations(config, paths["evaluations"]))
+    axes = charts.iou_bars(CITYSCAPES_19.names, rows).axes[0]
+    heights = [patch.get_height() for patch in axes.patches]  # type: ignore[attr-defined]
+    assert len(heights) == 3 * 20
+    assert rows[0].as_trained is not None
+    assert heights[0] == rows[0].as_trained.iou[0].mean
+    assert math.isnan(heights[16])
+    bars = charts.label_bars([(charts.job_title(p), json.loads(p.read_text())) for p in paths["labels"][:2]]).axes[0]
+    assert [round(p.get_width(), 6) for p in bars.patches[::2]] == [69.0, 13.0, 4.0, 14.0]  # type: ignore[attr-defined]
+    charts.write_iou_bars(config, paths["evaluations"], tmp_path / "iou.png")
+    charts.write_label_bars(paths["labels"], tmp_path / "labels.png")
+
+
+class Page(HTMLParser):
+    """A page's text, links and pictures; a tag that is not closed in order fails."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def report(config: Configuration, paths: Mapping[str, list[Path]], folder: Path, recipe: str = "cag") -> str:
+    pictures = [folder / "figure.png", folder / "curves.png", folder / "table.csv"]
+    for path in pictures:
+        path.write_bytes(b"\x89PNG made up")
+    figure, curves, table = pictures
+    write_report(config, recipe, table=table, figure=figure, curves=curves, **paths, output=folder / "report.html")
+    return (folder / "report.html").read_text()
+
+
+def test_report_is_self_contained_and_lists_every_artifact(three: Any, tmp_path: Path) -> None:
+    config, paths = three
+    html = report(config, paths, tmp_path)
+    page = Page(html)
+    assert "script" not in page.tags
+    assert "url(" not in html
+    assert "http" not in html
+    assert len([link for link in page.links if link.startswith("data:image/png;base64,")]) == 2
+    linked = {tmp_path / unquote(link) for link in page.links if not link.startswith(("data:", "#"))}
+    assert linked == {path for kind in paths.values() for path in kind} | {
+        tmp_path / name for name in ("table.csv", "figure.png", "curves.png")
+    }
+    assert all(f'id="{link[1:]}"' in html for link in page.links if link.startswith("#"))
+    rows = table_rows(read_evaluations(config, paths["evaluations"]))
+    assert all(show(row.target_statistics.miou) in page.text for row in rows if row.target_statistics)
+    assert "diagnostic only: uses target labels" in page.text
+    assert "margin_unit: mean_anchor_distance" in page.text
+    assert html == report(config, paths, tmp_path)
+
+
+def test_report_escapes_names_and_does_without_oracle_and_truth(tmp_path: Path) -> None:
+    entries = [
+        {"id": i, "name": name, "color": (i, 50, 60)} for i, name in enumerate(("<b>road</b>", "a & b", "c", '"d"'))
+    ]
+    config = configuration(stages=1, classes=entries)
+    paths = write_experiment(tmp_path, config, truth=False)
+    paths["evaluations"] = [p for p in paths["evaluations"] if p.parent.name not in ("oracle", "control")]
+    for path in paths["evaluations"]:
+        rewrite(path, target_statistics=None)
+    html = report(config, paths, tmp_path, "<i>&recipe")
+    page = Page(html)
+    assert "<b>road" not in html
+    assert "<i>&recipe" not in html
+    assert "<i>&recipe" in page.text
+    assert "<b>road</b>" in page.text
+    assert "a & b" in page.text
+    assert "closed" not in page.text
+    assert stage_labels(paths["labels"], paths["accuracy"])[0].right("anchor") is None
+
+
+def test_words_for_times_and_seeds() -> None:
+    assert [duration(s) for s in (None, 3.25, 59.9, 60, 7325)] == ["-", "3.2 s", "1 min 0 s", "1 min 0 s", "2 h 2 min"]
+    assert seed_of(Path("results/x/seed12/cag/stage1/labels.json")) == "12"
+    assert seed_of(Path("results/x/cag/table.csv")) == ""
