@@ -227,10 +227,10 @@ def write_curves(checkpoints: Sequence[Path], output: Path) -> None:
     save(loss_curves([(job_title(path), read_json(path)["metrics"]["history"]) for path in checkpoints]), output)
 
 
-def write_iou_bars(config: Configuration, evaluation_paths: Sequence[Path], output: Path) -> None:
+def write_iou_bars(configuration: Configuration, evaluations: Sequence[Path], output: Path) -> None:
     """Writes IoU per class of one recipe's evaluations; refuses what write_table refuses."""
-    evaluations = read_evaluations(config, evaluation_paths)
-    save(iou_bars(evaluations[0].classes, table_rows(evaluations)), output)
+    read = read_evaluations(configuration, evaluations)
+    save(iou_bars(read[0].classes, table_rows(read)), output)
 
 
 def write_label_bars(labels: Sequence[Path], output: Path) -> None:

@@ -158,7 +158,7 @@ def render(context: Mapping[str, Any]) -> str:
 
 
 def write_report(
-    config: Configuration,
+    configuration: Configuration,
     recipe: str,
     *,
     table: Path,
@@ -175,12 +175,12 @@ def write_report(
     The file needs no other: pictures are inside, nothing is fetched. Links to artifacts are relative. The same inputs
     give the same bytes.
     """
-    read = read_evaluations(config, evaluations)
-    rows, classes = table_rows(read), class_table(config)
+    read = read_evaluations(configuration, evaluations)
+    rows, classes = table_rows(read), class_table(configuration)
     listed = [*checkpoints, *evaluations, *labels, *accuracy, table, figure, curves]
     artifacts = [artifact(path, output.parent) for path in listed]
     context = {
-        "config": config,
+        "config": configuration,
         "recipe": recipe,
         "frames": read[0].frames,
         "rows": rows,
@@ -199,7 +199,9 @@ def write_report(
         "artifacts": artifacts,
         "total": sum(item.seconds or 0.0 for item in artifacts),
         "versions": versions(artifacts),
-        "settings": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=100, default_flow_style=None),
+        "settings": yaml.safe_dump(
+            configuration.model_dump(mode="json"), sort_keys=False, width=100, default_flow_style=None
+        ),
     }
     with write_atomically(output) as temporary:
         temporary.write_text(render(context), encoding="utf-8")

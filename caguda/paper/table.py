@@ -198,19 +198,19 @@ def to_csv(evaluations: Sequence[Evaluation]) -> str:
     return text.getvalue()
 
 
-def read_evaluations(config: Configuration, paths: Sequence[Path]) -> list[Evaluation]:
+def read_evaluations(configuration: Configuration, paths: Sequence[Path]) -> list[Evaluation]:
     """The evaluations in the files, complete for the experiment's seeds and stages; UserError otherwise."""
     evaluations = [read_evaluation(path) for path in paths]
-    check_evaluations(evaluations, class_table(config).names, config.seeds, config.stages.count)
+    check_evaluations(evaluations, class_table(configuration).names, configuration.seeds, configuration.stages.count)
     return evaluations
 
 
 def write_table(
-    config: Configuration, recipe: str, evaluation_paths: Sequence[Path], csv_path: Path, md_path: Path
+    configuration: Configuration, recipe: str, evaluations: Sequence[Path], csv: Path, markdown: Path
 ) -> None:
     """Writes the result table of a recipe as CSV and as Markdown; see check_evaluations for what is refused."""
-    evaluations = read_evaluations(config, evaluation_paths)
-    title = f"{config.experiment}, {recipe}"
-    for path, text in ((csv_path, to_csv(evaluations)), (md_path, to_markdown(title, evaluations))):
+    read = read_evaluations(configuration, evaluations)
+    title = f"{configuration.experiment}, {recipe}"
+    for path, text in ((csv, to_csv(read)), (markdown, to_markdown(title, read))):
         with write_atomically(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
