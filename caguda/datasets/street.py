@@ -19,24 +19,28 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.config import Street
 from caguda.datasets.street_backdrop import paint_facades, paint_ground, paint_sky
 from caguda.datasets.street_camera import Air, Canvas
 from caguda.datasets.street_domain import (
-    SOURCE_LAYOUT, SOURCE_PALETTE, SOURCE_PHOTO, TARGET_LAYOUT, TARGET_PALETTE, TARGET_PHOTO, Layout, Palette, Photo, mix,
-)  # fmt: skip
+    SOURCE_LAYOUT,
+    SOURCE_PALETTE,
+    SOURCE_PHOTO,
+    TARGET_LAYOUT,
+    TARGET_PALETTE,
+    TARGET_PHOTO,
+    Layout,
+    Palette,
+    Photo,
+    mix,
+)
 from caguda.datasets.street_photo import add_texture, expose, reduce_canvas
 from caguda.datasets.street_scene import sample_scene
 from caguda.datasets.street_traffic import paint_item, paint_shadows, paint_skyline, paint_yards, sample_items
 
 SPLITS = ("source", "train", "val")  # train and val are the target domain
 CITIES = {"train": ("ahlfeld", "brunnstadt", "corvingen"), "val": ("dornbach",)}
-ID_COLOURS = {
-    7: (128, 64, 128), 8: (244, 35, 232), 11: (70, 70, 70), 12: (102, 102, 156), 13: (190, 153, 153), 17: (153, 153, 153),
-    19: (250, 170, 30), 20: (220, 220, 0), 21: (107, 142, 35), 22: (152, 251, 152), 23: (70, 130, 180), 24: (220, 20, 60),
-    25: (255, 0, 0), 26: (0, 0, 142), 27: (0, 0, 70), 28: (0, 60, 100), 31: (0, 80, 100), 32: (0, 0, 230), 33: (119, 11, 32),
-}  # fmt: skip
-CHUNK = 16
 Job = tuple[Path, Path, Street, str, int]
 
 
@@ -81,7 +85,7 @@ def render(street: Street, split: str, index: int) -> tuple[NDArray[np.uint8], N
 
 
 def frame_paths(root: Path, split: str, index: int) -> tuple[Path, Path]:
-    """Where the image and the label of frame `index` (from 0) belong: GTA5's layout for the source, else Cityscapes'."""
+    """Where the image and the label of frame `index` (from 0) belong: GTA5's layout for the source, else Cityscapes."""
     if split == "source":
         name = f"{index + 1:05}.png"
         return root / "source" / "images" / name, root / "source" / "labels" / name
@@ -96,11 +100,12 @@ def frame_paths(root: Path, split: str, index: int) -> tuple[Path, Path]:
 
 
 def palette_of_ids() -> list[int]:
-    """The colours of the raw ids, 3 x 256 values, for the palette of the source labels."""
-    table = np.zeros((256, 3), dtype=int)
-    for label, colour in ID_COLOURS.items():
-        table[label] = colour
-    return [int(v) for v in table.ravel()]
+    """The palette of the source labels, 3 x 256 values: the colour of every raw id, black for void."""
+    table = np.zeros((256, 3), dtype=np.uint8)
+    for raw, train in CITYSCAPES_19.train_id.items():
+        if train != IGNORE:
+            table[raw] = CITYSCAPES_19.colors[train]
+    return [int(value) for value in table.ravel()]
 
 
 def write_frame(job: Job) -> None:
@@ -135,7 +140,7 @@ def write_street(root: Path, street: Street) -> None:
     cores = min(len(os.sched_getaffinity(0)), len(todo))
     terminal = sys.stderr.isatty()
     with multiprocessing.get_context("fork").Pool(cores) as pool:
-        done = pool.imap_unordered(write_frame, todo, chunksize=CHUNK)
+        done = pool.imap_unordered(write_frame, todo, chunksize=max(1, min(16, len(todo) // (4 * cores))))
         for count, _ in enumerate(tqdm(done, total=len(todo), unit="frame", disable=not terminal), start=1):
             if not terminal and (count == len(todo) or count % 500 == 0):
                 print(f"street: {count} of {len(todo)} frames", file=sys.stderr, flush=True)

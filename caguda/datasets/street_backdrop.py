@@ -10,8 +10,22 @@ from PIL import Image
 
 from caguda.datasets.street_camera import pack
 from caguda.datasets.street_scene import (
-    BUILDING, BUILT, CROSS, FENCE, FENCED, HEDGED, ROAD, SIDEWALK, SKY, TERRAIN, VEGETATION, WALL, WALLED, Scene, Side,
-)  # fmt: skip
+    BUILDING,
+    BUILT,
+    CROSS,
+    FENCE,
+    FENCED,
+    HEDGED,
+    ROAD,
+    SIDEWALK,
+    SKY,
+    TERRAIN,
+    VEGETATION,
+    WALL,
+    WALLED,
+    Scene,
+    Side,
+)
 
 Grid = NDArray[np.float32]
 Words = NDArray[np.uint32]
@@ -33,7 +47,8 @@ def smooth_noise(rows: int, columns: int, coarsest: int) -> Grid:
         layer = Image.fromarray(coarse).resize((columns, rows), Image.Resampling.BICUBIC)
         total += weight * np.asarray(layer)
         cells, weight = cells * 2, weight * 0.6
-    return (total - total.mean()) / total.std()
+    noise: Grid = (total - total.mean()) / total.std()
+    return noise
 
 
 def paint_sky(pixels: Words, scene: Scene, rng: np.random.Generator) -> None:
@@ -44,21 +59,21 @@ def paint_sky(pixels: Words, scene: Scene, rng: np.random.Generator) -> None:
     cover = np.linspace(0.0, 1.0, CLOUD_LEVELS)[None, :, None]
     cloud = scene.palette.cloud[0]
     table = pack(clear[:, None] * (1.0 - cover) + cloud * cover, SKY)
-    noise = smooth_noise(256, 512, 5)
-    top, left = rng.integers(128), rng.integers(512)
-    squeeze = (top + np.arange(rows) * 127 // max(1, rows - 1)) % 256
-    across = (left + np.arange(columns) * 400 // columns) % 512
+    noise = smooth_noise(512, 1024, 10)
+    top, left = rng.integers(384), rng.integers(624)
+    squeeze = top + np.arange(rows) * 127 // max(1, rows - 1)
+    across = left + np.arange(columns) * 400 // columns
     density = noise[squeeze][:, across] * 0.45 + (scene.palette.cloudiness - 0.55) + rng.normal(0.0, 0.15)
     level = np.clip(density * CLOUD_LEVELS, 0, CLOUD_LEVELS - 1).astype(np.intp)
     pixels[:rows] = table.ravel()[level + CLOUD_LEVELS * np.arange(rows)[:, None]]
 
 
-def lot_of(side: Side, z: NDArray[np.float64]) -> NDArray[np.intp]:
+def lot_of(side: Side, z: NDArray[np.floating]) -> NDArray[np.intp]:
     """The lot at each distance."""
     return np.clip(np.searchsorted(side.edge, z, side="right") - 1, 0, len(side.kind) - 1)
 
 
-def side_ground(side: Side, z: NDArray[np.float64], x: Grid) -> NDArray[np.uint8]:
+def side_ground(side: Side, z: NDArray[np.floating], x: Grid) -> NDArray[np.uint8]:
     """The kind of ground (rows, columns) at distances z (rows,) and |x| metres from the middle of the road."""
     lot = lot_of(side, z)
     beyond = np.where(side.lawn[lot], ON_TERRAIN, ON_SIDEWALK).astype(np.uint8)[:, None]
@@ -137,7 +152,7 @@ def facade_material(side: Side, lot: NDArray[np.intp], z: Grid, y: Grid) -> NDAr
     height = side.height[lot].astype(f4)
     fine = y * (1.0 / np.where(built, 0.34, np.where(kind == WALLED, 0.5, 50.0))).astype(f4)
     picket = ((kind == FENCED) & (z % 0.5 < 0.22)) | ((kind == HEDGED) & (z % 0.9 < 0.3))
-    material = ((fine - np.floor(fine) < 0.35) | picket).view(np.uint8)  # PLAIN or COURSE
+    material: NDArray[np.uint8] = ((fine - np.floor(fine) < 0.35) | picket).view(np.uint8)  # PLAIN or COURSE
     np.copyto(material, TRIM, where=(y > height - f4(0.5)) & ((kind != HEDGED) & (kind != FENCED)))
     window = (part > 0.24) & (part < 0.76) & built & (storey >= 0) & (y < height - f4(0.9))
     np.copyto(material, TRIM, where=window & (np.abs(level - f4(0.48)) < 0.32))
@@ -167,8 +182,8 @@ def paint_facades(pixels: Words, scene: Scene, side: Side) -> None:
     y = np.float32(camera.height) + rise * (z / camera.focal).astype(np.float32)
     table = facade_table(scene, side, lot, z)
     material = facade_material(side, lot, z.astype(np.float32), y)
-    slope = 1.0 - 0.25 * ((z - side.edge[lot]) % 5.0 < 0.6)
-    top = (side.height[lot] + side.roof_height[lot] * slope).astype(np.float32)
+    hip = np.minimum(z - side.edge[lot], side.edge[lot + 1] - z) / 3.0
+    top = (side.height[lot] + side.roof_height[lot] * np.minimum(hip, 1.0)).astype(np.float32)
     words = table.ravel()[material + 7 * np.arange(len(z))]
     span = slice(int(seen[0]), int(seen[-1]) + 1)
     np.copyto(pixels[:bottom, span], words, where=(y > 0) & (y < top))

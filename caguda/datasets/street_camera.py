@@ -54,7 +54,7 @@ class Air:
 
 
 class Canvas:
-    """The frame being painted at twice its size: RGB plus the raw Cityscapes id in the fourth channel, never blended."""
+    """The frame in the making, at twice its size: RGB, and the raw Cityscapes id as fourth channel, never blended."""
 
     def __init__(self, pixels: NDArray[np.uint8], camera: Camera, air: Air) -> None:
         self.image = Image.fromarray(pixels, "RGBA")

@@ -84,7 +84,10 @@ class Palette:
 
 @dataclass(frozen=True)
 class Photo:
-    """Light, air and sensor. `haze` per metre; `blur`, `noise` standard deviations (blur for 256 columns); shares 0..1."""
+    """Light, air and sensor.
+
+    `haze` per metre; `blur` in pixels of a frame of 256 columns and `noise` in grey levels, standard deviations.
+    """
 
     air: Colours
     haze: float

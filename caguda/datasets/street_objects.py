@@ -12,12 +12,34 @@ from PIL import Image
 from caguda.datasets.street_backdrop import smooth_noise
 from caguda.datasets.street_camera import RGBA, Canvas
 from caguda.datasets.street_scene import (
-    BICYCLE, BUS, CAR, LIGHT, MOTORCYCLE, PERSON, POLE, RIDER, SIGN, TRAIN, TRUCK, VEGETATION, Floats, Scene, pick,
-)  # fmt: skip
+    BICYCLE,
+    BUS,
+    CAR,
+    LIGHT,
+    MOTORCYCLE,
+    PERSON,
+    POLE,
+    RIDER,
+    SIGN,
+    TRAIN,
+    TRUCK,
+    VEGETATION,
+    Floats,
+    Scene,
+    pick,
+)
 from caguda.datasets.street_shapes import (
-    BICYCLE_SHAPE, BUS_SHAPE, CAR_SHAPE, CYCLIST_SHAPE, MOTORCYCLE_SHAPE, MOTORCYCLIST_SHAPE, TRAIN_SHAPE, TRUCK_SHAPE,
-    WALKERS, Shape,
-)  # fmt: skip
+    BICYCLE_SHAPE,
+    BUS_SHAPE,
+    CAR_SHAPE,
+    CYCLIST_SHAPE,
+    MOTORCYCLE_SHAPE,
+    MOTORCYCLIST_SHAPE,
+    TRAIN_SHAPE,
+    TRUCK_SHAPE,
+    WALKERS,
+    Shape,
+)
 
 Parts = Mapping[str, tuple[float, ...] | Floats]
 VEHICLES: dict[int, tuple[Shape, tuple[float, float, float]]] = {  # half width, height, length in metres
@@ -26,6 +48,7 @@ VEHICLES: dict[int, tuple[Shape, tuple[float, float, float]]] = {  # half width,
     TRUCK: (TRUCK_SHAPE, (1.22, 3.3, 7.5)),
     TRAIN: (TRAIN_SHAPE, (1.3, 3.4, 24.0)),
 }
+TWO_WHEELERS = {BICYCLE: (BICYCLE_SHAPE, CYCLIST_SHAPE), MOTORCYCLE: (MOTORCYCLE_SHAPE, MOTORCYCLIST_SHAPE)}
 DARK, TYRE, WHITE = (34.0, 35.0, 38.0), (26.0, 26.0, 28.0), (228.0, 228.0, 222.0)
 SKINS = np.array([[224, 180, 150], [200, 150, 120], [140, 95, 70], [96, 64, 48]], dtype=np.float64)
 
@@ -90,11 +113,11 @@ def paint_two_wheeler(canvas: Canvas, scene: Scene, kind: int, x: float, z: floa
     size = scene.layout.object_scale
     place = np.array([rng.choice([-1.0, 1.0]) * rng.uniform(0.55, 1.0) * size, size, 1.0])
     offset = np.array([x, 0.0, z])
-    machine, person = {BICYCLE: (BICYCLE_SHAPE, CYCLIST_SHAPE), MOTORCYCLE: (MOTORCYCLE_SHAPE, MOTORCYCLIST_SHAPE)}[kind]
+    machine, person = TWO_WHEELERS[kind]
     parts: Parts = {
-        "frame": paint, "body": paint * 1.1 + 8.0, "tyre": TYRE, "spokes": (112.0, 112.0, 114.0), "hub": (150.0, 150.0, 154.0),
-        "engine": (62.0, 62.0, 66.0), "chrome": (168.0, 170.0, 174.0), "seat": TYRE, "screen": (150.0, 170.0, 186.0),
-        "lamp": (240.0, 230.0, 190.0),
+        "frame": paint, "body": paint * 1.1 + 8.0, "tyre": TYRE, "spokes": (112.0, 112.0, 114.0),
+        "hub": (150.0, 150.0, 154.0), "engine": (62.0, 62.0, 66.0), "chrome": (168.0, 170.0, 174.0), "seat": TYRE,
+        "screen": (150.0, 170.0, 186.0), "lamp": (240.0, 230.0, 190.0),
     }  # fmt: skip
     paint_shape(canvas, machine, machine[1] * place + offset, parts, kind)
     if ridden:
@@ -105,13 +128,13 @@ def paint_two_wheeler(canvas: Canvas, scene: Scene, kind: int, x: float, z: floa
 def crowns() -> tuple[tuple[Image.Image, Image.Image, Image.Image], ...]:
     """Fixed masks of tree crowns: the silhouette, its brighter half, its highlights; the last four are conifers."""
     side, stamps = 96, []
-    down, across = np.mgrid[-1.0:1.0 : side * 1j, -1.0:1.0 : side * 1j]
+    down, across = np.mgrid[-1.0 : 1.0 : side * 1j, -1.0 : 1.0 : side * 1j]
     for i in range(10):
         leaf = np.roll(smooth_noise(256, 256, 14), (i * 53, i * 91), axis=(0, 1))[:side, :side]
         clump = np.roll(smooth_noise(256, 256, 5), (i * 71, i * 37), axis=(0, 1))[:side, :side]
         width = 1.0 if i < 6 else np.clip((down + 1.0) * 0.5, 0.0, 1.0)
-        radius = np.hypot(across / np.maximum(width, 0.02), down if i < 6 else 0.4 * (down + 0.05)) + 0.10 * leaf + 0.09 * clump
-        inside = radius < 0.86
+        rise = down if i < 6 else 0.4 * (down + 0.05)
+        inside = np.hypot(across / np.maximum(width, 0.02), rise) + 0.10 * leaf + 0.09 * clump < 0.86
         light = leaf * 0.7 + clump * 0.5 - 0.9 * down - 0.5 * across
         masks = (inside, inside & (light > 0.0), inside & (light > 0.9))
         stamps.append(tuple(Image.fromarray((m * 255).astype(np.uint8)).convert("1") for m in masks))
@@ -146,7 +169,8 @@ def paint_tree(canvas: Canvas, scene: Scene, x: float, z: float, rng: np.random.
     ink = canvas.ink(trunk.tolist(), z, VEGETATION)
     canvas.rectangle(x - size * 0.028, 0.0, x + size * 0.028, 0.6 * size, z, ink)
     if rng.random() < scene.palette.conifer:
-        paint_crown(canvas, leaf * (0.75, 0.95, 0.85), (x, 1.0 + 0.75 * size, z), 0.75 * size, 1.5 * size, int(rng.integers(6, 10)))
+        needles, which = leaf * (0.75, 0.95, 0.85), int(rng.integers(6, 10))
+        paint_crown(canvas, needles, (x, 1.0 + 0.75 * size, z), 0.75 * size, 1.5 * size, which)
         return
     for _ in range(int(rng.integers(1, 4)) if z < 40.0 else 1):
         shift = rng.normal(0.0, 0.12, 2) * size
@@ -165,7 +189,7 @@ def paint_pole(canvas: Canvas, scene: Scene, x: float, z: float, kind: int, rng:
     inward = -1.0 if x > 0 else 1.0
     if kind == POLE:
         arm = np.array([[0, 0, 0], [1.6 * inward, 0.35, 0], [1.6 * inward, 0.5, 0], [0, 0.18, 0]])
-        canvas.polygon(arm + (x, height - 0.2, z), ink)
+        canvas.polygon(arm + np.array([x, height - 0.2, z]), ink)
     elif kind == LIGHT:
         paint_light(canvas, x, height, z, size, int(rng.integers(3)))
     else:

@@ -13,10 +13,10 @@ from caguda.datasets.street_camera import Camera
 from caguda.datasets.street_domain import Photo
 from caguda.datasets.street_scene import BUILDING, FENCE, ROAD, SIDEWALK, SKY, TERRAIN, VEGETATION, WALL
 
-TEXTURE = np.full(256, 0.02, dtype=np.float32)  # contrast of the grain on every category's surface
-for _label, _contrast in ((ROAD, 0.045), (SIDEWALK, 0.05), (TERRAIN, 0.13), (BUILDING, 0.04), (WALL, 0.07), (FENCE, 0.05),
-                          (VEGETATION, 0.09), (SKY, 0.0)):  # fmt: skip
-    TEXTURE[_label] = _contrast
+GRAINS = {
+    ROAD: 0.045, SIDEWALK: 0.05, TERRAIN: 0.13, BUILDING: 0.04, WALL: 0.07, FENCE: 0.05, VEGETATION: 0.09, SKY: 0.0,
+}  # fmt: skip
+TEXTURE = np.array([GRAINS.get(label, 0.02) for label in range(256)], dtype=np.float32)  # contrast of the surface
 ON_GROUND = np.isin(np.arange(256), (ROAD, SIDEWALK, TERRAIN))
 
 
@@ -27,7 +27,7 @@ def reduce_canvas(image: Image.Image) -> tuple[Image.Image, NDArray[np.uint8]]:
 
 
 def ground_grain(camera: Camera, shape: tuple[int, int]) -> Grid:
-    """Noise (rows below the horizon, columns) that lies on the ground; the camera is the canvas's, the frame half of it."""
+    """Noise (rows below the horizon, columns) that lies on the ground; the camera is that of the larger canvas."""
     first = max(0, int(camera.v0 / 2) + 1)
     z = camera.focal * camera.height / (2.0 * np.arange(first, shape[0]) + 1.0 - camera.v0)
     x = camera.x + (z / camera.focal)[:, None] * (2.0 * np.arange(shape[1]) + 1.0 - camera.u0)
@@ -36,7 +36,9 @@ def ground_grain(camera: Camera, shape: tuple[int, int]) -> Grid:
     return noise[rows[:, None], columns]
 
 
-def add_texture(pixels: Grid, labels: NDArray[np.uint8], shadow: Grid, camera: Camera, rng: np.random.Generator) -> None:
+def add_texture(
+    pixels: Grid, labels: NDArray[np.uint8], shadow: Grid, camera: Camera, rng: np.random.Generator
+) -> None:
     """Multiplies the colours (rows, columns, 3) by the grain of each surface and by the shadows on the ground."""
     rows, columns = labels.shape
     noise = smooth_noise(2 * rows, 2 * columns, columns // 3)

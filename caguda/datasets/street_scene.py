@@ -12,11 +12,11 @@ from caguda.datasets.street_domain import Colours, Layout, Palette
 
 Floats = NDArray[np.float64]
 ROAD, SIDEWALK, BUILDING, WALL, FENCE, POLE, LIGHT, SIGN = 7, 8, 11, 12, 13, 17, 19, 20
-VEGETATION, TERRAIN, SKY, PERSON, RIDER, CAR, TRUCK, BUS, TRAIN, MOTORCYCLE, BICYCLE = 21, 22, 23, *range(24, 29), 31, 32, 33
+VEGETATION, TERRAIN, SKY, PERSON, RIDER, CAR, TRUCK, BUS = range(21, 29)
+TRAIN, MOTORCYCLE, BICYCLE = 31, 32, 33
 STATIC = 4  # void
 END = 170.0  # metres; the street ends here
-LOTS = ("building", "park", "fence", "wall", "hedge", "cross")
-BUILT, PARK, FENCED, WALLED, HEDGED, CROSS = range(6)
+BUILT, PARK, FENCED, WALLED, HEDGED, CROSS = range(6)  # what a lot carries
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def sample_camera(rng: np.random.Generator, layout: Layout, shape: tuple[int, in
 
 def sample_lots(rng: np.random.Generator, layout: Layout) -> tuple[Floats, NDArray[np.int64]]:
     """Edges (k + 1,) and kinds (k,) of the lots of one side, from behind the camera to the end of the street."""
-    edges, kinds = [0.0], []
+    edges, kinds = [0.0], list[int]()
     open_land = (1.0 - layout.built) * np.array([0.18, 0.31, 0.28, 0.09, 0.14])
     share = np.array([layout.built, *open_land])
     while edges[-1] < END:

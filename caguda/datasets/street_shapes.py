@@ -17,7 +17,8 @@ Shape = tuple[tuple[tuple[str, slice], ...], NDArray[np.float64]]
 
 def shape(*faces: Face) -> Shape:
     """Part names with the slices of their corners, and all corners (k, 3) in order of painting; flat ones get z = 0."""
-    parts, points = [], []
+    parts: list[tuple[str, slice]] = []
+    points: list[tuple[float, ...]] = []
     for part, corners in faces:
         parts.append((part, slice(len(points), len(points) + len(corners))))
         points += [(*corner, 0.0)[:3] for corner in corners]
@@ -121,7 +122,7 @@ TRAIN_SHAPE = shape(
     flank("stripe", 0.0, 0.1, 1.0, 0.24),
     *(flank("door", 0.14 + 0.3 * i, 0.12, 0.2 + 0.3 * i, 0.8) for i in range(3)),
     ("top", ((-1, 0.95, 0), (1, 0.95, 0), (1, 0.95, 1), (-1, 0.95, 1))),
-    ("wire", ((-0.5, 1.0, 0.1), (0.5, 1.0, 0.1), (0.5, 1.25, 0.14), (0.4, 1.25, 0.14), (0.35, 1.03, 0.1), (-0.5, 1.03, 0.1))),
+    ("wire", ((-0.5, 1, 0.1), (0.5, 1, 0.1), (0.5, 1.25, 0.14), (0.4, 1.25, 0.14), (0.35, 1.03, 0.1), (-0.5, 1, 0.1))),
     rectangle("under", -0.8, 0.0, 0.8, 0.12),
     ("body", ((-1, 0.08, 0), (1, 0.08, 0), (1, 0.8, 0), (0.8, 0.98, 0), (-0.8, 0.98, 0), (-1, 0.8, 0))),
     ("glass", ((-0.85, 0.44, 0), (0.85, 0.44, 0), (0.8, 0.8, 0), (-0.8, 0.8, 0))),
@@ -152,8 +153,8 @@ def walker(stride: float, swing: float) -> Shape:
 
 WALKERS = tuple(walker(stride, swing) for stride, swing in ((0.05, 0.02), (0.3, 0.1), (0.5, 0.18)))
 BICYCLE_SHAPE = shape(
-    *(face for x in (-0.55, 0.55) for face in (disc("tyre", x, 0.36, 0.37, 1.0, 14), disc("spokes", x, 0.36, 0.28, 1.0, 12),
-                                               disc("tyre", x, 0.36, 0.07, 1.0, 6))),
+    disc("tyre", -0.55, 0.36, 0.37, 1.0, 14), disc("spokes", -0.55, 0.36, 0.28, 1.0, 12),
+    disc("tyre", 0.55, 0.36, 0.37, 1.0, 14), disc("spokes", 0.55, 0.36, 0.28, 1.0, 12),
     bar("frame", -0.55, 0.36, -0.05, 0.34, 0.08),
     bar("frame", -0.05, 0.34, 0.42, 0.82, 0.09),
     bar("frame", -0.18, 0.85, 0.42, 0.85, 0.09),
@@ -179,7 +180,7 @@ MOTORCYCLE_SHAPE = shape(
     ("engine", ((-0.35, 0.2), (0.32, 0.2), (0.4, 0.6), (-0.4, 0.62))),
     bar("chrome", -0.85, 0.28, -0.1, 0.24, 0.12),
     bar("chrome", 0.68, 0.34, 0.42, 0.98, 0.1),
-    ("body", ((-0.95, 0.82), (-0.4, 0.55), (0.42, 0.52), (0.6, 0.82), (0.38, 1.0), (0.1, 0.98), (-0.05, 0.82), (-0.6, 0.86))),
+    ("body", ((-0.95, 0.82), (-0.4, 0.55), (0.42, 0.52), (0.6, 0.82), (0.38, 1), (0.1, 1), (0, 0.82), (-0.6, 0.86))),
     bar("seat", -0.9, 0.88, -0.05, 0.84, 0.12),
     ("screen", ((0.5, 0.85), (0.4, 1.22), (0.32, 1.2), (0.36, 0.95))),
     disc("lamp", 0.62, 0.86, 0.1, 1.0, 8),

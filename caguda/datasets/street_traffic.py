@@ -11,17 +11,43 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from caguda.datasets.street_camera import Canvas
 from caguda.datasets.street_objects import (
-    VEHICLES, paint_crown, paint_person, paint_pole, paint_tree, paint_two_wheeler, paint_vehicle,
-)  # fmt: skip
+    VEHICLES,
+    paint_crown,
+    paint_person,
+    paint_pole,
+    paint_tree,
+    paint_two_wheeler,
+    paint_vehicle,
+)
 from caguda.datasets.street_scene import (
-    BICYCLE, BUILDING, BUILT, BUS, CAR, CROSS, END, LIGHT, MOTORCYCLE, PARK, PERSON, POLE, SIGN, STATIC, TRAIN, TRUCK,
-    VEGETATION, Floats, Scene, Side, pick,
-)  # fmt: skip
+    BICYCLE,
+    BUILDING,
+    BUILT,
+    BUS,
+    CAR,
+    CROSS,
+    END,
+    LIGHT,
+    MOTORCYCLE,
+    PARK,
+    PERSON,
+    POLE,
+    SIGN,
+    STATIC,
+    TRAIN,
+    TRUCK,
+    VEGETATION,
+    Floats,
+    Scene,
+    Side,
+    pick,
+)
 
 FIRST, LAST = 6.5, 85.0  # metres; objects stand between
 Choice = tuple[NDArray[np.int64], Floats]
 TRAFFIC = (np.array([CAR, TRUCK, BUS]), np.array([0.84, 0.055, 0.105]))
 PARKED = (np.array([CAR, TRUCK]), np.array([0.97, 0.03]))
+FOOTPRINTS = {VEGETATION: (1.6, 0.0, 2.0), BICYCLE: (0.8, 0.0, 0.4), MOTORCYCLE: (0.9, 0.0, 0.5)}
 TRAMS = (np.array([TRAIN]), np.array([1.0]))
 
 
@@ -47,7 +73,8 @@ def paint_skyline(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> Non
                 canvas.rectangle(x, 0.0, x + width, height, z, ink)
             else:
                 leaf = pick(rng, scene.palette.leaf)
-                paint_crown(canvas, leaf, (x + width / 2, 4.0, z), 1.5 * width, rng.uniform(14.0, 22.0), int(rng.integers(6)))
+                height = rng.uniform(14.0, 22.0)
+                paint_crown(canvas, leaf, (x + width / 2, 4.0, z), 1.5 * width, height, int(rng.integers(6)))
             x += width * rng.uniform(0.7, 1.1)
 
 
@@ -84,7 +111,9 @@ def paint_yards(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
                     paint_tree(canvas, scene, x, z + rng.uniform(4.0, 8.0), rng)
 
 
-def vehicles(rng: np.random.Generator, x: float, start: float, gap: float, oncoming: bool, choice: Choice) -> Iterator[Item]:
+def vehicles(
+    rng: np.random.Generator, x: float, start: float, gap: float, oncoming: bool, choice: Choice
+) -> Iterator[Item]:
     """The vehicles of one lane at x, from `start` metres on, `gap` metres apart on average."""
     z = start + rng.exponential(gap)
     while z < LAST:
@@ -157,9 +186,9 @@ def paint_shadows(scene: Scene, items: list[Item], shape: tuple[int, int]) -> ND
     image = Image.new("L", ((shape[1] + 1) // 2, (shape[0] + 1) // 2), 0)
     draw = ImageDraw.Draw(image)
     for item in items:
-        half, _, length = VEHICLES[item.kind][1] if item.kind in VEHICLES else (0.3, 0.0, 0.3)
-        if item.kind == VEGETATION:
-            half, length = 1.6, 2.0
+        half, _, length = (
+            VEHICLES[item.kind][1] if item.kind in VEHICLES else FOOTPRINTS.get(item.kind, (0.3, 0.0, 0.3))
+        )
         lean = -0.35 * scene.lit * half
         x0, x1, z0, z1 = item.x - half + min(lean, 0), item.x + half + max(lean, 0), item.z - 0.15, item.z + length
         corners = scene.camera.project(np.array([[x0, 0, z0], [x1, 0, z0], [x1, 0, z1], [x0, 0, z1]]))

@@ -1,0 +1,194 @@
+"""The generated street scenes: reproducible, complete in their categories, and laid out as GTA5 and Cityscapes are."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from caguda.classes import CITYSCAPES_19, IGNORE
+from caguda.config import Street
+from caguda.datasets import street as scenes
+from caguda.datasets.street import frame_paths, render, write_street
+
+FRAMES = 100
+Floats = NDArray[np.float64]
+NAMED = {raw: CITYSCAPES_19.names[train] for raw, train in CITYSCAPES_19.train_id.items() if train != IGNORE}
+SHARES = {  # percent of all pixels, least and most
+    "road": (34, 44), "sidewalk": (4.5, 9), "building": (13, 22), "wall": (0.4, 2), "fence": (0.4, 2), "pole": (0.7, 2.5),
+    "traffic light": (0.15, 1), "traffic sign": (0.15, 1), "vegetation": (11, 20), "terrain": (0.4, 2), "sky": (5, 11),
+    "person": (0.5, 2), "rider": (0.2, 1), "car": (3.5, 8.5), "truck": (0.2, 1.5), "bus": (0.2, 1.5), "train": (0.2, 2),
+    "motorcycle": (0.2, 1.2), "bicycle": (0.3, 1.5),
+}  # fmt: skip
+
+
+def settings(strength: float = 0.5, photo: float = 0.5, height: int = 48, width: int = 96, seed: int = 3) -> Street:
+    return Street(
+        seed=seed, height=height, width=width, source_frames=5, target_frames=7, evaluation_frames=3, strength=strength,
+        photo=photo,
+    )  # fmt: skip
+
+
+@lru_cache
+def survey(split: str, strength: float, photo: float) -> tuple[Floats, Floats, Floats]:
+    """Percent of all pixels (256,) and of all frames (256,) with each raw id; mean colour (frames, 3)."""
+    pixels, frames, means = np.zeros(256), np.zeros(256), []
+    for index in range(FRAMES):
+        image, label = render(settings(strength, photo), split, index)
+        count = np.bincount(label.ravel(), minlength=256)
+        pixels += 100.0 * count / label.size / FRAMES
+        frames += 100.0 * (count > 0) / FRAMES
+        means.append(image.mean(axis=(0, 1)))
+    return pixels, frames, np.array(means)
+
+
+def test_a_frame_depends_on_seed_split_and_index_only() -> None:
+    forwards = [render(settings(), "source", index) for index in range(3)]
+    backwards = [render(settings(), "source", index) for index in (2, 1, 0)][::-1]
+    for (image, label), (image_again, label_again) in zip(forwards, backwards, strict=True):
+        assert np.array_equal(image, image_again) and np.array_equal(label, label_again)
+
+
+@pytest.mark.parametrize(
+    ("street", "split", "index"), [(settings(), "source", 1), (settings(seed=4), "source", 0), (settings(), "val", 0)]
+)
+def test_another_index_seed_or_split_is_another_frame(street: Street, split: str, index: int) -> None:
+    image, label = render(settings(), "source", 0)
+    other_image, other_label = render(street, split, index)
+    assert not np.array_equal(image, other_image)
+    assert not np.array_equal(label, other_label)
+
+
+def test_train_and_val_are_different_frames_of_one_domain() -> None:
+    assert not np.array_equal(render(settings(), "train", 0)[1], render(settings(), "val", 0)[1])
+
+
+def test_an_unknown_split_is_refused() -> None:
+    with pytest.raises(ValueError):
+        render(settings(), "test", 0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 96), (96, 192), (128, 256), (95, 201), (256, 512)])
+def test_sizes_and_types(height: int, width: int) -> None:
+    image, label = render(settings(height=height, width=width), "train", 0)
+    assert image.shape == (height, width, 3) and image.dtype == np.uint8
+    assert label.shape == (height, width) and label.dtype == np.uint8
+
+
+def test_the_picture_shows_what_the_label_says_at_every_size() -> None:
+    """The same street at twice the size has the same labels, but for pixels on an outline."""
+    small = render(settings(height=96, width=192), "source", 5)[1]
+    large = render(settings(height=192, width=384), "source", 5)[1][1::2, 1::2]
+    assert (small == large).mean() > 0.93
+
+
+@pytest.mark.parametrize("split", ["source", "train"])
+def test_every_label_is_one_of_the_19_categories_or_void(split: str) -> None:
+    pixels, _, _ = survey(split, 0.5, 0.5)
+    assert set(np.flatnonzero(pixels)) - set(NAMED) <= {0, 1, 4}
+    assert pixels[[0, 1, 4]].sum() < 1.0
+
+
+@pytest.mark.parametrize("split", ["source", "train"])
+def test_every_category_occurs_as_often_as_in_a_street(split: str) -> None:
+    pixels, frames, _ = survey(split, 0.5, 0.5)
+    wrong = {
+        name: (float(pixels[raw]), float(frames[raw]))
+        for raw, name in NAMED.items()
+        if not SHARES[name][0] <= pixels[raw] <= SHARES[name][1] or frames[raw] < 15
+    }
+    assert not wrong
+
+
+def test_no_shift_makes_the_target_another_sample_of_the_source() -> None:
+    pixels, frames, means = survey("source", 0.0, 0.0)
+    target_pixels, target_frames, target_means = survey("train", 0.0, 0.0)
+    error = np.hypot(means.std(axis=0), target_means.std(axis=0)) / np.sqrt(FRAMES)
+    assert np.all(np.abs(means.mean(axis=0) - target_means.mean(axis=0)) < 4 * error)
+    assert np.all(np.abs(pixels - target_pixels) < 0.35 + 0.2 * pixels)
+    assert np.all(np.abs(frames - target_frames) < 25)
+
+
+def test_photo_moves_the_picture_and_leaves_the_labels() -> None:
+    image, label = render(settings(0.5, 0.0), "train", 2)
+    shifted, same = render(settings(0.5, 1.0), "train", 2)
+    assert np.array_equal(label, same)
+    assert np.abs(image.astype(int) - shifted).mean() > 10
+
+
+def test_photo_is_more_than_one_gain_and_offset_per_channel() -> None:
+    """Undoing it by the best affine map of each channel leaves an error well above that of the sensor."""
+    image, _ = render(settings(0.0, 0.0), "train", 2)
+    shifted, _ = render(settings(0.0, 1.0), "train", 2)
+    left = []
+    for channel in range(3):
+        x, y = shifted[..., channel].ravel().astype(float), image[..., channel].ravel().astype(float)
+        left.append(np.std(y - np.polyval(np.polyfit(x, y, 1), x)))
+    assert min(left) > 12
+
+
+def test_strength_moves_layout_and_colours_of_the_categories() -> None:
+    image, label = render(settings(0.0, 0.0), "train", 2)
+    shifted, other = render(settings(1.0, 0.0), "train", 2)
+    assert (label != other).mean() > 0.05
+    building = 11
+    assert np.abs(image[label == building].mean(axis=0) - shifted[other == building].mean(axis=0)).max() > 15
+
+
+def test_the_source_ignores_the_shift() -> None:
+    assert np.array_equal(render(settings(0.0, 0.0), "source", 1)[0], render(settings(1.0, 1.0), "source", 1)[0])
+
+
+def test_layout_on_disk(tmp_path: Path) -> None:
+    write_street(tmp_path, settings())
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    source = [f"source/{kind}/{i:05}.png" for kind in ("images", "labels") for i in range(1, 6)]
+    stems = [f"train/{city}/{city}_{i // 3:06}_000019" for i in range(7) for city in [scenes.CITIES["train"][i % 3]]]
+    stems += [f"val/{city}/{city}_{i:06}_000019" for i in range(3) for city in scenes.CITIES["val"]]
+    target = [f"target/leftImg8bit/{stem}_leftImg8bit.png" for stem in stems]
+    target += [f"target/gtFine/{stem}_gtFine_labelIds.png" for stem in stems]
+    assert found == sorted(source + target)
+
+
+def test_files_hold_what_render_gives(tmp_path: Path) -> None:
+    write_street(tmp_path, settings())
+    for split, index, mode in (("source", 4, "P"), ("train", 6, "L"), ("val", 2, "L")):
+        image_path, label_path = frame_paths(tmp_path, split, index)
+        image, label = render(settings(), split, index)
+        picture, labels = Image.open(image_path), Image.open(label_path)
+        assert (picture.mode, labels.mode) == ("RGB", mode)
+        assert np.array_equal(np.asarray(picture), image)
+        assert np.array_equal(np.asarray(labels), label)
+
+
+def test_source_labels_are_coloured_as_cityscapes(tmp_path: Path) -> None:
+    write_street(tmp_path, settings())
+    labels = Image.open(tmp_path / "source" / "labels" / "00001.png")
+    road = np.argwhere(np.asarray(labels) == 7)[0]
+    assert labels.convert("RGB").getpixel((int(road[1]), int(road[0]))) == (128, 64, 128)
+
+
+def test_one_core_and_all_cores_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_street(tmp_path / "all", settings())
+    monkeypatch.setattr(scenes.os, "sched_getaffinity", lambda _: {0})
+    write_street(tmp_path / "one", settings())
+    monkeypatch.setattr(scenes.os, "sched_getaffinity", lambda _: {0, 1, 2})
+    write_street(tmp_path / "three", settings())
+    for path in (p for p in (tmp_path / "all").rglob("*.png")):
+        for other in ("one", "three"):
+            assert (tmp_path / other / path.relative_to(tmp_path / "all")).read_bytes() == path.read_bytes()
+
+
+def test_a_second_run_overwrites_and_leaves_no_other_files(tmp_path: Path) -> None:
+    write_street(tmp_path, settings())
+    image_path, _ = frame_paths(tmp_path, "source", 0)
+    whole = image_path.read_bytes()
+    image_path.write_bytes(whole[:100])
+    before = sorted(tmp_path.rglob("*"))
+    write_street(tmp_path, settings())
+    assert image_path.read_bytes() == whole
+    assert sorted(tmp_path.rglob("*")) == before
