@@ -94,10 +94,10 @@ def test_spread_of_far_away_features_does_not_cancel() -> None:
 
 def test_equal_features_have_no_spread() -> None:
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(50, 1, 1, 1, generator=generator).repeat(1, 1, 1, 7)
+    features = torch.randn(20, 16, 1, 1, generator=generator).repeat(1, 1, 1, 999)
     for image in features:
-        found = anchors_from(class_sums(image[None], torch.zeros(1, 1, 7, dtype=torch.uint8), 1))
-        assert 0.0 <= found.spread.item() < 1e-6
+        found = anchors_from(class_sums(image[None], torch.zeros(1, 1, 999, dtype=torch.uint8), 1))
+        assert 0.0 <= found.spread.item() < 1e-5
 
 
 def test_ignored_pixels_do_not_count_even_where_they_are_nan() -> None:
