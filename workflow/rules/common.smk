@@ -89,7 +89,7 @@ wildcard_constraints:
 
 
 # `python` in a rule is the interpreter that runs Snakemake, whether or not its environment was activated.
-shell.prefix(f"PATH={Path(sys.executable).parent}:$PATH; ")
+shell.prefix(f'PATH="{Path(sys.executable).parent}":$PATH; ')
 
 
 def before(wildcards) -> str:

@@ -18,7 +18,7 @@ if configuration.street:
             mem_mb=4000,
             runtime=60,
         shell:
-            "python -m caguda generate --config {params.config} --output {output} > {log} 2>&1"
+            "python -m caguda generate --config {params.config} --output {output:q} > {log} 2>&1"
 
 
 rule check:

@@ -1,0 +1,235 @@
+"""The workflow: what it runs, what it runs again after a change, and how it comes back after a SIGKILL."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow_runs import ROOT, SMOKE, Workflow
+
+pytestmark = pytest.mark.xdist_group("workflow")
+
+TABLE = {"cag/table.csv", "cag/report.html"}
+REPORT = {*TABLE, "cag/figure.png", "cag/curves.png"}
+CONTROL = {"seed0/control/checkpoint.safetensors", "seed0/control/evaluation.json"}
+ORACLE = {"seed0/oracle/checkpoint.safetensors", "seed0/oracle/evaluation.json"}
+WARMUP = {"seed0/warmup/checkpoint.safetensors", "seed0/warmup/evaluation.json"}
+PRETRAIN = {"seed0/pretrain/checkpoint.safetensors", "seed0/pretrain/evaluation.json"}
+DATA = {"data/data.json", "manifest.json"}
+
+
+def training(stage: int) -> set[str]:
+    """What the training of a stage makes, and what is told about it."""
+    return {f"seed0/cag/stage{stage}/{name}" for name in ("checkpoint.safetensors", "evaluation.json")}
+
+
+def labels(stage: int) -> set[str]:
+    """The label store of a stage, and what is told about it."""
+    names = ("labels.created.json", "parts/1-of-2.json", "parts/2-of-2.json", "labels.json", "label_accuracy.json")
+    return {f"seed0/cag/stage{stage}/{name}" for name in names}
+
+
+def anchors(stage: int) -> set[str]:
+    """The anchors of a stage."""
+    return {f"seed0/cag/stage{stage}/anchors.h5"}
+
+
+def stage(stage: int) -> set[str]:
+    """All of a stage."""
+    return anchors(stage) | labels(stage) | training(stage)
+
+
+EVERYTHING = DATA | PRETRAIN | WARMUP | CONTROL | ORACLE | stage(1) | stage(2) | REPORT
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """The miniature experiment, run once; no test changes it."""
+    workflow = Workflow(tmp_path_factory.mktemp("workflow"))
+    done = workflow.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workflow
+
+
+def test_a_fresh_plan_has_one_job_for_every_artifact(tmp_path: Path) -> None:
+    jobs = Workflow(tmp_path).plan()
+    assert sorted(job.output[0] for job in jobs) == sorted(EVERYTHING)
+
+
+def test_demo_is_the_default_and_adds_a_target_of_its_name(tmp_path: Path) -> None:
+    fresh = Workflow(tmp_path, ROOT / "config" / "demo.yaml")
+    assert fresh.planned("demo") == fresh.planned("all") == fresh.planned()
+
+
+def test_the_plan_needs_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise RuntimeError('torch was imported')\n")
+    done = Workflow(tmp_path).run("--dry-run", path=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_nothing_but_evaluation_and_report_reads_the_bounds_or_the_target_truth(tmp_path: Path) -> None:
+    for job in Workflow(tmp_path).plan():
+        read = " ".join(job.input)
+        if "oracle/" in read or "control/" in read:
+            assert job.rule in {"evaluate", "table", "report"}
+        if "label_accuracy" in read or "evaluation.json" in read:
+            assert job.rule in {"table", "report"}
+
+
+def test_what_is_finished_is_not_done_again(finished: Workflow) -> None:
+    assert finished.planned() == set()
+    assert finished.planned("--config", "save_every=3", "workers=2", "threads=2") == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("labels={margin: 0.2}", labels(1) | training(1) | stage(2) | REPORT),
+        ("labels={p0: 0.6}", labels(1) | training(1) | stage(2) | REPORT),
+        ("stages={iterations: 30}", training(1) | stage(2) | CONTROL | REPORT),
+        ("recipes={cag: {distance: 0.5}}", training(1) | stage(2) | REPORT),
+        ("stages={count: 3}", stage(3) | CONTROL | REPORT),
+        ("stages={count: 1}", CONTROL | REPORT),
+        ("warmup={iterations: 30}", WARMUP | stage(1) | stage(2) | CONTROL | REPORT),
+        ("pretrain={iterations: 30}", EVERYTHING - DATA),
+        ("street={strength: 0.6}", EVERYTHING),
+        ("source={skip: ['00001']}", EVERYTHING - {"data/data.json"}),
+        ("seeds=[0,1]", TABLE | {name.replace("seed0", "seed1") for name in EVERYTHING - DATA - REPORT}),
+    ],
+)
+def test_a_change_runs_what_depends_on_it(finished: Workflow, change: str, expected: set[str]) -> None:
+    assert finished.planned("--config", change) == expected
+
+
+def test_a_new_method_version_runs_everything(finished: Workflow, tmp_path: Path) -> None:
+    package = tmp_path / "caguda"
+    shutil.copytree(ROOT / "caguda", package, ignore=shutil.ignore_patterns("__pycache__"))
+    version = package / "version.py"
+    version.write_text(version.read_text() + 'METHOD_VERSION = "another"\n')
+    assert finished.planned(path=tmp_path) == EVERYTHING
+
+
+@pytest.mark.parametrize("names", [["labels.zarr"], ["labels.zarr", "labels.json"], ["labels.json"], ["parts"]])
+def test_a_deleted_label_store_is_made_again(finished: Workflow, tmp_path: Path, names: list[str]) -> None:
+    workflow = finished.copy(tmp_path)
+    folder = workflow.results / "seed0" / "cag" / "stage2"
+    for name in names:
+        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+    store = {f"seed0/cag/stage2/{name}" for name in ("labels.json", "label_accuracy.json")}
+    if "labels.zarr" in names:
+        store = labels(2)
+    if "parts" in names:
+        store |= {f"seed0/cag/stage2/parts/{part}-of-2.json" for part in (1, 2)}
+    assert workflow.planned() == store | training(2) | REPORT
+
+
+def test_a_label_store_that_was_deleted_comes_back_the_same(finished: Workflow, tmp_path: Path) -> None:
+    workflow = finished.copy(tmp_path)
+    path = workflow.results / "seed0" / "cag" / "stage2" / "labels.json"
+    before = json.loads(path.read_text())
+    shutil.rmtree(path.parent / "labels.zarr")
+    done = workflow.run(str(path.relative_to(tmp_path)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(path.read_text())["digest"] == before["digest"]
+    assert {name for name in workflow.planned() if "labels" in name or "parts" in name} == set()
+
+
+def test_what_fails_is_told_and_nothing_old_passes_for_new(finished: Workflow, tmp_path: Path) -> None:
+    workflow = finished.copy(tmp_path)
+    change = ("--config", "stages={optimiser: {learning_rate: 1.0e+30}}")
+    failed = workflow.run(*change)
+    assert failed.returncode != 0
+    assert "caguda: error: " in failed.stderr and "must be finite" in failed.stderr, failed.stderr
+    assert training(1) | stage(2) | REPORT <= workflow.planned(*change)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sedes": [1]}, ["sedes", "unknown key"]),
+        ({"experiment": None}, ["experiment", "required"]),
+        ({"labels": {"margin": "wide"}}, ["labels"]),
+        ({"street": None, "data_root": "/does/not/exist"}, ["data_root", "source.root", "/does/not/exist/source"]),
+        ({"data_root": "$CAGUDA_NOT_SET/data"}, ["data_root", "CAGUDA_NOT_SET"]),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_one_line(tmp_path: Path, change: dict[str, object], words: list[str]) -> None:
+    values = yaml.safe_load(SMOKE.read_text()) | change
+    path = tmp_path / "mistaken.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in values.items() if value is not None}))
+    done = Workflow(tmp_path, path).run("--dry-run")
+    assert done.returncode != 0
+    complaint = [line for line in done.stderr.splitlines() if line.startswith("caguda: ")]
+    assert len(complaint) == 1 and "Traceback" not in done.stderr
+    assert all(word in complaint[0] for word in ["mistaken.yaml", *words]), complaint
+
+
+TRAINERS = ["pretrain", "warmup", "control", "oracle", "cag/stage1"]
+
+
+@pytest.mark.parametrize("run", TRAINERS)
+def test_a_killed_training_goes_on_to_the_same_weights(finished: Workflow, tmp_path: Path, run: str) -> None:
+    workflow = finished.copy(tmp_path)
+    folder = workflow.results / "seed0" / run
+    checkpoint = folder / "checkpoint.safetensors"
+    before = checkpoint.read_bytes()
+    checkpoint.unlink()
+    shutil.rmtree(folder / "state")
+    target = str(checkpoint.relative_to(tmp_path))
+    workflow.kill_when((folder / "state" / "state.pt").exists, target)
+    assert not checkpoint.exists()
+    done = workflow.run(target)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (log,) = [path for path in (folder / "log").iterdir() if path.stem in {run, "adapt"}]
+    assert "continues after iteration" in log.read_text()
+    assert checkpoint.read_bytes() == before
+
+
+def test_a_killed_labelling_ends_with_the_same_labels(finished: Workflow, tmp_path: Path) -> None:
+    workflow = finished.copy(tmp_path)
+    path = workflow.results / "seed0" / "cag" / "stage1" / "labels.json"
+    before = json.loads(path.read_text())
+    store = path.parent / "labels.zarr"
+    shutil.rmtree(store)
+    target = str(path.relative_to(tmp_path))
+    workflow.kill_when(lambda: any(store.glob("predicted/c.*")), target)
+    done = workflow.run(target)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(path.read_text())["digest"] == before["digest"]
+
+
+LOGS = {
+    "generate": "log/generate.txt",
+    "check": "log/check.txt",
+    **{run: f"seed0/{run}/log/{run}.txt" for run in TRAINERS[:-1]},
+    **{
+        rule: f"seed0/cag/stage1/log/{rule}.txt"
+        for rule in ("anchors", "label_store", "label_part.1-of-2", "labels", "adapt", "diagnose", "evaluate")
+    },
+    **{rule: f"cag/log/{rule}.txt" for rule in ("table", "figure", "curves", "report")},
+}
+
+
+@pytest.mark.slow
+def test_kills_in_every_kind_of_job_change_nothing(finished: Workflow, tmp_path: Path) -> None:
+    workflow = Workflow(tmp_path)
+    for log in LOGS.values():
+        since = time.time()
+        workflow.kill_when(lambda log=log, since=since: is_written(workflow.results / log, since))
+    done = workflow.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    for path in sorted(finished.results.rglob("*")):
+        other = workflow.results / path.relative_to(finished.results)
+        if path.suffix == ".safetensors":
+            assert other.read_bytes() == path.read_bytes(), path
+        elif path.name == "labels.json":
+            assert json.loads(other.read_text())["digest"] == json.loads(path.read_text())["digest"], path
+        elif path.name == "evaluation.json":
+            assert json.loads(other.read_text())["as_trained"] == json.loads(path.read_text())["as_trained"], path
+
+
+def is_written(path: Path, since: float) -> bool:
+    """Whether a file was opened for writing after a moment."""
+    return path.exists() and path.stat().st_mtime > since

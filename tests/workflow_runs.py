@@ -1,0 +1,93 @@
+"""Runs the workflow in a folder of its own, and reads the plan of a dry run."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SMOKE = ROOT / "tests" / "smoke.yaml"
+BLOCK = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a plan: its rule, and its files relative to the experiment's folder."""
+
+    rule: str
+    input: tuple[str, ...]
+    output: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """The workflow at work in `directory`, with the configuration file `configfile`."""
+
+    directory: Path
+    configfile: Path = SMOKE
+
+    @property
+    def results(self) -> Path:
+        """The folder of the miniature experiment."""
+        return self.directory / "results" / "smoke"
+
+    def command(self, *arguments: str) -> list[str]:
+        """Snakemake as a person calls it, on two cores."""
+        fixed = ["--snakefile", str(ROOT / "workflow" / "Snakefile"), "--directory", str(self.directory)]
+        return [sys.executable, "-m", "snakemake", *fixed, "--configfile", str(self.configfile), "--cores", "2",
+                *arguments]  # fmt: skip
+
+    def run(self, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """A finished call; `path` comes first among the folders that Python imports from."""
+        return subprocess.run(
+            self.command(*arguments), check=False, cwd=self.directory, env=environment(path), text=True,
+            capture_output=True, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def plan(self, *arguments: str, path: Path | None = None) -> list[Job]:
+        """The jobs that a call would run, without the target rule; none if there is nothing to be done."""
+        done = self.run("--dry-run", *arguments, path=path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        jobs = [self._job(*match.groups()) for match in BLOCK.finditer(done.stdout + done.stderr)]
+        return [job for job in jobs if job.output]
+
+    def planned(self, *arguments: str, path: Path | None = None) -> set[str]:
+        """The first output of each job that a call would run."""
+        return {job.output[0] for job in self.plan(*arguments, path=path)}
+
+    def kill_when(self, ready: Callable[[], bool], *arguments: str) -> None:
+        """Start a call, and SIGKILL it and all its jobs as soon as `ready`; then remove the lock that it leaves."""
+        process = subprocess.Popen(
+            self.command(*arguments), cwd=self.directory, env=environment(), stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        try:
+            while not ready():
+                assert process.poll() is None, "the call ended before it could be killed"
+                time.sleep(0.005)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        assert self.run("--unlock").returncode == 0
+
+    def copy(self, directory: Path) -> "Workflow":
+        """The same state in another folder, to be changed at will."""
+        shutil.copytree(self.directory, directory, dirs_exist_ok=True, symlinks=True)
+        return Workflow(directory, self.configfile)
+
+    def _job(self, rule: str, body: str) -> Job:
+        fields = dict(re.findall(r"^    (input|output): (.*)$", body, re.MULTILINE))
+        files = {key: tuple(fields.get(key, "").replace("results/smoke/", "").split(", ")) for key in ("input", "output")}
+        return Job(rule, files["input"], tuple(filter(None, files["output"])))
+
+
+def environment(path: Path | None = None) -> dict[str, str]:
+    """The environment of a call: this checkout is what Python imports, one thread for each process."""
+    folders = [str(folder) for folder in (path, os.environ.get("PYTHONPATH"), ROOT) if folder]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
