@@ -55,25 +55,25 @@ def save_anchors(path: Path, anchors: Anchors, attributes: Mapping[str, Any]) ->
     with write_atomically(path) as partial, h5py.File(partial, "w", libver=("v108", "v108")) as file:
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
-        for name, text in texts.items():
-            file.attrs[name] = text
-        file.attrs["format"] = FORMAT
-        file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["sha256"] = _digest(arrays, texts)
+        head = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "sha256": _digest(arrays, texts)}
+        for name, text in (head | texts).items():
+            # Of fixed length: damaged ones of variable length, which have no checksum, make HDF5 loop for ever.
+            content = text.encode()
+            file.attrs.create(name, content, dtype=h5py.string_dtype("utf-8", len(content)))
 
 
 def load_anchors(path: Path) -> tuple[Anchors, dict[str, Any]]:
     """The anchors and their attributes; a UserError if the file is missing, damaged or of another format."""
     try:
         with h5py.File(path, "r") as file:
-            texts: dict[str, Any] = dict(file.attrs)
+            texts = {name: bytes(value).decode() for name, value in file.attrs.items()}
             arrays = {name: np.asarray(file[name]) for name in DATASETS}
     except FileNotFoundError:
         raise UserError(f"{path}: the anchors must exist, found no file; make them first") from None
     except Exception as error:  # noqa: BLE001  h5py raises OSError, KeyError, RuntimeError or ValueError
         raise _damaged(path, str(error)) from None
     found = (texts.pop("format", None), texts.pop("format_version", None))
-    if found != (FORMAT, FORMAT_VERSION):
+    if found != (FORMAT, str(FORMAT_VERSION)):
         raise UserError(f"{path}: anchors must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}")
     if texts.pop("sha256", None) != _digest(arrays, texts):
         raise _damaged(path, "content that does not have the digest it was written with")
@@ -87,13 +87,13 @@ def _arrays(anchors: Anchors) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(value) for name, value in zip(DATASETS, values, strict=True)}
 
 
-def _digest(arrays: Mapping[str, np.ndarray], texts: Mapping[str, Any]) -> str:
+def _digest(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
     for name, array in arrays.items():
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.tobytes())
     for name in sorted(texts):
-        digest.update(f"{name}\0{texts[name]}\0".encode(errors="replace"))
+        digest.update(f"{name}\0{texts[name]}\0".encode())
     return digest.hexdigest()
 
 
