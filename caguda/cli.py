@@ -67,6 +67,8 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "figure": _path("--figure", "figure", "the qualitative figure"),
     "curves": _path("--curves", "curves", "the loss curves"),
     "checkpoints": ("--checkpoints", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "checkpoints, in order"}),
+    "all-labels": ("--labels", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label store JSONs"}),
+    "accuracy": ("--accuracy", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label accuracy JSONs"}),
     "evaluations": ("--evaluations", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "evaluation JSONs"}),
 }
 
@@ -106,5 +108,10 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "frames, predictions and pseudo-labels as a picture",
         "config manifest recipe seed checkpoints labels output",
     ),
-    "curves": ("paper.figures:write_curves", "loss curves", "checkpoints output"),
+    "curves": ("paper.charts:write_curves", "loss curves", "checkpoints output"),
+    "report": (
+        "paper.report:write_report",
+        "one page of all results",
+        "config recipe table figure curves evaluations all-labels accuracy checkpoints output",
+    ),
 }

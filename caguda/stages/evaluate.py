@@ -29,6 +29,9 @@ from caguda.stages.common import INFERENCE_BATCH
 from caguda.stages.runtime import prepare, restore_network
 
 
+ROWS = {"pretrain": "source only", "warmup": "warm-up"}
+
+
 @torch.inference_mode()
 def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, output: Path) -> None:
     """Write the confusion matrix, IoU and mIoU of a checkpoint on the evaluation frames at image resolution.
@@ -50,7 +53,7 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
         adapted = _confusion(network, frames, table, device)
     made_by = description["provenance"]
     result = {
-        "row": made_by["made_by"],
+        "row": ROWS.get(made_by["made_by"], made_by["made_by"]),
         "seed": made_by["seed"],
         "frames": len(frames),
         "classes": list(table.names),
