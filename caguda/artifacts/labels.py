@@ -157,7 +157,8 @@ def open_label_store(path: Path) -> LabelStore:
     with _damage_is_named(path, "image_id or zarr.json"):
         image_ids = tuple(str(name) for name in np.asarray(group["image_id"]))
         store = LabelStore(path, image_ids, dict(group.attrs), (height, width))
-    if store.count != count or len(set(image_ids)) != count or not store.categories:
+        categories = store.categories
+    if store.count != count or len(set(image_ids)) != count or not categories:
         raise UserError(f"{path}: {count} different image ids and some categories are needed, found other ones{REMEDY}")
     return store
 
