@@ -1,5 +1,6 @@
 """Atomic files, provenance, checkpoints and anchors: whole or absent, and damage is one line, never a traceback."""
 
+import hashlib
 import json
 import os
 import signal
@@ -209,6 +210,18 @@ def test_anchors_come_back_as_they_were(tmp_path: Path) -> None:
     with h5py.File(path) as file:
         assert json.loads(bytes(file.attrs["categories"])) == ATTRIBUTES["categories"]
         assert file["anchors"].dtype == np.float32 and file["pixel_count"].dtype == np.int64
+
+
+def test_the_digest_of_anchors_is_the_documented_one(tmp_path: Path) -> None:
+    path = tmp_path / "anchors.h5"
+    save_anchors(path, some_anchors(), ATTRIBUTES)
+    digest = hashlib.sha256()
+    with h5py.File(path) as file:
+        for name, kind in (("anchors", "<f4"), ("pixel_count", "<i8"), ("spread", "<f4"), ("pairwise", "<f4")):
+            digest.update(f"{name} {kind} {file[name].shape}\n".encode() + file[name][()].tobytes())
+        for name in ("categories", "provenance"):
+            digest.update(name.encode() + b"\0" + bytes(file.attrs[name]) + b"\0")
+        assert bytes(file.attrs["sha256"]).decode() == digest.hexdigest()
 
 
 def test_the_mean_distance_is_over_pairs_of_present_categories() -> None:

@@ -1,16 +1,19 @@
 """The label store: complete or named as faulty, whoever is killed while writing, and exact statistics."""
 
+import hashlib
 import json
 import multiprocessing
 import os
 import pickle
 import signal
+import struct
 import subprocess
 import sys
 import time
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -288,6 +291,21 @@ def test_the_digest_is_of_the_content_and_the_ids(full: Path, tmp_path: Path) ->
     write_labels(other, 3, some_labels(5))
     assert verify_label_store(other)["digest"] != digest
     json.dumps(verify_label_store(other), allow_nan=False)
+
+
+def test_a_reader_written_from_the_documentation_finds_the_same_digest(full: Path) -> None:
+    digest = hashlib.sha256(f"{len(IDS)} {H} {W}\n".encode())
+    zstd = numcodecs.Zstd()
+    packed = zstd.decode((full / "image_id" / "c.0").read_bytes())
+    (count,) = struct.unpack_from("<I", packed)
+    position = 4
+    for index in range(count):
+        (length,) = struct.unpack_from("<I", packed, position)
+        digest.update(packed[position + 4 : position + 4 + length] + b"\0")
+        position += 4 + length
+        for name in NAMES:
+            digest.update(zstd.decode((full / name / f"c.{index}.0.0").read_bytes()))
+    assert digest.hexdigest() == verify_label_store(full)["digest"]
 
 
 # --- processes
