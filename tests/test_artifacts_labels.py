@@ -154,6 +154,11 @@ def test_creating_again_starts_afresh_but_replaces_only_stores(full: Path) -> No
     with pytest.raises(UserError, match="move it away"):
         create_label_store(other, IDS, H, W, TABLE, {})
     assert (other / "thesis.tex").exists()
+    (other / "thesis.tex").unlink()
+    create_label_store(
+        other, IDS, H, W, TABLE, {}
+    )  # an empty folder, as a workflow makes for its output, is no obstacle
+    assert open_label_store(other).count == 4
 
 
 @pytest.mark.parametrize("ids", [(), ("a", "a")])
