@@ -12,7 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from caguda.cli import VERBS
+from caguda.cli import OPTIONS, VERBS
 from caguda.version import VERSION
 
 ROOT = Path(__file__).parent.parent
@@ -70,9 +70,11 @@ def test_the_command_runs_and_lists_every_verb() -> None:
     assert all(f"    {verb} " in done.stdout or f"    {verb}\n" in done.stdout for verb in VERBS)
 
 
-def test_every_rule_calls_a_verb_and_every_verb_has_a_rule() -> None:
-    rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
-    assert set(re.findall(r"python -m caguda ([a-z-]+)", rules)) == set(VERBS)
+def test_every_verb_has_a_rule_that_gives_it_all_its_options() -> None:
+    rules = "".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
+    calls = re.findall(r"python -m caguda ([a-z-]+)(.*?)> \{log\}", rules, re.DOTALL)
+    given = {verb: set(re.findall(r"--[a-z-]+", options)) for verb, options in calls}
+    assert given == {verb: {OPTIONS[option][0] for option in options.split()} for verb, (_, _, options) in VERBS.items()}
 
 
 def test_the_version_is_that_of_the_package() -> None:

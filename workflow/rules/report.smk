@@ -80,6 +80,7 @@ rule report:
         evaluations=rules.table.input.evaluations,
         labels=lambda wildcards: of_all_seeds(chain_of(wildcards.recipe)[2:], "labels.json"),
         accuracy=lambda wildcards: of_all_seeds(chain_of(wildcards.recipe)[2:], "label_accuracy.json"),
+        checkpoints=lambda wildcards: of_all_seeds([*chain_of(wildcards.recipe), *BOUNDS], "checkpoint.json"),
     output:
         f"{EXPERIMENT}/{{recipe}}/report.html",
     params:
@@ -96,4 +97,5 @@ rule report:
     shell:
         "python -m caguda report --config {params.config} --recipe {wildcards.recipe} --table {input.table}"
         " --figure {input.figure} --curves {input.curves} --evaluations {input.evaluations}"
-        " --labels {input.labels} --accuracy {input.accuracy} --output {output} > {log} 2>&1"
+        " --labels {input.labels} --accuracy {input.accuracy} --checkpoints {input.checkpoints}"
+        " --output {output} > {log} 2>&1"
