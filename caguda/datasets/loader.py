@@ -1,5 +1,8 @@
 """Frames in batches: for training in a random order fixed by (seed, position), for inference in the given order."""
 
+import os
+import signal
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +17,7 @@ from torchvision.transforms import v2
 
 from caguda.datasets.frames import Frame
 from caguda.datasets.io import read_image
+from caguda.errors import UserError
 
 LabelMaps = Callable[[int], dict[str, Tensor]]
 Sample = dict[str, Tensor]
@@ -25,7 +29,7 @@ class TrainingFrames(Dataset[Sample]):
 
     Order and random augmentation depend on (seed, domain, position) alone: neither the number of workers nor an
     interruption changes a sample. `label_maps(i)` gives the label maps of frame i, (H, W) uint8 at the size of its
-    image or smaller by a whole factor (enlarged by nearest neighbour); they go through the geometry of the image.
+    image or smaller (enlarged by nearest neighbour); they go through the geometry of the image.
     """
 
     frames: Sequence[Frame]
@@ -54,16 +58,40 @@ class TrainingFrames(Dataset[Sample]):
 
 
 def enlarge(label_map: Tensor, size: Sequence[int]) -> Tensor:
-    """A label map at the size of its image, by nearest neighbour; unchanged when it has that size already."""
+    """A label map (h, w) at the size (H, W) of its image by nearest neighbour; unchanged when it has that size already.
+
+    The inverse of `labels_at` for every size with h <= H and w <= W: a pseudo-label comes back where it was made.
+    """
     if tuple(label_map.shape) == tuple(size):
         return label_map
-    return torch.nn.functional.interpolate(label_map[None, None], tuple(size), mode="nearest")[0, 0]
+    (h, w), (height, width) = label_map.shape, size
+    rows = (torch.arange(1, height + 1) * h - 1) // height
+    columns = (torch.arange(1, width + 1) * w - 1) // width
+    return label_map[rows[:, None], columns]
 
 
 def training_batches(frames: TrainingFrames, batch_size: int, start: int, end: int, workers: int) -> Iterator[Sample]:
-    """The batches of iterations start..end-1, each of `batch_size` samples."""
+    """The batches of iterations start..end-1, each of `batch_size` samples; UserError if a file cannot be read."""
     positions = range(start * batch_size, end * batch_size)
-    return iter(DataLoader(frames, batch_size, sampler=positions, num_workers=workers))
+    loader = DataLoader(
+        frames, batch_size, sampler=positions, num_workers=workers, worker_init_fn=_obey_the_trainer_alone
+    )
+    try:
+        yield from loader
+    except UserError as error:  # from a worker it comes wrapped in a traceback
+        raise UserError(str(error).rpartition(f"{UserError.__name__}: ")[2].strip()) from None
+
+
+def _obey_the_trainer_alone(_worker: int) -> None:
+    """Signals to all processes of a job leave a worker alive, as the trainer still has to finish its iteration."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+
+    def end_with_the_trainer() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=end_with_the_trainer, daemon=True).start()
 
 
 def inference_batches(frames: Sequence[Frame], batch_size: int) -> Iterator[tuple[list[int], Tensor]]:
