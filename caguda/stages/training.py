@@ -64,7 +64,7 @@ def train(job: Job, directory: Path, fingerprint: str, save_every: int) -> Progr
     The whole state is saved in `directory` every `save_every` iterations and on SIGTERM or SIGINT, and one with the
     same `fingerprint` is continued from: data and random numbers are functions of the iteration, so that an
     interrupted training ends with the weights of an undisturbed one. A loss that is not finite raises UserError before
-    it reaches the weights. Raises LockHeld when another process trains here, SystemExit(128 + n) after signal n.
+    it reaches the weights, and weights that are not finite before they reach the state. Raises LockHeld when another process trains here, SystemExit(128 + n) after signal n.
     """
     directory.mkdir(parents=True, exist_ok=True)
     state = directory / "state.pt"
@@ -85,6 +85,7 @@ def train(job: Job, directory: Path, fingerprint: str, save_every: int) -> Progr
             progress.iteration = iteration + 1
             progress.seconds += time.monotonic() - started
             if received or progress.iteration % save_every == 0 or progress.iteration == job.iterations:
+                _refuse_broken_weights(job, progress)
                 save_state(state, _state(job, progress, fingerprint))
             if received:
                 print(f"{job.name}: stopped by signal {received[0]} after iteration {progress.iteration}; state saved")
@@ -118,6 +119,17 @@ def _record(job: Job, progress: Progress, terms: Mapping[str, float]) -> None:
     progress.history.append({"iteration": done, **means})
     progress.sums = {}
     tqdm.write(f"{job.name} {done}/{job.iterations}  " + "  ".join(f"{n} {v:.4g}" for n, v in means.items()))
+
+
+def _refuse_broken_weights(job: Job, progress: Progress) -> None:
+    """A finite loss may have a gradient that is not; a state that holds its result could never be resumed from."""
+    for module in job.modules.values():
+        for name, weight in module.state_dict().items():
+            if not weight.isfinite().all():
+                raise UserError(
+                    f"{job.name}: every weight must be finite, but after iteration {progress.iteration} {name} is not; "
+                    "the state saved before it is kept: lower the learning rate and start again"
+                )
 
 
 def _state(job: Job, progress: Progress, fingerprint: str) -> dict[str, Any]:

@@ -1,0 +1,309 @@
+"""The training loop: whatever interrupts it, it ends with the weights of an undisturbed run."""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from caguda.artifacts.state import load_state, lock
+from caguda.cli import main
+from caguda.config import Optimiser
+from caguda.errors import LockHeld, UserError
+from caguda.stages.training import Batch, Job, build_optimiser, train
+
+ITERATIONS, SAVE_EVERY = 60, 4
+SGD = Optimiser(name="sgd", learning_rate=0.05, momentum=0.9, weight_decay=1e-3)
+ADAMW = Optimiser(name="adamw", learning_rate=0.01, weight_decay=1e-2)
+Fault = Callable[[int, dict[str, Tensor]], None]
+
+
+def toy_job(fault: Fault = lambda iteration, terms: None, *, iterations: int = ITERATIONS, power: float = 0.9) -> Job:
+    """Two modules, two optimisers, batches by position, dropout by the iteration's random numbers."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
+    judge = nn.Linear(2, 1)
+    optimisers = {"network": build_optimiser(network, ADAMW), "judge": build_optimiser(judge, SGD, 0.02)}
+
+    def batches(start: int) -> Iterator[Batch]:
+        for position in range(start, iterations):
+            generator = torch.Generator().manual_seed(position)
+            yield ({"image": torch.randn(6, 3, generator=generator), "position": torch.tensor(position)},)
+
+    def step(batch: Batch) -> Mapping[str, Tensor]:
+        (sample,) = batch
+        output = network(sample["image"])
+        terms = {"fit": (output - 1).square().mean(), "judged": judge(output.detach()).square().mean() + 1}
+        torch.stack(list(terms.values())).sum().backward()
+        fault(int(sample["position"]), terms)
+        return {name: value.detach() for name, value in terms.items()}
+
+    modules = {"network": network, "judge": judge}
+    return Job("toy", modules, optimisers, batches, step, iterations, power)
+
+
+def apart(target: Callable[..., Any], *arguments: Any) -> int | None:
+    """The exit code of a call in a process of its own, minus the signal that killed it."""
+    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+    process.start()
+    process.join(60)
+    assert process.exitcode is not None, "the process hangs"
+    return process.exitcode
+
+
+def flat(value: Any) -> Any:
+    """Nested values that == compares: tensors become their bytes."""
+    if isinstance(value, Tensor):
+        return (str(value.dtype), tuple(value.shape), value.numpy().tobytes())
+    if isinstance(value, Mapping):
+        return {key: flat(item) for key, item in value.items()}
+    return [flat(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def content(directory: Path) -> dict[str, Any]:
+    """Everything of a state but how long it took and in how many attempts."""
+    state = load_state(directory / "state.pt")
+    assert state is not None
+    state["progress"] = {k: v for k, v in state["progress"].items() if k not in ("seconds", "attempts")}
+    return dict(flat(state))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    directory = tmp_path_factory.mktemp("undisturbed")
+    job = toy_job()
+    progress = train(job, directory, "f", SAVE_EVERY)
+    assert progress.iteration == ITERATIONS and progress.attempts == 1
+    assert flat(job.modules["network"].state_dict()) == content(directory)["modules"]["network"]
+    return content(directory)
+
+
+def interruption(kind: str, at: int) -> Fault:
+    def fault(iteration: int, terms: dict[str, Tensor]) -> None:
+        if iteration == at and kind == "exception":
+            raise RuntimeError("the step failed")
+        if iteration == at:
+            os.kill(os.getpid(), getattr(signal, kind))
+
+    return fault
+
+
+def interrupted(directory: Path, kind: str, at: int) -> None:
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")
+    train(toy_job(interruption(kind, at)), directory, "f", SAVE_EVERY)
+
+
+@pytest.mark.parametrize("at", [0, 3, 4, 13, ITERATIONS - 1])
+@pytest.mark.parametrize(("kind", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGKILL", -9), ("exception", 1)])
+def test_an_interrupted_training_ends_as_an_undisturbed_one(
+    tmp_path: Path, undisturbed: dict[str, Any], kind: str, code: int, at: int
+) -> None:
+    assert apart(interrupted, tmp_path, kind, at) == code
+    saved = at // SAVE_EVERY * SAVE_EVERY if kind in ("SIGKILL", "exception") else at + 1
+    state = load_state(tmp_path / "state.pt")
+    assert (0 if state is None else state["progress"]["iteration"]) == saved
+    torch.rand(at + 1)
+    job = toy_job()
+    progress = train(job, tmp_path, "f", SAVE_EVERY)
+    assert content(tmp_path) == undisturbed
+    assert flat(job.modules["network"].state_dict()) == undisturbed["modules"]["network"]
+    assert progress.attempts == (1 if saved == 0 else 2) and progress.seconds > 0
+
+
+def test_many_interruptions_are_as_one(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    for at, kind in enumerate(["SIGTERM", "SIGKILL", "SIGTERM", "exception", "SIGTERM"]):
+        apart(interrupted, tmp_path, kind, 7 * at + 2)
+    progress = train(toy_job(), tmp_path, "f", 7)
+    assert content(tmp_path) == undisturbed and progress.attempts == 6
+
+
+def test_a_signal_saves_says_so_and_exits_with_its_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        train(toy_job(interruption("SIGTERM", 5)), tmp_path, "f", SAVE_EVERY)
+    assert stopped.value.code == 128 + 15
+    assert "toy: stopped by signal 15 after iteration 6; state saved" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) is before
+    with lock(tmp_path):
+        pass
+
+
+def test_a_finished_training_is_published_again_without_a_step(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    train(toy_job(), tmp_path, "f", SAVE_EVERY)
+
+    def never(_batch: Batch) -> Mapping[str, Tensor]:
+        raise AssertionError("a finished training made a step")
+
+    job = toy_job()
+    job = Job("toy", job.modules, job.optimisers, job.batches, never, ITERATIONS, 0.9)
+    progress = train(job, tmp_path, "f", SAVE_EVERY)
+    assert progress.iteration == ITERATIONS
+    assert flat(progress.history) == undisturbed["progress"]["history"]
+    assert flat(job.modules["network"].state_dict()) == undisturbed["modules"]["network"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("fit", float("nan")), ("judged", float("inf"))])
+def test_a_loss_that_is_not_finite_is_refused_and_the_state_stays_sound(
+    tmp_path: Path, undisturbed: dict[str, Any], name: str, value: float
+) -> None:
+    def fault(iteration: int, terms: dict[str, Tensor]) -> None:
+        if iteration == 10:
+            for weight in job.modules["network"].parameters():
+                weight.grad = torch.full_like(weight, torch.nan)
+            terms[name] = torch.tensor(value)
+
+    job = toy_job(fault)
+    with pytest.raises(UserError) as caught:
+        train(job, tmp_path, "f", SAVE_EVERY)
+    message = str(caught.value)
+    assert "toy" in message and "iteration 10" in message and f"{name} is not" in message and "\n" not in message
+    assert f"{name} = {value:g}" in message and message.count(" = ") == 2
+    weights = [value for module in job.modules.values() for value in module.state_dict().values()]
+    assert all(bool(weight.isfinite().all()) for weight in weights)
+    train(toy_job(), tmp_path, "f", SAVE_EVERY)
+    assert content(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("at", [9, 11, ITERATIONS - 1])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, undisturbed: dict[str, Any], at: int) -> None:
+    """A finite loss may have a gradient that is not; such weights must neither be resumed from nor published."""
+
+    def fault(iteration: int, terms: dict[str, Tensor]) -> None:
+        if iteration == at:
+            for weight in job.modules["network"].parameters():
+                weight.grad = torch.full_like(weight, torch.inf)
+
+    job = toy_job(fault)
+    with pytest.raises(UserError, match="finite"):
+        train(job, tmp_path, "f", SAVE_EVERY)
+    train(toy_job(), tmp_path, "f", SAVE_EVERY)
+    assert content(tmp_path) == undisturbed
+
+
+def test_other_settings_start_afresh_and_say_so(
+    tmp_path: Path, undisturbed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train(toy_job(interruption("SIGTERM", 20)), tmp_path, "other", SAVE_EVERY)
+    capsys.readouterr()
+    progress = train(toy_job(), tmp_path, "f", SAVE_EVERY)
+    assert f"{tmp_path / 'state.pt'} was made with other settings or inputs; starting afresh" in capsys.readouterr().out
+    assert content(tmp_path) == undisturbed and progress.attempts == 1
+
+
+def test_resuming_says_where_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train(toy_job(interruption("SIGTERM", 20)), tmp_path, "f", SAVE_EVERY)
+    train(toy_job(), tmp_path, "f", SAVE_EVERY)
+    assert f"toy: continues after iteration 21 of {ITERATIONS}" in capsys.readouterr().out
+
+
+def test_a_damaged_state_starts_afresh(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    (tmp_path / "state.pt").write_bytes(b"no state")
+    train(toy_job(), tmp_path, "f", SAVE_EVERY)
+    assert content(tmp_path) == undisturbed
+
+
+def hold(directory: Path, ready: Any, release: Any) -> None:
+    def fault(iteration: int, terms: dict[str, Tensor]) -> None:
+        if iteration == 2:
+            ready.set()
+            release.wait(60)
+
+    train(toy_job(fault, iterations=4), directory, "f", SAVE_EVERY)
+
+
+def test_a_second_trainer_is_refused_while_the_first_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    context = multiprocessing.get_context("fork")
+    ready, release = context.Event(), context.Event()
+    first = context.Process(target=hold, args=(tmp_path, ready, release))
+    first.start()
+    try:
+        assert ready.wait(60)
+        with pytest.raises(LockHeld, match=f"pid {first.pid}"):
+            train(toy_job(), tmp_path, "f", SAVE_EVERY)
+        monkeypatch.setattr("caguda.stages.generate.generate", lambda **_: train(toy_job(), tmp_path, "f", SAVE_EVERY))
+        demo = Path(__file__).parents[1] / "config" / "demo.yaml"
+        assert main(["generate", "--config", str(demo), "--output", "unused.json"]) == 75
+        printed = capsys.readouterr().err
+        assert printed.startswith(f"caguda: error: {tmp_path}: ") and printed.count("\n") == 1
+    finally:
+        release.set()
+        first.join(60)
+    assert first.exitcode == 0
+
+
+@pytest.mark.parametrize("power", [0.9, 0.0])
+def test_every_optimiser_follows_the_poly_schedule_from_its_own_rate(tmp_path: Path, power: float) -> None:
+    rates: dict[str, list[float]] = {"network": [], "judge": []}
+
+    def fault(iteration: int, terms: dict[str, Tensor]) -> None:
+        for name, optimiser in job.optimisers.items():
+            rates[name] += [group["lr"] for group in optimiser.param_groups]
+        if iteration == 3 and len(rates["judge"]) == 4:
+            raise KeyboardInterrupt
+
+    job = toy_job(fault, iterations=8, power=power)
+    with pytest.raises(KeyboardInterrupt):
+        train(job, tmp_path, "f", 2)
+    job = toy_job(fault, iterations=8, power=power)
+    train(job, tmp_path, "f", 2)
+    for name, start in (("network", 0.01), ("judge", 0.02)):
+        expected = [start * (1 - iteration / 8) ** power for iteration in [0, 1, 2, 3, 2, 3, 4, 5, 6, 7]]
+        assert rates[name] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("iterations", [1, 24, 25, 60, 61])
+def test_the_history_holds_the_means_of_consecutive_windows(tmp_path: Path, iterations: int) -> None:
+    seen: dict[int, dict[str, float]] = {}
+
+    def fault(iteration: int, terms: dict[str, Tensor]) -> None:
+        seen[iteration] = {name: float(value.detach()) for name, value in terms.items()}
+
+    history = train(toy_job(fault, iterations=iterations), tmp_path, "f", 1000).history
+    ends = [0, *(int(entry["iteration"]) for entry in history)]
+    assert ends[-1] == iterations and min(25, iterations) <= len(history) <= 31
+    for start, entry in zip(ends, history, strict=False):
+        window = range(start, int(entry["iteration"]))
+        assert entry.keys() == {"iteration", "fit", "judged"} and len(window) > 0
+        for name in ("fit", "judged"):
+            assert entry[name] == pytest.approx(sum(seen[i][name] for i in window) / len(window), rel=1e-9)
+    json.dumps(history, allow_nan=False)
+
+
+def test_gradients_do_not_pile_up(tmp_path: Path) -> None:
+    """One step of SGD by hand: two iterations move the weight by the sum of their own gradients."""
+    weight = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(weight.weight)
+    plain = Optimiser(name="sgd", learning_rate=0.1, momentum=0.0, weight_decay=0.0)
+
+    def step(batch: Batch) -> Mapping[str, Tensor]:
+        loss = weight(batch[0]["x"]).sum()
+        loss.backward()
+        return {"loss": loss.detach()}
+
+    def batches(start: int) -> Iterator[Batch]:
+        return (({"x": torch.full((1, 1), float(i + 1))},) for i in range(start, 3))
+
+    train(Job("sum", {"w": weight}, {"w": build_optimiser(weight, plain)}, batches, step, 3, 0.0), tmp_path, "f", 9)
+    assert float(weight.weight) == pytest.approx(-0.1 * (1 + 2 + 3))
+
+
+def test_optimisers_are_as_configured_and_leave_frozen_weights_out() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    module[0].requires_grad_(False)
+    for settings, kind in ((SGD, torch.optim.SGD), (ADAMW, torch.optim.AdamW)):
+        optimiser = build_optimiser(module, settings)
+        (group,) = optimiser.param_groups
+        assert type(optimiser) is kind and group["params"] == list(module[1].parameters())
+        assert (group["lr"], group["weight_decay"]) == (settings.learning_rate, settings.weight_decay)
+        assert settings.name == "adamw" or (group["momentum"], group["nesterov"]) == (0.9, False)
