@@ -1,6 +1,5 @@
 """One stage of training: source labels, anchors and cached pseudo-labels (Algorithm 1, lines 7 to 10)."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import torch
 from torch import Tensor
 
 from caguda.artifacts.anchors import load_anchors
-from caguda.artifacts.labels import open_label_store
 from caguda.config import Configuration
 from caguda.datasets.loader import TrainingFrames
 from caguda.datasets.transforms import normalise, training_transform
@@ -16,7 +14,7 @@ from caguda.errors import UserError
 from caguda.method.anchors import labels_at
 from caguda.method.losses import cross_entropy, distance_loss, objective
 from caguda.models.batch_norm import freeze
-from caguda.stages.common import Run
+from caguda.stages.common import Run, verified_labels
 from caguda.stages.runtime import restore_network
 from caguda.stages.supervised import image_cross_entropy
 from caguda.stages.training import Batch, Job, build_optimiser
@@ -40,6 +38,9 @@ def adapt(
     pseudo-labels were made. Distances are divided by the mean distance between anchors, so that the weight of the
     distance losses does not depend on the scale of the features.
     """
+    if recipe not in configuration.recipes:
+        known = ", ".join(configuration.recipes)
+        raise UserError(f"--recipe {recipe}: the configuration has no such recipe, only {known}")
     training, weights = configuration.stages, configuration.recipes[recipe]
     settings = configuration.model_dump(mode="json", include={"network", "stages"}) | {
         "recipe": weights.model_dump(mode="json"),
@@ -91,26 +92,16 @@ def adapt(
         training.iterations,
         training.optimiser.poly_power,
     )
-    progress = run.train(job, state)
-    if training.target_statistics:
-        run.use_target_statistics(network)
-    run.finish(job, network, progress, output)
+    run.train(job, network, training, output, state)
 
 
 def _pseudo_labelled(run: Run, labels: Path) -> TrainingFrames:
-    store = open_label_store(labels.parent / json.loads(labels.read_text())["store"])
+    """The target's frames for training, with both kinds of pseudo-labels as their label maps."""
     frames = run.manifest.frames("target")
-    if [frame.id for frame in frames] != list(store.image_ids):
-        raise UserError(
-            f"{labels}: the label store must hold the target's frames of {run.manifest_path}, in that order"
-        )
+    store = verified_labels(labels, frames, run.manifest_path)
 
     def maps(index: int) -> dict[str, Tensor]:
-        row = store.read(index)
-        return {
-            "anchor_label": torch.from_numpy(row.anchor_label),
-            "probability_label": torch.from_numpy(row.probability_label),
-        }
+        return {name: torch.from_numpy(store.read_array(index, name)) for name in ("anchor_label", "probability_label")}
 
     transform = training_transform(run.configuration.stages.target_augmentation)
     return TrainingFrames(frames, maps, transform, run.seed, f"stage {run.settings['stage']} target")

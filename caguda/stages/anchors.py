@@ -16,6 +16,7 @@ from caguda.datasets.io import read_label
 from caguda.datasets.loader import inference_batches
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import normalise
+from caguda.errors import UserError
 from caguda.method.anchors import ClassSums, anchors_from, class_sums, labels_at
 from caguda.stages.common import INFERENCE_BATCH
 from caguda.stages.runtime import prepare, restore_network
@@ -26,7 +27,7 @@ def construct_anchors(configuration: Configuration, manifest: Path, checkpoint: 
     """Write the category anchors: the mean feature f_D of every category over all pixels of the source.
 
     Eq. 4. Labels are taken at the resolution of f_D by nearest neighbour. Categories that the source lacks are marked
-    absent, and named.
+    absent, and named; fewer than two present ones are a UserError, since distances between anchors are the unit.
     """
     started = time.time()
     device = prepare(configuration.threads)
@@ -46,6 +47,8 @@ def construct_anchors(configuration: Configuration, manifest: Path, checkpoint: 
             total = sums if total is None else total + sums
             bar.update(len(indices))
     assert total is not None, "a checked set has frames"
+    if int((total.counts > 0).sum()) < 2:
+        raise UserError(f"{manifest}: the source must have pixels of two categories or more; check the key classes")
     made = anchors_from(total)
     anchors = Anchors(*(values.cpu().numpy() for values in made))
     absent = [name for name, here in zip(table.names, anchors.present, strict=True) if not here]

@@ -11,16 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from caguda.artifacts.atomic import sha256
+from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.checkpoint import save_checkpoint
+from caguda.artifacts.labels import LabelStore, open_label_store
 from caguda.artifacts.provenance import provenance
 from caguda.classes import ClassTable, class_table
 from caguda.config import Augmentation, Configuration, Training
-from caguda.datasets.frame import label_of
+from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.io import read_label
 from caguda.datasets.loader import Sample, TrainingFrames, inference_batches, training_batches
-from caguda.datasets.manifest import Manifest, read_manifest
+from caguda.datasets.manifest import Manifest, SetName, read_manifest
 from caguda.datasets.transforms import normalise, training_transform
+from caguda.errors import UserError
 from caguda.models.batch_norm import estimate_statistics
 from caguda.models.build import build_network
 from caguda.stages.runtime import place, prepare
@@ -52,9 +54,10 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of all that decides the trained weights: settings, seed, method version, inputs' contents."""
+        """A digest of all that decides the weights: settings, classes, seed, method version and inputs' contents."""
         inputs = [self.manifest.digest(name) for name in ("source", "target")] + [sha256(path) for path in self.inputs]
-        parts = [self.name, self.seed, METHOD_VERSION, self.settings, inputs, self.configuration.threads]
+        classes = [self.table.names, sorted(self.table.train_id.items())]
+        parts = [self.name, self.seed, METHOD_VERSION, self.settings, classes, inputs, self.configuration.threads]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def fresh_network(self) -> nn.Module:
@@ -62,7 +65,7 @@ class Run:
         torch.manual_seed(self.seed)
         return place(build_network(self.configuration.network, self.table.count), self.device)
 
-    def frames(self, domain: str, augmentation: Augmentation, *, labelled: bool) -> TrainingFrames:
+    def frames(self, domain: SetName, augmentation: Augmentation, *, labelled: bool) -> TrainingFrames:
         """The frames of a domain for training, with the truth as the label map `label` if `labelled`."""
         frames = self.manifest.frames(domain)
         files = [label_of(frame) for frame in frames] if labelled else []
@@ -78,12 +81,12 @@ class Run:
         size, end, workers = training.batch_size, training.iterations, self.configuration.workers
         return lambda start: zip(*(training_batches(d, size, start, end, workers) for d in domains), strict=True)
 
-    def use_target_statistics(self, network: nn.Module) -> None:
+    def _use_target_statistics(self, network: nn.Module) -> None:
         """Re-estimate the statistics of batch normalisation on the target's training images."""
         images = inference_batches(self.manifest.frames("target"), INFERENCE_BATCH)
         estimate_statistics(network, (normalise(batch, self.device) for _, batch in images))
 
-    def finish(self, job: Job, network: nn.Module, progress: Progress, output: Path) -> None:
+    def _publish(self, job: Job, network: nn.Module, progress: Progress, output: Path) -> None:
         """Publish the trained network as this verb's checkpoint."""
         made = provenance(self.name, self.settings, [self.manifest_path, *self.inputs], self.seed, self.started)
         description = {
@@ -95,6 +98,12 @@ class Run:
         save_checkpoint(output, network.state_dict(), description)
         print(f"{self.name}: {job.iterations} iterations in {progress.seconds:.0f} s -> {output}", flush=True)
 
-    def train(self, job: Job, state: Path) -> Progress:
-        """Run the training loop, or the rest of it."""
-        return train(job, state, self.fingerprint, self.configuration.save_every)
+    def train(self, job: Job, network: nn.Module, training: Training, output: Path, state: Path) -> None:
+        """Run the training loop, or the rest of it, and publish the network as this verb's checkpoint.
+
+        Where `training` asks for it, the target's statistics of batch normalisation come last.
+        """
+        progress = train(job, state, self.fingerprint, self.configuration.save_every)
+        if training.target_statistics:
+            self._use_target_statistics(network)
+        self._publish(job, network, progress, output)

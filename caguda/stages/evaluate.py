@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from caguda.artifacts.atomic import read_json, write_json
-from caguda.artifacts.labels import LabelArrays, open_label_store
+from caguda.artifacts.atomic import write_json
+from caguda.artifacts.labels import LabelArrays
 from caguda.artifacts.provenance import provenance
 from caguda.classes import IGNORE, ClassTable, class_table
 from caguda.config import Configuration
@@ -25,9 +25,8 @@ from caguda.datasets.transforms import normalise
 from caguda.method.anchors import labels_at
 from caguda.method.metrics import confusion_matrix, iou, mean_iou
 from caguda.models.batch_norm import batch_norms, estimate_statistics
-from caguda.stages.common import INFERENCE_BATCH
+from caguda.stages.common import INFERENCE_BATCH, verified_labels
 from caguda.stages.runtime import prepare, restore_network
-
 
 ROWS = {"pretrain": "source only", "warmup": "warm-up"}
 
@@ -96,7 +95,7 @@ def diagnose(configuration: Configuration, manifest: Path, labels: Path, output:
     """
     table = class_table(configuration)
     frames = read_manifest(manifest).frames("target")
-    store = open_label_store(labels.parent / read_json(labels)["store"])
+    store = verified_labels(labels, frames, manifest)
     kinds = ("anchor", "probability", "anchor_only", "nearest_anchor_all", "predicted_all")
     known = [index for index, frame in enumerate(frames) if frame.label is not None]
     confusions = {kind: torch.zeros(table.count, table.count, dtype=torch.int64) for kind in kinds}

@@ -1,6 +1,5 @@
 """The qualitative figure, after the paper's Figure 2: what the networks see, and what the pseudo-labels say."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from caguda.artifacts.labels import open_label_store
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.datasets.frame import Frame
 from caguda.datasets.io import read_image, read_label
 from caguda.datasets.manifest import read_manifest
 from caguda.paper.figures import Block, write_figure
+from caguda.stages.common import verified_labels
 from caguda.stages.evaluate import predict
 from caguda.stages.runtime import prepare, restore_network
 
@@ -41,7 +40,8 @@ def qualitative(
     table = class_table(configuration)
     read = read_manifest(manifest)
     networks = [restore_network(path, device)[0] for path in checkpoints]
-    store = open_label_store(labels.parent / json.loads(labels.read_text(encoding="utf-8"))["store"])
+    target = read.frames("target")
+    store = verified_labels(labels, target, manifest)
     evaluated = _spaced(read.frames("evaluation"))
     predicted = Block(
         f"(a) evaluation frames, {recipe}, seed {seed}",
@@ -50,13 +50,11 @@ def qualitative(
     )
     columns = ("input", "truth", "by anchors", "by probability")
     rows = []
-    for index, frame in _spaced(read.frames("target")):
+    for index, frame in _spaced(target):
         arrays = store.read(index)
         labelled = {"by anchors": arrays.anchor_label, "by probability": arrays.probability_label}
         rows.append(_row(frame, table) | labelled)
-    assigned = Block(
-        f"(b) pseudo-labels of stage {configuration.stages.count} on target frames", columns, rows
-    )
+    assigned = Block(f"(b) pseudo-labels of stage {configuration.stages.count} on target frames", columns, rows)
     write_figure([predicted, assigned], table, output)
     print(f"figure: {len(evaluated)} evaluation and {len(rows)} target frames -> {output}")
 

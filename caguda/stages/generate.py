@@ -5,14 +5,23 @@ from pathlib import Path
 
 from caguda.artifacts.atomic import write_json
 from caguda.config import Configuration
-from caguda.datasets.street import write_street
+from caguda.datasets.street import jobs, write_street
 from caguda.errors import UserError
 
 
 def generate(configuration: Configuration, output: Path) -> None:
-    """Write all frames below `data_root`, and a JSON with their number and a digest over their contents."""
+    """Write all frames below `data_root`, and a JSON with their number and a digest over their contents.
+
+    Frames of other settings below `data_root` would be taken for these: they are a UserError, nothing is deleted.
+    """
     if configuration.street is None:
         raise UserError("generate: the configuration must have a `street` section, found none; real data are only read")
+    ours = {path for job in jobs(configuration.root, configuration.street) for path in job[:2]}
+    if others := sorted(set(configuration.root.glob("*/**/*.png")) - ours):
+        raise UserError(
+            f"{others[0]}: data_root must hold the generated frames alone, found {len(others)} other file(s), perhaps "
+            "of an earlier configuration; remove them, or choose another data_root"
+        )
     write_street(configuration.root, configuration.street)
     files = sorted(configuration.root.glob("*/**/*.png"))
     digest = hashlib.sha256()

@@ -20,7 +20,7 @@ from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import normalise
 from caguda.errors import UserError
 from caguda.method.labels import by_anchor, by_probability, pseudo_labels
-from caguda.stages.common import INFERENCE_BATCH
+from caguda.stages.common import INFERENCE_BATCH, refuse_other_frames
 from caguda.stages.runtime import prepare, restore_network
 
 
@@ -66,10 +66,13 @@ def write_part(
     parts: int,
     output: Path,
 ) -> None:
-    """Write the labels of part `part` of `parts` (1-based, consecutive frames of equal share) into the store.
+    """Write the labels of part `part` of `parts` (1-based, consecutive frames) into the store.
 
-    Eq. 5 to 7 by anchors, and the probability rule of Eq. 11.
+    Eq. 5 to 7 by anchors, and the probability rule of Eq. 11. Frames are divided by whole batches of inference, since
+    the last bits of a feature may depend on the size of its batch: any number of parts gives the same labels.
     """
+    if not 1 <= part <= parts:
+        raise UserError(f"--part {part} --parts {parts}: parts count from 1, and none is beyond the last")
     device = prepare(configuration.threads)
     network, _ = restore_network(checkpoint, device)
     found, _ = load_anchors(anchors)
@@ -78,7 +81,8 @@ def write_part(
     opened = open_label_store(store)
     margin, p0 = float(opened.attributes["margin"]), float(opened.attributes["p0"])
     frames = read_manifest(manifest).frames("target")
-    first, last = len(frames) * (part - 1) // parts, len(frames) * part // parts
+    refuse_other_frames(opened, frames, manifest)
+    first, last = bounds(len(frames), part, parts)
     with tqdm(total=last - first, desc=f"labels {part}/{parts}", disable=not sys.stderr.isatty()) as bar:
         for indices, images in inference_batches(frames[first:last], INFERENCE_BATCH):
             features, logits = network(normalise(images, device))
@@ -99,6 +103,13 @@ def write_part(
             bar.update(len(indices))
     write_json(output, {"store": store.name, "part": part, "parts": parts, "first": first, "last": last - 1})
     print(f"labels: part {part} of {parts}, frames {first} to {last - 1} -> {store}")
+
+
+def bounds(frames: int, part: int, parts: int) -> tuple[int, int]:
+    """The first frame of a part and the one after its last; parts differ by one batch of inference at most."""
+    batches = -(-frames // INFERENCE_BATCH)
+    first, last = (min(batches * done // parts * INFERENCE_BATCH, frames) for done in (part - 1, part))
+    return first, last
 
 
 def verify_labels(store: Path, output: Path) -> None:

@@ -1,0 +1,130 @@
+"""The smallest experiment that has everything: a few generated frames, a tiny network, one category nobody has seen."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from caguda.classes import CITYSCAPES_19, IGNORE
+from caguda.config import Configuration, parse_configuration
+from caguda.datasets.street import write_street
+from caguda.stages.adapt import adapt
+from caguda.stages.anchors import construct_anchors
+from caguda.stages.check import check
+from caguda.stages.labels import create_store, verify_labels, write_part
+from caguda.stages.supervised import pretrain
+from caguda.stages.warmup import warmup
+
+UNSEEN = "unicorn"
+HEIGHT, WIDTH = 32, 64
+
+
+def values(root: Path, **changes: Any) -> dict[str, Any]:
+    """The YAML of the experiment as a mapping: the keys of `changes` in place of its own, `a__b` for b of a."""
+    table = CITYSCAPES_19.train_id
+    raw = {train: value for value, train in table.items() if train != IGNORE}
+    classes = [
+        {"id": raw[train], "name": name, "color": list(color)}
+        for train, (name, color) in enumerate(zip(CITYSCAPES_19.names, CITYSCAPES_19.colors, strict=True))
+    ]
+    optimiser = {"name": "sgd", "learning_rate": 0.05, "weight_decay": 0.0}
+    training = {"iterations": 6, "batch_size": 2, "optimiser": optimiser}
+    content: dict[str, Any] = {
+        "experiment": "miniature",
+        "seeds": [0],
+        "data_root": str(root),
+        "street": {"seed": 0, "height": HEIGHT, "width": WIDTH, "source_frames": 8, "target_frames": 8,
+                   "evaluation_frames": 4, "strength": 0.5, "photo": 0.5},
+        "classes": [*classes, {"id": 200, "name": UNSEEN, "color": [1, 2, 3]}],
+        "ignore": [value for value, train in table.items() if train == IGNORE],
+        "source": {"layout": "gta5", "root": "source"},
+        "target": {"layout": "cityscapes", "root": "target", "split": "train"},
+        "evaluation": {"layout": "cityscapes", "root": "target", "split": "val"},
+        "network": {"name": "small", "width": 4, "blocks": [1, 1, 1, 1], "feature_channels": 8},
+        "pretrain": {**training, "iterations": 12, "batch_norm": "train", "augmentation": {"flip": True}},
+        "warmup": {**training, "batch_norm": "train", "adversarial_weight": 0.01, "discriminator_width": 8,
+                   "discriminator_learning_rate": 0.05, "target_statistics": True},
+        "labels": {"margin": 0.05, "margin_unit": "mean_anchor_distance", "p0": 0.3},
+        "stages": {**training, "count": 2, "batch_norm": "frozen", "augmentation": {"flip": True},
+                   "target_augmentation": {"flip": True, "color_jitter": 0.2}, "target_statistics": False},
+        "recipes": {
+            "cag": {"distance": 0.3, "anchor_cross_entropy": 0.7, "probability_cross_entropy": 0.7},
+            "nothing": {"distance": 0, "anchor_cross_entropy": 0, "probability_cross_entropy": 0},
+        },
+        "save_every": 3,
+    }  # fmt: skip
+    for key, value in changes.items():
+        section, *rest = key.split("__")
+        if rest:
+            content[section] = {**content[section], "__".join(rest): value}
+        else:
+            content[section] = value
+    return content
+
+
+@dataclass(frozen=True)
+class Miniature:
+    """The frames below `root`, and artifacts in `folder`."""
+
+    root: Path
+    folder: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "manifest.json"
+
+    def configuration(self, **changes: Any) -> Configuration:
+        return parse_configuration(values(self.root, **changes), Path("miniature.yaml"))
+
+    def yaml(self, **changes: Any) -> Path:
+        path = self.folder / "miniature.yaml"
+        path.write_text(yaml.safe_dump(values(self.root, **changes)), encoding="utf-8")
+        return path
+
+    def weights(self, name: str) -> Path:
+        return self.folder / name / "checkpoint.safetensors"
+
+    def train(self, verb: Callable[..., None], name: str, configuration: Configuration, **inputs: Any) -> Path:
+        """The weights that a training verb leaves in the folder `name`."""
+        output, state = self.weights(name), self.folder / name / "state"
+        verb(configuration, seed=0, manifest=self.manifest, output=output, state=state, **inputs)
+        return output
+
+    def label(self, name: str, configuration: Configuration, checkpoint: Path, parts: int = 1) -> Path:
+        """The JSON of a label store in the folder `name`, made in `parts` parts, the last one first."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        inputs = (self.manifest, checkpoint, folder / "anchors.h5")
+        construct_anchors(configuration, self.manifest, checkpoint, inputs[2])
+        create_store(configuration, *inputs, folder / "labels.zarr", folder / "labels.created.json")
+        for part in range(parts, 0, -1):
+            write_part(configuration, *inputs, folder / "labels.zarr", part, parts, folder / f"{part}.json")
+        verify_labels(folder / "labels.zarr", folder / "labels.json")
+        return folder / "labels.json"
+
+    def stage(self, name: str, configuration: Configuration, initial: Path, labels: Path, recipe: str = "cag") -> Path:
+        """The weights of stage 1."""
+        adapt_ = partial(adapt, recipe=recipe, stage=1)
+        anchors = labels.with_name("anchors.h5")
+        return self.train(adapt_, name, configuration, initial=initial, anchors=anchors, labels=labels)
+
+    def chain(self) -> None:
+        """Source only, warm-up, labels and stage 1, in folders of these names."""
+        configuration = self.configuration()
+        source_only = self.train(pretrain, "pretrain", configuration)
+        warm = self.train(warmup, "warmup", configuration, initial=source_only)
+        self.stage("stage", configuration, warm, self.label("labels", configuration, warm))
+
+
+def make_miniature(folder: Path) -> Miniature:
+    """The experiment with its frames written and checked."""
+    mini = Miniature(folder / "data", folder / "results")
+    mini.folder.mkdir()
+    configuration = mini.configuration()
+    assert configuration.street is not None
+    write_street(mini.root, configuration.street)
+    check(configuration, mini.manifest)
+    return mini

@@ -1,0 +1,554 @@
+"""The stages in miniature: every artifact equals what a loop over frames and pixels finds."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from miniature import UNSEEN, Miniature, make_miniature
+from torch import Tensor, nn
+from torch.nn import functional
+
+from caguda.artifacts.anchors import load_anchors
+from caguda.artifacts.checkpoint import load_checkpoint
+from caguda.artifacts.labels import open_label_store
+from caguda.artifacts.state import load_state
+from caguda.classes import IGNORE, class_table
+from caguda.datasets.frame import Frame, label_of
+from caguda.datasets.io import read_image, read_label
+from caguda.datasets.manifest import SetName, read_manifest
+from caguda.datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
+from caguda.errors import UserError
+from caguda.method.labels import by_anchor, by_probability
+from caguda.models.batch_norm import freeze
+from caguda.stages import common
+from caguda.stages.anchors import construct_anchors
+from caguda.stages.common import Run
+from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.figure import qualitative
+from caguda.stages.generate import generate
+from caguda.stages.labels import bounds, create_store, write_part
+from caguda.stages.runtime import restore_network
+from caguda.stages.supervised import control, oracle, pretrain
+from caguda.stages.training import build_optimiser
+from caguda.stages.warmup import warmup
+
+pytestmark = pytest.mark.xdist_group("miniature")
+CPU = torch.device("cpu")
+Folder = pytest.TempPathFactory
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory: Folder) -> Miniature:
+    """The experiment up to stage 1."""
+    made = make_miniature(tmp_path_factory.mktemp("miniature"))
+    made.chain()
+    return made
+
+
+@pytest.fixture
+def elsewhere(mini: Miniature, tmp_path: Path) -> Miniature:
+    """The same frames and manifest, and a folder without other artifacts."""
+    shutil.copy(mini.manifest, tmp_path / "manifest.json")
+    return replace(mini, folder=tmp_path)
+
+
+def digest(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def frames_of(mini: Miniature, name: SetName) -> list[Frame]:
+    return read_manifest(mini.manifest).frames(name)
+
+
+def outputs(mini: Miniature, weights: Path, frame: Frame) -> tuple[Tensor, Tensor]:
+    """Features and logits of one frame."""
+    network, _ = restore_network(weights, CPU)
+    pixels = read_image(frame.image).double() / 255
+    mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
+    with torch.inference_mode():
+        features, logits = network(((pixels - mean) / std).float()[None])
+    return features, logits
+
+
+def truths(mini: Miniature, frame: Frame, stride: int = 1) -> np.ndarray:
+    truth = read_label(label_of(frame), class_table(mini.configuration()))
+    return truth.numpy()[::stride, ::stride]
+
+
+def test_the_warm_up_moves_network_and_discriminator(mini: Miniature, elsewhere: Miniature) -> None:
+    state = load_state(mini.folder / "warmup" / "state" / "state.pt")
+    assert state is not None
+    one = elsewhere.configuration(warmup__iterations=1)
+    elsewhere.train(warmup, "one", one, initial=mini.weights("pretrain"))
+    first = load_state(elsewhere.folder / "one" / "state" / "state.pt")
+    assert first is not None
+    for module in ("network", "discriminator"):
+        names = [name for name in first["modules"][module] if name.endswith("weight")]
+        assert all(not torch.equal(first["modules"][module][n], state["modules"][module][n]) for n in names)
+    assert state["modules"]["discriminator"].keys() == {f"{i}.{w}" for i in (0, 2, 4, 6, 8) for w in ("weight", "bias")}
+    source_only, _ = load_checkpoint(mini.weights("pretrain"))
+    warm, description = load_checkpoint(mini.weights("warmup"))
+    assert all(not torch.equal(warm[name], source_only[name]) for name in warm if name.endswith("weight"))
+    assert warm.keys() == source_only.keys(), "the discriminator is no part of the checkpoint"
+    assert description["metrics"]["history"][-1].keys() == {
+        "iteration", "source_cross_entropy", "adversarial", "discriminator"}  # fmt: skip
+
+
+def test_the_adversarial_weight_decides_how_much_the_network_is_moved(mini: Miniature, elsewhere: Miniature) -> None:
+    """Without it the target leaves no trace; with it, the discriminator is deceived. Frozen statistics, to see that."""
+    found, deceived = {}, {}
+    for weight in (0.0, 500.0):
+        settings = elsewhere.configuration(
+            warmup__adversarial_weight=weight, warmup__batch_norm="frozen", warmup__target_statistics=False
+        )
+        weights = elsewhere.train(warmup, f"w{weight}", settings, initial=mini.weights("pretrain"))
+        found[weight], description = load_checkpoint(weights)
+        deceived[weight] = description["metrics"]["history"][-1]["adversarial"]
+    stepwise = source_only_steps(elsewhere, settings.warmup, "warmup", mini.weights("pretrain"))
+    assert close(found[0.0], stepwise) and not close(found[500.0], stepwise)
+    assert deceived[500.0] < deceived[0.0]
+
+
+def source_only_steps(mini: Miniature, training: Any, name: str, initial: Path) -> dict[str, Tensor]:
+    """The weights after the same source batches and nothing but their cross entropy, step by step."""
+    run = Run(name, mini.configuration(), 0, mini.manifest, {})
+    network, _ = restore_network(initial, CPU)
+    freeze(network.train())
+    optimiser = build_optimiser(network, training.optimiser)
+    batches = run.batches(training, run.frames("source", training.augmentation, labelled=True))(0)
+    mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
+    for iteration, (sample,) in enumerate(batches):
+        logits = network((sample["image"] / 255 - mean) / std)[1]
+        enlarged = functional.interpolate(logits, sample["label"].shape[-2:], mode="bilinear")
+        loss = functional.cross_entropy(enlarged, sample["label"].long(), ignore_index=IGNORE)
+        loss.backward()
+        for group in optimiser.param_groups:
+            group["lr"] = training.optimiser.learning_rate * (1 - iteration / training.iterations) ** 0.9
+        optimiser.step()
+        optimiser.zero_grad()
+    return {key: value.detach() for key, value in network.state_dict().items()}
+
+
+def close(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return all(torch.allclose(first[name].float(), second[name].float(), rtol=1e-3, atol=2e-5) for name in first)
+
+
+def test_a_stage_without_loss_weights_is_source_only(mini: Miniature, elsewhere: Miniature) -> None:
+    settings = elsewhere.configuration()
+    labels = mini.folder / "labels" / "labels.json"
+    weights, description = load_checkpoint(
+        elsewhere.stage("nothing", settings, mini.weights("warmup"), labels, "nothing")
+    )
+    stepwise = source_only_steps(elsewhere, settings.stages, "stage 1", mini.weights("warmup"))
+    assert close(weights, stepwise)
+    assert not close(load_checkpoint(mini.weights("stage"))[0], stepwise), "the comparison would see a difference"
+    terms = {"iteration", "source_cross_entropy", "source_distance", "target_distance", "anchor_cross_entropy",
+             "probability_cross_entropy"}  # fmt: skip
+    assert all(entry.keys() == terms for entry in description["metrics"]["history"])
+
+
+@pytest.mark.parametrize("weight", ["distance", "anchor_cross_entropy", "probability_cross_entropy"])
+def test_every_loss_weight_has_an_effect(mini: Miniature, elsewhere: Miniature, weight: str) -> None:
+    nothing = {"distance": 0, "anchor_cross_entropy": 0, "probability_cross_entropy": 0}
+    labels = mini.folder / "labels" / "labels.json"
+    found = []
+    for value in (0, 1):
+        settings = elsewhere.configuration(recipes={"r": nothing | {weight: value}}, stages__iterations=1)
+        found.append(load_checkpoint(elsewhere.stage(f"{value}", settings, mini.weights("warmup"), labels, "r"))[0])
+    assert not close(*found)
+
+
+def test_frozen_statistics_stay_and_target_statistics_replace_them(mini: Miniature, elsewhere: Miniature) -> None:
+    warm, _ = load_checkpoint(mini.weights("warmup"))
+    stage, _ = load_checkpoint(mini.weights("stage"))
+    norms = [name.removesuffix("running_mean") for name in warm if name.endswith("running_mean")]
+    assert len(norms) == 14
+    for norm in norms:
+        assert all(torch.equal(warm[norm + part], stage[norm + part]) for part in ("running_var", "weight", "bias"))
+    settings = elsewhere.configuration(stages__target_statistics=True)
+    labels = mini.folder / "labels" / "labels.json"
+    other, _ = load_checkpoint(elsewhere.stage("s", settings, mini.weights("warmup"), labels))
+    for name in warm:
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(stage[name], other[name]) == ("running_" not in name)
+    stem = torch.stack([
+        nn.functional.conv2d(_input(frame), other["encoder.stem.0.0.weight"], stride=2, padding=1)[0]
+        for frame in frames_of(mini, "target")
+    ])  # fmt: skip
+    torch.testing.assert_close(other["encoder.stem.0.1.running_mean"], stem.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(other["encoder.stem.0.1.running_var"], stem.var((0, 2, 3)), rtol=1e-3, atol=1e-4)
+
+
+def _input(frame: Frame) -> Tensor:
+    mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
+    return ((read_image(frame.image) / 255 - mean) / std)[None]
+
+
+def test_anchors_are_the_mean_features_of_all_source_pixels(mini: Miniature) -> None:
+    anchors, attributes = load_anchors(mini.folder / "labels" / "anchors.h5")
+    vectors: list[list[np.ndarray]] = [[] for _ in range(20)]
+    for frame in frames_of(mini, "source"):
+        features, _ = outputs(mini, mini.weights("warmup"), frame)
+        values = features[0].double().numpy()
+        for (y, x), category in np.ndenumerate(truths(mini, frame, 4)):
+            if category != IGNORE:
+                vectors[category].append(values[:, y, x])
+    for category, found in enumerate(vectors):
+        assert anchors.pixel_count[category] == len(found)
+        if found:
+            mean = np.mean(found, axis=0)
+            np.testing.assert_allclose(anchors.vectors[category], mean, rtol=1e-4, atol=1e-6)
+            spread = np.sqrt(np.mean(np.sum((np.array(found) - mean) ** 2, axis=1)))
+            np.testing.assert_allclose(anchors.spread[category], spread, rtol=1e-3, atol=1e-4)
+    present = [c for c in range(20) if vectors[c]]
+    distances = [np.linalg.norm(anchors.vectors[a] - anchors.vectors[b]) for a in present for b in present if a < b]
+    assert anchors.mean_distance == pytest.approx(np.mean(distances), rel=1e-5)
+    assert attributes["categories"][-1] == UNSEEN
+
+
+def test_a_category_that_the_source_lacks_is_absent_and_never_a_label(
+    mini: Miniature, elsewhere: Miniature, capsys: pytest.CaptureFixture[str]
+) -> None:
+    construct_anchors(mini.configuration(), mini.manifest, mini.weights("warmup"), elsewhere.folder / "anchors.h5")
+    assert f"{UNSEEN}: absent" in capsys.readouterr().out
+    anchors, _ = load_anchors(mini.folder / "labels" / "anchors.h5")
+    assert not anchors.present[19] and np.isnan(anchors.vectors[19]).all() and anchors.pixel_count[19] == 0
+    store = open_label_store(mini.folder / "labels" / "labels.zarr")
+    for index in range(store.count):
+        row = store.read(index)
+        assert not (row.nearest_anchor == 19).any() and not (row.anchor_label == 19).any()
+        assert anchors.present[np.unique(row.nearest_anchor)].all()
+    summary = json.loads((mini.folder / "labels" / "labels.json").read_text())
+    assert summary["per_category"][19]["anchor"] == 0
+
+
+def test_one_category_is_too_few_for_anchors(elsewhere: Miniature, mini: Miniature) -> None:
+    only = [{"id": 7, "name": "road", "color": [1, 1, 1]}, {"id": 200, "name": UNSEEN, "color": [1, 2, 3]}]
+    settings = elsewhere.configuration(classes=only, ignore=[*range(7), *range(8, 35), 255])
+    weights = elsewhere.train(pretrain, "few", settings)
+    with pytest.raises(UserError, match="two categories or more"):
+        construct_anchors(settings, mini.manifest, weights, elsewhere.folder / "anchors.h5")
+    assert not (elsewhere.folder / "anchors.h5").exists()
+
+
+def test_labels_are_those_of_the_method_for_every_frame(mini: Miniature) -> None:
+    anchors, _ = load_anchors(mini.folder / "labels" / "anchors.h5")
+    vectors, present = torch.from_numpy(anchors.vectors), torch.from_numpy(anchors.present)
+    margin = 0.05 * anchors.mean_distance
+    store = open_label_store(mini.folder / "labels" / "labels.zarr")
+    frames = frames_of(mini, "target")
+    assert list(store.image_ids) == [frame.id for frame in frames] and store.shape == (8, 16)
+    assert (store.attributes["margin"], store.attributes["p0"]) == (pytest.approx(margin, rel=1e-12), 0.3)
+    active = np.zeros(4, int)
+    for index, frame in enumerate(frames):
+        features, logits = outputs(mini, mini.weights("warmup"), frame)
+        anchored, probable = by_anchor(features, vectors, present, margin), by_probability(logits, 0.3)
+        row = store.read(index)
+        distance = (features[0].double()[None] - vectors.double()[:, :, None, None]).square().sum(1).sqrt()
+        first, second = distance.nan_to_num(torch.inf).sort(0).values[:2].numpy()
+        clear = second - first > 1e-4
+        assert clear.mean() > 0.95
+        assert (row.nearest_anchor == distance.nan_to_num(torch.inf).argmin(0).numpy())[clear].all()
+        np.testing.assert_allclose(row.margin, second - first, rtol=2e-3, atol=1e-3)
+        np.testing.assert_allclose(row.confidence, logits.softmax(1).amax(1)[0], rtol=2e-3, atol=1e-4)
+        sure = np.abs(second - first - margin) > 1e-4
+        expected = anchored.active[0].numpy() + 2 * probable.active[0].numpy()
+        assert (row.active == expected)[sure].mean() > 0.995
+        assert (row.predicted == probable.predicted[0].numpy()).mean() > 0.995
+        assert (row.anchor_label == np.where(row.active & 1, row.nearest_anchor, IGNORE)).all()
+        assert (row.probability_label == np.where(row.active & 2, row.predicted, IGNORE)).all()
+        active += np.bincount(row.active.ravel(), minlength=4)
+    assert (active > 0).all(), "every combination of the two rules occurs"
+
+
+@pytest.mark.parametrize("batch", [3, 8])
+def test_the_number_of_parts_changes_no_label(
+    mini: Miniature, elsewhere: Miniature, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr("caguda.stages.labels.INFERENCE_BATCH", batch)
+    found = set()
+    for parts in (1, 2, 3, 9):
+        labels = elsewhere.label("parts", elsewhere.configuration(), mini.weights("warmup"), parts)
+        found.add(json.loads(labels.read_text())["digest"])
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("frames", [1, 7, 8, 9, 24, 500])
+@pytest.mark.parametrize("parts", [1, 2, 7, 70])
+def test_parts_are_whole_batches_and_of_nearly_one_size(frames: int, parts: int) -> None:
+    found = [bounds(frames, part, parts) for part in range(1, parts + 1)]
+    assert [first for first, _ in found] + [frames] == [0] + [last for _, last in found]
+    assert all(last % 8 == 0 or last == frames for _, last in found)
+    batches = [-(-(last - first) // 8) for first, last in found]
+    assert max(batches) - min(batches) <= 1
+
+
+def test_a_margin_may_be_absolute(mini: Miniature, elsewhere: Miniature) -> None:
+    settings = elsewhere.configuration(labels__margin=0.125, labels__margin_unit="absolute")
+    labels = elsewhere.label("absolute", settings, mini.weights("warmup"))
+    assert json.loads(labels.read_text())["margin"] == 0.125
+
+
+@pytest.fixture(scope="module")
+def evaluation(mini: Miniature) -> dict[str, Any]:
+    output = mini.folder / "evaluation.json"
+    evaluate(mini.configuration(), mini.manifest, mini.weights("pretrain"), output)
+    content: dict[str, Any] = json.loads(output.read_text())
+    return content
+
+
+def test_evaluation_counts_every_pixel(mini: Miniature, evaluation: dict[str, Any]) -> None:
+    confusion = np.zeros((20, 20), int)
+    for frame in frames_of(mini, "evaluation"):
+        _, logits = outputs(mini, mini.weights("pretrain"), frame)
+        predicted = functional.interpolate(logits, (32, 64), mode="bilinear")[0].argmax(0).numpy()
+        for truth, category in zip(truths(mini, frame).ravel(), predicted.ravel(), strict=True):
+            if truth != IGNORE:
+                confusion[truth, category] += 1
+    assert np.abs(confusion - np.array(evaluation["as_trained"]["confusion"])).sum() <= 4, "but for ties of rounding"
+    assert np.count_nonzero(confusion.sum(0)) > 1
+    assert (evaluation["row"], evaluation["seed"], evaluation["frames"]) == ("source only", 0, 4)
+
+
+@pytest.mark.parametrize("kind", ["as_trained", "target_statistics"])
+def test_iou_is_that_of_the_cityscapes_scripts(evaluation: dict[str, Any], kind: str) -> None:
+    """getIouScoreForLabel: tp / (tp + fp + fn) with void left out; nan without any, and left out of the mean."""
+    scores = evaluation[kind]
+    matrix = np.array(scores["confusion"])
+    expected = []
+    for label in range(20):
+        tp = int(matrix[label, label])
+        fn = int(matrix[label, :].sum()) - tp
+        fp = int(matrix[[i for i in range(20) if i != label], label].sum())
+        expected.append(None if tp + fp + fn == 0 else tp / (tp + fp + fn))
+    assert scores["iou"] == pytest.approx(expected)
+    assert scores["miou"] == pytest.approx(np.mean([value for value in expected if value is not None]))
+    assert kind == "target_statistics" or None in scores["iou"]
+
+
+def test_target_statistics_are_another_result(mini: Miniature, evaluation: dict[str, Any]) -> None:
+    assert evaluation["target_statistics"]["confusion"] != evaluation["as_trained"]["confusion"]
+    before = digest(mini.weights("pretrain"))
+    assert before == json.loads(mini.weights("pretrain").with_suffix(".json").read_text())["weights_sha256"]
+
+
+def test_diagnosis_counts_every_pixel(mini: Miniature, elsewhere: Miniature) -> None:
+    output = elsewhere.folder / "accuracy.json"
+    diagnose(mini.configuration(), mini.manifest, mini.folder / "labels" / "labels.json", output)
+    found = json.loads(output.read_text())
+    store = open_label_store(mini.folder / "labels" / "labels.zarr")
+    kinds = ("anchor", "probability", "anchor_only", "nearest_anchor_all", "predicted_all")
+    pairs: dict[str, list[tuple[int, int]]] = {kind: [] for kind in kinds}
+    everything: list[int] = []
+    for index, frame in enumerate(frames_of(mini, "target")):
+        row = store.read(index)
+        for (y, x), truth in np.ndenumerate(truths(mini, frame, 4)):
+            if truth == IGNORE:
+                continue
+            everything.append(truth)
+            pairs["nearest_anchor_all"].append((truth, row.nearest_anchor[y, x]))
+            pairs["predicted_all"].append((truth, row.predicted[y, x]))
+            if row.active[y, x] & 1:
+                pairs["anchor"].append((truth, row.nearest_anchor[y, x]))
+            if row.active[y, x] & 2:
+                pairs["probability"].append((truth, row.predicted[y, x]))
+            if row.active[y, x] == 1:
+                pairs["anchor_only"].append((truth, row.nearest_anchor[y, x]))
+    assert found["images_with_truth"] == 8
+    for kind in kinds:
+        right = [truth for truth, label in pairs[kind] if truth == label]
+        assert 0 < len(right) < len(pairs[kind])
+        assert found[kind]["accuracy"] == pytest.approx(len(right) / len(pairs[kind]))
+        assert found[kind]["coverage"] == pytest.approx(len(pairs[kind]) / len(everything))
+        for category, scores in enumerate(found[kind]["per_category"]):
+            labelled = [label for _, label in pairs[kind] if label == category]
+            true = [truth for truth in everything if truth == category]
+            precision = right.count(category) / len(labelled) if labelled else None
+            recall = right.count(category) / len(true) if true else None
+            assert (scores["precision"], scores["recall"]) == (pytest.approx(precision), pytest.approx(recall))
+
+
+def without_truth(mini: Miniature, folder: Path, known: int) -> Path:
+    content = json.loads(mini.manifest.read_text())
+    for entry in content["target"]["frames"][known:]:
+        entry["label"] = None
+    path = folder / "unlabelled.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_diagnosis_is_null_where_no_truth_is_known(mini: Miniature, tmp_path: Path) -> None:
+    labels = mini.folder / "labels" / "labels.json"
+    diagnose(mini.configuration(), without_truth(mini, tmp_path, 0), labels, tmp_path / "a.json")
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found.pop("images_with_truth") == 0 and len(found) == 5 and set(found.values()) == {None}
+    diagnose(mini.configuration(), without_truth(mini, tmp_path, 3), labels, tmp_path / "b.json")
+    assert json.loads((tmp_path / "b.json").read_text())["images_with_truth"] == 3
+
+
+@pytest.fixture
+def other_frames(mini: Miniature, tmp_path: Path) -> Iterator[Path]:
+    """A manifest whose target has one frame less."""
+    content = json.loads(mini.manifest.read_text())
+    del content["target"]["frames"][2]
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(content))
+    yield path
+    assert not list(tmp_path.glob("*.safetensors")) and not (tmp_path / "out").exists()
+
+
+def test_labels_of_other_frames_are_refused(mini: Miniature, other_frames: Path, tmp_path: Path) -> None:
+    settings, labels = mini.configuration(), mini.folder / "labels" / "labels.json"
+    output, warm = tmp_path / "out", mini.weights("warmup")
+    with pytest.raises(UserError, match=r"labels.* frames of .*other\.json"):
+        replace(mini, folder=tmp_path / "run").folder.mkdir()
+        shutil.copy(other_frames, tmp_path / "run" / "manifest.json")
+        shutil.copy(other_frames, tmp_path / "run" / "other.json")
+        run = Elsewhere(mini.root, tmp_path / "run")
+        run.stage("stage", settings, warm, labels)
+    with pytest.raises(UserError, match=r"labels.* frames of .*other\.json"):
+        diagnose(settings, other_frames, labels, output)
+    with pytest.raises(UserError, match=r"labels.* frames of .*other\.json"):
+        qualitative(settings, other_frames, "cag", 0, [warm] * 3, labels, output)
+    store = shutil.copytree(labels.with_name("labels.zarr"), tmp_path / "labels.zarr")
+    with pytest.raises(UserError, match=r"labels.* frames of .*other\.json"):
+        write_part(settings, other_frames, warm, labels.with_name("anchors.h5"), store, 1, 1, output)
+
+
+class Elsewhere(Miniature):
+    """A miniature whose manifest is called other.json."""
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "other.json"
+
+
+def test_target_frames_of_two_sizes_have_no_label_store(mini: Miniature, tmp_path: Path) -> None:
+    content = json.loads(mini.manifest.read_text())
+    content["target"]["frames"][2]["width"] += 4
+    (tmp_path / "sizes.json").write_text(json.dumps(content))
+    inputs = (tmp_path / "sizes.json", mini.weights("warmup"), mini.folder / "labels" / "anchors.h5")
+    with pytest.raises(UserError, match="one size"):
+        create_store(mini.configuration(), *inputs, tmp_path / "labels.zarr", tmp_path / "out.json")
+    assert not (tmp_path / "labels.zarr").exists()
+
+
+def test_no_training_opens_the_target_truth(mini: Miniature, elsewhere: Miniature) -> None:
+    """All labels of the target's training frames are gone, and every weight is the same: reproducible, too."""
+    hidden, place = mini.root / "hidden", mini.root / "target" / "gtFine" / "train"
+    place.rename(hidden)
+    try:
+        elsewhere.chain()
+    finally:
+        hidden.rename(place)
+    for name in ("pretrain", "warmup", "stage"):
+        assert digest(elsewhere.weights(name)) == digest(mini.weights(name))
+    summaries = [json.loads((m.folder / "labels" / "labels.json").read_text())["digest"] for m in (mini, elsewhere)]
+    assert summaries[0] == summaries[1]
+
+
+def test_another_seed_is_another_network(mini: Miniature, elsewhere: Miniature) -> None:
+    settings = elsewhere.configuration(pretrain__iterations=1)
+    weights = []
+    for seed in (0, 1):
+        weights.append(elsewhere.folder / f"{seed}.safetensors")
+        pretrain(settings, seed, mini.manifest, weights[-1], elsewhere.folder / f"state {seed}")
+    assert digest(weights[0]) != digest(weights[1])
+
+
+def test_the_control_has_the_iterations_of_all_stages_and_the_oracle_the_target_truth(
+    mini: Miniature, elsewhere: Miniature
+) -> None:
+    settings = elsewhere.configuration(pretrain__iterations=2)
+    elsewhere.train(control, "control", settings, initial=mini.weights("warmup"))
+    history = json.loads(elsewhere.weights("control").with_suffix(".json").read_text())["metrics"]["history"]
+    assert history[-1]["iteration"] == 12 and "source_cross_entropy" in history[-1]
+    elsewhere.train(oracle, "oracle", settings)
+    history = json.loads(elsewhere.weights("oracle").with_suffix(".json").read_text())["metrics"]["history"]
+    assert history[-1]["iteration"] == 2 and "target_cross_entropy" in history[-1]
+    unlabelled = without_truth(mini, elsewhere.folder, 5)
+    with pytest.raises(UserError, match="used with its label, and it has none"):
+        oracle(settings, 0, unlabelled, elsewhere.folder / "o.safetensors", elsewhere.folder / "s")
+
+
+def test_a_finished_training_is_published_again_after_its_checkpoint_was_deleted(
+    mini: Miniature, elsewhere: Miniature, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(mini.folder / "warmup" / "state", elsewhere.folder / "warmup" / "state")
+    monkeypatch.setattr("caguda.stages.warmup.adversarial_loss", None)
+    weights = elsewhere.train(warmup, "warmup", elsewhere.configuration(), initial=mini.weights("pretrain"))
+    assert digest(weights) == digest(mini.weights("warmup"))
+
+
+def swapped(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**content[0], "id": content[1]["id"]}, {**content[1], "id": content[0]["id"]}, *content[2:]]
+
+
+CHANGES = {
+    "nothing": ({}, True),
+    "save_every": ({"save_every": 7}, True),
+    "workers": ({"workers": 1}, True),
+    "labels": ({"labels__p0": 0.5}, True),
+    "iterations": ({"pretrain__iterations": 13}, False),
+    "network": ({"network__width": 8}, False),
+    "a class": ({"classes": swapped}, False),
+    "ignore": ({"ignore": lambda values: [*values, 77]}, False),
+    "threads": ({"threads": 2}, False),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_state_is_gone_on_from_only_if_it_leads_to_the_same_weights(elsewhere: Miniature, name: str) -> None:
+    changes, same = CHANGES[name]
+    original = elsewhere.configuration().model_dump(mode="json")
+    changed = {key: value(original[key]) if callable(value) else value for key, value in changes.items()}
+
+    def fingerprint(**keys: Any) -> str:
+        configuration = elsewhere.configuration(**keys)
+        settings = configuration.model_dump(mode="json", include={"network", "pretrain"})
+        return Run("pretrain", configuration, 0, elsewhere.manifest, settings).fingerprint
+
+    assert (fingerprint(**changed) == fingerprint()) is same
+
+
+def test_a_state_depends_on_name_seed_frames_inputs_and_method(
+    elsewhere: Miniature, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fingerprint(name: str = "a", seed: int = 0, inputs: tuple[Path, ...] = ()) -> str:
+        return Run(name, elsewhere.configuration(), seed, elsewhere.manifest, {}, inputs).fingerprint
+
+    first, second = elsewhere.folder / "1", elsewhere.folder / "2"
+    first.write_text("1")
+    second.write_text("2")
+    found = [fingerprint(), fingerprint("b"), fingerprint(seed=1), fingerprint(inputs=(first,))]
+    found += [fingerprint(inputs=(second,)), fingerprint(inputs=(first, second))]
+    content = json.loads(elsewhere.manifest.read_text())
+    for name in ("source", "target", "evaluation"):
+        changed = content | {name: content[name] | {"digest": "other"}}
+        elsewhere.manifest.write_text(json.dumps(changed))
+        found.append(fingerprint())
+    monkeypatch.setattr(common, "METHOD_VERSION", "other")
+    found.append(fingerprint())
+    assert found[8] == found[0], "evaluation frames decide no weight"
+    assert len(set(found)) == len(found) - 1
+
+
+def test_generating_over_the_frames_of_another_experiment_is_refused(tmp_path: Path) -> None:
+    settings = Miniature(tmp_path / "data", tmp_path).configuration
+    sizes = {"height": 32, "width": 64, "seed": 0, "strength": 0.5, "photo": 0.5}
+    many = sizes | {"source_frames": 2, "target_frames": 1, "evaluation_frames": 1}
+    generate(settings(street=many), tmp_path / "data.json")
+    first = json.loads((tmp_path / "data.json").read_text())
+    assert first["files"] == 8
+    generate(settings(street=many), tmp_path / "again.json")
+    assert json.loads((tmp_path / "again.json").read_text()) == first
+    with pytest.raises(UserError, match=r"00002\.png"):
+        generate(settings(street=many | {"source_frames": 1}), tmp_path / "fewer.json")
+    assert not (tmp_path / "fewer.json").exists()
