@@ -16,7 +16,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class RandomScaleCrop(v2.Transform):
+class RandomScaleCrop(v2.Transform):  # type: ignore[misc]
     """Resize by a random factor, then cut a random window; what lies outside the frame is black and ignored."""
 
     def __init__(self, scale: tuple[float, float], crop: tuple[int, int] | None) -> None:

@@ -13,7 +13,10 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
 
 
 def freeze(network: nn.Module) -> None:
-    """Hold statistics and affine weights of every batch normalisation layer where they are (Section 4.1)."""
+    """Hold statistics and affine weights of every batch normalisation layer where they are (Section 4.1).
+
+    It lasts until the next `network.train()`, and comes before the optimiser, which takes the weights left to train.
+    """
     for norm in batch_norms(network):
         norm.eval()
         norm.requires_grad_(False)
@@ -23,8 +26,8 @@ def freeze(network: nn.Module) -> None:
 def estimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the statistics of every batch normalisation layer by those of the given images (AdaBN).
 
-    Means and variances are averaged over the batches with equal weight; weights do not change. The network is left in
-    evaluation mode. No batch at all is an error of the caller.
+    `batches` are the network's input, (n, 3, H, W) each. Means and (unbiased) variances are averaged over the batches
+    with equal weight; weights do not change. The network is left in evaluation mode. At least one batch is needed.
     """
     norms = batch_norms(network)
     momenta = [norm.momentum for norm in norms]
@@ -33,9 +36,11 @@ def estimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
+    seen = 0
     for images in batches:
         network(images)
+        seen += 1
+    assert seen, "no image to estimate from"
     for norm, momentum in zip(norms, momenta, strict=True):
-        assert not norm.track_running_stats or int(norm.num_batches_tracked) > 0, "no image to estimate from"
         norm.momentum = momentum
     network.eval()

@@ -67,11 +67,15 @@ class FeatureTransformer(nn.Module):
     def forward(self, encoded: Tensor, skip: Tensor) -> Tensor:
         context = functional.relu(self.norm(torch.stack([branch(encoded) for branch in self.aspp]).sum(0)))
         context = functional.interpolate(context, skip.shape[-2:], mode="bilinear", align_corners=False)
-        return self.fuse(torch.cat([context, skip], dim=1))
+        features: Tensor = self.fuse(torch.cat([context, skip], dim=1))
+        return features
 
 
 class SmallDeepLab(nn.Module):
-    """Enc, f_D and Cls of the paper's Figure 1, returning what feeds the classifier and what it says."""
+    """Enc, f_D and Cls of the paper's Figure 1: the features f_D, not negative, and the classifier's logits.
+
+    h = ceil(H / 4) and w = ceil(W / 4) for images of any size, normalised as in ImageNet.
+    """
 
     def __init__(self, width: int, blocks: Sequence[int], feature_channels: int, categories: int) -> None:
         super().__init__()

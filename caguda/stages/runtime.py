@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +17,8 @@ def prepare(threads: int) -> torch.device:
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a tenth of a step
+    # A debugging aid that costs a tenth of a step:
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -25,8 +27,8 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def restore_network(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, object]]:
-    """The network of a checkpoint in evaluation mode, and the checkpoint's description."""
+def restore_network(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a checkpoint in evaluation mode, and the checkpoint's description; UserError if it is damaged."""
     weights, description = load_checkpoint(path)
     network = build_network(Network.model_validate(description["architecture"]), len(description["classes"]))
     network.load_state_dict(weights)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caguda.config import Configuration, Training
+from caguda.datasets.manifest import SetName
 from caguda.datasets.transforms import normalise
 from caguda.method.losses import cross_entropy
 from caguda.models.batch_norm import freeze
@@ -30,7 +31,10 @@ def oracle(configuration: Configuration, seed: int, manifest: Path, output: Path
 
 
 def control(configuration: Configuration, seed: int, manifest: Path, initial: Path, output: Path, state: Path) -> None:
-    """Go on from the warm-up with the source's cross entropy alone, for as many iterations as all stages together."""
+    """Go on from the warm-up with the source's cross entropy alone, for as many iterations as all stages together.
+
+    All else is as in the stages, their treatment of batch normalisation too.
+    """
     stages = configuration.stages
     training = stages.model_copy(update={"iterations": stages.count * stages.iterations})
     settings = configuration.model_dump(mode="json", include={"network", "stages"})
@@ -39,7 +43,8 @@ def control(configuration: Configuration, seed: int, manifest: Path, initial: Pa
     _supervised(run, network, training, "source", output, state)
 
 
-def _supervised(run: Run, network: nn.Module, training: Training, domain: str, output: Path, state: Path) -> None:
+def _supervised(run: Run, network: nn.Module, training: Training, domain: SetName, output: Path, state: Path) -> None:
+    """Train a network on the truth of one domain with Eq. 2, and publish it."""
     network.train()
     if training.batch_norm == "frozen":
         freeze(network)
@@ -62,7 +67,7 @@ def _supervised(run: Run, network: nn.Module, training: Training, domain: str, o
         training.iterations,
         training.optimiser.poly_power,
     )
-    run.finish(job, network, run.train(job, state), output)
+    run.train(job, network, training, output, state)
 
 
 def image_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -64,7 +64,8 @@ def train(job: Job, directory: Path, fingerprint: str, save_every: int) -> Progr
     The whole state is saved in `directory` every `save_every` iterations and on SIGTERM or SIGINT, and one with the
     same `fingerprint` is continued from: data and random numbers are functions of the iteration, so that an
     interrupted training ends with the weights of an undisturbed one. A loss that is not finite raises UserError before
-    it reaches the weights, and weights that are not finite before they reach the state. Raises LockHeld when another process trains here, SystemExit(128 + n) after signal n.
+    it reaches the weights, and weights that are not finite before they reach the state. Raises LockHeld when another
+    process trains here, SystemExit(128 + n) after signal n.
     """
     directory.mkdir(parents=True, exist_ok=True)
     state = directory / "state.pt"
