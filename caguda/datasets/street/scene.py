@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from caguda.datasets.street_camera import Air, Camera
-from caguda.datasets.street_domain import Colours, Layout, Palette
+from caguda.datasets.street.camera import Air, Camera
+from caguda.datasets.street.domain import Colours, Layout, Palette
 
 Floats = NDArray[np.float64]
 ROAD, SIDEWALK, BUILDING, WALL, FENCE, POLE, LIGHT, SIGN = 7, 8, 11, 12, 13, 17, 19, 20

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from caguda.datasets.street_backdrop import Grid, smooth_noise
-from caguda.datasets.street_camera import Camera
-from caguda.datasets.street_domain import Photo
-from caguda.datasets.street_scene import BUILDING, FENCE, ROAD, SIDEWALK, SKY, TERRAIN, VEGETATION, WALL
+from caguda.datasets.street.backdrop import Grid, smooth_noise
+from caguda.datasets.street.camera import Camera
+from caguda.datasets.street.domain import Photo
+from caguda.datasets.street.scene import BUILDING, FENCE, ROAD, SIDEWALK, SKY, TERRAIN, VEGETATION, WALL
 
 GRAINS = {
     ROAD: 0.045, SIDEWALK: 0.05, TERRAIN: 0.13, BUILDING: 0.04, WALL: 0.07, FENCE: 0.05, VEGETATION: 0.09, SKY: 0.0,

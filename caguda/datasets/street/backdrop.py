@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from caguda.datasets.street_camera import pack
-from caguda.datasets.street_scene import (
+from caguda.datasets.street.camera import pack
+from caguda.datasets.street.scene import (
     BUILDING,
     BUILT,
     CROSS,

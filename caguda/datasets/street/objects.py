@@ -9,9 +9,9 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from caguda.datasets.street_backdrop import smooth_noise
-from caguda.datasets.street_camera import RGBA, Canvas
-from caguda.datasets.street_scene import (
+from caguda.datasets.street.backdrop import smooth_noise
+from caguda.datasets.street.camera import RGBA, Canvas
+from caguda.datasets.street.scene import (
     BICYCLE,
     BUS,
     CAR,
@@ -28,7 +28,7 @@ from caguda.datasets.street_scene import (
     Scene,
     pick,
 )
-from caguda.datasets.street_shapes import (
+from caguda.datasets.street.shapes import (
     BICYCLE_SHAPE,
     BUS_SHAPE,
     CAR_SHAPE,

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from caguda.datasets.street_camera import Canvas
-from caguda.datasets.street_objects import (
+from caguda.datasets.street.camera import Canvas
+from caguda.datasets.street.objects import (
     VEHICLES,
     paint_crown,
     paint_person,
@@ -19,7 +19,7 @@ from caguda.datasets.street_objects import (
     paint_two_wheeler,
     paint_vehicle,
 )
-from caguda.datasets.street_scene import (
+from caguda.datasets.street.scene import (
     BICYCLE,
     BUILDING,
     BUILT,

@@ -1,9 +1,8 @@
-"""Generated street scenes with the 19 Cityscapes categories: a small stand-in for GTA5 to Cityscapes.
+"""One frame of a street, and all of them as files in the layouts of GTA5 and Cityscapes.
 
 A pinhole camera stands on a street; sky, ground, facades and objects are painted from far to near at twice the frame's
-size (`street_scene` draws what there is, `street_backdrop`, `street_traffic`, `street_objects` paint it, `street_photo`
-takes the picture). The domains differ in `street_domain`: `street.strength` moves Layout and Palette, `street.photo`
-moves Photo from source to target.
+size: `scene` draws what there is, `backdrop`, `traffic` and `objects` paint it, `photo` takes the picture. The domains
+differ in `domain`: `street.strength` moves Layout and Palette, `street.photo` moves Photo from source to target.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from tqdm import tqdm
 
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.config import Street
-from caguda.datasets.street_backdrop import paint_facades, paint_ground, paint_sky
-from caguda.datasets.street_camera import Air, Canvas
-from caguda.datasets.street_domain import (
+from caguda.datasets.street.backdrop import paint_facades, paint_ground, paint_sky
+from caguda.datasets.street.camera import Air, Canvas
+from caguda.datasets.street.domain import (
     SOURCE_LAYOUT,
     SOURCE_PALETTE,
     SOURCE_PHOTO,
@@ -35,9 +34,9 @@ from caguda.datasets.street_domain import (
     Photo,
     mix,
 )
-from caguda.datasets.street_photo import add_texture, expose, reduce_canvas
-from caguda.datasets.street_scene import sample_scene
-from caguda.datasets.street_traffic import paint_item, paint_shadows, paint_skyline, paint_yards, sample_items
+from caguda.datasets.street.photo import add_texture, expose, reduce_canvas
+from caguda.datasets.street.scene import sample_scene
+from caguda.datasets.street.traffic import paint_item, paint_shadows, paint_skyline, paint_yards, sample_items
 
 SPLITS = ("source", "train", "val")  # train and val are the target domain
 CITIES = {"train": ("ahlfeld", "brunnstadt", "corvingen"), "val": ("dornbach",)}
