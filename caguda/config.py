@@ -127,6 +127,7 @@ class Training(Section):
     batch_size: Positive
     optimiser: Optimiser
     batch_norm: BatchNorm
+    target_statistics: bool = False
     augmentation: Augmentation = Augmentation()
 
 
@@ -136,7 +137,6 @@ class WarmUp(Training):
     adversarial_weight: NonNegative
     discriminator_learning_rate: Annotated[float, Field(gt=0.0)]
     discriminator_width: Positive = 64
-    target_statistics: bool
 
 
 class LossWeights(Section):
@@ -152,7 +152,6 @@ class Stages(Training):
 
     count: Positive
     target_augmentation: Augmentation = Augmentation()
-    target_statistics: bool
 
 
 class Labels(Section):

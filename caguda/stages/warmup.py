@@ -61,7 +61,4 @@ def warmup(configuration: Configuration, seed: int, manifest: Path, initial: Pat
     modules = {"network": network, "discriminator": judge}
     batches = run.batches(training, source, target)
     job = Job(run.name, modules, optimisers, batches, step, training.iterations, training.optimiser.poly_power)
-    progress = run.train(job, state)
-    if training.target_statistics:
-        run.use_target_statistics(network)
-    run.finish(job, network, progress, output)
+    run.train(job, network, training, output, state)
