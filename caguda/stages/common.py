@@ -107,3 +107,22 @@ class Run:
         if training.target_statistics:
             self._use_target_statistics(network)
         self._publish(job, network, progress, output)
+
+
+def verified_labels(labels: Path, frames: Sequence[Frame], manifest: Path) -> LabelStore:
+    """The label store that the JSON `labels` vouches for; UserError unless it is of just these frames of `manifest`."""
+    name = read_json(labels).get("store")
+    if not isinstance(name, str):
+        raise UserError(f"{labels}: the JSON of a label store must name it, found no key store; make it with `labels`")
+    store = open_label_store(labels.parent / name)
+    refuse_other_frames(store, frames, manifest)
+    return store
+
+
+def refuse_other_frames(store: LabelStore, frames: Sequence[Frame], manifest: Path) -> None:
+    """UserError unless a label store has one row for each frame, in their order; `manifest` is for the message."""
+    if [frame.id for frame in frames] != list(store.image_ids):
+        raise UserError(
+            f"{store.path}: a label store must hold the target frames of {manifest} in their order, found other ones; "
+            "make the label store again"
+        )
