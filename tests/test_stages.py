@@ -69,7 +69,7 @@ def frames_of(mini: Miniature, name: SetName) -> list[Frame]:
 
 def outputs(mini: Miniature, weights: Path, frame: Frame) -> tuple[Tensor, Tensor]:
     """Features and logits of one frame."""
-    network, _ = restore_network(weights, CPU)
+    network, _ = restore_network(weights, CPU, class_table(mini.configuration()))
     pixels = read_image(frame.image).double() / 255
     mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
     with torch.inference_mode():
@@ -119,7 +119,7 @@ def test_the_adversarial_weight_decides_how_much_the_network_is_moved(mini: Mini
 def source_only_steps(mini: Miniature, training: Any, name: str, initial: Path) -> dict[str, Tensor]:
     """The weights after the same source batches and nothing but their cross entropy, step by step."""
     run = Run(name, mini.configuration(), 0, mini.manifest, {})
-    network, _ = restore_network(initial, CPU)
+    network, _ = restore_network(initial, CPU, run.table)
     freeze(network.train())
     optimiser = build_optimiser(network, training.optimiser)
     batches = run.batches(training, run.frames("source", training.augmentation, labelled=True))(0)

@@ -32,7 +32,7 @@ def construct_anchors(configuration: Configuration, manifest: Path, checkpoint: 
     started = time.time()
     device = prepare(configuration.threads)
     table = class_table(configuration)
-    network, _ = restore_network(checkpoint, device)
+    network, _ = restore_network(checkpoint, device, table)
     frames = read_manifest(manifest).frames("source")
 
     def sums_of(indices: list[int], images: torch.Tensor) -> ClassSums:

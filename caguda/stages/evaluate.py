@@ -43,7 +43,7 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
     table = class_table(configuration)
     read = read_manifest(manifest)
     frames = read.frames("evaluation")
-    network, description = restore_network(checkpoint, device)
+    network, description = restore_network(checkpoint, device, table)
     trained = _confusion(network, frames, table, device)
     adapted = None
     if batch_norms(network):

@@ -39,7 +39,7 @@ def qualitative(
     device = prepare(configuration.threads)
     table = class_table(configuration)
     read = read_manifest(manifest)
-    networks = [restore_network(path, device)[0] for path in checkpoints]
+    networks = [restore_network(path, device, table)[0] for path in checkpoints]
     target = read.frames("target")
     store = verified_labels(labels, target, manifest)
     evaluated = _spaced(read.frames("evaluation"))

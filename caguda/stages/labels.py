@@ -35,7 +35,7 @@ def create_store(
     sizes = sorted({(entry["height"], entry["width"]) for entry in read.entries("target")})
     if len(sizes) > 1:
         raise UserError(f"{manifest}: target frames must have one size for a label store, found {sizes[:4]}")
-    network, _ = restore_network(checkpoint, device)
+    network, _ = restore_network(checkpoint, device, class_table(configuration))
     frames = read.frames("target")
     features, _ = network(normalise(read_image(frames[0].image)[None], device))
     settings = configuration.model_dump(mode="json", include={"network", "labels"})
@@ -74,7 +74,7 @@ def write_part(
     if not 1 <= part <= parts:
         raise UserError(f"--part {part} --parts {parts}: parts count from 1, and none is beyond the last")
     device = prepare(configuration.threads)
-    network, _ = restore_network(checkpoint, device)
+    network, _ = restore_network(checkpoint, device, class_table(configuration))
     found, _ = load_anchors(anchors)
     vectors = torch.from_numpy(found.vectors).to(device)
     present = torch.from_numpy(found.present).to(device)

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from caguda.artifacts.checkpoint import load_checkpoint
+from caguda.classes import ClassTable
 from caguda.config import Network
+from caguda.errors import UserError
 from caguda.models.build import build_network
 
 
@@ -27,9 +29,17 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def restore_network(path: Path, device: torch.device) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a checkpoint in evaluation mode, and the checkpoint's description; UserError if it is damaged."""
+def restore_network(path: Path, device: torch.device, table: ClassTable) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a checkpoint in evaluation mode, and the checkpoint's description.
+
+    UserError if it is damaged, or made for other categories than those of `table`.
+    """
     weights, description = load_checkpoint(path)
+    if description["classes"] != list(table.names):
+        raise UserError(
+            f"{path}: the checkpoint must be for the configured categories, {table.count} of them, found one for "
+            f"{len(description['classes'])} other or otherwise ordered ones; train it again"
+        )
     network = build_network(Network.model_validate(description["architecture"]), len(description["classes"]))
     network.load_state_dict(weights)
     return place(network, device).eval(), description

@@ -39,7 +39,7 @@ def control(configuration: Configuration, seed: int, manifest: Path, initial: Pa
     training = stages.model_copy(update={"iterations": stages.count * stages.iterations})
     settings = configuration.model_dump(mode="json", include={"network", "stages"})
     run = Run("control", configuration, seed, manifest, settings, [initial])
-    network, _ = restore_network(initial, run.device)
+    network, _ = restore_network(initial, run.device, run.table)
     _supervised(run, network, training, "source", output, state)
 
 

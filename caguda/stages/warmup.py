@@ -26,7 +26,7 @@ def warmup(configuration: Configuration, seed: int, manifest: Path, initial: Pat
     training = configuration.warmup
     settings = configuration.model_dump(mode="json", include={"network", "warmup"})
     run = Run("warmup", configuration, seed, manifest, settings, [initial])
-    network, _ = restore_network(initial, run.device)
+    network, _ = restore_network(initial, run.device, run.table)
     torch.manual_seed(seed)
     judge = place(discriminator(run.table.count, training.discriminator_width), run.device)
     network.train()

@@ -1,0 +1,247 @@
+"""The faults of a user, end to end: one line that names the file, exit code 2, and nothing written."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from miniature import Miniature, make_miniature
+from PIL import Image
+
+from caguda.cli import VERBS, main
+
+pytestmark = pytest.mark.xdist_group("miniature")
+IMAGE, LABEL = "source/images/00003.png", "source/labels/00003.png"
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
+    made = make_miniature(tmp_path_factory.mktemp("pristine"))
+    made.chain()
+    return made
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What main said: its exit code, and all that it printed to stderr and stdout."""
+
+    code: int
+    error: str
+    out: str
+
+
+class Desk:
+    """A copy of everything, to be spoilt, and verbs called as a person calls them."""
+
+    def __init__(self, mini: Miniature, capsys: pytest.CaptureFixture[str]) -> None:
+        self.mini, self.capsys = mini, capsys
+        self.new = mini.folder / "new"
+
+    def call(self, verb: str, /, config: Path | None = None, **options: object) -> Fault:
+        """A verb with sound options, but for `options`; outputs go to the folder `new`."""
+        folder, labels = self.mini.folder, self.mini.folder / "labels"
+        sound: dict[str, object] = {
+            "--config": config or self.mini.yaml(), "--seed": 0, "--recipe": "cag", "--stage": 1, "--part": 1,
+            "--parts": 1, "--manifest": self.mini.manifest, "--initial": self.mini.weights("warmup"),
+            "--checkpoint": self.mini.weights("warmup"), "--anchors": labels / "anchors.h5",
+            "--labels": labels / "labels.json", "--store": labels / "labels.zarr", "--state": self.new / "state",
+            "--output": self.new / ("checkpoint.safetensors" if "state" in VERBS[verb][2] else "output"),
+        }  # fmt: skip
+        sound |= {f"--{name}": value for name, value in options.items()}
+        wanted = {f"--{option}" for option in VERBS[verb][2].split()}
+        before = tree(folder)
+        self.capsys.readouterr()
+        code = main([verb, *(str(part) for flag in sorted(wanted) for part in (flag, sound[flag]))])
+        printed = self.capsys.readouterr()
+        if code:
+            assert tree(folder) == before, "something was written"
+        return Fault(code, printed.err, printed.out)
+
+
+def tree(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Every file below a folder with its size and time; the lock file of a trainer is no result."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.suffix != ".yaml"}
+
+
+@pytest.fixture
+def desk(pristine: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
+    shutil.copytree(pristine.root, tmp_path / "data")
+    shutil.copytree(pristine.folder, tmp_path / "results")
+    mini = replace(pristine, root=tmp_path / "data", folder=tmp_path / "results")
+    moved = mini.manifest.read_text().replace(str(pristine.root), str(mini.root))
+    mini.manifest.write_text(moved)
+    return Desk(mini, capsys)
+
+
+def refused(fault: Fault, *words: object) -> None:
+    """The fault is the user's, said in one line that has all the words."""
+    assert fault.code == 2
+    assert fault.error.startswith("caguda: error: ") and fault.error.count("\n") == 1, fault.error
+    assert fault.error.endswith("\n") and "Traceback" not in fault.error + fault.out
+    missing = [str(word) for word in words if str(word) not in fault.error]
+    assert not missing, f"{fault.error!r} lacks {missing}"
+
+
+def test_sound_calls_work(desk: Desk) -> None:
+    """The calls that the tests below spoil."""
+    for verb in ("check", "anchors", "label-store", "label-part", "labels", "diagnose", "evaluate", "adapt"):
+        assert desk.call(verb).code == 0
+        if verb == "label-store":
+            assert desk.call("label-part").code == 0
+
+
+@pytest.mark.parametrize("verb", ["check", "pretrain", "evaluate"])
+def test_a_configuration_that_is_not_there(desk: Desk, verb: str) -> None:
+    path = desk.mini.folder / "none.yaml"
+    refused(desk.call(verb, config=path), path, "No such file")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels__marigin": 1}, ["labels.marigin: unknown key"]),
+        ({"labels__margin": "wide"}, ["labels.margin", "'wide'"]),
+        ({"stages__iterations": 0}, ["stages.iterations"]),
+        ({"stages__iterations": 1.5, "pretrain__batch_size": "two"}, ["stages.iterations", "pretrain.batch_size"]),
+        ({"network__name": "resnet"}, ["network.name"]),
+    ],
+)
+def test_faults_of_the_configuration(desk: Desk, changes: dict[str, Any], words: list[str]) -> None:
+    path = desk.mini.yaml()
+    for key, value in changes.items():
+        section, name = key.split("__")
+        content = yaml.safe_load(path.read_text())
+        content[section][name] = value
+        path.write_text(json.dumps(content))
+    refused(desk.call("pretrain", config=path), path, *words)
+
+
+def test_a_wrong_data_root(desk: Desk) -> None:
+    path = desk.mini.yaml(data_root=str(desk.mini.root / "nowhere"))
+    refused(desk.call("check", config=path), desk.mini.root / "nowhere" / "source", "no such folder")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-60])
+
+
+def value_99(path: Path) -> None:
+    values = np.array(Image.open(path))
+    values[2, 3:6] = 99
+    Image.fromarray(values).save(path)
+
+
+def smaller(path: Path) -> None:
+    Image.fromarray(np.array(Image.open(path))[:, :-1]).save(path)
+
+
+SPOILT: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
+    "unreadable image": (IMAGE, cut, ["damaged"]),
+    "image that is none": (IMAGE, lambda path: path.write_bytes(b"GIF89a..") and None, ["PNG or JPEG"]),
+    "image without label": (LABEL, Path.unlink, ["no label"]),
+    "unreadable label": (LABEL, cut, ["damaged"]),
+    "unknown label value": (LABEL, value_99, ["99 (3 pixels)"]),
+    "label of another size": (LABEL, smaller, ["63x32", "64x32"]),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_check_refuses_a_spoilt_frame(desk: Desk, name: str) -> None:
+    file, spoil, words = SPOILT[name]
+    spoil(desk.mini.root / file)
+    fault = desk.call("check")
+    refused(fault, desk.mini.root / file, "1 problem(s)", *words)
+    assert fault.out.count("problem: ") == 1 and str(desk.mini.root / file) in fault.out
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("name", ["unreadable image", "unknown label value"])
+def test_a_frame_that_was_spoilt_after_the_check(desk: Desk, name: str, workers: int) -> None:
+    file, spoil, words = SPOILT[name]
+    spoil(desk.mini.root / file)
+    refused(desk.call("pretrain", config=desk.mini.yaml(workers=workers, save_every=99)), desk.mini.root / file, *words)
+    refused(desk.call("anchors"), desk.mini.root / file, *words)
+
+
+@pytest.mark.parametrize("verb", ["anchors", "label-store", "label-part", "evaluate", "warmup", "control", "adapt"])
+def test_a_checkpoint_that_is_missing_or_damaged(desk: Desk, verb: str) -> None:
+    option = "checkpoint" if "checkpoint" in VERBS[verb][2] else "initial"
+    path = desk.mini.folder / "none" / "checkpoint.safetensors"
+    refused(desk.call(verb, **{option: path}), path.parent)
+    damaged = desk.mini.weights("warmup")
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    refused(desk.call(verb), damaged)
+
+
+@pytest.mark.parametrize("verb", ["label-store", "label-part", "adapt"])
+def test_anchors_that_are_missing_or_damaged(desk: Desk, verb: str) -> None:
+    path = desk.mini.folder / "none.h5"
+    refused(desk.call(verb, anchors=path), path)
+    damaged = desk.mini.folder / "labels" / "anchors.h5"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 255
+    damaged.write_bytes(content)
+    refused(desk.call(verb), damaged)
+
+
+@pytest.mark.parametrize("verb", ["adapt", "diagnose"])
+def test_labels_that_are_missing_damaged_or_something_else(desk: Desk, verb: str) -> None:
+    refused(desk.call(verb, labels=desk.mini.folder / "none.json"), "none.json")
+    refused(desk.call(verb, labels=desk.mini.manifest), desk.mini.manifest, "store")
+    (desk.mini.folder / "half.json").write_text('{"store": ')
+    refused(desk.call(verb, labels=desk.mini.folder / "half.json"), "half.json")
+    shutil.rmtree(desk.mini.folder / "labels" / "labels.zarr")
+    refused(desk.call(verb), desk.mini.folder / "labels" / "labels.zarr")
+
+
+def test_an_incomplete_label_store_is_not_verified(desk: Desk) -> None:
+    chunk = desk.mini.folder / "labels" / "labels.zarr" / "predicted" / "c.3.0.0"
+    chunk.unlink()
+    refused(desk.call("labels"), "labels.zarr", "not completely written")
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "anchors", "label-store", "adapt", "evaluate", "diagnose"])
+def test_a_manifest_that_is_missing(desk: Desk, verb: str) -> None:
+    refused(desk.call(verb, manifest=desk.mini.folder / "none.json"), "none.json", "check")
+
+
+def test_names_and_numbers_that_do_not_exist(desk: Desk) -> None:
+    refused(desk.call("adapt", recipe="cga"), "cga", "cag")
+    for part, parts in ((0, 2), (3, 2), (-1, 2), (1, 0)):
+        refused(desk.call("label-part", part=part, parts=parts), "--part")
+
+
+@pytest.mark.parametrize("verb", ["label-part", "adapt", "evaluate"])
+def test_artifacts_of_another_class_table(desk: Desk, verb: str) -> None:
+    """A network of 20 categories cannot serve a table of 19."""
+    classes = desk.mini.configuration().model_dump(mode="json")["classes"][:19]
+    refused(desk.call(verb, config=desk.mini.yaml(classes=classes)), "checkpoint", "categories")
+
+
+def test_no_street_to_generate(desk: Desk) -> None:
+    refused(desk.call("generate", config=desk.mini.yaml(street=None)), "street")
+
+
+def test_the_command_exits_with_the_code_and_no_traceback(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "caguda", "check", "--config", "none.yaml", "--output", "out.json"],
+        check=False, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)},
+    )  # fmt: skip
+    refused(Fault(done.returncode, done.stderr, done.stdout), "none.yaml")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_option_too_few_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["check", "--config", "a.yaml"])
+    assert end.value.code == 2 and "--output" in capsys.readouterr().err
