@@ -1,13 +1,13 @@
 """One stage of training: source labels, anchors and cached pseudo-labels (Algorithm 1, lines 7 to 10)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from caguda.artifacts.anchors import load_anchors
-from caguda.config import Configuration
+from caguda.artifacts.anchors import Anchors, load_anchors
+from caguda.config import Configuration, LossWeights
 from caguda.datasets.loader import TrainingFrames
 from caguda.datasets.transforms import normalise, training_transform
 from caguda.errors import UserError
@@ -47,14 +47,34 @@ def adapt(
         "stage": stage,
     }
     run = Run(f"stage {stage}", configuration, seed, manifest, settings, [initial, anchors, labels])
-    network, _ = restore_network(initial, run.device)
+    network, _ = restore_network(initial, run.device, run.table)
     network.train()
     if training.batch_norm == "frozen":
         freeze(network)
-    found, _ = load_anchors(anchors)
-    vectors = torch.nan_to_num(torch.from_numpy(found.vectors)).to(run.device)
-    present = torch.from_numpy(found.present).to(run.device)
-    scale = found.mean_distance
+    source = run.frames("source", training.augmentation, labelled=True)
+    target = _pseudo_labelled(run, labels)
+    job = Job(
+        f"{recipe} stage {stage}",
+        {"network": network},
+        {"network": build_optimiser(network, training.optimiser)},
+        run.batches(training, source, target),
+        _objective_step(run, network, load_anchors(anchors)[0], weights),
+        training.iterations,
+        training.optimiser.poly_power,
+    )
+    run.train(job, network, training, output, state)
+
+
+def _objective_step(
+    run: Run, network: nn.Module, anchors: Anchors, weights: LossWeights
+) -> Callable[[Batch], Mapping[str, Tensor]]:
+    """The step of an iteration: the loss terms of one batch of each domain, whose objective fills the gradients.
+
+    Eq. 12. The source's cross entropy is at the resolution of the image, the other terms at that of f_D.
+    """
+    vectors = torch.nan_to_num(torch.from_numpy(anchors.vectors)).to(run.device)
+    present = torch.from_numpy(anchors.present).to(run.device)
+    scale = anchors.mean_distance
     objective_weights = {
         "source_cross_entropy": 1.0,
         "source_distance": weights.distance,
@@ -81,18 +101,7 @@ def adapt(
         objective(terms, objective_weights).backward()
         return {name: value.detach() for name, value in terms.items()}
 
-    source = run.frames("source", training.augmentation, labelled=True)
-    target = _pseudo_labelled(run, labels)
-    job = Job(
-        f"{recipe} stage {stage}",
-        {"network": network},
-        {"network": build_optimiser(network, training.optimiser)},
-        run.batches(training, source, target),
-        step,
-        training.iterations,
-        training.optimiser.poly_power,
-    )
-    run.train(job, network, training, output, state)
+    return step
 
 
 def _pseudo_labelled(run: Run, labels: Path) -> TrainingFrames:

@@ -1,0 +1,122 @@
+"""The rooms of the package: imports point down only, and files and functions stay small."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+PACKAGE = PROJECT / "caguda"
+# From top to bottom; rooms of one line may import each other, everything may import what is below it.
+LAYERS = (
+    ("__main__",),
+    ("cli",),
+    ("stages",),
+    ("paper",),
+    ("artifacts",),
+    ("datasets",),
+    ("models",),
+    ("method",),
+    ("classes", "config", "errors", "version"),
+)
+LEVEL = {room: len(LAYERS) - depth for depth, rooms in enumerate(LAYERS) for room in rooms}
+NO_TORCH = ("classes", "config", "errors", "version", "cli")
+LONGEST_FILE, LONGEST_FUNCTION, LONGEST_LOOP = 300, 50, 80
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(source: str, module: str, *, is_package: bool = False) -> Iterator[str]:
+    """The full name of everything that a module imports, at any depth; relative names are resolved."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = module.split(".")[: len(module.split(".")) - node.level + is_package] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def room(name: str) -> str | None:
+    """The room of the package that a full name belongs to; None outside, and for the package itself."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "caguda" and len(parts) > 1 else None
+
+
+def upward(source: str, module: str, *, is_package: bool = False) -> list[str]:
+    """What a module imports although it may not."""
+    own = room(module)
+    if own is None:
+        return list(imports(source, module, is_package=is_package))
+    targets = [(target, room(target)) for target in imports(source, module, is_package=is_package)]
+    ours = [(target, place) for target, place in targets if target.split(".")[0] == "caguda"]
+    allowed = {"method"} if own == "method" else {place for place in LEVEL if LEVEL[place] <= LEVEL[own]}
+    return [target for target, place in ours if place not in allowed]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_point_down(path: Path) -> None:
+    assert upward(path.read_text(encoding="utf-8"), name_of(path), is_package=path.stem == "__init__") == []
+
+
+def test_every_room_has_its_layer() -> None:
+    assert {room(name_of(path)) for path in FILES} - {None} == set(LEVEL)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "found"),
+    [
+        ("caguda.method.losses", "from caguda.classes import IGNORE", ["caguda.classes.IGNORE"]),
+        ("caguda.method.losses", "from .anchors import distances\nimport torch", []),
+        ("caguda.method.losses", "from ..config import Labels", ["caguda.config.Labels"]),
+        ("caguda.models.small", "def f():\n    import caguda.datasets.io", ["caguda.datasets.io"]),
+        ("caguda.models.small", "from caguda import stages", ["caguda.stages"]),
+        ("caguda.artifacts.labels", "from caguda.paper.table import x", ["caguda.paper.table.x"]),
+        ("caguda.stages.adapt", "from caguda.paper.table import x\nfrom . import common", []),
+        ("caguda.config", "import caguda.classes", []),
+        ("caguda.config", "import caguda", ["caguda"]),
+    ],
+)
+def test_the_rule_would_notice(module: str, source: str, found: list[str]) -> None:
+    assert upward(source, module) == found
+
+
+@pytest.mark.parametrize("name", NO_TORCH)
+def test_these_rooms_import_no_torch(name: str) -> None:
+    found = imports((PACKAGE / f"{name}.py").read_text(encoding="utf-8"), f"caguda.{name}")
+    assert not [target for target in found if target.split(".")[0] in ("torch", "torchvision", "safetensors")]
+
+
+def test_help_and_faults_of_the_configuration_come_without_torch() -> None:
+    program = (
+        "import sys; from caguda.cli import main\n"
+        "assert main(['evaluate', '--config', 'none.yaml', *'--manifest m --checkpoint c --output o'.split()]) == 2\n"
+        "try: main(['adapt', '--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert done.stdout.startswith("usage: caguda adapt") and done.stdout.splitlines()[-1] == "False"
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """The name and the number of lines of every function."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield f"{name_of(path)}.{node.name}", (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def test_files_and_functions_are_short() -> None:
+    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
+    limit = {"caguda.stages.training.train": LONGEST_LOOP}
+    measured = {name: lines for path in FILES for name, lines in functions(path)}
+    found = {name: lines for name, lines in measured.items() if lines > limit.get(name, LONGEST_FUNCTION)}
+    assert found == {}
+    assert dict(functions(PACKAGE / "stages" / "training.py"))["caguda.stages.training.train"] > 10
