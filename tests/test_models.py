@@ -45,14 +45,17 @@ def test_features_are_what_the_classifier_sees_and_not_negative(network: nn.Modu
 
 
 def test_a_feature_depends_on_the_pixels_around_its_own_place(network: nn.Module) -> None:
-    images = torch.randn(1, 3, 64, 64, requires_grad=True)
+    images = torch.randn(1, 3, 64, 640, requires_grad=True)
     network.eval()
     for norm in batch_norms(network):
         nn.init.ones_(norm.bias)
-    network(images)[0][0, :, 10, 4].sum().backward()
+    network(images)[0][0, :, 10, 16].sum().backward()
     assert images.grad is not None
-    row, column = divmod(int(images.grad.abs().sum((0, 1)).flatten().argmax()), 64)
-    assert abs(row - 40) <= 4 and abs(column - 16) <= 4
+    strength = images.grad.abs().sum((0, 1))
+    row, column = divmod(int(strength.flatten().argmax()), 640)
+    assert abs(row - 40) <= 4 and abs(column - 64) <= 4
+    seen = strength.any(0).nonzero().flatten()
+    assert int(seen[0]) < 32 and 96 < int(seen[-1]) < 320, "context, and from its own side of the image"
 
 
 def test_the_demo_network_has_the_documented_number_of_parameters() -> None:
