@@ -66,7 +66,9 @@ def test_conda_gets_the_same_versions() -> None:
 
 def test_the_command_runs_and_lists_every_verb() -> None:
     assert PROJECT["scripts"] == {"caguda": "caguda.cli:main"}
-    done = subprocess.run([sys.executable, "-m", "caguda", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "caguda", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert all(f"    {verb} " in done.stdout or f"    {verb}\n" in done.stdout for verb in VERBS)
 
 
@@ -74,7 +76,9 @@ def test_every_verb_has_a_rule_that_gives_it_all_its_options() -> None:
     rules = "".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
     calls = re.findall(r"python -m caguda ([a-z-]+)(.*?)> \{log\}", rules, re.DOTALL)
     given = {verb: set(re.findall(r"--[a-z-]+", options)) for verb, options in calls}
-    assert given == {verb: {OPTIONS[option][0] for option in options.split()} for verb, (_, _, options) in VERBS.items()}
+    assert given == {
+        verb: {OPTIONS[option][0] for option in options.split()} for verb, (_, _, options) in VERBS.items()
+    }
 
 
 def test_the_version_is_that_of_the_package() -> None:
@@ -87,7 +91,9 @@ def project(tmp_path: Path) -> Path:
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     python = tmp_path / "python"
-    python.write_text('#!/bin/sh\necho "$@" >> calls\nmkdir -p .venv/bin && cp "$0" .venv/bin/python\ntest ! -e broken\n')
+    python.write_text(
+        '#!/bin/sh\necho "$@" >> calls\nmkdir -p .venv/bin && cp "$0" .venv/bin/python\ntest ! -e broken\n'
+    )
     python.chmod(0o755)
     return tmp_path
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,16 +64,24 @@ class Workflow:
 
     def kill_when(self, ready: Callable[[], bool], *arguments: str) -> None:
         """Start a call, and SIGKILL it and all its jobs as soon as `ready`; then remove the lock that it leaves."""
-        process = subprocess.Popen(
-            self.command(*arguments), cwd=self.directory, env=environment(), stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+        printed = self.directory / "printed.txt"
+        with printed.open("w") as file:
+            process = subprocess.Popen(
+                self.command(*arguments),
+                cwd=self.directory,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         try:
             while not ready():
-                assert process.poll() is None, "the call ended before it could be killed"
+                assert process.poll() is None, f"the call ended before it could be killed:\n{printed.read_text()}"
                 time.sleep(0.005)
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         assert self.run("--unlock").returncode == 0
 
@@ -83,7 +92,9 @@ class Workflow:
 
     def _job(self, rule: str, body: str) -> Job:
         fields = dict(re.findall(r"^    (input|output): (.*)$", body, re.MULTILINE))
-        files = {key: tuple(fields.get(key, "").replace("results/smoke/", "").split(", ")) for key in ("input", "output")}
+        files = {
+            key: tuple(fields.get(key, "").replace("results/smoke/", "").split(", ")) for key in ("input", "output")
+        }
         return Job(rule, files["input"], tuple(filter(None, files["output"])))
 
 

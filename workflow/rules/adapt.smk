@@ -10,6 +10,15 @@ rule adapt:
     output:
         checkpoint=f"{STAGE}/checkpoint.safetensors",
         description=f"{STAGE}/checkpoint.json",
+    log:
+        f"{STAGE}/log/adapt.txt",
+    benchmark:
+        f"{STAGE}/benchmark/adapt.tsv"
+    priority: 100
+    threads: configuration.threads
+    resources:
+        mem_mb=16000,
+        runtime=2880,
     params:
         config=CONFIG,
         settings=lambda wildcards: fingerprint(
@@ -17,15 +26,6 @@ rule adapt:
         ),
         method_version=METHOD_VERSION,
         state=f"{STAGE}/state",
-    log:
-        f"{STAGE}/log/adapt.txt",
-    benchmark:
-        f"{STAGE}/benchmark/adapt.tsv"
-    threads: configuration.threads
-    priority: 100
-    resources:
-        mem_mb=16000,
-        runtime=2880,
     shell:
         "python -m caguda adapt --config {params.config} --seed {wildcards.seed} --recipe {wildcards.recipe}"
         " --stage {wildcards.stage} --manifest {input.manifest} --initial {input.initial}"

@@ -9,11 +9,6 @@ rule control:
     output:
         checkpoint=f"{SEED}/control/checkpoint.safetensors",
         description=f"{SEED}/control/checkpoint.json",
-    params:
-        config=CONFIG,
-        settings=fingerprint("stages"),
-        method_version=METHOD_VERSION,
-        state=f"{SEED}/control/state",
     log:
         f"{SEED}/control/log/control.txt",
     benchmark:
@@ -22,6 +17,11 @@ rule control:
     resources:
         mem_mb=16000,
         runtime=2880,
+    params:
+        config=CONFIG,
+        settings=fingerprint("stages"),
+        method_version=METHOD_VERSION,
+        state=f"{SEED}/control/state",
     shell:
         "python -m caguda control --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --initial {input.initial} --output {output.checkpoint} --state {params.state}"
@@ -35,11 +35,6 @@ rule oracle:
     output:
         checkpoint=f"{SEED}/oracle/checkpoint.safetensors",
         description=f"{SEED}/oracle/checkpoint.json",
-    params:
-        config=CONFIG,
-        settings=fingerprint("network", "pretrain"),
-        method_version=METHOD_VERSION,
-        state=f"{SEED}/oracle/state",
     log:
         f"{SEED}/oracle/log/oracle.txt",
     benchmark:
@@ -48,6 +43,11 @@ rule oracle:
     resources:
         mem_mb=16000,
         runtime=2880,
+    params:
+        config=CONFIG,
+        settings=fingerprint("network", "pretrain"),
+        method_version=METHOD_VERSION,
+        state=f"{SEED}/oracle/state",
     shell:
         "python -m caguda oracle --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --output {output.checkpoint} --state {params.state} > {log} 2>&1"

@@ -5,10 +5,6 @@ if configuration.street:
     rule generate:
         output:
             GENERATED,
-        params:
-            config=CONFIG,
-            settings=fingerprint("street"),
-            method_version=METHOD_VERSION,
         log:
             f"{EXPERIMENT}/log/generate.txt",
         benchmark:
@@ -17,6 +13,10 @@ if configuration.street:
         resources:
             mem_mb=4000,
             runtime=60,
+        params:
+            config=CONFIG,
+            settings=fingerprint("street"),
+            method_version=METHOD_VERSION,
         shell:
             "python -m caguda generate --config {params.config} --output {output:q} > {log} 2>&1"
 
@@ -26,10 +26,6 @@ rule check:
         GENERATED,
     output:
         MANIFEST,
-    params:
-        config=CONFIG,
-        settings=fingerprint("data_root", "classes", "ignore", "source", "target", "evaluation"),
-        method_version=METHOD_VERSION,
     log:
         f"{EXPERIMENT}/log/check.txt",
     benchmark:
@@ -38,5 +34,9 @@ rule check:
     resources:
         mem_mb=4000,
         runtime=240,
+    params:
+        config=CONFIG,
+        settings=fingerprint("data_root", "classes", "ignore", "source", "target", "evaluation"),
+        method_version=METHOD_VERSION,
     shell:
         "python -m caguda check --config {params.config} --output {output} > {log} 2>&1"

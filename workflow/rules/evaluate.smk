@@ -7,9 +7,6 @@ rule evaluate:
         checkpoint=f"{SEED}/{{run}}/checkpoint.safetensors",
     output:
         f"{SEED}/{{run}}/evaluation.json",
-    params:
-        config=CONFIG,
-        method_version=METHOD_VERSION,
     log:
         f"{SEED}/{{run}}/log/evaluate.txt",
     benchmark:
@@ -18,6 +15,9 @@ rule evaluate:
     resources:
         mem_mb=8000,
         runtime=240,
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
     shell:
         "python -m caguda evaluate --config {params.config} --manifest {input.manifest}"
         " --checkpoint {input.checkpoint} --output {output} > {log} 2>&1"

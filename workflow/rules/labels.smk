@@ -11,20 +11,20 @@ rule label_store:
     output:
         created=f"{STAGE}/labels.created.json",
         group=f"{STAGE}/labels.zarr/zarr.json",
+    log:
+        f"{STAGE}/log/label_store.txt",
+    benchmark:
+        f"{STAGE}/benchmark/label_store.tsv"
+    priority: 100
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         config=CONFIG,
         settings=fingerprint(labels=without("labels", "parts")),
         method_version=METHOD_VERSION,
         store=subpath(output.group, parent=True),
-    log:
-        f"{STAGE}/log/label_store.txt",
-    benchmark:
-        f"{STAGE}/benchmark/label_store.tsv"
-    threads: 1
-    priority: 100
-    resources:
-        mem_mb=4000,
-        runtime=30,
     shell:
         "python -m caguda label-store --config {params.config} --manifest {input.manifest}"
         " --checkpoint {input.checkpoint} --anchors {input.anchors} --store {params.store}"
@@ -40,19 +40,19 @@ rule label_part:
         anchors=f"{STAGE}/anchors.h5",
     output:
         f"{STAGE}/parts/{{part}}-of-{{parts}}.json",
-    params:
-        config=CONFIG,
-        method_version=METHOD_VERSION,
-        store=subpath(input.group, parent=True),
     log:
         f"{STAGE}/log/label_part.{{part}}-of-{{parts}}.txt",
     benchmark:
         f"{STAGE}/benchmark/label_part.{{part}}-of-{{parts}}.tsv"
-    threads: configuration.threads
     priority: 100
+    threads: configuration.threads
     resources:
         mem_mb=8000,
         runtime=480,
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
+        store=subpath(input.group, parent=True),
     shell:
         "python -m caguda label-part --config {params.config} --manifest {input.manifest}"
         " --checkpoint {input.checkpoint} --anchors {input.anchors} --store {params.store}"
@@ -67,18 +67,18 @@ rule labels:
         parts=expand(f"{STAGE}/parts/{{part}}.json", part=PARTS, allow_missing=True),
     output:
         f"{STAGE}/labels.json",
-    params:
-        method_version=METHOD_VERSION,
-        store=subpath(input.group, parent=True),
     log:
         f"{STAGE}/log/labels.txt",
     benchmark:
         f"{STAGE}/benchmark/labels.tsv"
-    threads: 1
     priority: 100
+    threads: 1
     resources:
         mem_mb=4000,
         runtime=120,
+    params:
+        method_version=METHOD_VERSION,
+        store=subpath(input.group, parent=True),
     shell:
         "python -m caguda labels --store {params.store} --output {output} > {log} 2>&1"
 
@@ -89,9 +89,6 @@ rule diagnose:
         labels=f"{STAGE}/labels.json",
     output:
         f"{STAGE}/label_accuracy.json",
-    params:
-        config=CONFIG,
-        method_version=METHOD_VERSION,
     log:
         f"{STAGE}/log/diagnose.txt",
     benchmark:
@@ -100,6 +97,9 @@ rule diagnose:
     resources:
         mem_mb=4000,
         runtime=120,
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
     shell:
         "python -m caguda diagnose --config {params.config} --manifest {input.manifest} --labels {input.labels}"
         " --output {output} > {log} 2>&1"

@@ -7,20 +7,20 @@ rule pretrain:
     output:
         checkpoint=f"{SEED}/pretrain/checkpoint.safetensors",
         description=f"{SEED}/pretrain/checkpoint.json",
+    log:
+        f"{SEED}/pretrain/log/pretrain.txt",
+    benchmark:
+        f"{SEED}/pretrain/benchmark/pretrain.tsv"
+    priority: 100
+    threads: configuration.threads
+    resources:
+        mem_mb=16000,
+        runtime=2880,
     params:
         config=CONFIG,
         settings=fingerprint("network", "pretrain"),
         method_version=METHOD_VERSION,
         state=f"{SEED}/pretrain/state",
-    log:
-        f"{SEED}/pretrain/log/pretrain.txt",
-    benchmark:
-        f"{SEED}/pretrain/benchmark/pretrain.tsv"
-    threads: configuration.threads
-    priority: 100
-    resources:
-        mem_mb=16000,
-        runtime=2880,
     shell:
         "python -m caguda pretrain --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --output {output.checkpoint} --state {params.state} > {log} 2>&1"

@@ -7,9 +7,6 @@ rule table:
     output:
         csv=f"{EXPERIMENT}/{{recipe}}/table.csv",
         md=f"{EXPERIMENT}/{{recipe}}/table.md",
-    params:
-        config=CONFIG,
-        method_version=METHOD_VERSION,
     log:
         f"{EXPERIMENT}/{{recipe}}/log/table.txt",
     benchmark:
@@ -18,6 +15,9 @@ rule table:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
     shell:
         "python -m caguda table --config {params.config} --recipe {wildcards.recipe}"
         " --evaluations {input.evaluations} --output-csv {output.csv} --output-md {output.md} > {log} 2>&1"
@@ -33,10 +33,6 @@ rule figure:
         labels=f"{EXPERIMENT}/seed{FIRST_SEED}/{{recipe}}/stage{STAGES[-1]}/labels.json",
     output:
         f"{EXPERIMENT}/{{recipe}}/figure.png",
-    params:
-        config=CONFIG,
-        method_version=METHOD_VERSION,
-        seed=FIRST_SEED,
     log:
         f"{EXPERIMENT}/{{recipe}}/log/figure.txt",
     benchmark:
@@ -45,6 +41,10 @@ rule figure:
     resources:
         mem_mb=8000,
         runtime=30,
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
+        seed=FIRST_SEED,
     shell:
         "python -m caguda figure --config {params.config} --manifest {input.manifest}"
         " --recipe {wildcards.recipe} --seed {params.seed} --checkpoints {input.checkpoints}"
@@ -58,8 +58,6 @@ rule curves:
         ],
     output:
         f"{EXPERIMENT}/{{recipe}}/curves.png",
-    params:
-        method_version=METHOD_VERSION,
     log:
         f"{EXPERIMENT}/{{recipe}}/log/curves.txt",
     benchmark:
@@ -68,6 +66,8 @@ rule curves:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        method_version=METHOD_VERSION,
     shell:
         "python -m caguda curves --checkpoints {input.checkpoints} --output {output} > {log} 2>&1"
 
@@ -83,9 +83,6 @@ rule report:
         checkpoints=lambda wildcards: of_all_seeds([*chain_of(wildcards.recipe), *BOUNDS], "checkpoint.json"),
     output:
         f"{EXPERIMENT}/{{recipe}}/report.html",
-    params:
-        config=CONFIG,
-        method_version=METHOD_VERSION,
     log:
         f"{EXPERIMENT}/{{recipe}}/log/report.txt",
     benchmark:
@@ -94,6 +91,9 @@ rule report:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
     shell:
         "python -m caguda report --config {params.config} --recipe {wildcards.recipe} --table {input.table}"
         " --figure {input.figure} --curves {input.curves} --evaluations {input.evaluations}"

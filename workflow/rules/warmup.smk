@@ -8,20 +8,20 @@ rule warmup:
     output:
         checkpoint=f"{SEED}/warmup/checkpoint.safetensors",
         description=f"{SEED}/warmup/checkpoint.json",
+    log:
+        f"{SEED}/warmup/log/warmup.txt",
+    benchmark:
+        f"{SEED}/warmup/benchmark/warmup.tsv"
+    priority: 100
+    threads: configuration.threads
+    resources:
+        mem_mb=16000,
+        runtime=2880,
     params:
         config=CONFIG,
         settings=fingerprint("warmup"),
         method_version=METHOD_VERSION,
         state=f"{SEED}/warmup/state",
-    log:
-        f"{SEED}/warmup/log/warmup.txt",
-    benchmark:
-        f"{SEED}/warmup/benchmark/warmup.tsv"
-    threads: configuration.threads
-    priority: 100
-    resources:
-        mem_mb=16000,
-        runtime=2880,
     shell:
         "python -m caguda warmup --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --initial {input.initial} --output {output.checkpoint} --state {params.state}"
