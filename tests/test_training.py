@@ -19,7 +19,7 @@ from caguda.config import Optimiser
 from caguda.errors import LockHeld, UserError
 from caguda.stages.training import Batch, Job, build_optimiser, train
 
-ITERATIONS, SAVE_EVERY = 60, 4
+ITERATIONS, SAVE_EVERY = 50, 10
 SGD = Optimiser(name="sgd", learning_rate=0.05, momentum=0.9, weight_decay=1e-3)
 ADAMW = Optimiser(name="adamw", learning_rate=0.01, weight_decay=1e-2)
 Fault = Callable[[int, dict[str, Tensor]], None]
@@ -100,12 +100,15 @@ def interrupted(directory: Path, kind: str, at: int) -> None:
     train(toy_job(interruption(kind, at)), directory, "f", SAVE_EVERY)
 
 
-@pytest.mark.parametrize("at", [0, 3, 4, 13, ITERATIONS - 1])
-@pytest.mark.parametrize(("kind", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGKILL", -9), ("exception", 1)])
+CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGKILL": -9, "exception": 1}
+INTERRUPTIONS = [(kind, at) for kind in ("SIGTERM", "SIGKILL") for at in (0, 9, 10, 13, ITERATIONS - 1)]
+
+
+@pytest.mark.parametrize(("kind", "at"), [*INTERRUPTIONS, ("SIGINT", 13), ("exception", 9), ("exception", 13)])
 def test_an_interrupted_training_ends_as_an_undisturbed_one(
-    tmp_path: Path, undisturbed: dict[str, Any], kind: str, code: int, at: int
+    tmp_path: Path, undisturbed: dict[str, Any], kind: str, at: int
 ) -> None:
-    assert apart(interrupted, tmp_path, kind, at) == code
+    assert apart(interrupted, tmp_path, kind, at) == CODES[kind]
     saved = at // SAVE_EVERY * SAVE_EVERY if kind in ("SIGKILL", "exception") else at + 1
     state = load_state(tmp_path / "state.pt")
     assert (0 if state is None else state["progress"]["iteration"]) == saved
@@ -118,8 +121,8 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(
 
 
 def test_many_interruptions_are_as_one(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
-    for at, kind in enumerate(["SIGTERM", "SIGKILL", "SIGTERM", "exception", "SIGTERM"]):
-        apart(interrupted, tmp_path, kind, 7 * at + 2)
+    for kind, at in (("SIGTERM", 2), ("SIGKILL", 12), ("SIGTERM", 16), ("exception", 23), ("SIGTERM", 30)):
+        assert apart(interrupted, tmp_path, kind, at) == CODES[kind]
     progress = train(toy_job(), tmp_path, "f", 7)
     assert content(tmp_path) == undisturbed and progress.attempts == 6
 
