@@ -88,7 +88,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "ATI and PLA: write one part of a label store",
         "config manifest checkpoint anchors store part parts output",
     ),
-    "labels": ("stages.labels:verify_labels", "verify and summarise a label store", "store output"),
+    "labels": ("stages.verify:verify_labels", "verify and summarise a label store", "store output"),
     "adapt": (
         "stages.adapt:adapt",
         "train one stage",

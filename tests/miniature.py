@@ -14,8 +14,9 @@ from caguda.datasets.street import write_street
 from caguda.stages.adapt import adapt
 from caguda.stages.anchors import construct_anchors
 from caguda.stages.check import check
-from caguda.stages.labels import create_store, verify_labels, write_part
+from caguda.stages.labels import create_store, write_part
 from caguda.stages.supervised import pretrain
+from caguda.stages.verify import verify_labels
 from caguda.stages.warmup import warmup
 
 UNSEEN = "unicorn"

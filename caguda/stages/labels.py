@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from caguda.artifacts.anchors import load_anchors
 from caguda.artifacts.atomic import write_json
-from caguda.artifacts.labels import LabelArrays, create_label_store, open_label_store, verify_label_store, write_labels
+from caguda.artifacts.labels import LabelArrays, create_label_store, open_label_store, write_labels
 from caguda.artifacts.provenance import provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
@@ -110,15 +110,3 @@ def bounds(frames: int, part: int, parts: int) -> tuple[int, int]:
     batches = -(-frames // INFERENCE_BATCH)
     first, last = (min(batches * done // parts * INFERENCE_BATCH, frames) for done in (part - 1, part))
     return first, last
-
-
-def verify_labels(store: Path, output: Path) -> None:
-    """Decode and check the whole store, and write what is in it: shares of active pixels, quantiles of d2 - d1."""
-    attributes = open_label_store(store).attributes
-    summary = {"store": store.name, **attributes, **verify_label_store(store)}
-    write_json(output, summary)
-    share = summary["share"]
-    print(
-        f"labels: {summary['images']} images, active by anchors {share['anchor']:.1%}, by probability "
-        f"{share['probability']:.1%}, by either {share['either']:.1%}; margin {summary['margin']:.3f} -> {output}"
-    )
