@@ -22,11 +22,13 @@ from caguda.artifacts.state import load_state
 from caguda.classes import IGNORE, class_table
 from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.io import read_image, read_label
+from caguda.datasets.loader import TrainingFrames
 from caguda.datasets.manifest import SetName, read_manifest
-from caguda.datasets.transforms import IMAGENET_MEAN, IMAGENET_STD
+from caguda.datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, training_transform
 from caguda.errors import UserError
 from caguda.method.labels import by_anchor, by_probability
 from caguda.models.batch_norm import freeze
+from caguda.models.discriminator import discriminator
 from caguda.stages import common
 from caguda.stages.anchors import construct_anchors
 from caguda.stages.common import Run
@@ -152,6 +154,100 @@ def test_a_stage_without_loss_weights_is_source_only(mini: Miniature, elsewhere:
     terms = {"iteration", "source_cross_entropy", "source_distance", "target_distance", "anchor_cross_entropy",
              "probability_cross_entropy"}  # fmt: skip
     assert all(entry.keys() == terms for entry in description["metrics"]["history"])
+
+
+def by_hand(run: Run, training: Any, network: nn.Module, judge: nn.Module | None, loss: Any) -> None:
+    """Train on `loss(source, target)`: the network's objective and what the discriminator minimises."""
+    modules = [network] if judge is None else [network, judge]
+    optimisers = [build_optimiser(module, training.optimiser) for module in modules]
+    source = run.frames("source", training.augmentation, labelled=True)
+    for iteration, batch in enumerate(run.batches(training, source, loss.target)(0)):
+        for module, optimiser, objective in zip(modules, optimisers, loss(*batch), strict=False):
+            weights = [weight for weight in module.parameters() if weight.requires_grad]
+            gradients = torch.autograd.grad(objective, weights, retain_graph=True)
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.grad = gradient
+            for group in optimiser.param_groups:
+                group["lr"] = training.optimiser.learning_rate * (1 - iteration / training.iterations) ** 0.9
+        for optimiser in optimisers:
+            optimiser.step()
+
+
+def normal(image: Tensor) -> Tensor:
+    mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
+    return (image / 255 - mean) / std
+
+
+def truth_loss(logits: Tensor, label: Tensor) -> Tensor:
+    enlarged = functional.interpolate(logits, label.shape[-2:], mode="bilinear")
+    return functional.cross_entropy(enlarged, label.long(), ignore_index=IGNORE)
+
+
+def test_two_steps_of_the_warm_up_by_hand(mini: Miniature, elsewhere: Miniature) -> None:
+    settings = elsewhere.configuration(
+        warmup__iterations=2, warmup__adversarial_weight=500.0, warmup__batch_norm="frozen",
+        warmup__target_statistics=False,
+    )  # fmt: skip
+    weights = elsewhere.train(warmup, "warmup", settings, initial=mini.weights("pretrain"))
+    run = Run("warmup", settings, 0, mini.manifest, {})
+    network, _ = restore_network(mini.weights("pretrain"), CPU, run.table)
+    freeze(network.train())
+    torch.manual_seed(0)
+    judge = discriminator(20, 8)
+
+    def loss(source: Any, target: Any) -> tuple[Tensor, Tensor]:
+        logits, other = network(normal(source["image"]))[1], network(normal(target["image"]))[1]
+        on_source, on_target = judge(logits.softmax(1).detach()), judge(other.softmax(1).detach())
+        deceived = judge(other.softmax(1))
+        bce = functional.binary_cross_entropy_with_logits
+        told = bce(on_source, torch.ones_like(on_source)) / 2 + bce(on_target, torch.zeros_like(on_target)) / 2
+        return truth_loss(logits, source["label"]) + 500 * bce(deceived, torch.ones_like(deceived)), told
+
+    loss.target = run.frames("target", settings.warmup.augmentation, labelled=False)  # type: ignore[attr-defined]
+    by_hand(run, settings.warmup, network, judge, loss)
+    assert close(load_checkpoint(weights)[0], network.state_dict())
+    state = load_state(elsewhere.folder / "warmup" / "state" / "state.pt")
+    assert state is not None and close(state["modules"]["discriminator"], judge.state_dict())
+
+
+def test_two_steps_of_a_stage_by_hand(mini: Miniature, elsewhere: Miniature) -> None:
+    """Eq. 12 with three different weights, written out; distances in units of the anchors' mean distance."""
+    recipe = {"distance": 0.2, "anchor_cross_entropy": 0.5, "probability_cross_entropy": 0.9}
+    settings = elsewhere.configuration(
+        stages__iterations=2, recipes={"r": recipe}, stages__target_augmentation={"flip": True}
+    )
+    labels = mini.folder / "labels" / "labels.json"
+    weights = elsewhere.stage("stage", settings, mini.weights("warmup"), labels, "r")
+    anchors, _ = load_anchors(labels.with_name("anchors.h5"))
+    store = open_label_store(labels.with_name("labels.zarr"))
+    run = Run("stage 1", settings, 0, mini.manifest, {})
+    network, _ = restore_network(mini.weights("warmup"), CPU, run.table)
+    freeze(network.train())
+
+    def distance(features: Tensor, label: Tensor) -> Tensor:
+        vectors, found = torch.from_numpy(anchors.vectors), []
+        for n, y, x in (label != IGNORE).nonzero().tolist():
+            found.append((features[n, :, y, x] - vectors[int(label[n, y, x])]).norm())
+        return torch.stack(found).mean() / anchors.mean_distance
+
+    def loss(source: Any, target: Any) -> tuple[Tensor, ...]:
+        features, logits = network(normal(source["image"]))
+        other, other_logits = network(normal(target["image"]))
+        anchor, probability = target["a"][:, ::4, ::4].long(), target["p"][:, ::4, ::4].long()
+        total = truth_loss(logits, source["label"])
+        total = total + 0.2 * (distance(features, source["label"][:, ::4, ::4]) + distance(other, anchor))
+        total = total + 0.5 * functional.cross_entropy(other_logits, anchor, ignore_index=IGNORE)
+        return (total + 0.9 * functional.cross_entropy(other_logits, probability, ignore_index=IGNORE),)
+
+    def maps(index: int) -> dict[str, Tensor]:
+        row = store.read(index)
+        return {"a": torch.from_numpy(row.anchor_label), "p": torch.from_numpy(row.probability_label)}
+
+    transform = training_transform(settings.stages.target_augmentation)
+    frames = frames_of(mini, "target")
+    loss.target = TrainingFrames(frames, maps, transform, 0, "stage 1 target")  # type: ignore[attr-defined]
+    by_hand(run, settings.stages, network, None, loss)
+    assert close(load_checkpoint(weights)[0], network.state_dict())
 
 
 @pytest.mark.parametrize("weight", ["distance", "anchor_cross_entropy", "probability_cross_entropy"])
