@@ -410,7 +410,7 @@ def test_evaluation_counts_every_pixel(mini: Miniature, evaluation: dict[str, An
                 confusion[truth, category] += 1
     assert np.abs(confusion - np.array(evaluation["as_trained"]["confusion"])).sum() <= 4, "but for ties of rounding"
     assert np.count_nonzero(confusion.sum(0)) > 1
-    assert (evaluation["row"], evaluation["seed"], evaluation["frames"]) == ("source only", 0, 4)
+    assert (evaluation["row"], evaluation["seed"], evaluation["frames"]) == ("source only", 0, 9)
 
 
 @pytest.mark.parametrize("kind", ["as_trained", "target_statistics"])
