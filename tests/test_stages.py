@@ -27,7 +27,7 @@ from caguda.datasets.manifest import SetName, read_manifest
 from caguda.datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, training_transform
 from caguda.errors import UserError
 from caguda.method.labels import by_anchor, by_probability
-from caguda.models.batch_norm import freeze
+from caguda.models.batch_norm import estimate_statistics, freeze
 from caguda.models.discriminator import discriminator
 from caguda.stages import common
 from caguda.stages.anchors import construct_anchors
@@ -429,7 +429,17 @@ def test_iou_is_that_of_the_cityscapes_scripts(evaluation: dict[str, Any], kind:
     assert kind == "target_statistics" or None in scores["iou"]
 
 
-def test_target_statistics_are_another_result(mini: Miniature, evaluation: dict[str, Any]) -> None:
+def test_target_statistics_are_those_of_the_training_images(mini: Miniature, evaluation: dict[str, Any]) -> None:
+    network, _ = restore_network(mini.weights("pretrain"), CPU, class_table(mini.configuration()))
+    estimate_statistics(network, [torch.cat([_input(frame) for frame in frames_of(mini, "target")])])
+    predicted = torch.zeros(20)
+    with torch.inference_mode():
+        for frame in frames_of(mini, "evaluation"):
+            logits = functional.interpolate(network(_input(frame))[1], (32, 64), mode="bilinear")
+            categories = logits[0].argmax(0).numpy()[truths(mini, frame) != IGNORE]
+            predicted += torch.from_numpy(np.bincount(categories, minlength=20))
+    found = torch.tensor(evaluation["target_statistics"]["confusion"]).sum(0)
+    assert float((found - predicted).abs().sum()) <= 8, "but for ties of rounding"
     assert evaluation["target_statistics"]["confusion"] != evaluation["as_trained"]["confusion"]
     before = digest(mini.weights("pretrain"))
     assert before == json.loads(mini.weights("pretrain").with_suffix(".json").read_text())["weights_sha256"]
