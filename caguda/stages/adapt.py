@@ -70,7 +70,8 @@ def _objective_step(
 ) -> Callable[[Batch], Mapping[str, Tensor]]:
     """The step of an iteration: the loss terms of one batch of each domain, whose objective fills the gradients.
 
-    Eq. 12. The source's cross entropy is at the resolution of the image, the other terms at that of f_D.
+    Eq. 12. The source's cross entropy is at the resolution of the image, the other terms at that of f_D. Each domain
+    passes by itself: where batch normalisation is trained, it normalises either with its own statistics.
     """
     vectors = torch.nan_to_num(torch.from_numpy(anchors.vectors)).to(run.device)
     present = torch.from_numpy(anchors.present).to(run.device)
@@ -85,18 +86,18 @@ def _objective_step(
 
     def step(batch: Batch) -> Mapping[str, Tensor]:
         source, target = ({name: value.to(run.device) for name, value in sample.items()} for sample in batch)
-        count = len(source["image"])
-        features, logits = network(normalise(torch.cat([source["image"], target["image"]]), run.device))
+        source_features, source_logits = network(normalise(source["image"], run.device))
+        features, logits = network(normalise(target["image"], run.device))
         size = (features.shape[-2], features.shape[-1])
         truth, by_anchor, by_probability = (
             labels_at(maps, size) for maps in (source["label"], target["anchor_label"], target["probability_label"])
         )
         terms = {
-            "source_cross_entropy": image_cross_entropy(logits[:count], source["label"]),
-            "source_distance": distance_loss(features[:count], vectors, truth, present, scale),
-            "target_distance": distance_loss(features[count:], vectors, by_anchor, present, scale),
-            "anchor_cross_entropy": cross_entropy(logits[count:], by_anchor),
-            "probability_cross_entropy": cross_entropy(logits[count:], by_probability),
+            "source_cross_entropy": image_cross_entropy(source_logits, source["label"]),
+            "source_distance": distance_loss(source_features, vectors, truth, present, scale),
+            "target_distance": distance_loss(features, vectors, by_anchor, present, scale),
+            "anchor_cross_entropy": cross_entropy(logits, by_anchor),
+            "probability_cross_entropy": cross_entropy(logits, by_probability),
         }
         objective(terms, objective_weights).backward()
         return {name: value.detach() for name, value in terms.items()}

@@ -18,6 +18,7 @@ from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import normalise
 from caguda.errors import UserError
 from caguda.method.anchors import ClassSums, anchors_from, class_sums, labels_at
+from caguda.models.batch_norm import estimate_statistics
 from caguda.stages.common import INFERENCE_BATCH
 from caguda.stages.runtime import prepare, restore_network
 
@@ -26,14 +27,19 @@ from caguda.stages.runtime import prepare, restore_network
 def construct_anchors(configuration: Configuration, manifest: Path, checkpoint: Path, output: Path) -> None:
     """Write the category anchors: the mean feature f_D of every category over all pixels of the source.
 
-    Eq. 4. Labels are taken at the resolution of f_D by nearest neighbour. Categories that the source lacks are marked
-    absent, and named; fewer than two present ones are a UserError, since distances between anchors are the unit.
+    Eq. 4. Labels are taken at the resolution of f_D by nearest neighbour. A checkpoint with the target's statistics of
+    batch normalisation gets the source's for this pass, so that either domain is seen with its own. Categories that
+    the source lacks are marked absent, and named; fewer than two present ones are a UserError, since distances between
+    anchors are the unit.
     """
     started = time.time()
     device = prepare(configuration.threads)
     table = class_table(configuration)
-    network, _ = restore_network(checkpoint, device, table)
+    network, description = restore_network(checkpoint, device, table)
     frames = read_manifest(manifest).frames("source")
+    if description["target_statistics"]:
+        batches = inference_batches(frames, INFERENCE_BATCH)
+        estimate_statistics(network, (normalise(batch, device) for _, batch in batches))
 
     def sums_of(indices: list[int], images: torch.Tensor) -> ClassSums:
         features, _ = network(normalise(images, device))

@@ -26,7 +26,7 @@ from caguda.errors import UserError
 from caguda.models.batch_norm import estimate_statistics
 from caguda.models.build import build_network
 from caguda.stages.runtime import place, prepare
-from caguda.stages.training import Job, Progress, train
+from caguda.stages.training import Job, train
 from caguda.version import METHOD_VERSION
 
 INFERENCE_BATCH = 8
@@ -81,23 +81,6 @@ class Run:
         size, end, workers = training.batch_size, training.iterations, self.configuration.workers
         return lambda start: zip(*(training_batches(d, size, start, end, workers) for d in domains), strict=True)
 
-    def _use_target_statistics(self, network: nn.Module) -> None:
-        """Re-estimate the statistics of batch normalisation on the target's training images."""
-        images = inference_batches(self.manifest.frames("target"), INFERENCE_BATCH)
-        estimate_statistics(network, (normalise(batch, self.device) for _, batch in images))
-
-    def _publish(self, job: Job, network: nn.Module, progress: Progress, output: Path) -> None:
-        """Publish the trained network as this verb's checkpoint."""
-        made = provenance(self.name, self.settings, [self.manifest_path, *self.inputs], self.seed, self.started)
-        description = {
-            "architecture": self.configuration.network.model_dump(mode="json"),
-            "classes": list(self.table.names),
-            "metrics": {"history": progress.history, "seconds": progress.seconds, "attempts": progress.attempts},
-            "provenance": made,
-        }
-        save_checkpoint(output, network.state_dict(), description)
-        print(f"{self.name}: {job.iterations} iterations in {progress.seconds:.0f} s -> {output}", flush=True)
-
     def train(self, job: Job, network: nn.Module, training: Training, output: Path, state: Path) -> None:
         """Run the training loop, or the rest of it, and publish the network as this verb's checkpoint.
 
@@ -105,8 +88,19 @@ class Run:
         """
         progress = train(job, state, self.fingerprint, self.configuration.save_every)
         if training.target_statistics:
-            self._use_target_statistics(network)
-        self._publish(job, network, progress, output)
+            images = inference_batches(self.manifest.frames("target"), INFERENCE_BATCH)
+            estimate_statistics(network, (normalise(batch, self.device) for _, batch in images))
+        description = {
+            "architecture": self.configuration.network.model_dump(mode="json"),
+            "classes": list(self.table.names),
+            "target_statistics": training.target_statistics,
+            "metrics": {"history": progress.history, "seconds": progress.seconds, "attempts": progress.attempts},
+            "provenance": provenance(
+                self.name, self.settings, [self.manifest_path, *self.inputs], self.seed, self.started
+            ),
+        }
+        save_checkpoint(output, network.state_dict(), description)
+        print(f"{self.name}: {job.iterations} iterations in {progress.seconds:.0f} s -> {output}", flush=True)
 
 
 def verified_labels(labels: Path, frames: Sequence[Frame], manifest: Path) -> LabelStore:

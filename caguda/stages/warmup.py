@@ -20,8 +20,8 @@ from caguda.stages.training import Batch, Job, build_optimiser
 def warmup(configuration: Configuration, seed: int, manifest: Path, initial: Path, output: Path, state: Path) -> None:
     """Train M0 from M0^p on source labels and target images, so that a discriminator cannot tell the domains apart.
 
-    The discriminator sees the softmax of the logits. One pass of the network serves both domains, so that batch
-    normalisation, where it is trained, sees the joint batch.
+    The discriminator sees the softmax of the logits. Each domain passes by itself: where batch normalisation is
+    trained, it normalises either with its own statistics, and what is left to align is what statistics cannot.
     """
     training = configuration.warmup
     settings = configuration.model_dump(mode="json", include={"network", "warmup"})
@@ -35,16 +35,13 @@ def warmup(configuration: Configuration, seed: int, manifest: Path, initial: Pat
 
     def step(batch: Batch) -> Mapping[str, Tensor]:
         source, target = batch
-        count = len(source["image"])
-        images = torch.cat([source["image"], target["image"]])
-        _, logits = network(normalise(images, run.device))
-        supervised = image_cross_entropy(logits[:count], source["label"].to(run.device))
-        probabilities = logits.softmax(dim=1)
-        adversarial = adversarial_loss(judge(probabilities[count:]))
+        _, logits = network(normalise(source["image"], run.device))
+        _, target_logits = network(normalise(target["image"], run.device))
+        supervised = image_cross_entropy(logits, source["label"].to(run.device))
+        adversarial = adversarial_loss(judge(target_logits.softmax(dim=1)))
         (supervised + training.adversarial_weight * adversarial).backward()
         judge.zero_grad(set_to_none=True)
-        judged = judge(probabilities.detach())
-        told = discriminator_loss(judged[:count], judged[count:])
+        told = discriminator_loss(*(judge(seen.detach().softmax(dim=1)) for seen in (logits, target_logits)))
         told.backward()
         return {
             "source_cross_entropy": supervised.detach(),
