@@ -22,6 +22,7 @@ Seed = Annotated[int, Field(ge=0)]
 LabelValue = Annotated[int, Field(ge=0, le=65535)]
 ColorValue = Annotated[int, Field(ge=0, le=255)]
 BatchNorm = Literal["train", "frozen"]
+FOLDERS = {"pretrain", "warmup", "control", "oracle", "data", "log", "benchmark"}
 
 
 class Section(BaseModel):
@@ -209,6 +210,8 @@ class Configuration(Section):
         for name, domain in (("source", self.source), ("evaluation", self.evaluation)):
             if domain.labels is None:
                 raise ValueError(f"{name}.labels: the {name} set needs labels, only the target can do without")
+        if taken := sorted(FOLDERS & self.recipes.keys()):
+            raise ValueError(f"recipes: {taken[0]} is a folder of other results, choose another name")
         return self
 
     @property

@@ -72,6 +72,8 @@ def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
         ("source.lables", "x", "source.lables: unknown key, did you mean labels?"),
         ("recipes.cag.distnce", 1, "recipes.cag.distnce: unknown key, did you mean distance?"),
         ("pretrain.optimiser.zzz", 1, "pretrain.optimiser.zzz: unknown key"),
+        ("recipes", {"oracle": {"distance": 0, "anchor_cross_entropy": 0, "probability_cross_entropy": 0}},
+         "recipes: oracle is a folder of other results"),
         ("pretrain.iterations", "many", "pretrain.iterations: Input should be a valid integer"),
         ("pretrain.iterations", 0, "pretrain.iterations: Input should be greater than or equal to 1, found 0"),
         ("warmup.batch_norm", "sync", "warmup.batch_norm: Input should be 'train' or 'frozen', found 'sync'"),

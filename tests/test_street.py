@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import caguda.datasets.street.frames as scenes
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.config import Street
-import caguda.datasets.street.frames as scenes
 from caguda.datasets.street import frame_paths, render, write_street
 
 FRAMES = 100
