@@ -1,5 +1,6 @@
 """The workflow: what it runs, what it runs again after a change, and how it comes back after a SIGKILL."""
 
+import fcntl
 import json
 import shutil
 import time
@@ -109,6 +110,16 @@ def test_a_new_method_version_runs_everything(finished: Workflow, tmp_path: Path
     version = package / "version.py"
     version.write_text(version.read_text() + 'METHOD_VERSION = "another"\n')
     assert finished.planned(path=tmp_path) == EVERYTHING
+
+
+def test_a_second_call_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    workflow = Workflow(tmp_path)
+    workflow.results.mkdir(parents=True)
+    with (workflow.results / "lock").open("w") as first:
+        fcntl.lockf(first, fcntl.LOCK_EX)
+        done = workflow.run()
+    assert done.returncode != 0 and "one call at a time may work here" in done.stdout + done.stderr
+    assert [path.name for path in workflow.results.iterdir()] == ["lock"]
 
 
 @pytest.mark.parametrize("names", [["labels.zarr"], ["labels.zarr", "labels.json"], ["labels.json"], ["parts"]])

@@ -63,7 +63,7 @@ class Workflow:
         return {job.output[0] for job in self.plan(*arguments, path=path)}
 
     def kill_when(self, ready: Callable[[], bool], *arguments: str) -> None:
-        """Start a call, and SIGKILL it and all its jobs as soon as `ready`; then remove the lock that it leaves."""
+        """Start a call, and SIGKILL it and all its jobs as soon as `ready`."""
         printed = self.directory / "printed.txt"
         with printed.open("w") as file:
             process = subprocess.Popen(
@@ -83,7 +83,6 @@ class Workflow:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        assert self.run("--unlock").returncode == 0
 
     def copy(self, directory: Path) -> "Workflow":
         """The same state in another folder, to be changed at will."""

@@ -1,5 +1,6 @@
 # The validated configuration, the paths of all artifacts, wildcards and fingerprints. Nothing here imports torch.
 
+import fcntl
 import json
 import os
 import sys
@@ -58,9 +59,27 @@ def without(section: str, *keys: str) -> dict:
     return {key: value for key, value in SETTINGS[section].items() if key not in keys}
 
 
+def held(folder: Path):
+    """A file in `folder` that keeps a second call out of it for as long as this process lives.
+
+    Snakemake's own lock, which the default profile turns off, would outlive a SIGKILL and ask for `--unlock`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / "lock").open("w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.exit(f"caguda: {folder}: one call at a time may work here, found another; wait for it or end it")
+    return file
+
+
 # Verbs read the resolved configuration from one file. It is no input: a file that is made again in the same call would,
 # even as ancient(), keep Snakemake from seeing that a rule's params have changed.
+LOCKS = []
+
+
 onstart:
+    LOCKS.append(held(Path(EXPERIMENT)))
     write_json(Path(CONFIG), SETTINGS)
 
 
