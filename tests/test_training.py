@@ -96,7 +96,7 @@ def interruption(kind: str, at: int) -> Fault:
 
 
 def interrupted(directory: Path, kind: str, at: int) -> None:
-    sys.stdout = sys.stderr = Path(os.devnull).open("w")
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  (open until the process ends)
     train(toy_job(interruption(kind, at)), directory, "f", SAVE_EVERY)
 
 
