@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -83,21 +82,6 @@ def test_loss_curves_have_a_panel_per_job(three: Any, tmp_path: Path) -> None:
     assert charts.scale([0.0, 1.0]) == charts.scale([0.5, 1.0]) == charts.scale([]) == "linear"
     charts.write_curves(paths, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
-
-
-def test_iou_bars_and_label_bars(three: Any, tmp_path: Path) -> None:
-    config, paths = three
-    rows = table_rows(read_evaluations(config, paths["evaluations"]))
-    axes = charts.iou_bars(CITYSCAPES_19.names, rows).axes[0]
-    heights = [patch.get_height() for patch in axes.patches]  # type: ignore[attr-defined]
-    assert len(heights) == 3 * 20
-    assert rows[0].as_trained is not None
-    assert heights[0] == rows[0].as_trained.iou[0].mean
-    assert math.isnan(heights[16])
-    bars = charts.label_bars([(charts.job_title(p), json.loads(p.read_text())) for p in paths["labels"][:2]]).axes[0]
-    assert [round(p.get_width(), 6) for p in bars.patches[::2]] == [69.0, 13.0, 4.0, 14.0]  # type: ignore[attr-defined]
-    charts.write_iou_bars(config, paths["evaluations"], tmp_path / "iou.png")
-    charts.write_label_bars(paths["labels"], tmp_path / "labels.png")
 
 
 class Page(HTMLParser):

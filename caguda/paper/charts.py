@@ -1,4 +1,4 @@
-"""Charts for print: loss curves, IoU per class, shares of pseudo-labels."""
+"""Loss curves, and what the charts of the report share: colours, titles, the parts of a bar."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -16,12 +15,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from caguda.artifacts.atomic import read_json, write_atomically
-from caguda.config import Configuration
-from caguda.paper.table import Row, read_evaluations, table_rows
+from caguda.paper.table import Row
 
 WIDTH = 7.2
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
-ROW_COLORS = {"source only": "#9aa3af", "warm-up": "#e39a3b", "stage": "#2466a8", "oracle": "#111827"}
 TERM_COLORS = {
     "source cross entropy": "#4b5563",
     "adversarial": "#c2410c",
@@ -138,78 +135,6 @@ def shown_rows(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.name in ("source only", "warm-up", "oracle") or row in last]
 
 
-def iou_bars(classes: Sequence[str], rows: Sequence[Row]) -> Figure:
-    """IoU per class, as trained: bars for source only, warm-up and the last stage, a line across them for the oracle.
-
-    Whiskers are sample standard deviations over seeds; an absent category has no bar.
-    """
-    shown = [row for row in shown_rows(rows) if row.as_trained is not None]
-    bars = [row for row in shown if row.name != "oracle"]
-    figure = Figure(figsize=(WIDTH, 2.5), dpi=200, facecolor="white", layout="constrained")
-    axes, step = figure.add_subplot(), 0.8 / len(bars)
-    places, handles = np.arange(len(classes) + 1) + (np.arange(len(classes) + 1) == len(classes)) * 0.5, []
-    for row in shown:
-        assert row.as_trained is not None
-        values = [*row.as_trained.iou, row.as_trained.miou]
-        heights = np.array([value.mean for value in values])
-        color = ROW_COLORS["stage" if row.name.startswith("stage") else row.name]
-        if row.name == "oracle":
-            axes.hlines(heights, places - 0.42, places + 0.42, color=color, linewidth=1.2)
-            handles.append(Line2D([], [], color=color, linewidth=1.2))
-            continue
-        left = places - 0.4 + (bars.index(row) + 0.5) * step
-        axes.bar(left, heights, step * 0.92, color=color)
-        if len(row.seeds) > 1:
-            axes.errorbar(
-                left, heights, [value.deviation or 0.0 for value in values], fmt="none", ecolor=INK, elinewidth=0.5
-            )
-        handles.append(Patch(color=color))  # type: ignore[arg-type]
-    style(axes, "", "y")
-    axes.set_xticks(places, [*classes, "mIoU"], rotation=40, ha="right", rotation_mode="anchor", parse_math=False)
-    axes.set_ylim(0, 100)
-    axes.set_xlim(-0.6, places[-1] + 0.6)
-    axes.set_ylabel("IoU, %", size=7, color=MUTED)
-    axes.legend(
-        handles,
-        [row.label for row in shown],
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=4,
-        fontsize=6.5,
-        frameon=False,
-        handlelength=1.1,
-        labelcolor=INK,
-    )
-    return figure
-
-
-def label_bars(stages: Sequence[tuple[str, Mapping[str, Any]]]) -> Figure:
-    """Shares of target pixels with a pseudo-label, one bar per title and labels.json: both kinds, one, none."""
-    figure = Figure(figsize=(WIDTH / 2, 0.75 + 0.27 * len(stages)), dpi=200, facecolor="white", layout="constrained")
-    axes = figure.add_subplot()
-    places = np.arange(len(stages))[::-1]
-    left = np.zeros(len(stages))
-    parts = [label_parts(summary["share"]) for _, summary in stages]
-    for name, color in PART_COLORS.items():
-        widths = np.array([100.0 * part[name] for part in parts])
-        axes.barh(places, widths, 0.72, left=left, color=color, label=name)
-        left += widths
-    style(axes, "", "x")
-    axes.set_yticks(places, [title for title, _ in stages], parse_math=False)
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("target pixels, %", size=6.5, color=MUTED)
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=2,
-        fontsize=6.5,
-        frameon=False,
-        handlelength=1.1,
-        labelcolor=INK,
-    )
-    return figure
-
-
 def label_parts(share: Mapping[str, float]) -> dict[str, float]:
     """Disjoint shares of target pixels, in the order of PART_COLORS, that add up to 1."""
     both, anchor, probability, either = (share[key] for key in ("both", "anchor", "probability", "either"))
@@ -225,14 +150,3 @@ def save(figure: Figure, path: Path) -> None:
 def write_curves(checkpoints: Sequence[Path], output: Path) -> None:
     """Writes the loss curves of the JSON files beside checkpoints, in the order given; see loss_curves."""
     save(loss_curves([(job_title(path), read_json(path)["metrics"]["history"]) for path in checkpoints]), output)
-
-
-def write_iou_bars(configuration: Configuration, evaluations: Sequence[Path], output: Path) -> None:
-    """Writes IoU per class of one recipe's evaluations; refuses what write_table refuses."""
-    read = read_evaluations(configuration, evaluations)
-    save(iou_bars(read[0].classes, table_rows(read)), output)
-
-
-def write_label_bars(labels: Sequence[Path], output: Path) -> None:
-    """Writes the shares of pseudo-labels of the labels.json files, in the order given; see label_bars."""
-    save(label_bars([(job_title(path), read_json(path)) for path in labels]), output)
