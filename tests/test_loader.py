@@ -27,13 +27,16 @@ from caguda.method.anchors import labels_at
 COUNT, HEIGHT, WIDTH = 7, 16, 24
 EVERYTHING = Augmentation(flip=True, scale=(0.7, 1.6), crop=(12, 20), color_jitter=0.4, blur=1.0)
 LOOP = """
+import time
+from caguda.datasets import loader
 from test_loader import *
 received = []
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: received.append(1))
 frames = write_frames(Path(sys.argv[1]))
+loader._obey_the_trainer_alone = lambda worker, obey=loader._obey_the_trainer_alone: (time.sleep(worker), obey(worker))
 batches = training_batches(training_frames(frames), 2, 0, 6, 2)
-next(batches)
+next(batches)  # the first worker is at work, the second still starts
 print("ready", flush=True)
 input()
 print(len(list(batches)), len(received))

@@ -5,6 +5,7 @@ import signal
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -77,14 +78,25 @@ def training_batches(frames: TrainingFrames, batch_size: int, start: int, end: i
         frames, batch_size, sampler=positions, num_workers=workers, worker_init_fn=_obey_the_trainer_alone
     )
     try:
-        yield from loader
+        with _signals_held_back():
+            batches = iter(loader)
+        yield from batches
     except UserError as error:  # from a worker it comes wrapped in a traceback
         raise UserError(str(error).rpartition(f"{UserError.__name__}: ")[2].strip()) from None
 
 
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """What is forked in this block holds SIGTERM and SIGINT back from its first instruction on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _obey_the_trainer_alone(_worker: int) -> None:
     """Signals to all processes of a job leave a worker alive, as the trainer still has to finish its iteration."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
     def end_with_the_trainer() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
