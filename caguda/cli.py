@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from caguda.config import load_configuration
+from caguda.configfile import load_configuration
 from caguda.errors import UserError
 
 

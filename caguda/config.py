@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
-
-from caguda.errors import UserError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -22,6 +17,14 @@ Seed = Annotated[int, Field(ge=0)]
 LabelValue = Annotated[int, Field(ge=0, le=65535)]
 ColorValue = Annotated[int, Field(ge=0, le=255)]
 BatchNorm = Literal["train", "frozen"]
+Unit = Literal["absolute", "mean_anchor_distance"]
+Pixels = Literal["all", "correct"]
+Normalisation = Literal["imagenet", "unit"]
+NetworkName = Literal["small", "deeplab_v2", "deeplab_v3plus"]
+Backbone = Literal[
+    "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
+    "wide_resnet50_2", "wide_resnet101_2",
+]  # fmt: skip
 FOLDERS = {"pretrain", "warmup", "control", "oracle", "data", "log", "benchmark"}
 
 
@@ -86,23 +89,37 @@ class ClassEntry(Section):
     color: tuple[ColorValue, ColorValue, ColorValue]
 
 
-class Network(Section):
-    """The segmentation network: encoder, f_D and classifier."""
+class SmallNetwork(Section):
+    """A DeepLab that is trained from scratch."""
 
     name: Literal["small"]
     width: Positive
     blocks: tuple[Positive, Positive, Positive, Positive]
     feature_channels: Positive
+    normalisation: Normalisation = "imagenet"
+
+
+class DeepLab(Section):
+    """A DeepLab on a torchvision backbone; `weights` are "imagenet", "none", or a file of the backbone's weights."""
+
+    name: Literal["deeplab_v2", "deeplab_v3plus"]
+    backbone: Backbone = "resnet101"
+    weights: str = "imagenet"
+    normalisation: Normalisation = "imagenet"
+
+
+Network = Annotated[SmallNetwork | DeepLab, Field(discriminator="name")]
 
 
 class Optimiser(Section):
-    """How weights are updated."""
+    """How weights are updated; the learning rate falls to 0 at `poly_iterations`, the end of the training if absent."""
 
     name: Literal["sgd", "adamw"]
     learning_rate: Annotated[float, Field(gt=0.0)]
     momentum: Fraction = 0.9
     weight_decay: NonNegative = 1e-4
     poly_power: NonNegative = 0.9
+    poly_iterations: Positive | None = None
 
 
 class Augmentation(Section):
@@ -122,14 +139,22 @@ class Augmentation(Section):
 
 
 class Training(Section):
-    """One run of the training loop."""
+    """One run of the training loop; `batch_size` counts the images of all processes, `accumulate` batches per update."""
 
     iterations: Positive
     batch_size: Positive
+    accumulate: Positive = 1
     optimiser: Optimiser
     batch_norm: BatchNorm
     target_statistics: bool = False
     augmentation: Augmentation = Augmentation()
+
+    @model_validator(mode="after")
+    def _schedule_covers_the_training(self) -> Training:
+        length = self.optimiser.poly_iterations
+        if length is not None and length < self.iterations:
+            raise ValueError(f"optimiser.poly_iterations: must reach the training's {self.iterations}, found {length}")
+        return self
 
 
 class WarmUp(Training):
@@ -138,6 +163,41 @@ class WarmUp(Training):
     adversarial_weight: NonNegative
     discriminator_learning_rate: Annotated[float, Field(gt=0.0)]
     discriminator_width: Positive = 64
+    discriminator_input: Literal["softmax", "features"] = "softmax"
+
+
+class Anchors(Section):
+    """CAC, Eq. 4: which pixels make an anchor, what it is the mean of, and whether every stage makes its own."""
+
+    pixels: Pixels = "all"
+    mean: Literal["pixels", "images"] = "pixels"
+    min_pixels: Positive = 1
+    every_stage: bool = True
+
+    @model_validator(mode="after")
+    def _minimum_is_per_image(self) -> Anchors:
+        if self.mean == "pixels" and self.min_pixels > 1:
+            raise ValueError(f"min_pixels: a minimum per image needs mean: images, found {self.min_pixels} without it")
+        return self
+
+
+class Labels(Section):
+    """ATI and PLA: the thresholds, and in how many parts the labels are made."""
+
+    margin: NonNegative
+    margin_unit: Unit
+    p0: Fraction
+    parts: Positive = 1
+
+
+class Losses(Section):
+    """The readings of Eq. 2 and 8 to 11 that a recipe may choose."""
+
+    reduction: Literal["mean", "sum"] = "mean"
+    distance: Literal["l2", "squared_l2", "class_mean"] = "l2"
+    distance_pixels: Pixels = "all"
+    distance_unit: Unit = "mean_anchor_distance"
+    target_resolution: Literal["features", "image"] = "features"
 
 
 class LossWeights(Section):
@@ -155,13 +215,17 @@ class Stages(Training):
     target_augmentation: Augmentation = Augmentation()
 
 
-class Labels(Section):
-    """ATI and PLA: the thresholds, and in how many parts the labels are made."""
+class Compute(Section):
+    """How the machine is used; of these, `threads`, `processes`, `precision` and `compile` change last digits."""
 
-    margin: NonNegative
-    margin_unit: Literal["absolute", "mean_anchor_distance"]
-    p0: Fraction
-    parts: Positive = 1
+    threads: Positive = 1
+    workers: Annotated[int, Field(ge=0)] = 0
+    processes: Positive = 1
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    compile: bool = False
+    recompute_activations: bool = False
+    inference_batch_size: Positive = 8
+    save_every: Positive = 50
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -182,12 +246,12 @@ class Configuration(Section):
     network: Network
     pretrain: Training
     warmup: WarmUp
+    anchors: Anchors = Anchors()
     labels: Labels
+    losses: Losses = Losses()
     stages: Stages
     recipes: Annotated[dict[Name, LossWeights], Field(min_length=1)]
-    save_every: Positive = 50
-    workers: Annotated[int, Field(ge=0)] = 0
-    threads: Positive = 1
+    compute: Compute = Compute()
 
     @model_validator(mode="after")
     def _class_table_is_consistent(self) -> Configuration:
@@ -210,6 +274,11 @@ class Configuration(Section):
         for name, domain in (("source", self.source), ("evaluation", self.evaluation)):
             if domain.labels is None:
                 raise ValueError(f"{name}.labels: the {name} set needs labels, only the target can do without")
+        for name, training in (("pretrain", self.pretrain), ("warmup", self.warmup), ("stages", self.stages)):
+            if training.batch_size % self.compute.processes:
+                raise ValueError(
+                    f"{name}.batch_size: must be a multiple of compute.processes, found {training.batch_size}"
+                )
         if taken := sorted(FOLDERS & self.recipes.keys()):
             raise ValueError(f"recipes: {taken[0]} is a folder of other results, choose another name")
         return self
@@ -228,71 +297,3 @@ def _each_once(what: str, values: Sequence[Hashable]) -> None:
     twice = sorted({str(value) for value in values if values.count(value) > 1})
     if twice:
         raise ValueError(f"{what} must occur once, found more than once: {', '.join(twice)}")
-
-
-def _complaint(item: ErrorDetails) -> str:
-    """One fault of the YAML: its key and what is wrong with it."""
-    location = [part for part in item["loc"] if not str(part).startswith(("tuple[", "literal["))]
-    key = ".".join(str(part) for part in location)
-    if item["type"] == "value_error":
-        return ".".join(part for part in (key, item["msg"].removeprefix("Value error, ")) if part)
-    if item["type"] == "missing":
-        return f"{key}: this key is required"
-    hint = "; put it in quotes" if item["type"] == "string_type" and isinstance(item["input"], int | float) else ""
-    return f"{key}: {item['msg']}, found {item['input']!r}{hint}"
-
-
-def _one_line(error: ValidationError, path: Path) -> str:
-    """All faults of a YAML on one line; of a class table only those of the form that it has, a name or a list."""
-    faults = [
-        _complaint(item)
-        for item in error.errors()
-        if not (item["type"] == "literal_error" and item["loc"][0] == "classes" and isinstance(item["input"], list))
-        and not (item["type"] == "tuple_type" and item["loc"][0] == "classes" and isinstance(item["input"], str))
-    ]
-    return f"{path}: " + "; ".join(faults)
-
-
-def parse_configuration(values: Any, path: Path) -> Configuration:
-    """The validated experiment of a mapping; `path` is where it came from, for messages."""
-    if values is None:
-        raise UserError(f"{path}: the configuration is empty")
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: the file must hold keys and values, found {type(values).__name__}")
-    try:
-        configuration = Configuration.model_validate(values)
-    except ValidationError as error:
-        raise UserError(_one_line(error, path)) from None
-    expanded = os.path.expandvars(os.path.expanduser(configuration.data_root))
-    if "$" in expanded:
-        raise UserError(
-            f"{path}: data_root: {configuration.data_root} names an environment variable that is not set; "
-            "set it, or give the folder with --config data_root=FOLDER"
-        )
-    return configuration.model_copy(update={"data_root": expanded})
-
-
-def _double_keys(node: Any) -> list[str]:
-    """The keys that occur more than once in a mapping of a YAML tree; the loader would keep the last in silence."""
-    children = node.value if isinstance(node, yaml.CollectionNode) else []
-    keys: list[str] = []
-    if isinstance(node, yaml.MappingNode):
-        keys = [str(key.value) for key, _ in children]
-        children = [child for _, child in children]
-    return [key for key in keys if keys.count(key) > 1] + [key for child in children for key in _double_keys(child)]
-
-
-def load_configuration(path: Path) -> Configuration:
-    """The validated experiment of a YAML file (or of the JSON that the workflow writes)."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        values, double = yaml.safe_load(text), _double_keys(yaml.compose(text, Loader=yaml.SafeLoader))
-    except OSError as error:
-        raise UserError(f"{path}: the configuration cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: the configuration must be text in UTF-8") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}") from None
-    if double:
-        raise UserError(f"{path}: {double[0]}: this key occurs twice in one section, remove one of the two")
-    return parse_configuration(values, path)

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from caguda.classes import CITYSCAPES_19, IGNORE
-from caguda.config import Configuration, parse_configuration
+from caguda.config import Configuration
+from caguda.configfile import parse_configuration
 from caguda.datasets.street import write_street
 from caguda.stages.adapt import adapt
 from caguda.stages.anchors import construct_anchors
@@ -55,7 +56,7 @@ def values(root: Path, **changes: Any) -> dict[str, Any]:
             "cag": {"distance": 0.3, "anchor_cross_entropy": 0.7, "probability_cross_entropy": 0.7},
             "nothing": {"distance": 0, "anchor_cross_entropy": 0, "probability_cross_entropy": 0},
         },
-        "save_every": 3,
+        "compute": {"save_every": 3},
     }  # fmt: skip
     for key, value in changes.items():
         section, *rest = key.split("__")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from caguda.classes import class_table
-from caguda.config import Configuration, parse_configuration
+from caguda.config import Configuration
+from caguda.configfile import parse_configuration
 
 TRAINING = {
     "iterations": 100,

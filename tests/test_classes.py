@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from caguda.classes import CITYSCAPES_19, IGNORE, UNWRITTEN, class_table
-from caguda.config import Configuration, parse_configuration
+from caguda.config import Configuration
+from caguda.configfile import parse_configuration
 
 DEMO = Path(__file__).parents[1] / "config" / "demo.yaml"
 

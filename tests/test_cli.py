@@ -168,7 +168,11 @@ def test_check_refuses_a_spoilt_frame(desk: Desk, name: str) -> None:
 def test_a_frame_that_was_spoilt_after_the_check(desk: Desk, name: str, workers: int) -> None:
     file, spoil, words = SPOILT[name]
     spoil(desk.mini.root / file)
-    refused(desk.call("pretrain", config=desk.mini.yaml(workers=workers, save_every=99)), desk.mini.root / file, *words)
+    refused(
+        desk.call("pretrain", config=desk.mini.yaml(compute__workers=workers, compute__save_every=99)),
+        desk.mini.root / file,
+        *words,
+    )
     refused(desk.call("anchors"), desk.mini.root / file, *words)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from caguda.config import load_configuration
+from caguda.configfile import load_configuration
 from caguda.errors import UserError
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -72,8 +72,11 @@ def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
         ("source.lables", "x", "source.lables: unknown key, did you mean labels?"),
         ("recipes.cag.distnce", 1, "recipes.cag.distnce: unknown key, did you mean distance?"),
         ("pretrain.optimiser.zzz", 1, "pretrain.optimiser.zzz: unknown key"),
-        ("recipes", {"oracle": {"distance": 0, "anchor_cross_entropy": 0, "probability_cross_entropy": 0}},
-         "recipes: oracle is a folder of other results"),
+        (
+            "recipes",
+            {"oracle": {"distance": 0, "anchor_cross_entropy": 0, "probability_cross_entropy": 0}},
+            "recipes: oracle is a folder of other results",
+        ),
         ("pretrain.iterations", "many", "pretrain.iterations: Input should be a valid integer"),
         ("pretrain.iterations", 0, "pretrain.iterations: Input should be greater than or equal to 1, found 0"),
         ("warmup.batch_norm", "sync", "warmup.batch_norm: Input should be 'train' or 'frozen', found 'sync'"),
@@ -97,6 +100,22 @@ def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
         ("classes", [{**entry, "id": i + 254} for i, entry in enumerate(CLASSES)], "ignore: value 255 is a category"),
         ("ignore", [34], "ignore: cityscapes19 knows its void values"),
         ("experiment", "a/b", "experiment: "),
+        ("network.widht", 3, "network.widht: unknown key, did you mean width?"),
+        ("network.width", 0, "network.width: Input should be greater than or equal to 1, found 0"),
+        (
+            "network.name",
+            "deeplab",
+            "network: Input tag 'deeplab' found using 'name' does not match any of the expected",
+        ),
+        ("network", {"name": "deeplab_v2", "backbone": "vgg16"}, "network.backbone: Input should be 'resnet50', "),
+        ("compute.processes", 3, "pretrain.batch_size: must be a multiple of compute.processes, found 4"),
+        (
+            "stages.optimiser.poly_iterations",
+            9,
+            "stages.optimiser.poly_iterations: must reach the training's 150, found 9",
+        ),
+        ("anchors.min_pixels", 10, "anchors.min_pixels: a minimum per image needs mean: images, found 10 without it"),
+        ("losses.reduction", "none", "losses.reduction: Input should be 'mean' or 'sum', found 'none'"),
         ("street", 3, "street: "),
     ],
 )
@@ -115,8 +134,8 @@ def test_missing_key_is_named(tmp_path: Path) -> None:
 
 
 def test_key_given_twice_is_refused(tmp_path: Path) -> None:
-    text = (CONFIG / "demo.yaml").read_text(encoding="utf-8") + "\nthreads: 2\n"
-    assert message(written(tmp_path, text)).startswith("threads: this key occurs twice")
+    text = (CONFIG / "demo.yaml").read_text(encoding="utf-8") + "\nrecipes: {}\n"
+    assert message(written(tmp_path, text)).startswith("recipes: this key occurs twice")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ import yaml
 from PIL import Image
 
 from caguda.classes import CITYSCAPES_19, IGNORE
-from caguda.config import Configuration, Domain, parse_configuration
+from caguda.config import Configuration, Domain
+from caguda.configfile import parse_configuration
 from caguda.datasets.check import check_frame, check_frames
 from caguda.datasets.frames import Frame, list_frames
 from caguda.datasets.io import read_image, read_label

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caguda.config import load_configuration
+from caguda.configfile import load_configuration
 from caguda.models.batch_norm import batch_norms, estimate_statistics, freeze
 from caguda.models.build import build_network
 from caguda.models.discriminator import discriminator

@@ -606,14 +606,16 @@ def swapped(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 CHANGES = {
     "nothing": ({}, True),
-    "save_every": ({"save_every": 7}, True),
-    "workers": ({"workers": 1}, True),
+    "save_every": ({"compute__save_every": 7}, True),
+    "workers": ({"compute__workers": 1}, True),
     "labels": ({"labels__p0": 0.5}, True),
     "iterations": ({"pretrain__iterations": 13}, False),
     "network": ({"network__width": 8}, False),
     "a class": ({"classes": swapped}, False),
     "ignore": ({"ignore": lambda values: [*values, 77]}, False),
-    "threads": ({"threads": 2}, False),
+    "threads": ({"compute__threads": 2}, False),
+    "precision": ({"compute__precision": "bfloat16"}, False),
+    "processes": ({"compute__processes": 2}, True),
 }
 
 

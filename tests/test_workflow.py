@@ -81,7 +81,10 @@ def test_nothing_but_evaluation_and_report_reads_the_bounds_or_the_target_truth(
 
 def test_what_is_finished_is_not_done_again(finished: Workflow) -> None:
     assert finished.planned() == set()
-    assert finished.planned("--config", "save_every=3", "workers=2", "threads=2") == set()
+    assert (
+        finished.planned("--config", "compute={save_every: 3, workers: 2, threads: 2, inference_batch_size: 4}")
+        == set()
+    )
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def construct_anchors(configuration: Configuration, manifest: Path, checkpoint: 
     anchors are the unit.
     """
     started = time.time()
-    device = prepare(configuration.threads)
+    device = prepare(configuration.compute.threads)
     table = class_table(configuration)
     network, description = restore_network(checkpoint, device, table)
     frames = read_manifest(manifest).frames("source")

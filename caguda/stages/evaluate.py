@@ -39,7 +39,7 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
     null for a network without batch normalisation.
     """
     started = time.time()
-    device = prepare(configuration.threads)
+    device = prepare(configuration.compute.threads)
     table = class_table(configuration)
     read = read_manifest(manifest)
     frames = read.frames("evaluation")

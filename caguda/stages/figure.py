@@ -36,7 +36,7 @@ def qualitative(
     `checkpoints` are those of source only, warm-up and last stage; `labels` is the label store of the last stage. The
     frames are chosen by their place in the set alone.
     """
-    device = prepare(configuration.threads)
+    device = prepare(configuration.compute.threads)
     table = class_table(configuration)
     read = read_manifest(manifest)
     networks = [restore_network(path, device, table)[0] for path in checkpoints]

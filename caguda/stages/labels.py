@@ -30,7 +30,7 @@ def create_store(
 ) -> None:
     """Create the empty label store of all target frames at the resolution of f_D, and a JSON that says so."""
     started = time.time()
-    device = prepare(configuration.threads)
+    device = prepare(configuration.compute.threads)
     read = read_manifest(manifest)
     sizes = sorted({(entry["height"], entry["width"]) for entry in read.entries("target")})
     if len(sizes) > 1:
@@ -73,7 +73,7 @@ def write_part(
     """
     if not 1 <= part <= parts:
         raise UserError(f"--part {part} --parts {parts}: parts count from 1, and none is beyond the last")
-    device = prepare(configuration.threads)
+    device = prepare(configuration.compute.threads)
     network, _ = restore_network(checkpoint, device, class_table(configuration))
     found, _ = load_anchors(anchors)
     vectors = torch.from_numpy(found.vectors).to(device)

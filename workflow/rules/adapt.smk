@@ -15,7 +15,7 @@ rule adapt:
     benchmark:
         f"{STAGE}/benchmark/adapt.tsv"
     priority: 100
-    threads: configuration.threads
+    threads: configuration.compute.threads
     resources:
         mem_mb=16000,
         runtime=2880,

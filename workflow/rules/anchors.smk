@@ -12,7 +12,7 @@ rule anchors:
     benchmark:
         f"{STAGE}/benchmark/anchors.tsv"
     priority: 100
-    threads: configuration.threads
+    threads: configuration.compute.threads
     resources:
         mem_mb=8000,
         runtime=240,

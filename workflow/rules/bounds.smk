@@ -13,7 +13,7 @@ rule control:
         f"{SEED}/control/log/control.txt",
     benchmark:
         f"{SEED}/control/benchmark/control.tsv"
-    threads: configuration.threads
+    threads: configuration.compute.threads
     resources:
         mem_mb=16000,
         runtime=2880,
@@ -39,7 +39,7 @@ rule oracle:
         f"{SEED}/oracle/log/oracle.txt",
     benchmark:
         f"{SEED}/oracle/benchmark/oracle.tsv"
-    threads: configuration.threads
+    threads: configuration.compute.threads
     resources:
         mem_mb=16000,
         runtime=2880,

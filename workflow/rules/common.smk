@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from caguda.artifacts.atomic import write_json
-from caguda.config import Configuration, parse_configuration
+from caguda.config import Configuration
+from caguda.configfile import parse_configuration
 from caguda.errors import UserError
 from caguda.version import METHOD_VERSION
 

@@ -11,7 +11,7 @@ rule evaluate:
         f"{SEED}/{{run}}/log/evaluate.txt",
     benchmark:
         f"{SEED}/{{run}}/benchmark/evaluate.tsv"
-    threads: configuration.threads
+    threads: configuration.compute.threads
     resources:
         mem_mb=8000,
         runtime=240,

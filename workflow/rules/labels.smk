@@ -45,7 +45,7 @@ rule label_part:
     benchmark:
         f"{STAGE}/benchmark/label_part.{{part}}-of-{{parts}}.tsv"
     priority: 100
-    threads: configuration.threads
+    threads: configuration.compute.threads
     resources:
         mem_mb=8000,
         runtime=480,

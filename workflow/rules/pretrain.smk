@@ -12,7 +12,7 @@ rule pretrain:
     benchmark:
         f"{SEED}/pretrain/benchmark/pretrain.tsv"
     priority: 100
-    threads: configuration.threads
+    threads: configuration.compute.threads
     resources:
         mem_mb=16000,
         runtime=2880,

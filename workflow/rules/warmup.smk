@@ -13,7 +13,7 @@ rule warmup:
     benchmark:
         f"{SEED}/warmup/benchmark/warmup.tsv"
     priority: 100
-    threads: configuration.threads
+    threads: configuration.compute.threads
     resources:
         mem_mb=16000,
         runtime=2880,
