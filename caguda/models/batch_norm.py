@@ -27,10 +27,11 @@ def estimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the statistics of every batch normalisation layer by those of the given images (AdaBN).
 
     `batches` are the network's input, (n, 3, H, W) each. Means and (unbiased) variances are averaged over the batches
-    with equal weight; weights do not change. The network is left in evaluation mode. At least one batch is needed.
+    with equal weight; weights do not change. A layer that takes none from any batch, as one over whole images does from
+    single ones, keeps what it had. The network is left in evaluation mode. At least one batch is needed.
     """
     norms = batch_norms(network)
-    momenta = [norm.momentum for norm in norms]
+    before = [(norm.momentum, {name: value.clone() for name, value in norm.state_dict().items()}) for norm in norms]
     network.eval()
     for norm in norms:
         norm.reset_running_stats()
@@ -41,6 +42,8 @@ def estimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
         network(images)
         seen += 1
     assert seen, "no image to estimate from"
-    for norm, momentum in zip(norms, momenta, strict=True):
+    for norm, (momentum, state) in zip(norms, before, strict=True):
         norm.momentum = momentum
+        if not norm.num_batches_tracked:
+            norm.load_state_dict(state)
     network.eval()

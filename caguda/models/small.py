@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+
+from caguda.config import SmallNetwork
+from caguda.models.network import SegmentationNetwork
 
 ASPP_RATES = (1, 2, 4, 8)
 
@@ -18,7 +20,7 @@ def _convolution(inputs: int, outputs: int, *, size: int = 3, stride: int = 1, d
     )
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """The basic block of a residual network: two 3x3 convolutions and a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, dilation: int) -> None:
@@ -33,8 +35,8 @@ class _Residual(nn.Module):
 
 
 def _layer(inputs: int, outputs: int, blocks: int, stride: int, dilation: int) -> nn.Sequential:
-    first = _Residual(inputs, outputs, stride, dilation)
-    return nn.Sequential(first, *(_Residual(outputs, outputs, 1, dilation) for _ in range(blocks - 1)))
+    first = Residual(inputs, outputs, stride, dilation)
+    return nn.Sequential(first, *(Residual(outputs, outputs, 1, dilation) for _ in range(blocks - 1)))
 
 
 class Encoder(nn.Module):
@@ -71,18 +73,11 @@ class FeatureTransformer(nn.Module):
         return features
 
 
-class SmallDeepLab(nn.Module):
-    """Enc, f_D and Cls of the paper's Figure 1: the features f_D, not negative, and the classifier's logits.
-
-    h = ceil(H / 4) and w = ceil(W / 4) for images of any size, normalised as in ImageNet.
-    """
-
-    def __init__(self, width: int, blocks: Sequence[int], feature_channels: int, categories: int) -> None:
-        super().__init__()
-        self.encoder = Encoder(width, blocks)
-        self.transformer = FeatureTransformer(width, feature_channels)
-        self.classifier = nn.Conv2d(feature_channels, categories, 1)
-
-    def forward(self, images: Float[Tensor, "n 3 H W"]) -> tuple[Float[Tensor, "n d h w"], Float[Tensor, "n c h w"]]:
-        features = self.transformer(*self.encoder(images))
-        return features, self.classifier(features)
+def small_network(settings: SmallNetwork, categories: int) -> SegmentationNetwork:
+    """The small DeepLab with fresh weights; its features are at stride 4."""
+    return SegmentationNetwork(
+        settings.normalisation,
+        Encoder(settings.width, settings.blocks),
+        FeatureTransformer(settings.width, settings.feature_channels),
+        nn.Conv2d(settings.feature_channels, categories, 1),
+    )
