@@ -9,18 +9,30 @@ from torch import Tensor
 
 from caguda.method import IGNORE
 
+BLOCK = 2**18  # numbers of a feature map that are worked on at once: 1 MB, which a core's cache holds
+
 
 @dataclass(frozen=True)
 class ClassSums:
-    """What Eq. 4 adds up, per category: features, their squared norms, and pixels; `+` merges two sets of images."""
+    """What Eq. 4 adds up, per category; `+` merges two sets of images.
+
+    sums: of features.    squares: of their squared norms.    weights: what both are divided by, pixels or images.
+    counts: the pixels in them; 0 where a category has none, and then the others are 0 too.
+    """
 
     sums: Float64[Tensor, "c d"]
     squares: Float64[Tensor, " c"]
+    weights: Float64[Tensor, " c"]
     counts: Int64[Tensor, " c"]
 
     def __add__(self, other: "ClassSums") -> "ClassSums":
         """The sums over both sets of images."""
-        return ClassSums(self.sums + other.sums, self.squares + other.squares, self.counts + other.counts)
+        return ClassSums(
+            self.sums + other.sums,
+            self.squares + other.squares,
+            self.weights + other.weights,
+            self.counts + other.counts,
+        )
 
 
 class CategoryAnchors(NamedTuple):
@@ -48,23 +60,54 @@ def labels_at(labels: Integer[Tensor, "n H W"], size: tuple[int, int]) -> Intege
     return labels[:, rows[:, None], columns]
 
 
-def class_sums(features: Float[Tensor, "n d h w"], labels: Integer[Tensor, "n h w"], categories: int) -> ClassSums:
-    """The numerator and denominator of a category's centroid over some images.
+def correctly_predicted(labels: Integer[Tensor, "n h w"], logits: Float[Tensor, "n c h w"]) -> Integer[Tensor, "n h w"]:
+    """The labels of the pixels that the classifier gets right, IGNORE elsewhere.
 
-    Eq. 4 before its division. Pixels of IGNORE take no part, whatever their features; a category without pixels has
-    sums and count 0. Adds in float64, one image at a time. Another label outside 0..c-1 is a RuntimeError.
+    Not in the paper: the authors' code restricts Eq. 4, 8 and 10 to them. Ties of logits go to the lowest category.
     """
-    sums = torch.zeros(categories, features.shape[1], dtype=torch.float64, device=features.device)
-    squares = torch.zeros(categories, dtype=torch.float64, device=features.device)
-    counts = torch.zeros(categories, dtype=torch.int64, device=features.device)
-    for image, truth in zip(features.flatten(2), labels.flatten(1), strict=True):
+    return labels.where(logits.argmax(dim=1) == labels, IGNORE)
+
+
+def rows_at_once(features: Float[Tensor, "n d h w"]) -> int:
+    """The number of rows of the maps, at least 1, that hold about BLOCK numbers: how far to split along h."""
+    return max(1, BLOCK // max(1, features[:, :, :1].numel()))
+
+
+def class_sums(features: Float[Tensor, "n d h w"], labels: Integer[Tensor, "n h w"], categories: int) -> ClassSums:
+    """The numerator and denominator of a category's centroid over all pixels of some images.
+
+    Eq. 4 before its division; weights are counts. Pixels of IGNORE take no part, whatever their features; a category
+    without pixels has sums and count 0. Another label outside 0..c-1 is a RuntimeError. Adds in float64. Needs memory
+    for a few rows of the maps at a time.
+    """
+    sums = features.new_zeros(categories, features.shape[1], dtype=torch.float64)
+    squares, counts = sums.new_zeros(categories), labels.new_zeros(categories, dtype=torch.int64)
+    rows = rows_at_once(features)
+    for block, truth in zip(features.split(rows, dim=2), labels.split(rows, dim=1), strict=True):
         labelled = truth != IGNORE
-        vectors = image[:, labelled].double()
+        vectors = block.movedim(1, -1)[labelled].double()
         member = torch.nn.functional.one_hot(truth[labelled].long(), categories)
-        counts += member.sum(0)
-        sums += member.T.double() @ vectors.T
-        squares += vectors.square().sum(0) @ member.double()
-    return ClassSums(sums, squares, counts)
+        counts = counts + member.sum(0)
+        sums = sums + member.T.double() @ vectors
+        squares = squares + vectors.square().sum(1) @ member.double()
+    return ClassSums(sums, squares, counts.double(), counts)
+
+
+def image_means(sums: ClassSums, at_least: int) -> ClassSums:
+    """The mean of every category with at least so many pixels in one image, with weight 1; nothing of the others.
+
+    Not in the paper: the authors' code averages such means over images where Eq. 4 averages over pixels. `sums` are
+    those of one image, at_least >= 1.
+    """
+    assert at_least >= 1, f"a mean needs a pixel, at_least is {at_least}"
+    enough = sums.counts >= at_least
+    weights = sums.weights.clamp(min=1)
+    return ClassSums(
+        (sums.sums / weights[:, None]).where(enough[:, None], 0),
+        (sums.squares / weights).where(enough, 0),
+        enough.double(),
+        sums.counts.where(enough, 0),
+    )
 
 
 def anchors_from(sums: ClassSums) -> CategoryAnchors:
@@ -72,8 +115,8 @@ def anchors_from(sums: ClassSums) -> CategoryAnchors:
 
     Eq. 4. A category without pixels has no centroid: nan, never a zero vector.
     """
-    vectors = sums.sums / sums.counts[:, None]
-    variance = sums.squares / sums.counts - vectors.square().sum(1)
+    vectors = sums.sums / sums.weights[:, None]
+    variance = sums.squares / sums.weights - vectors.square().sum(1)
     pairwise = torch.linalg.vector_norm(vectors[:, None] - vectors, dim=2)
     return CategoryAnchors(vectors.float(), sums.counts, variance.clamp(min=0).sqrt().float(), pairwise.float())
 

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from caguda.method import IGNORE
-from caguda.method.anchors import distances
+from caguda.method.anchors import distances, rows_at_once
 
 
 class ByAnchor(NamedTuple):
@@ -34,21 +34,25 @@ def by_anchor(
     Eq. 6 and 7: active where d2 - d1 > margin, strictly, margin >= 0 in the features' units. Exact ties go to the
     lowest category and are never active. Absent categories are not compared. With one present category d2 is infinite,
     and every pixel active; with none, or where a feature is not finite, nearest is IGNORE and the pixel not active.
-    Needs memory for at most one more feature map, whatever the number of categories.
+    Needs memory for a few rows of the maps at a time.
     """
-    features = features.to(torch.result_type(features, anchors), memory_format=torch.channels_last)
-    shape = (len(features), *features.shape[2:])
-    nearest = torch.full(shape, IGNORE, dtype=torch.uint8, device=features.device)
-    first = torch.full(shape, torch.inf, dtype=features.dtype, device=features.device)
-    second = first
-    for category in present.nonzero().flatten().tolist():
-        distance = distances(features, anchors[category, None])[:, 0]
-        closer = distance < first
-        second = torch.minimum(second, torch.maximum(first, distance))
-        first = torch.minimum(first, distance)
-        nearest = nearest.masked_fill(closer, category)
-    gap = second - first
+    blocks = features.split(rows_at_once(features), dim=2)
+    closest = [closest_two(distances(block, anchors), present) for block in blocks]
+    nearest, gap = (torch.cat(parts, dim=1) for parts in zip(*closest, strict=True))
     return ByAnchor(nearest, gap, gap > margin)
+
+
+def closest_two(
+    distance: Float[Tensor, "n c h w"], present: Bool[Tensor, " c"]
+) -> tuple[UInt8[Tensor, "n h w"], Float[Tensor, "n h w"]]:
+    """The closest present category of every pixel, and how much farther the second closest is: d2 - d1.
+
+    Where d1 is not finite, IGNORE and nan.
+    """
+    distance = distance.masked_fill(~present[:, None, None], torch.inf)
+    first, nearest = distance.min(dim=1)
+    second = distance.scatter(1, nearest[:, None], torch.inf).amin(dim=1)
+    return nearest.where(first < torch.inf, IGNORE).to(torch.uint8), second - first
 
 
 def by_probability(logits: Float[Tensor, "n c h w"], p0: float) -> ByProbability:

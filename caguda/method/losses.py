@@ -1,24 +1,38 @@
-"""The objective functions of Section 3.3, as means over the pixels that have a label."""
+"""The objective functions of Section 3.3, each as the sum over what counts and how many count."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
 from caguda.method import IGNORE
+from caguda.method.anchors import class_sums, image_means
 
 
-def cross_entropy(logits: Float[Tensor, "n c h w"], labels: Integer[Tensor, "n h w"]) -> Float[Tensor, ""]:
-    """The cross-entropy loss L_CE of ground truth or pseudo-labels.
+@dataclass(frozen=True)
+class LossSum:
+    """A loss as the sum over what counts, pixels or class means, and how many count: both add up over images."""
 
-    Eq. 2, 9 and 11, divided by the number of labelled pixels, so that a loss weight means the same for any image size
-    and any share of active pixels. Pixels of IGNORE take no part; exactly 0, with a zero gradient, where none is
-    labelled. Another label outside 0..c-1 is an IndexError.
+    total: Float[Tensor, ""]
+    count: Int64[Tensor, ""]
+
+    def mean(self) -> Float[Tensor, ""]:
+        """The mean over what counts; exactly 0, with a zero gradient, where nothing does."""
+        return self.total / self.count.clamp(min=1)
+
+
+def cross_entropy(logits: Float[Tensor, "n c h w"], labels: Integer[Tensor, "n h w"]) -> LossSum:
+    """The cross-entropy loss L_CE of ground truth or pseudo-labels, summed over labelled pixels.
+
+    Eq. 2, 9 and 11. Pixels of IGNORE take no part. Adds in float32 or wider, whatever the type of the logits. Another
+    label outside 0..c-1 is an IndexError.
     """
-    total = F.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="sum")
-    return total / (labels != IGNORE).sum().clamp(min=1)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    total = F.cross_entropy(wide, labels.long(), ignore_index=IGNORE, reduction="sum")
+    return LossSum(total, (labels != IGNORE).sum())
 
 
 def distance_loss(
@@ -26,20 +40,67 @@ def distance_loss(
     anchors: Float[Tensor, "c d"],
     labels: Integer[Tensor, "n h w"],
     present: Bool[Tensor, " c"],
-    scale: float = 1.0,
-) -> Float[Tensor, ""]:
+) -> LossSum:
     """The category-wise distance loss L_dis: how far features lie from the anchors of their labels.
 
-    Eq. 8 and 10 with the L2 norm (not its square), divided by the number of pixels that count and by `scale`, the unit
-    of distance. Pixels of IGNORE and of absent categories do not count; exactly 0, with a zero gradient, where none
-    does. The gradient of a feature that lies on its anchor is 0. Another label outside 0..c-1 is an IndexError.
+    Eq. 8 and 10 with the L2 norm of every pixel, not its square. Pixels of IGNORE and of absent categories do not
+    count. The gradient of a feature that lies on its anchor is 0. Another label outside 0..c-1 is an IndexError.
     """
+    lengths: Tensor = torch.linalg.vector_norm(offsets(features, anchors, labels, present), dim=1)
+    return LossSum(lengths.sum(), lengths.new_tensor(len(lengths), dtype=torch.int64))
+
+
+def squared_distance_loss(
+    features: Float[Tensor, "n d h w"],
+    anchors: Float[Tensor, "c d"],
+    labels: Integer[Tensor, "n h w"],
+    present: Bool[Tensor, " c"],
+) -> LossSum:
+    """The category-wise distance loss L_dis with squares: how far, squared, features lie from their anchors.
+
+    The other reading of Eq. 8 and 10. The same pixels count as in `distance_loss`.
+    """
+    squares = offsets(features, anchors, labels, present).square().sum(dim=1)
+    return LossSum(squares.sum(), squares.new_tensor(len(squares), dtype=torch.int64))
+
+
+def offsets(
+    features: Float[Tensor, "n d h w"],
+    anchors: Float[Tensor, "c d"],
+    labels: Integer[Tensor, "n h w"],
+    present: Bool[Tensor, " c"],
+) -> Float[Tensor, "pixels d"]:
+    """The difference of features and anchors at every pixel that has a label of a present category."""
     labelled = labels != IGNORE
     category = labels.where(labelled, 0).long()
     counted = labelled & present[category]
-    offsets = features.movedim(1, -1)[counted] - anchors[category[counted]]
-    lengths: Tensor = torch.linalg.vector_norm(offsets, dim=1)
-    return lengths.sum() / (scale * max(len(offsets), 1))
+    return features.movedim(1, -1)[counted] - anchors[category[counted]]
+
+
+def class_mean_distance_loss(
+    features: Float[Tensor, "n d h w"],
+    anchors: Float[Tensor, "c d"],
+    labels: Integer[Tensor, "n h w"],
+    present: Bool[Tensor, " c"],
+    at_least: int = 10,
+) -> LossSum:
+    """The category-wise distance loss L_dis of the authors' code: how far class means of images lie from the anchors.
+
+    In place of Eq. 8 and 10. What counts are the pairs of an image and a present category with n_c >= at_least pixels
+    there. Each adds ten times the smooth L1 distance (beta 1, mean over d) of the mean feature to the anchor, which is
+    divided by 10 until it is at most 5. The gradient of a mean feature, not the value, is scaled by 2 n_c / (h w). Pixels of IGNORE take no part. Another label outside 0..c-1 is a RuntimeError.
+    """
+    images = zip(features.split(1), labels.split(1), strict=True)
+    found = [image_means(class_sums(image, truth, len(anchors)), at_least) for image, truth in images]
+    means, counts = (torch.stack(parts) for parts in ([f.sums for f in found], [f.counts for f in found]))
+    pairs = (counts > 0) & present
+    category = pairs.nonzero()[:, 1]
+    vectors = means[pairs].to(torch.result_type(features, anchors))
+    share = counts[pairs][:, None].to(vectors.dtype) / labels[0].numel()
+    vectors = vectors.detach().lerp(vectors, 2 * share)
+    errors = F.smooth_l1_loss(vectors, anchors[category].to(vectors.dtype), reduction="none").mean(dim=1)
+    tens = (errors.detach() / 5).log10().ceil().clamp(min=0)
+    return LossSum((10 * errors / 10**tens).sum(), pairs.sum())
 
 
 def objective(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Float[Tensor, ""]:
