@@ -8,23 +8,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from caguda.method.anchors import anchors_from, class_sums
+from caguda.method.anchors import class_sums, correctly_predicted, image_means
 from caguda.method.labels import by_anchor, by_probability, pseudo_labels
-from caguda.method.losses import cross_entropy
+from caguda.method.losses import class_mean_distance_loss, cross_entropy
 from caguda.method.metrics import confusion_matrix, iou, mean_iou
 
 SHARED = Path(os.environ.get("CAGUDA_SHARED") or Path(__file__).parents[1].parent / "shared")
-GOLDEN = SHARED / "golden" / "official_seed1.npz"
+FILES = sorted((SHARED / "golden").glob("official_seed*.npz")) or [SHARED / "golden" / "official_seed1.npz"]
 MARGIN, P0 = 2.5, 0.95
 
 Golden = dict[str, Tensor]
 
 
-@pytest.fixture(scope="module")
-def golden() -> Golden:
-    if not GOLDEN.exists():
-        pytest.skip(f"needs {GOLDEN}; the environment variable CAGUDA_SHARED names the folder that holds golden/")
-    with np.load(GOLDEN) as arrays:
+@pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
+def golden(request: pytest.FixtureRequest) -> Golden:
+    if not request.param.exists():
+        pytest.skip(
+            f"needs {request.param}; the environment variable CAGUDA_SHARED names the folder that holds golden/"
+        )
+    with np.load(request.param) as arrays:
         found = {name: torch.from_numpy(np.asarray(arrays[name])) for name in arrays.files}
     return found | {name: found[name].float() for name in ("features", "logits", "anchors")}
 
@@ -51,7 +53,7 @@ def test_probabilities_give_the_same_labels_and_active_pixels(golden: Golden) ->
     [("labels", "ce_source"), ("pl_anchor", "ce_target_anchor"), ("pl_prob", "ce_target_prob")],
 )
 def test_cross_entropies_are_the_same(golden: Golden, labels: str, name: str) -> None:
-    assert cross_entropy(golden["logits"], golden[labels]).item() == pytest.approx(golden[name].item(), rel=1e-6)
+    assert cross_entropy(golden["logits"], golden[labels]).mean().item() == pytest.approx(golden[name].item(), rel=1e-6)
 
 
 def test_iou_is_the_same(golden: Golden) -> None:
@@ -62,12 +64,22 @@ def test_iou_is_the_same(golden: Golden) -> None:
 
 def test_class_means_of_correct_pixels_are_the_same(golden: Golden) -> None:
     """The authors average, per image, pixels whose prediction is the label, in classes with at least 10 of them."""
-    correct = golden["labels"].where(golden["logits"].argmax(1) == golden["labels"], 255)
+    correct = correctly_predicted(golden["labels"], golden["logits"])
     ids, vectors = [], []
-    for features, labels in zip(golden["features"], correct, strict=True):
-        found = anchors_from(class_sums(features[None], labels[None], len(golden["anchors"])))
-        enough = found.pixel_count >= 10
-        ids += enough.nonzero().flatten().tolist()
-        vectors.append(found.vectors[enough])
+    for features, labels in zip(golden["features"].split(1), correct.split(1), strict=True):
+        found = image_means(class_sums(features, labels, len(golden["anchors"])), at_least=10)
+        ids += found.weights.nonzero().flatten().tolist()
+        vectors.append(found.sums[found.weights > 0].float())
     assert ids == golden["official_class_mean_ids"].tolist()
     torch.testing.assert_close(torch.cat(vectors), golden["official_class_mean_vectors"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "name"),
+    [("labels", "official_distance_loss_source"), ("pl_anchor", "official_distance_loss_target")],
+)
+def test_distance_losses_are_the_same(golden: Golden, labels: str, name: str) -> None:
+    correct = correctly_predicted(golden[labels], golden["logits"])
+    present = torch.ones(len(golden["anchors"]), dtype=torch.bool)
+    found = class_mean_distance_loss(golden["features"], golden["anchors"], correct, present)
+    assert found.mean().item() == pytest.approx(golden[name].item(), rel=1e-6)

@@ -1,6 +1,7 @@
 """Active target samples and pseudo-labels against double loops over pixels, and what must hold for any input."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,10 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from method_cases import IGNORE, Case, cases, reorder
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from caguda.method.anchors import distances
+from caguda.method.anchors import BLOCK, distances
 from caguda.method.labels import by_anchor, by_probability, pseudo_labels
+
+
+@pytest.fixture(autouse=True, scope="module", params=[1, BLOCK], ids=["row by row", "real blocks"])
+def block(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The small maps of most tests fit into one real block: everything holds row by row as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("caguda.method.anchors.BLOCK", request.param)
+        yield
 
 
 def brute_by_anchor(features: Tensor, anchors: Tensor, present: Tensor, margin: float) -> tuple[Any, Any, Any]:
@@ -126,22 +134,28 @@ def test_the_order_of_pixels_and_the_unit_of_features_do_not_matter(case: Case) 
     torch.testing.assert_close(other.margin, reorder(plain.margin, order) * 4, equal_nan=True)
 
 
-class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the largest tensor that any operation returns."""
+@given(cases())
+def test_memory_layout_does_not_matter(case: Case) -> None:
+    channels_last = case.features.contiguous(memory_format=torch.channels_last)
+    strided = case.features.repeat_interleave(2, dim=3)[..., ::2]
+    expected = by_anchor(case.features, case.anchors, case.present, 0.5)
+    for features in (channels_last, strided):
+        found = by_anchor(features, case.anchors, case.present, 0.5)
+        for part, same in zip(found, expected, strict=True):
+            torch.testing.assert_close(part, same, rtol=0, atol=0, equal_nan=True)
 
-    numel = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.numel = max(self.numel, result.numel() if isinstance(result, Tensor) else 0)
-        return result
+def test_no_image_gives_no_label() -> None:
+    found = by_anchor(torch.ones(0, 2, 3, 4), torch.randn(5, 2), torch.ones(5, dtype=torch.bool), 0.0)
+    assert [part.shape for part in found] == [(0, 3, 4)] * 3
 
 
-def test_by_anchor_needs_no_more_memory_for_more_categories() -> None:
-    features, anchors = torch.randn(1, 4, 16, 16), torch.randn(50, 4)
-    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
-        by_anchor(features, anchors, torch.ones(50, dtype=torch.bool), 0.0)
-    assert 0 < largest.numel <= features.numel()
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_by_anchor_of_narrow_features_works_in_the_anchors_type(kind: torch.dtype) -> None:
+    features, anchors, present = torch.randn(1, 8, 3, 4).to(kind), torch.randn(5, 8), torch.ones(5, dtype=torch.bool)
+    found, wide = by_anchor(features, anchors, present, 0.5), by_anchor(features.float(), anchors, present, 0.5)
+    assert found.margin.dtype == torch.float32
+    assert all(torch.equal(part, same) for part, same in zip(found, wide, strict=True))
 
 
 @given(cases(), st.sampled_from([0.0, 0.5, 0.95]))

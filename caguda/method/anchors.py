@@ -77,19 +77,18 @@ def class_sums(features: Float[Tensor, "n d h w"], labels: Integer[Tensor, "n h 
     """The numerator and denominator of a category's centroid over all pixels of some images.
 
     Eq. 4 before its division; weights are counts. Pixels of IGNORE take no part, whatever their features; a category
-    without pixels has sums and count 0. Another label outside 0..c-1 is a RuntimeError. Adds in float64. Needs memory
-    for a few rows of the maps at a time.
+    without pixels has sums and count 0. Another label outside 0..c-1 is a RuntimeError. Adds in float64, whatever the
+    type of the features. Needs memory for a few rows of the maps at a time.
     """
     sums = features.new_zeros(categories, features.shape[1], dtype=torch.float64)
     squares, counts = sums.new_zeros(categories), labels.new_zeros(categories, dtype=torch.int64)
     rows = rows_at_once(features)
     for block, truth in zip(features.split(rows, dim=2), labels.split(rows, dim=1), strict=True):
         labelled = truth != IGNORE
-        vectors = block.movedim(1, -1)[labelled].double()
-        member = torch.nn.functional.one_hot(truth[labelled].long(), categories)
-        counts = counts + member.sum(0)
-        sums = sums + member.T.double() @ vectors
-        squares = squares + vectors.square().sum(1) @ member.double()
+        vectors, category = block.movedim(1, -1)[labelled].double(), truth[labelled].long()
+        sums = sums.index_add(0, category, vectors)
+        squares = squares.index_add(0, category, vectors.square().sum(1))
+        counts = counts.index_add(0, category, torch.ones_like(category))
     return ClassSums(sums, squares, counts.double(), counts)
 
 

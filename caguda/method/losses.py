@@ -88,7 +88,8 @@ def class_mean_distance_loss(
 
     In place of Eq. 8 and 10. What counts are the pairs of an image and a present category with n_c >= at_least pixels
     there. Each adds ten times the smooth L1 distance (beta 1, mean over d) of the mean feature to the anchor, which is
-    divided by 10 until it is at most 5. The gradient of a mean feature, not the value, is scaled by 2 n_c / (h w). Pixels of IGNORE take no part. Another label outside 0..c-1 is a RuntimeError.
+    divided by 10 until it is at most 5. The gradient of a mean feature, not the value, is scaled by 2 n_c / (h w).
+    Pixels of IGNORE take no part. Another label outside 0..c-1 is a RuntimeError.
     """
     images = zip(features.split(1), labels.split(1), strict=True)
     found = [image_means(class_sums(image, truth, len(anchors)), at_least) for image, truth in images]
