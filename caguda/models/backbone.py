@@ -68,7 +68,9 @@ def load_backbone(network: nn.Module, settings: Network) -> None:
 def _imagenet_weights(backbone: str) -> tuple[Mapping[str, Any], str]:
     weights = torchvision.models.get_model_weights(backbone).IMAGENET1K_V1
     try:
-        return weights.get_state_dict(progress=False, check_hash=True), weights.url
+        return weights.get_state_dict(
+            progress=False, check_hash=True, map_location="cpu", weights_only=True
+        ), weights.url
     except Exception as error:  # noqa: BLE001  no network, a full disk, a damaged file: a dozen types
         folder = Path(torch.hub.get_dir(), "checkpoints")
         reason = " ".join(str(error).split()) or type(error).__name__

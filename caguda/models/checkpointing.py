@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
+import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import Bottleneck
@@ -13,11 +14,15 @@ from caguda.models.small import Residual
 
 
 def recompute_activations(network: nn.Module) -> None:
-    """Keep only the input of every residual block for the way back; all results stay the same to the last bit."""
+    """Keep only the input of every residual block for the way back; all results stay the same to the last bit.
+
+    A compiled network runs these blocks as they are: the compiler cannot tell the two passes apart.
+    """
+    run_twice = torch.compiler.disable(checkpoint)
     for block in network.modules():
         if isinstance(block, Residual | Bottleneck):
             block.forward = partial(  # type: ignore[method-assign]
-                checkpoint,
+                run_twice,
                 block.forward,
                 use_reentrant=False,
                 preserve_rng_state=False,  # no block draws random numbers

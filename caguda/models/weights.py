@@ -32,16 +32,16 @@ def read_pickle(path: Path) -> Any:
     Both of its file formats are read, the one before version 1.6 too. Nothing in the file is executed: a UserError
     where it refers to anything else, or is damaged.
     """
+    if not path.is_file():
+        raise UserError(f"{path}: a file written by torch.save is needed, found none; check its name")
     try:
         with torch.serialization.safe_globals(NUMPY):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path}: the file must be readable, found: {error.strerror}; check its name") from None
     except Exception as error:  # noqa: BLE001  torch.load raises whatever the damage leads to
         foreign = re.search(r"GLOBAL (\S+)", str(error))
-        found = f"a reference to {foreign[1]}" if foreign else str(error).strip().splitlines()[-1]
+        found = f"a reference to {foreign[1]}" if foreign else f"damage or another format ({type(error).__name__})"
         raise UserError(
-            f"{path}: the file must hold tensors, arrays and plain values, written by torch.save, found: {found}; "
+            f"{path}: the file must hold tensors, arrays and plain values, written by torch.save, found {found}; "
             "get it again, or another one"
         ) from None
 
