@@ -86,9 +86,9 @@ def class_sums(features: Float[Tensor, "n d h w"], labels: Integer[Tensor, "n h 
     for block, truth in zip(features.split(rows, dim=2), labels.split(rows, dim=1), strict=True):
         labelled = truth != IGNORE
         vectors, category = block.movedim(1, -1)[labelled].double(), truth[labelled].long()
-        sums = sums.index_add(0, category, vectors)
-        squares = squares.index_add(0, category, vectors.square().sum(1))
-        counts = counts.index_add(0, category, torch.ones_like(category))
+        sums.index_add_(0, category, vectors)
+        squares.index_add_(0, category, vectors.square().sum(1))
+        counts.index_add_(0, category, torch.ones_like(category))
     return ClassSums(sums, squares, counts.double(), counts)
 
 

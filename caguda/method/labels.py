@@ -36,9 +36,13 @@ def by_anchor(
     and every pixel active; with none, or where a feature is not finite, nearest is IGNORE and the pixel not active.
     Needs memory for a few rows of the maps at a time.
     """
-    blocks = features.split(rows_at_once(features), dim=2)
-    closest = [closest_two(distances(block, anchors), present) for block in blocks]
-    nearest, gap = (torch.cat(parts, dim=1) for parts in zip(*closest, strict=True))
+    n, _, h, w = features.shape
+    nearest = torch.empty(n, h, w, dtype=torch.uint8, device=features.device)
+    gap = torch.empty(n, h, w, dtype=torch.result_type(features, anchors), device=features.device)
+    rows = rows_at_once(features)
+    for top in range(0, h, rows):
+        part = slice(top, top + rows)
+        nearest[:, part], gap[:, part] = closest_two(distances(features[:, :, part], anchors), present)
     return ByAnchor(nearest, gap, gap > margin)
 
 
