@@ -17,8 +17,8 @@ from caguda.classes import class_table
 from caguda.config import Configuration, DeepLab
 from caguda.configfile import load_configuration
 from caguda.errors import UserError
-from caguda.models.build import build_network
 from caguda.stages.convert import convert_anchors, convert_checkpoint
+from caguda.stages.runtime import restore_network
 
 DEMO = Path(__file__).parents[1] / "config" / "demo.yaml"
 
@@ -136,9 +136,7 @@ def test_a_converted_checkpoint_computes_what_the_authors_network_does(
     state = reference.random_state(reference.RESNET50, 19)
     torch.save(wrap(state), tmp_path / "model.pkl")
     convert_checkpoint(configuration(), tmp_path / "model.pkl", tmp_path / "model.safetensors")
-    weights, description = load_checkpoint(tmp_path / "model.safetensors")
-    network = build_network(DeepLab.model_validate(description["architecture"]), len(description["classes"])).eval()
-    network.load_state_dict(weights)
+    network, description = restore_network(tmp_path / "model.safetensors", torch.device("cpu"), TABLE)
     for height, width in ((33, 321), (64, 34)):
         images = torch.rand(2, 3, height, width)
         expected = reference.features_and_logits(state, images)
