@@ -74,7 +74,7 @@ def test_the_command_runs_and_lists_every_verb() -> None:
 
 def test_every_verb_has_a_rule_that_gives_it_all_its_options() -> None:
     rules = "".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
-    calls = re.findall(r"python -m caguda ([a-z-]+)(.*?)> \{log\}", rules, re.DOTALL)
+    calls = re.findall(r"(?:python -m caguda|\{TRAINER\}) ([a-z-]+)(.*?)> \{log\}", rules, re.DOTALL)
     given = {verb: set(re.findall(r"--[a-z-]+", options)) for verb, options in calls}
     assert given == {
         verb: {OPTIONS[option][0] for option in options.split()} for verb, (_, _, options) in VERBS.items()

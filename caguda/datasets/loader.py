@@ -71,12 +71,17 @@ def enlarge(label_map: Tensor, size: Sequence[int]) -> Tensor:
     return label_map[rows[:, None], columns]
 
 
-def training_batches(frames: TrainingFrames, batch_size: int, start: int, end: int, workers: int) -> Iterator[Sample]:
-    """The batches of iterations start..end-1, each of `batch_size` samples; UserError if a file cannot be read."""
-    positions = range(start * batch_size, end * batch_size)
-    loader = DataLoader(
-        frames, batch_size, sampler=positions, num_workers=workers, worker_init_fn=_obey_the_trainer_alone
-    )
+def training_batches(
+    frames: TrainingFrames, batch_size: int, start: int, end: int, workers: int, share: tuple[int, int] = (0, 1)
+) -> Iterator[Sample]:
+    """The batches `start` to `end` - 1, each of `batch_size` samples; UserError if a file cannot be read.
+
+    Of `share` (i, n), the i-th of n equal parts of every batch; `batch_size` must be a multiple of n.
+    """
+    part, parts = share
+    own = batch_size // parts
+    positions = [b * batch_size + part * own + i for b in range(start, end) for i in range(own)]
+    loader = DataLoader(frames, own, sampler=positions, num_workers=workers, worker_init_fn=_obey_the_trainer_alone)
     try:
         with _signals_held_back():
             batches = iter(loader)

@@ -12,9 +12,6 @@ from torchvision.transforms.v2 import functional
 from caguda.classes import IGNORE
 from caguda.config import Augmentation
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 class RandomScaleCrop(v2.Transform):  # type: ignore[misc]
     """Resize by a random factor, then cut a random window; what lies outside the frame is black and ignored."""
@@ -56,9 +53,7 @@ def training_transform(augmentation: Augmentation) -> v2.Transform:
     return v2.Compose(steps or [v2.Identity()])
 
 
-def normalise(images: UInt8[Tensor, "n 3 H W"], device: torch.device) -> Float[Tensor, "n 3 H W"]:
-    """The network's input: RGB scaled to 0..1, then ImageNet's mean and standard deviation, channels last."""
-    mean = torch.tensor(IMAGENET_MEAN, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=device).view(1, 3, 1, 1)
-    scaled = images.to(device, non_blocking=True).float().div_(255)
-    return scaled.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+def scaled(images: UInt8[Tensor, "n 3 H W"], device: torch.device) -> Float[Tensor, "n 3 H W"]:
+    """The network's input: RGB scaled to 0..1, channels last."""
+    values = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    return values.float().div_(255)

@@ -1,6 +1,6 @@
 """One stage of training: source labels, anchors and cached pseudo-labels (Algorithm 1, lines 7 to 10)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -9,15 +9,23 @@ from torch import Tensor, nn
 from caguda.artifacts.anchors import Anchors, load_anchors
 from caguda.config import Configuration, LossWeights
 from caguda.datasets.loader import TrainingFrames
-from caguda.datasets.transforms import normalise, training_transform
+from caguda.datasets.transforms import training_transform
 from caguda.errors import UserError
-from caguda.method.anchors import labels_at
-from caguda.method.losses import cross_entropy, distance_loss, objective
-from caguda.models.batch_norm import freeze
+from caguda.method.anchors import correctly_predicted, labels_at
+from caguda.method.losses import (
+    LossSum,
+    class_mean_distance_loss,
+    cross_entropy,
+    distance_loss,
+    objective,
+    squared_distance_loss,
+)
 from caguda.stages.common import Run, verified_labels
 from caguda.stages.runtime import restore_network
 from caguda.stages.supervised import image_cross_entropy
-from caguda.stages.training import Batch, Job, build_optimiser
+from caguda.stages.training import Batch, Step
+
+DISTANCES = {"l2": distance_loss, "squared_l2": squared_distance_loss, "class_mean": class_mean_distance_loss}
 
 
 def adapt(
@@ -32,77 +40,75 @@ def adapt(
     output: Path,
     state: Path,
 ) -> None:
-    """Train M_k from M_(k-1) with the objective of Eq. 12 on fixed anchors and pseudo-labels.
-
-    The source's cross entropy is at the resolution of the image, the target's losses at that of f_D, where the
-    pseudo-labels were made. Distances are divided by the mean distance between anchors, so that the weight of the
-    distance losses does not depend on the scale of the features.
-    """
+    """Train M_k from M_(k-1) with the objective of Eq. 12 on fixed anchors and pseudo-labels."""
     if recipe not in configuration.recipes:
         known = ", ".join(configuration.recipes)
         raise UserError(f"--recipe {recipe}: the configuration has no such recipe, only {known}")
     training, weights = configuration.stages, configuration.recipes[recipe]
-    settings = configuration.model_dump(mode="json", include={"network", "stages"}) | {
+    settings = configuration.model_dump(mode="json", include={"network", "stages", "losses"}) | {
         "recipe": weights.model_dump(mode="json"),
         "stage": stage,
     }
     run = Run(f"stage {stage}", configuration, seed, manifest, settings, [initial, anchors, labels])
     network, _ = restore_network(initial, run.device, run.table)
-    network.train()
-    if training.batch_norm == "frozen":
-        freeze(network)
+    model = run.ready_to_train(network, training)
     source = run.frames("source", training.augmentation, labelled=True)
     target = _pseudo_labelled(run, labels)
-    job = Job(
-        f"{recipe} stage {stage}",
-        {"network": network},
-        {"network": build_optimiser(network, training.optimiser)},
-        run.batches(training, source, target),
-        _objective_step(run, network, load_anchors(anchors)[0], weights),
-        training.iterations,
-        training.optimiser.poly_power,
-    )
-    run.train(job, network, training, output, state)
+    step = _objective_step(run, model, load_anchors(anchors)[0], weights)
+    rates = {"network": training.optimiser.learning_rate}
+    run.train(step, training, {"network": network}, rates, run.batches(training, source, target), output, state)
 
 
-def _objective_step(
-    run: Run, network: nn.Module, anchors: Anchors, weights: LossWeights
-) -> Callable[[Batch], Mapping[str, Tensor]]:
-    """The step of an iteration: the loss terms of one batch of each domain, whose objective fills the gradients.
+def _objective_step(run: Run, model: nn.Module, anchors: Anchors, weights: LossWeights) -> Step:
+    """The step of an iteration: the part of the objective on a batch of the source, then that on one of the target.
 
-    Eq. 12. The source's cross entropy is at the resolution of the image, the other terms at that of f_D. Each domain
-    passes by itself: where batch normalisation is trained, it normalises either with its own statistics.
+    Eq. 12, read as the section `losses` says. The source's cross entropy is at the resolution of the image, distances
+    are at that of f_D, where features and anchors live. Each domain passes by itself: where batch normalisation is
+    trained, it normalises either with its own statistics.
     """
-    vectors = torch.nan_to_num(torch.from_numpy(anchors.vectors)).to(run.device)
+    choice = run.configuration.losses
+    unit = anchors.mean_distance if choice.distance_unit == "mean_anchor_distance" else 1.0
+    vectors = torch.nan_to_num(torch.from_numpy(anchors.vectors)).to(run.device) / unit
     present = torch.from_numpy(anchors.present).to(run.device)
-    scale = anchors.mean_distance
-    objective_weights = {
-        "source_cross_entropy": 1.0,
-        "source_distance": weights.distance,
-        "target_distance": weights.distance,
-        "anchor_cross_entropy": weights.anchor_cross_entropy,
-        "probability_cross_entropy": weights.probability_cross_entropy,
-    }
 
-    def step(batch: Batch) -> Mapping[str, Tensor]:
+    def distance(features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        counted = correctly_predicted(labels, logits) if choice.distance_pixels == "correct" else labels
+        return run.reduced(DISTANCES[choice.distance](features / unit, vectors, counted, present))
+
+    target_entropy = image_cross_entropy if choice.target_resolution == "image" else _feature_cross_entropy
+
+    def step(batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         source, target = ({name: value.to(run.device) for name, value in sample.items()} for sample in batch)
-        source_features, source_logits = network(normalise(source["image"], run.device))
-        features, logits = network(normalise(target["image"], run.device))
-        size = (features.shape[-2], features.shape[-1])
-        truth, by_anchor, by_probability = (
-            labels_at(maps, size) for maps in (source["label"], target["anchor_label"], target["probability_label"])
-        )
+        features, logits = run.forward(model, source["image"])
         terms = {
-            "source_cross_entropy": image_cross_entropy(source_logits, source["label"]),
-            "source_distance": distance_loss(source_features, vectors, truth, present, scale),
-            "target_distance": distance_loss(features, vectors, by_anchor, present, scale),
-            "anchor_cross_entropy": cross_entropy(logits, by_anchor),
-            "probability_cross_entropy": cross_entropy(logits, by_probability),
+            "source_cross_entropy": run.reduced(image_cross_entropy(logits, source["label"])),
+            "source_distance": distance(features, logits, _at(features, source["label"])),
         }
-        objective(terms, objective_weights).backward()
-        return {name: value.detach() for name, value in terms.items()}
+        yield objective(terms, {"source_cross_entropy": 1.0, "source_distance": weights.distance}), terms
+        features, logits = run.forward(model, target["image"])
+        terms = {
+            "target_distance": distance(features, logits, _at(features, target["anchor_label"])),
+            "anchor_cross_entropy": run.reduced(target_entropy(logits, target["anchor_label"])),
+            "probability_cross_entropy": run.reduced(target_entropy(logits, target["probability_label"])),
+        }
+        target_weights = {
+            "target_distance": weights.distance,
+            "anchor_cross_entropy": weights.anchor_cross_entropy,
+            "probability_cross_entropy": weights.probability_cross_entropy,
+        }
+        yield objective(terms, target_weights), terms
 
     return step
+
+
+def _at(features: Tensor, labels: Tensor) -> Tensor:
+    """Label maps of images (n, H, W) at the resolution of the features (n, d, h, w)."""
+    return labels_at(labels, (features.shape[-2], features.shape[-1]))
+
+
+def _feature_cross_entropy(logits: Tensor, labels: Tensor) -> LossSum:
+    """Eq. 9 and 11 at the resolution of f_D, where the pseudo-labels were made."""
+    return cross_entropy(logits, _at(logits, labels))
 
 
 def _pseudo_labelled(run: Run, labels: Path) -> TrainingFrames:

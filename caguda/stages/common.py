@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.checkpoint import save_checkpoint
@@ -21,15 +22,18 @@ from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.io import read_label
 from caguda.datasets.loader import Sample, TrainingFrames, inference_batches, training_batches
 from caguda.datasets.manifest import Manifest, SetName, read_manifest
-from caguda.datasets.transforms import normalise, training_transform
+from caguda.datasets.transforms import scaled, training_transform
 from caguda.errors import UserError
-from caguda.models.batch_norm import estimate_statistics
+from caguda.method.losses import LossSum
+from caguda.models.backbone import load_backbone
+from caguda.models.batch_norm import estimate_statistics, freeze
 from caguda.models.build import build_network
+from caguda.models.checkpointing import recompute_activations
+from caguda.models.network import SegmentationNetwork
+from caguda.stages import parallel
 from caguda.stages.runtime import place, prepare
-from caguda.stages.training import Job, train
+from caguda.stages.training import Job, Step, build_optimiser, train
 from caguda.version import METHOD_VERSION
-
-INFERENCE_BATCH = 8
 
 
 @dataclass
@@ -50,20 +54,33 @@ class Run:
     def __post_init__(self) -> None:
         self.manifest = read_manifest(self.manifest_path)
         self.table = class_table(self.configuration)
-        self.device = prepare(self.configuration.threads)
+        self.device = prepare(self.configuration.compute.threads)
+        wanted = self.configuration.compute.processes
+        if parallel.size() != wanted:
+            raise UserError(
+                f"compute.processes: {wanted} processes must share this training, found {parallel.size()}; "
+                f"start it by `torchrun --standalone --nproc-per-node {wanted} -m caguda ...`, as the workflow does"
+            )
 
     @property
     def fingerprint(self) -> str:
-        """A digest of all that decides the weights: settings, classes, seed, method version and inputs' contents."""
+        """A digest of all that decides the weights: settings, classes, seed, method version and inputs' contents.
+
+        The number of processes is left out: it moves no more than last digits, and a cluster may offer another one.
+        """
+        compute = self.configuration.compute
         inputs = [self.manifest.digest(name) for name in ("source", "target")] + [sha256(path) for path in self.inputs]
         classes = [self.table.names, sorted(self.table.train_id.items())]
-        parts = [self.name, self.seed, METHOD_VERSION, self.settings, classes, inputs, self.configuration.threads]
+        machine = [compute.threads, compute.precision, compute.compile]
+        parts = [self.name, self.seed, METHOD_VERSION, self.settings, classes, inputs, machine]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def fresh_network(self) -> nn.Module:
-        """The configured network with the weights that its seed gives."""
+    def fresh_network(self) -> SegmentationNetwork:
+        """The configured network: weights that the seed gives, and in a DeepLab's backbone those of ImageNet."""
         torch.manual_seed(self.seed)
-        return place(build_network(self.configuration.network, self.table.count), self.device)
+        network = build_network(self.configuration.network, self.table.count)
+        load_backbone(network, self.configuration.network)
+        return place(network, self.device)
 
     def frames(self, domain: SetName, augmentation: Augmentation, *, labelled: bool) -> TrainingFrames:
         """The frames of a domain for training, with the truth as the label map `label` if `labelled`."""
@@ -77,30 +94,90 @@ class Run:
         return TrainingFrames(frames, truth if labelled else None, training_transform(augmentation), self.seed, purpose)
 
     def batches(self, training: Training, *domains: TrainingFrames) -> Callable[[int], Iterator[tuple[Sample, ...]]]:
-        """A function of the first iteration: from there on, one batch of every domain for each iteration."""
-        size, end, workers = training.batch_size, training.iterations, self.configuration.workers
-        return lambda start: zip(*(training_batches(d, size, start, end, workers) for d in domains), strict=True)
+        """A function of the first iteration: from there on, this process's share of the batches of every domain."""
+        size, workers = training.batch_size, self.configuration.compute.workers
+        end, each = training.iterations * training.accumulate, training.accumulate
+        share = (parallel.rank(), parallel.size())
+        return lambda start: zip(
+            *(training_batches(d, size, start * each, end, workers, share) for d in domains), strict=True
+        )
 
-    def train(self, job: Job, network: nn.Module, training: Training, output: Path, state: Path) -> None:
-        """Run the training loop, or the rest of it, and publish the network as this verb's checkpoint.
+    def ready_to_train(self, network: nn.Module, training: Training) -> nn.Module:
+        """The network as a step calls it; its batch normalisation is treated as `training` says.
 
-        Where `training` asks for it, the target's statistics of batch normalisation come last.
+        Trained statistics are those of the whole batch, whatever the number of processes.
         """
-        progress = train(job, state, self.fingerprint, self.configuration.save_every)
+        compute = self.configuration.compute
+        network.train()
+        if training.batch_norm == "frozen":
+            freeze(network)
+        elif parallel.size() > 1:
+            if self.device.type == "cpu":
+                raise UserError(
+                    f"{self.name}: batch_norm: train over several processes needs GPUs, found none; "
+                    "set it to frozen, or compute.processes to 1"
+                )
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        if compute.recompute_activations:
+            recompute_activations(network)
+        if compute.compile:
+            network.compile()
+        return parallel.shared(network)
+
+    def forward(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+        """f_D's features and the logits of uint8 images, in float32 whatever the precision inside the network."""
+        precision = self.configuration.compute.precision
+        with torch.autocast(self.device.type, getattr(torch, precision), enabled=precision != "float32"):
+            features, logits = model(scaled(images, self.device))
+        return features.float(), logits.float()
+
+    def reduced(self, loss: LossSum) -> Tensor:
+        """A loss over the whole batch, of which this process may have a part, as `losses.reduction` says.
+
+        Gradients of all processes are averaged afterwards, hence the factor.
+        """
+        if self.configuration.losses.reduction == "sum":
+            return loss.total * parallel.size()
+        return loss.total * parallel.size() / parallel.total(loss.count).clamp(min=1)
+
+    def train(
+        self, step: Step, training: Training, modules: Mapping[str, nn.Module], rates: Mapping[str, float],
+        batches: Callable[[int], Iterator[tuple[Sample, ...]]], output: Path, state: Path,
+    ) -> None:  # fmt: skip
+        """Run the training loop, or the rest of it, and publish the module `network` as this verb's checkpoint.
+
+        `rates` are the learning rates at the start. Where `training` asks for it, the target's statistics of batch
+        normalisation come last.
+        """
+        compute = self.configuration.compute
+        optimisers = {
+            name: build_optimiser(module, training.optimiser, rates[name]) for name, module in modules.items()
+        }
+        scaler = GradScaler(self.device.type, enabled=compute.precision == "float16")
+        job = Job(self.name, modules, optimisers, batches, step, training, scaler)
+        progress = train(job, state, self.fingerprint, compute.save_every)
+        if parallel.rank() > 0:
+            return
+        network = self._alone(modules["network"])
         if training.target_statistics:
-            images = inference_batches(self.manifest.frames("target"), INFERENCE_BATCH)
-            estimate_statistics(network, (normalise(batch, self.device) for _, batch in images))
+            images = inference_batches(self.manifest.frames("target"), compute.inference_batch_size)
+            estimate_statistics(network, (scaled(batch, self.device) for _, batch in images))
+        made_by = provenance(self.name, self.settings, [self.manifest_path, *self.inputs], self.seed, self.started)
         description = {
             "architecture": self.configuration.network.model_dump(mode="json"),
             "classes": list(self.table.names),
             "target_statistics": training.target_statistics,
             "metrics": {"history": progress.history, "seconds": progress.seconds, "attempts": progress.attempts},
-            "provenance": provenance(
-                self.name, self.settings, [self.manifest_path, *self.inputs], self.seed, self.started
-            ),
+            "provenance": made_by,
         }
         save_checkpoint(output, network.state_dict(), description)
-        print(f"{self.name}: {job.iterations} iterations in {progress.seconds:.0f} s -> {output}", flush=True)
+        print(f"{self.name}: {training.iterations} iterations in {progress.seconds:.0f} s -> {output}", flush=True)
+
+    def _alone(self, network: nn.Module) -> SegmentationNetwork:
+        """The same weights in a network that waits for no other process, as layers with shared statistics do."""
+        alone = build_network(self.configuration.network, self.table.count)
+        alone.load_state_dict(network.state_dict())
+        return place(alone, self.device)
 
 
 def verified_labels(labels: Path, frames: Sequence[Frame], manifest: Path) -> LabelStore:

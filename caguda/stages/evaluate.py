@@ -21,11 +21,11 @@ from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.io import read_label
 from caguda.datasets.loader import inference_batches
 from caguda.datasets.manifest import read_manifest
-from caguda.datasets.transforms import normalise
+from caguda.datasets.transforms import scaled
 from caguda.method.anchors import labels_at
 from caguda.method.metrics import confusion_matrix, iou, mean_iou
 from caguda.models.batch_norm import batch_norms, estimate_statistics
-from caguda.stages.common import INFERENCE_BATCH, verified_labels
+from caguda.stages.common import verified_labels
 from caguda.stages.runtime import prepare, restore_network
 
 ROWS = {"pretrain": "source only", "warmup": "warm-up"}
@@ -44,12 +44,13 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
     read = read_manifest(manifest)
     frames = read.frames("evaluation")
     network, description = restore_network(checkpoint, device, table)
-    trained = _confusion(network, frames, table, device)
+    size = configuration.compute.inference_batch_size
+    trained = _confusion(network, frames, table, size, device)
     adapted = None
     if batch_norms(network):
-        images = inference_batches(read.frames("target"), INFERENCE_BATCH)
-        estimate_statistics(network, (normalise(batch, device) for _, batch in images))
-        adapted = _confusion(network, frames, table, device)
+        images = inference_batches(read.frames("target"), size)
+        estimate_statistics(network, (scaled(batch, device) for _, batch in images))
+        adapted = _confusion(network, frames, table, size, device)
     made_by = description["provenance"]
     result = {
         "row": ROWS.get(made_by["made_by"], made_by["made_by"]),
@@ -67,15 +68,17 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
 
 def predict(network: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     """The most probable category of every pixel of uint8 images (n, 3, H, W), at image resolution: (n, H, W)."""
-    _, logits = network(normalise(images, device))
+    _, logits = network(scaled(images, device))
     enlarged = functional.interpolate(logits, images.shape[-2:], mode="bilinear")
     return enlarged.argmax(dim=1).to(torch.uint8)
 
 
-def _confusion(network: nn.Module, frames: list[Frame], table: ClassTable, device: torch.device) -> Tensor:
+def _confusion(
+    network: nn.Module, frames: list[Frame], table: ClassTable, batch_size: int, device: torch.device
+) -> Tensor:
     total = torch.zeros(table.count, table.count, dtype=torch.int64)
     with tqdm(total=len(frames), desc="evaluate", disable=not sys.stderr.isatty()) as bar:
-        for indices, images in inference_batches(frames, INFERENCE_BATCH):
+        for indices, images in inference_batches(frames, batch_size):
             truth = torch.stack([read_label(label_of(frames[i]), table) for i in indices]).to(device)
             total += confusion_matrix(predict(network, images, device), truth, table.count).cpu()
             bar.update(len(indices))

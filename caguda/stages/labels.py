@@ -17,10 +17,10 @@ from caguda.config import Labels as Thresholds
 from caguda.datasets.io import read_image
 from caguda.datasets.loader import inference_batches
 from caguda.datasets.manifest import read_manifest
-from caguda.datasets.transforms import normalise
+from caguda.datasets.transforms import scaled
 from caguda.errors import UserError
 from caguda.method.labels import by_anchor, by_probability, pseudo_labels
-from caguda.stages.common import INFERENCE_BATCH, refuse_other_frames
+from caguda.stages.common import refuse_other_frames
 from caguda.stages.runtime import prepare, restore_network
 
 
@@ -37,7 +37,7 @@ def create_store(
         raise UserError(f"{manifest}: target frames must have one size for a label store, found {sizes[:4]}")
     network, _ = restore_network(checkpoint, device, class_table(configuration))
     frames = read.frames("target")
-    features, _ = network(normalise(read_image(frames[0].image)[None], device))
+    features, _ = network(scaled(read_image(frames[0].image)[None], device))
     settings = configuration.model_dump(mode="json", include={"network", "labels"})
     found, _ = load_anchors(anchors)
     attributes = {
@@ -82,10 +82,11 @@ def write_part(
     margin, p0 = float(opened.attributes["margin"]), float(opened.attributes["p0"])
     frames = read_manifest(manifest).frames("target")
     refuse_other_frames(opened, frames, manifest)
-    first, last = bounds(len(frames), part, parts)
+    size = configuration.compute.inference_batch_size
+    first, last = bounds(len(frames), part, parts, size)
     with tqdm(total=last - first, desc=f"labels {part}/{parts}", disable=not sys.stderr.isatty()) as bar:
-        for indices, images in inference_batches(frames[first:last], INFERENCE_BATCH):
-            features, logits = network(normalise(images, device))
+        for indices, images in inference_batches(frames[first:last], size):
+            features, logits = network(scaled(images, device))
             anchored = by_anchor(features, vectors, present, margin)
             probable = by_probability(logits, p0)
             arrays = {
@@ -105,8 +106,8 @@ def write_part(
     print(f"labels: part {part} of {parts}, frames {first} to {last - 1} -> {store}")
 
 
-def bounds(frames: int, part: int, parts: int) -> tuple[int, int]:
+def bounds(frames: int, part: int, parts: int, batch_size: int) -> tuple[int, int]:
     """The first frame of a part and the one after its last; parts differ by one batch of inference at most."""
-    batches = -(-frames // INFERENCE_BATCH)
-    first, last = (min(batches * done // parts * INFERENCE_BATCH, frames) for done in (part - 1, part))
+    batches = -(-frames // batch_size)
+    first, last = (min(batches * done // parts * batch_size, frames) for done in (part - 1, part))
     return first, last

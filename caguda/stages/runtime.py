@@ -2,9 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from caguda.artifacts.checkpoint import load_checkpoint
@@ -12,24 +13,32 @@ from caguda.classes import ClassTable
 from caguda.config import Network
 from caguda.errors import UserError
 from caguda.models.build import build_network
+from caguda.models.network import SegmentationNetwork
+from caguda.stages.parallel import join
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def prepare(threads: int) -> torch.device:
-    """The device to compute on; on a CPU the results depend on `threads`, so it comes from the configuration."""
+    """The device to compute on, one for each process; on a CPU the results depend on `threads`, hence a configured one."""
     torch.set_num_threads(threads)
+    join()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     # A debugging aid that costs a tenth of a step:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cuda", torch.cuda.current_device())
 
 
-def place(network: nn.Module, device: torch.device) -> nn.Module:
+def place(network: M, device: torch.device) -> M:
     """The network on the device, its convolutions in channels-last order."""
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def restore_network(path: Path, device: torch.device, table: ClassTable) -> tuple[nn.Module, dict[str, Any]]:
+def restore_network(path: Path, device: torch.device, table: ClassTable) -> tuple[SegmentationNetwork, dict[str, Any]]:
     """The network of a checkpoint in evaluation mode, and the checkpoint's description.
 
     UserError if it is damaged, or made for other categories than those of `table`.
@@ -40,6 +49,7 @@ def restore_network(path: Path, device: torch.device, table: ClassTable) -> tupl
             f"{path}: the checkpoint must be for the configured categories, {table.count} of them, found one for "
             f"{len(description['classes'])} other or otherwise ordered ones; train it again"
         )
-    network = build_network(Network.model_validate(description["architecture"]), len(description["classes"]))
+    architecture: Network = TypeAdapter(Network).validate_python(description["architecture"])
+    network = build_network(architecture, len(description["classes"]))
     network.load_state_dict(weights)
     return place(network, device).eval(), description

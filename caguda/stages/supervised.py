@@ -1,33 +1,30 @@
 """Training with labels and cross entropy alone (Eq. 2): pretraining, the control and the oracle."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caguda.config import Configuration, Training
+from caguda.config import Configuration, DeepLab, Training
 from caguda.datasets.manifest import SetName
-from caguda.datasets.transforms import normalise
-from caguda.method.losses import cross_entropy
-from caguda.models.batch_norm import freeze
+from caguda.method.losses import LossSum, cross_entropy
 from caguda.stages.common import Run
 from caguda.stages.runtime import restore_network
-from caguda.stages.training import Batch, Job, build_optimiser
+from caguda.stages.training import Batch
+
+CHOICES: dict[str, Any] = {"network": True, "losses": {"reduction"}}
 
 
 def pretrain(configuration: Configuration, seed: int, manifest: Path, output: Path, state: Path) -> None:
     """Train on the labelled source from fresh weights: "source only", M0^p (Algorithm 1, line 1)."""
-    settings = configuration.model_dump(mode="json", include={"network", "pretrain"})
-    run = Run("pretrain", configuration, seed, manifest, settings)
-    _supervised(run, run.fresh_network(), configuration.pretrain, "source", output, state)
+    _from_fresh_weights("pretrain", "source", configuration, seed, manifest, output, state)
 
 
 def oracle(configuration: Configuration, seed: int, manifest: Path, output: Path, state: Path) -> None:
     """Train on the target's own labels as pretraining does on the source: an upper bound, no part of the method."""
-    settings = configuration.model_dump(mode="json", include={"network", "pretrain"})
-    run = Run("oracle", configuration, seed, manifest, settings)
-    _supervised(run, run.fresh_network(), configuration.pretrain, "target", output, state)
+    _from_fresh_weights("oracle", "target", configuration, seed, manifest, output, state)
 
 
 def control(configuration: Configuration, seed: int, manifest: Path, initial: Path, output: Path, state: Path) -> None:
@@ -36,40 +33,45 @@ def control(configuration: Configuration, seed: int, manifest: Path, initial: Pa
     All else is as in the stages, their treatment of batch normalisation too.
     """
     stages = configuration.stages
-    training = stages.model_copy(update={"iterations": stages.count * stages.iterations})
-    settings = configuration.model_dump(mode="json", include={"network", "stages"})
+    length = stages.optimiser.poly_iterations
+    schedule = {"poly_iterations": length and stages.count * length}
+    training = stages.model_copy(
+        update={
+            "iterations": stages.count * stages.iterations,
+            "optimiser": stages.optimiser.model_copy(update=schedule),
+        }
+    )
+    settings = configuration.model_dump(mode="json", include={**CHOICES, "stages": True})
     run = Run("control", configuration, seed, manifest, settings, [initial])
     network, _ = restore_network(initial, run.device, run.table)
     _supervised(run, network, training, "source", output, state)
 
 
+def _from_fresh_weights(
+    name: str, domain: SetName, configuration: Configuration, seed: int, manifest: Path, output: Path, state: Path
+) -> None:
+    settings: Mapping[str, Any] = configuration.model_dump(mode="json", include={**CHOICES, "pretrain": True})
+    chosen = configuration.network
+    local = [Path(chosen.weights)] if isinstance(chosen, DeepLab) and chosen.weights not in ("imagenet", "none") else []
+    run = Run(name, configuration, seed, manifest, settings, local)
+    _supervised(run, run.fresh_network(), configuration.pretrain, domain, output, state)
+
+
 def _supervised(run: Run, network: nn.Module, training: Training, domain: SetName, output: Path, state: Path) -> None:
     """Train a network on the truth of one domain with Eq. 2, and publish it."""
-    network.train()
-    if training.batch_norm == "frozen":
-        freeze(network)
-    optimiser = build_optimiser(network, training.optimiser)
+    model = run.ready_to_train(network, training)
 
-    def step(batch: Batch) -> Mapping[str, Tensor]:
+    def step(batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         (sample,) = batch
-        _, logits = network(normalise(sample["image"], run.device))
-        loss = image_cross_entropy(logits, sample["label"].to(run.device))
-        loss.backward()
-        return {"source_cross_entropy" if domain == "source" else "target_cross_entropy": loss.detach()}
+        _, logits = run.forward(model, sample["image"])
+        loss = run.reduced(image_cross_entropy(logits, sample["label"].to(run.device)))
+        yield loss, {f"{domain}_cross_entropy": loss}
 
     frames = run.frames(domain, training.augmentation, labelled=True)
-    job = Job(
-        run.name,
-        {"network": network},
-        {"network": optimiser},
-        run.batches(training, frames),
-        step,
-        training.iterations,
-        training.optimiser.poly_power,
-    )
-    run.train(job, network, training, output, state)
+    rates = {"network": training.optimiser.learning_rate}
+    run.train(step, training, {"network": network}, rates, run.batches(training, frames), output, state)
 
 
-def image_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def image_cross_entropy(logits: Tensor, labels: Tensor) -> LossSum:
     """Eq. 2 at the resolution of the image: logits (n, c, h, w) are enlarged to labels (n, H, W)."""
     return cross_entropy(functional.interpolate(logits, labels.shape[-2:], mode="bilinear"), labels)

@@ -5,36 +5,44 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import SGD, AdamW, Optimizer
 from tqdm import tqdm
 
 from caguda.artifacts.state import load_state, lock, save_state
-from caguda.config import Optimiser
+from caguda.config import Optimiser, Training
 from caguda.datasets.loader import Sample
 from caguda.errors import UserError
 from caguda.method.schedule import poly
+from caguda.stages.parallel import agreed, first_one_first, rank, say, size, total
 
 Batch = tuple[Sample, ...]
+Step = Callable[[Batch], Iterator[tuple[Tensor, Mapping[str, Tensor]]]]
 REPORTS = 25
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained: modules, their optimisers, batches from an iteration on, and the step that fills gradients."""
+    """What is trained: modules, their optimisers, batches from an iteration on, and the step that is taken on each.
+
+    A step yields objectives, each with the loss terms to report; each is differentiated before the next is asked for,
+    so that what one needed in memory is free for the next. Gradients add up.
+    """
 
     name: str
     modules: Mapping[str, nn.Module]
     optimisers: Mapping[str, Optimizer]
     batches: Callable[[int], Iterator[Batch]]
-    step: Callable[[Batch], Mapping[str, Tensor]]
-    iterations: int
-    poly_power: float
+    step: Step
+    training: Training
+    scaler: GradScaler
 
 
 @dataclass
@@ -48,10 +56,9 @@ class Progress:
     history: list[dict[str, float]]
 
 
-def build_optimiser(module: nn.Module, settings: Optimiser, learning_rate: float | None = None) -> Optimizer:
-    """The optimiser of the module's trainable weights; its learning rate is the start of the poly schedule."""
+def build_optimiser(module: nn.Module, settings: Optimiser, rate: float) -> Optimizer:
+    """The optimiser of the module's trainable weights; `rate` is the learning rate at the start of the poly schedule."""
     weights = [weight for weight in module.parameters() if weight.requires_grad]
-    rate = settings.learning_rate if learning_rate is None else learning_rate
     groups = [{"params": weights, "initial_lr": rate}]
     if settings.name == "sgd":
         return SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
@@ -65,40 +72,59 @@ def train(job: Job, directory: Path, fingerprint: str, save_every: int) -> Progr
     same `fingerprint` is continued from: data and random numbers are functions of the iteration, so that an
     interrupted training ends with the weights of an undisturbed one. A loss that is not finite raises UserError before
     it reaches the weights, and weights that are not finite before they reach the state. Raises LockHeld when another
-    process trains here, SystemExit(128 + n) after signal n.
+    process trains here, SystemExit(128 + n) after signal n. Of several processes the first locks, saves and speaks.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    state = directory / "state.pt"
-    with lock(directory), _signals() as received:
+    state, end = directory / "state.pt", job.training.iterations
+    with lock(directory) if rank() == 0 else nullcontext(), _signals() as received:
         progress = _restore(job, state, fingerprint)
         batches = job.batches(progress.iteration)
-        positions = range(progress.iteration, job.iterations)
-        bar = tqdm(positions, job.name, job.iterations, initial=progress.iteration, disable=not sys.stderr.isatty())
-        for iteration in bar:
+        positions = range(progress.iteration, end)
+        silent = rank() > 0 or not sys.stderr.isatty()
+        for iteration in tqdm(positions, job.name, end, initial=progress.iteration, disable=silent):
             started = time.monotonic()
-            torch.manual_seed(iteration)
+            torch.manual_seed(iteration * size() + rank())
             _set_rates(job, iteration)
-            terms = job.step(next(batches))
-            _record(job, progress, {name: float(value) for name, value in terms.items()})
-            for optimiser in job.optimisers.values():
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
+            _record(job, progress, _gradients(job, batches))
+            _update(job)
             progress.iteration = iteration + 1
             progress.seconds += time.monotonic() - started
-            if received or progress.iteration % save_every == 0 or progress.iteration == job.iterations:
+            stop = agreed(received[0] if received else 0)
+            if stop or progress.iteration % save_every == 0 or progress.iteration == end:
                 _refuse_broken_weights(job, progress)
-                save_state(state, _state(job, progress, fingerprint))
-            if received:
-                print(f"{job.name}: stopped by signal {received[0]} after iteration {progress.iteration}; state saved")
-                raise SystemExit(128 + received[0])
+                if rank() == 0:
+                    save_state(state, _state(job, progress, fingerprint))
+            if stop:
+                say(f"{job.name}: stopped by signal {stop} after iteration {progress.iteration}; state saved")
+                raise SystemExit(128 + stop)
     return progress
 
 
 def _set_rates(job: Job, iteration: int) -> None:
-    factor = poly(iteration, job.iterations, job.poly_power)
+    settings = job.training.optimiser
+    factor = poly(iteration, settings.poly_iterations or job.training.iterations, settings.poly_power)
     for optimiser in job.optimisers.values():
         for group in optimiser.param_groups:
             group["lr"] = group["initial_lr"] * factor
+
+
+def _gradients(job: Job, batches: Iterator[Batch]) -> dict[str, float]:
+    """The loss terms, means over the batches of one update and over all processes; fills the gradients likewise."""
+    sums: dict[str, Tensor] = {}
+    for _ in range(job.training.accumulate):
+        for objective, terms in job.step(next(batches)):
+            job.scaler.scale(objective / job.training.accumulate).backward()
+            for name, value in terms.items():
+                sums[name] = value.detach() + sums.get(name, 0.0)
+    means = total(torch.stack(list(sums.values()))) / (size() * job.training.accumulate)
+    return dict(zip(sums, means.tolist(), strict=True))
+
+
+def _update(job: Job) -> None:
+    for optimiser in job.optimisers.values():
+        job.scaler.step(optimiser)
+        optimiser.zero_grad(set_to_none=True)
+    job.scaler.update()
 
 
 def _record(job: Job, progress: Progress, terms: Mapping[str, float]) -> None:
@@ -111,15 +137,15 @@ def _record(job: Job, progress: Progress, terms: Mapping[str, float]) -> None:
         )
     for name, value in terms.items():
         progress.sums[name] = progress.sums.get(name, 0.0) + value
-    every = max(job.iterations // REPORTS, 1)
-    done = progress.iteration + 1
-    if done % every and done != job.iterations:
+    end, done = job.training.iterations, progress.iteration + 1
+    if done % max(end // REPORTS, 1) and done != end:
         return
     since = done - int(progress.history[-1]["iteration"] if progress.history else 0)
     means = {name: value / since for name, value in progress.sums.items()}
     progress.history.append({"iteration": done, **means})
     progress.sums = {}
-    tqdm.write(f"{job.name} {done}/{job.iterations}  " + "  ".join(f"{n} {v:.4g}" for n, v in means.items()))
+    if rank() == 0:
+        tqdm.write(f"{job.name} {done}/{end}  " + "  ".join(f"{n} {v:.4g}" for n, v in means.items()))
 
 
 def _refuse_broken_weights(job: Job, progress: Progress) -> None:
@@ -138,23 +164,26 @@ def _state(job: Job, progress: Progress, fingerprint: str) -> dict[str, Any]:
         "fingerprint": fingerprint,
         "modules": {name: module.state_dict() for name, module in job.modules.items()},
         "optimisers": {name: optimiser.state_dict() for name, optimiser in job.optimisers.items()},
+        "scaler": job.scaler.state_dict(),
         "progress": vars(progress),
     }
 
 
 def _restore(job: Job, path: Path, fingerprint: str) -> Progress:
-    state = load_state(path)
+    with first_one_first():
+        state = load_state(path)
     if state is None or state["fingerprint"] != fingerprint:
         if state is not None:
-            print(f"{job.name}: {path} was made with other settings or inputs; starting afresh", flush=True)
+            say(f"{job.name}: {path} was made with other settings or inputs; starting afresh")
         return Progress(0, 0.0, 1, {}, [])
     for name, module in job.modules.items():
         module.load_state_dict(state["modules"][name])
     for name, optimiser in job.optimisers.items():
         optimiser.load_state_dict(state["optimisers"][name])
+    job.scaler.load_state_dict(state["scaler"])
     progress = Progress(**state["progress"])
     progress.attempts += 1
-    print(f"{job.name}: continues after iteration {progress.iteration} of {job.iterations}", flush=True)
+    say(f"{job.name}: continues after iteration {progress.iteration} of {job.training.iterations}")
     return progress
 
 

@@ -5,7 +5,7 @@ rule adapt:
     input:
         manifest=MANIFEST,
         initial=before,
-        anchors=f"{STAGE}/anchors.h5",
+        anchors=anchors_of,
         labels=f"{STAGE}/labels.json",
     output:
         checkpoint=f"{STAGE}/checkpoint.safetensors",
@@ -15,19 +15,22 @@ rule adapt:
     benchmark:
         f"{STAGE}/benchmark/adapt.tsv"
     priority: 100
-    threads: configuration.compute.threads
+    threads: configuration.compute.threads * configuration.compute.processes
     resources:
         mem_mb=16000,
         runtime=2880,
     params:
         config=CONFIG,
         settings=lambda wildcards: fingerprint(
-            stages=without("stages", "count"), weights=SETTINGS["recipes"][wildcards.recipe]
+            "losses",
+            stages=without("stages", "count"),
+            weights=SETTINGS["recipes"][wildcards.recipe],
+            training=TRAINING,
         ),
         method_version=METHOD_VERSION,
         state=f"{STAGE}/state",
     shell:
-        "python -m caguda adapt --config {params.config} --seed {wildcards.seed} --recipe {wildcards.recipe}"
+        "{TRAINER} adapt --config {params.config} --seed {wildcards.seed} --recipe {wildcards.recipe}"
         " --stage {wildcards.stage} --manifest {input.manifest} --initial {input.initial}"
         " --anchors {input.anchors} --labels {input.labels} --output {output.checkpoint} --state {params.state}"
         " > {log} 2>&1"

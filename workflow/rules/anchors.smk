@@ -18,6 +18,7 @@ rule anchors:
         runtime=240,
     params:
         config=CONFIG,
+        settings=fingerprint("anchors"),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda anchors --config {params.config} --manifest {input.manifest}"

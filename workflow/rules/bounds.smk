@@ -13,17 +13,17 @@ rule control:
         f"{SEED}/control/log/control.txt",
     benchmark:
         f"{SEED}/control/benchmark/control.tsv"
-    threads: configuration.compute.threads
+    threads: configuration.compute.threads * configuration.compute.processes
     resources:
         mem_mb=16000,
         runtime=2880,
     params:
         config=CONFIG,
-        settings=fingerprint("stages"),
+        settings=fingerprint("stages", training=TRAINING),
         method_version=METHOD_VERSION,
         state=f"{SEED}/control/state",
     shell:
-        "python -m caguda control --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "{TRAINER} control --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --initial {input.initial} --output {output.checkpoint} --state {params.state}"
         " > {log} 2>&1"
 
@@ -39,15 +39,15 @@ rule oracle:
         f"{SEED}/oracle/log/oracle.txt",
     benchmark:
         f"{SEED}/oracle/benchmark/oracle.tsv"
-    threads: configuration.compute.threads
+    threads: configuration.compute.threads * configuration.compute.processes
     resources:
         mem_mb=16000,
         runtime=2880,
     params:
         config=CONFIG,
-        settings=fingerprint("network", "pretrain"),
+        settings=fingerprint("network", "pretrain", training=TRAINING),
         method_version=METHOD_VERSION,
         state=f"{SEED}/oracle/state",
     shell:
-        "python -m caguda oracle --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "{TRAINER} oracle --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --output {output.checkpoint} --state {params.state} > {log} 2>&1"

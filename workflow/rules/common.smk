@@ -112,11 +112,29 @@ wildcard_constraints:
 shell.prefix(f'PATH="{Path(sys.executable).parent}":$PATH; ')
 
 
+# What decides the weights of any training beside its own section.
+TRAINING = {
+    "precision": configuration.compute.precision,
+    "compile": configuration.compute.compile,
+    "reduction": configuration.losses.reduction,
+}
+PROCESSES = configuration.compute.processes
+TRAINER = "python -m caguda"
+if PROCESSES > 1:
+    TRAINER = f"python -m torch.distributed.run --standalone --nproc-per-node {PROCESSES} -m caguda"
+
+
 def before(wildcards) -> str:
     """The checkpoint that a stage starts from: the previous stage's, the warm-up's for the first."""
     stage = int(wildcards.stage)
     run = f"{wildcards.recipe}/stage{stage - 1}" if stage > 1 else "warmup"
     return f"{EXPERIMENT}/seed{wildcards.seed}/{run}/checkpoint.safetensors"
+
+
+def anchors_of(wildcards) -> str:
+    """The anchors of a stage: its own, or the first stage's for all of them."""
+    stage = wildcards.stage if configuration.anchors.every_stage else 1
+    return f"{EXPERIMENT}/seed{wildcards.seed}/{wildcards.recipe}/stage{stage}/anchors.h5"
 
 
 def chain_of(recipe: str) -> list[str]:
@@ -136,7 +154,9 @@ def run_artifacts(run: str) -> list[str]:
 
 def stage_artifacts(stage: str) -> list[str]:
     """What a stage leaves before its training."""
-    names = ("anchors.h5", "labels.zarr/zarr.json", "labels.created.json", "labels.json", "label_accuracy.json")
+    names = ["labels.zarr/zarr.json", "labels.created.json", "labels.json", "label_accuracy.json"]
+    if configuration.anchors.every_stage or stage.endswith("/stage1"):
+        names.insert(0, "anchors.h5")
     return [f"{stage}/{name}" for name in names] + [f"{stage}/parts/{part}.json" for part in PARTS]
 
 

@@ -7,7 +7,7 @@ rule label_store:
     input:
         manifest=MANIFEST,
         checkpoint=before,
-        anchors=f"{STAGE}/anchors.h5",
+        anchors=anchors_of,
     output:
         created=f"{STAGE}/labels.created.json",
         group=f"{STAGE}/labels.zarr/zarr.json",
@@ -37,7 +37,7 @@ rule label_part:
         group=rules.label_store.output.group,
         manifest=MANIFEST,
         checkpoint=before,
-        anchors=f"{STAGE}/anchors.h5",
+        anchors=anchors_of,
     output:
         f"{STAGE}/parts/{{part}}-of-{{parts}}.json",
     log:

@@ -12,15 +12,15 @@ rule pretrain:
     benchmark:
         f"{SEED}/pretrain/benchmark/pretrain.tsv"
     priority: 100
-    threads: configuration.compute.threads
+    threads: configuration.compute.threads * configuration.compute.processes
     resources:
         mem_mb=16000,
         runtime=2880,
     params:
         config=CONFIG,
-        settings=fingerprint("network", "pretrain"),
+        settings=fingerprint("network", "pretrain", training=TRAINING),
         method_version=METHOD_VERSION,
         state=f"{SEED}/pretrain/state",
     shell:
-        "python -m caguda pretrain --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "{TRAINER} pretrain --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --output {output.checkpoint} --state {params.state} > {log} 2>&1"

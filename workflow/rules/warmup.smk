@@ -13,16 +13,16 @@ rule warmup:
     benchmark:
         f"{SEED}/warmup/benchmark/warmup.tsv"
     priority: 100
-    threads: configuration.compute.threads
+    threads: configuration.compute.threads * configuration.compute.processes
     resources:
         mem_mb=16000,
         runtime=2880,
     params:
         config=CONFIG,
-        settings=fingerprint("warmup"),
+        settings=fingerprint("warmup", training=TRAINING),
         method_version=METHOD_VERSION,
         state=f"{SEED}/warmup/state",
     shell:
-        "python -m caguda warmup --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "{TRAINER} warmup --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --initial {input.initial} --output {output.checkpoint} --state {params.state}"
         " > {log} 2>&1"
