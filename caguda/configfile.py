@@ -20,6 +20,11 @@ def _complaint(item: ErrorDetails) -> str:
     key = ".".join(str(part) for part in location)
     if item["type"] == "value_error":
         return ".".join(part for part in (key, item["msg"].removeprefix("Value error, ")) if part)
+    if item["type"] == "union_tag_invalid":
+        context = item["ctx"]
+        return f"{key}.name: must be one of {context['expected_tags']}, found {context['tag']!r}"
+    if item["type"] == "union_tag_not_found":
+        return f"{key}.name: this key is required"
     if item["type"] == "missing":
         return f"{key}: this key is required"
     hint = "; put it in quotes" if item["type"] == "string_type" and isinstance(item["input"], int | float) else ""

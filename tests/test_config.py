@@ -102,11 +102,8 @@ def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
         ("experiment", "a/b", "experiment: "),
         ("network.widht", 3, "network.widht: unknown key, did you mean width?"),
         ("network.width", 0, "network.width: Input should be greater than or equal to 1, found 0"),
-        (
-            "network.name",
-            "deeplab",
-            "network: Input tag 'deeplab' found using 'name' does not match any of the expected",
-        ),
+        ("network.name", "deeplab", "network.name: must be one of 'small', 'deeplab_v2', 'deeplab_v3plus', found"),
+        ("network", {"width": 3}, "network.name: this key is required"),
         ("network", {"name": "deeplab_v2", "backbone": "vgg16"}, "network.backbone: Input should be 'resnet50', "),
         ("compute.processes", 3, "pretrain.batch_size: must be a multiple of compute.processes, found 4"),
         (

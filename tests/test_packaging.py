@@ -77,7 +77,9 @@ def test_every_verb_has_a_rule_that_gives_it_all_its_options() -> None:
     calls = re.findall(r"(?:python -m caguda|\{TRAINER\}) ([a-z-]+)(.*?)> \{log\}", rules, re.DOTALL)
     given = {verb: set(re.findall(r"--[a-z-]+", options)) for verb, options in calls}
     assert given == {
-        verb: {OPTIONS[option][0] for option in options.split()} for verb, (_, _, options) in VERBS.items()
+        verb: {OPTIONS[option][0] for option in options.split()}
+        for verb, (_, _, options) in VERBS.items()
+        if not verb.startswith("convert-")  # for files that a person has
     }
 
 

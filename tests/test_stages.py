@@ -24,11 +24,12 @@ from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.io import read_image, read_label
 from caguda.datasets.loader import TrainingFrames
 from caguda.datasets.manifest import SetName, read_manifest
-from caguda.datasets.transforms import IMAGENET_MEAN, IMAGENET_STD, training_transform
+from caguda.datasets.transforms import training_transform
 from caguda.errors import UserError
 from caguda.method.labels import by_anchor, by_probability
 from caguda.models.batch_norm import estimate_statistics, freeze
 from caguda.models.discriminator import discriminator
+from caguda.models.inputs import IMAGENET_MEAN, IMAGENET_STD
 from caguda.stages import common
 from caguda.stages.anchors import construct_anchors
 from caguda.stages.common import Run
@@ -73,9 +74,8 @@ def outputs(mini: Miniature, weights: Path, frame: Frame) -> tuple[Tensor, Tenso
     """Features and logits of one frame."""
     network, _ = restore_network(weights, CPU, class_table(mini.configuration()))
     pixels = read_image(frame.image).double() / 255
-    mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
     with torch.inference_mode():
-        features, logits = network(((pixels - mean) / std).float()[None])
+        features, logits = network(pixels.float()[None])
     return features, logits
 
 
@@ -123,11 +123,10 @@ def source_only_steps(mini: Miniature, training: Any, name: str, initial: Path) 
     run = Run(name, mini.configuration(), 0, mini.manifest, {})
     network, _ = restore_network(initial, CPU, run.table)
     freeze(network.train())
-    optimiser = build_optimiser(network, training.optimiser)
+    optimiser = build_optimiser(network, training.optimiser, training.optimiser.learning_rate)
     batches = run.batches(training, run.frames("source", training.augmentation, labelled=True))(0)
-    mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
     for iteration, (sample,) in enumerate(batches):
-        logits = network((sample["image"] / 255 - mean) / std)[1]
+        logits = network(sample["image"] / 255)[1]
         enlarged = functional.interpolate(logits, sample["label"].shape[-2:], mode="bilinear")
         loss = functional.cross_entropy(enlarged, sample["label"].long(), ignore_index=IGNORE)
         loss.backward()
@@ -159,7 +158,7 @@ def test_a_stage_without_loss_weights_is_source_only(mini: Miniature, elsewhere:
 def by_hand(run: Run, training: Any, network: nn.Module, judge: nn.Module | None, loss: Any) -> None:
     """Train on `loss(source, target)`: the network's objective and what the discriminator minimises."""
     modules = [network] if judge is None else [network, judge]
-    optimisers = [build_optimiser(module, training.optimiser) for module in modules]
+    optimisers = [build_optimiser(module, training.optimiser, training.optimiser.learning_rate) for module in modules]
     source = run.frames("source", training.augmentation, labelled=True)
     for iteration, batch in enumerate(run.batches(training, source, loss.target)(0)):
         for module, optimiser, objective in zip(modules, optimisers, loss(*batch), strict=False):
@@ -171,11 +170,6 @@ def by_hand(run: Run, training: Any, network: nn.Module, judge: nn.Module | None
                 group["lr"] = training.optimiser.learning_rate * (1 - iteration / training.iterations) ** 0.9
         for optimiser in optimisers:
             optimiser.step()
-
-
-def normal(image: Tensor) -> Tensor:
-    mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
-    return (image / 255 - mean) / std
 
 
 def truth_loss(logits: Tensor, label: Tensor) -> Tensor:
@@ -196,7 +190,7 @@ def test_two_steps_of_the_warm_up_by_hand(mini: Miniature, elsewhere: Miniature)
     judge = discriminator(20, 8)
 
     def loss(source: Any, target: Any) -> tuple[Tensor, Tensor]:
-        logits, other = network(normal(source["image"]))[1], network(normal(target["image"]))[1]
+        logits, other = network(source["image"] / 255)[1], network(target["image"] / 255)[1]
         on_source, on_target = judge(logits.softmax(1).detach()), judge(other.softmax(1).detach())
         deceived = judge(other.softmax(1))
         bce = functional.binary_cross_entropy_with_logits
@@ -231,8 +225,8 @@ def test_two_steps_of_a_stage_by_hand(mini: Miniature, elsewhere: Miniature) -> 
         return torch.stack(found).mean() / anchors.mean_distance
 
     def loss(source: Any, target: Any) -> tuple[Tensor, ...]:
-        features, logits = network(normal(source["image"]))
-        other, other_logits = network(normal(target["image"]))
+        features, logits = network(source["image"] / 255)
+        other, other_logits = network(target["image"] / 255)
         anchor, probability = target["a"][:, ::4, ::4].long(), target["p"][:, ::4, ::4].long()
         total = truth_loss(logits, source["label"])
         total = total + 0.2 * (distance(features, source["label"][:, ::4, ::4]) + distance(other, anchor))
@@ -274,8 +268,9 @@ def test_frozen_statistics_stay_and_target_statistics_replace_them(mini: Miniatu
     for name in warm:
         if not name.endswith("num_batches_tracked"):
             assert torch.equal(stage[name], other[name]) == ("running_" not in name)
+    mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
     stem = torch.stack([
-        nn.functional.conv2d(_input(frame), other["encoder.stem.0.0.weight"], stride=2, padding=1)[0]
+        nn.functional.conv2d((_input(frame) - mean) / std, other["encoder.stem.0.0.weight"], stride=2, padding=1)[0]
         for frame in frames_of(mini, "target")
     ])  # fmt: skip
     torch.testing.assert_close(other["encoder.stem.0.1.running_mean"], stem.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
@@ -283,8 +278,7 @@ def test_frozen_statistics_stay_and_target_statistics_replace_them(mini: Miniatu
 
 
 def _input(frame: Frame) -> Tensor:
-    mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
-    return ((read_image(frame.image) / 255 - mean) / std)[None]
+    return (read_image(frame.image) / 255)[None]
 
 
 @pytest.mark.parametrize("run", ["pretrain", "warmup"])
@@ -372,13 +366,11 @@ def test_labels_are_those_of_the_method_for_every_frame(mini: Miniature) -> None
 
 
 @pytest.mark.parametrize("batch", [3, 8])
-def test_the_number_of_parts_changes_no_label(
-    mini: Miniature, elsewhere: Miniature, monkeypatch: pytest.MonkeyPatch, batch: int
-) -> None:
-    monkeypatch.setattr("caguda.stages.labels.INFERENCE_BATCH", batch)
+def test_the_number_of_parts_changes_no_label(mini: Miniature, elsewhere: Miniature, batch: int) -> None:
+    settings = elsewhere.configuration(compute__inference_batch_size=batch)
     found = set()
     for parts in (1, 2, 3, 9):
-        labels = elsewhere.label("parts", elsewhere.configuration(), mini.weights("warmup"), parts)
+        labels = elsewhere.label("parts", settings, mini.weights("warmup"), parts)
         found.add(json.loads(labels.read_text())["digest"])
     assert len(found) == 1
 
@@ -386,7 +378,7 @@ def test_the_number_of_parts_changes_no_label(
 @pytest.mark.parametrize("frames", [1, 7, 8, 9, 24, 500])
 @pytest.mark.parametrize("parts", [1, 2, 7, 70])
 def test_parts_are_whole_batches_and_of_nearly_one_size(frames: int, parts: int) -> None:
-    found = [bounds(frames, part, parts) for part in range(1, parts + 1)]
+    found = [bounds(frames, part, parts, 8) for part in range(1, parts + 1)]
     assert [first for first, _ in found] + [frames] == [0] + [last for _, last in found]
     assert all(last % 8 == 0 or last == frames for _, last in found)
     batches = [-(-(last - first) // 8) for first, last in found]
@@ -615,7 +607,6 @@ CHANGES = {
     "ignore": ({"ignore": lambda values: [*values, 77]}, False),
     "threads": ({"compute__threads": 2}, False),
     "precision": ({"compute__precision": "bfloat16"}, False),
-    "processes": ({"compute__processes": 2}, True),
 }
 
 

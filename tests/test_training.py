@@ -6,21 +6,24 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from caguda.artifacts.state import load_state, lock
 from caguda.cli import main
-from caguda.config import Optimiser
+from caguda.config import Optimiser, Training
 from caguda.errors import LockHeld, UserError
 from caguda.stages.training import Batch, Job, build_optimiser, train
 
 ITERATIONS, SAVE_EVERY = 50, 10
 SGD = Optimiser(name="sgd", learning_rate=0.05, momentum=0.9, weight_decay=1e-3)
+NO_SCALING = GradScaler("cpu", enabled=False)
 ADAMW = Optimiser(name="adamw", learning_rate=0.01, weight_decay=1e-2)
 Fault = Callable[[int, dict[str, Tensor]], None]
 
@@ -30,23 +33,30 @@ def toy_job(fault: Fault = lambda iteration, terms: None, *, iterations: int = I
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
     judge = nn.Linear(2, 1)
-    optimisers = {"network": build_optimiser(network, ADAMW), "judge": build_optimiser(judge, SGD, 0.02)}
+    optimisers = {"network": build_optimiser(network, ADAMW, 0.01), "judge": build_optimiser(judge, SGD, 0.02)}
 
     def batches(start: int) -> Iterator[Batch]:
         for position in range(start, iterations):
             generator = torch.Generator().manual_seed(position)
             yield ({"image": torch.randn(6, 3, generator=generator), "position": torch.tensor(position)},)
 
-    def step(batch: Batch) -> Mapping[str, Tensor]:
+    def step(batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         (sample,) = batch
         output = network(sample["image"])
         terms = {"fit": (output - 1).square().mean(), "judged": judge(output.detach()).square().mean() + 1}
-        torch.stack(list(terms.values())).sum().backward()
+        objectives = list(terms.values())
         fault(int(sample["position"]), terms)
-        return {name: value.detach() for name, value in terms.items()}
+        for objective, (name, value) in zip(objectives, terms.items(), strict=True):
+            yield objective, {name: value}
 
     modules = {"network": network, "judge": judge}
-    return Job("toy", modules, optimisers, batches, step, iterations, power)
+    return Job("toy", modules, optimisers, batches, step, settings(iterations, power), NO_SCALING)
+
+
+def settings(iterations: int, power: float = 0.9, **changes: Any) -> Training:
+    optimiser = {"name": "sgd", "learning_rate": 0.1, "poly_power": power} | changes.pop("optimiser", {})
+    content = {"iterations": iterations, "batch_size": 6, "batch_norm": "train", "optimiser": optimiser}
+    return Training.model_validate(content | changes)
 
 
 def apart(target: Callable[..., Any], *arguments: Any) -> int | None:
@@ -141,11 +151,11 @@ def test_a_signal_saves_says_so_and_exits_with_its_number(tmp_path: Path, capsys
 def test_a_finished_training_is_published_again_without_a_step(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     train(toy_job(), tmp_path, "f", SAVE_EVERY)
 
-    def never(_batch: Batch) -> Mapping[str, Tensor]:
+    def never(_batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         raise AssertionError("a finished training made a step")
 
     job = toy_job()
-    job = Job("toy", job.modules, job.optimisers, job.batches, never, ITERATIONS, 0.9)
+    job = replace(job, step=never)
     progress = train(job, tmp_path, "f", SAVE_EVERY)
     assert progress.iteration == ITERATIONS
     assert flat(progress.history) == undisturbed["progress"]["history"]
@@ -289,24 +299,24 @@ def test_gradients_do_not_pile_up(tmp_path: Path) -> None:
     nn.init.zeros_(weight.weight)
     plain = Optimiser(name="sgd", learning_rate=0.1, momentum=0.0, weight_decay=0.0)
 
-    def step(batch: Batch) -> Mapping[str, Tensor]:
+    def step(batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         loss = weight(batch[0]["x"]).sum()
-        loss.backward()
-        return {"loss": loss.detach()}
+        yield loss, {"loss": loss}
 
     def batches(start: int) -> Iterator[Batch]:
         return (({"x": torch.full((1, 1), float(i + 1))},) for i in range(start, 3))
 
-    train(Job("sum", {"w": weight}, {"w": build_optimiser(weight, plain)}, batches, step, 3, 0.0), tmp_path, "f", 9)
-    assert float(weight.weight) == pytest.approx(-0.1 * (1 + 2 + 3))
+    optimisers = {"w": build_optimiser(weight, plain, 0.1)}
+    train(Job("sum", {"w": weight}, optimisers, batches, step, settings(3, 0.0), NO_SCALING), tmp_path, "f", 9)
+    assert weight.weight.item() == pytest.approx(-0.1 * (1 + 2 + 3))
 
 
 def test_optimisers_are_as_configured_and_leave_frozen_weights_out() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     module[0].requires_grad_(False)
     for settings, kind in ((SGD, torch.optim.SGD), (ADAMW, torch.optim.AdamW)):
-        optimiser = build_optimiser(module, settings)
+        optimiser = build_optimiser(module, settings, 0.3)
         (group,) = optimiser.param_groups
         assert type(optimiser) is kind and group["params"] == list(module[1].parameters())
-        assert (group["lr"], group["weight_decay"]) == (settings.learning_rate, settings.weight_decay)
+        assert (group["lr"], group["weight_decay"]) == (0.3, settings.weight_decay)
         assert settings.name == "adamw" or (group["momentum"], group["nesterov"]) == (0.9, False)
