@@ -1,0 +1,166 @@
+"""One training on two processes: the same losses and weights as one process on the joint batch, killed or not."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from miniature import Miniature, make_miniature, values
+
+from caguda.artifacts.checkpoint import load_checkpoint
+from caguda.artifacts.labels import open_label_store
+from caguda.artifacts.state import load_state, lock
+from caguda.classes import IGNORE
+
+pytestmark = pytest.mark.xdist_group("parallel")
+ROOT = Path(__file__).parents[1]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+FROZEN = {"pretrain__batch_norm": "frozen", "warmup__batch_norm": "frozen", "pretrain__iterations": 6}
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
+    made = make_miniature(tmp_path_factory.mktemp("miniature"))
+    made.chain()
+    return made
+
+
+@pytest.fixture
+def elsewhere(mini: Miniature, tmp_path: Path) -> Miniature:
+    shutil.copy(mini.manifest, tmp_path / "manifest.json")
+    return replace(mini, folder=tmp_path)
+
+
+def command(mini: Miniature, made: Miniature, verb: str, started: int, **changes: Any) -> list[str]:
+    """The call of a training verb by `started` processes, with the artifacts that `made` has."""
+    name = f"{verb}-{started}"
+    config = mini.folder / f"{name}.yaml"
+    config.write_text(yaml.safe_dump(values(mini.root, **(FROZEN | changes))), encoding="utf-8")
+    labels = made.folder / "labels"
+    inputs = {
+        "pretrain": [],
+        "warmup": ["--initial", made.weights("pretrain")],
+        "adapt": ["--initial", made.weights("warmup"), "--anchors", labels / "anchors.h5", "--labels",
+                  labels / "labels.json", "--recipe", "cag", "--stage", "1"],
+    }[verb]  # fmt: skip
+    launch = [*TORCHRUN, str(started), "-m", "caguda"] if started > 1 else ["-m", "caguda"]
+    fixed = ["--config", config, "--seed", "0", "--manifest", mini.manifest]
+    outputs = ["--output", mini.weights(name), "--state", mini.folder / name / "state"]
+    return [sys.executable, *launch, verb, *map(str, [*fixed, *inputs, *outputs])]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, check=False, capture_output=True, text=True, env=environment(), timeout=300)
+
+
+def trained(mini: Miniature, made: Miniature, verb: str, started: int, **changes: Any) -> tuple[Any, Any]:
+    """The history of the losses and the weights of a training."""
+    done = run(command(mini, made, verb, started, compute__processes=started, **changes))
+    assert done.returncode == 0, done.stdout + done.stderr
+    weights, description = load_checkpoint(mini.weights(f"{verb}-{started}"))
+    assert done.stdout.count(f"iterations in {description['metrics']['seconds']:.0f} s") == 1, "only one speaks"
+    return description["metrics"]["history"], weights
+
+
+@pytest.mark.parametrize(
+    ("verb", "reduction"), [("pretrain", "mean"), ("warmup", "mean"), ("adapt", "mean"), ("adapt", "sum")]
+)
+def test_two_processes_train_as_one(mini: Miniature, elsewhere: Miniature, verb: str, reduction: str) -> None:
+    changes: dict[str, Any] = {"losses": {"reduction": reduction}}
+    if reduction == "sum":  # thousands of times a mean
+        changes["stages__optimiser"] = {"name": "sgd", "learning_rate": 1e-7}
+    alone, weights = trained(elsewhere, mini, verb, 1, **changes)
+    together, joint = trained(elsewhere, mini, verb, 2, **changes)
+    assert len(alone) == len(together) == 6
+    for first, second in zip(alone, together, strict=True):
+        assert first == pytest.approx(second, rel=2e-5)
+    for name, value in weights.items():
+        torch.testing.assert_close(joint[name], value, rtol=1e-4, atol=1e-6)
+    before, _ = load_checkpoint(mini.weights({"warmup": "pretrain", "adapt": "warmup"}.get(verb, "pretrain")))
+    moved = max(float((before[name] - value).abs().max()) for name, value in weights.items())
+    assert moved > 1e-5, "or nothing was trained"
+
+
+def test_the_halves_of_a_batch_have_labels_of_different_number(mini: Miniature) -> None:
+    """Else the test above could not tell a mean over the whole batch from a mean of two means."""
+    store = mini.folder / "labels" / "labels.zarr"
+    opened = open_label_store(store)
+    counts = {int((opened.read(index).anchor_label != IGNORE).sum()) for index in range(len(opened.image_ids))}
+    assert len(counts) > 4
+
+
+def interrupted(words: list[str], ready: Path, number: int) -> int:
+    """The exit code of a call whose whole group got a signal once a file was there."""
+    process = subprocess.Popen(
+        words, env=environment(), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        while not ready.exists():
+            assert process.poll() is None, "it ended before it could be interrupted"
+            time.sleep(0.002)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+    return process.wait(120)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_training_of_two_goes_on_to_the_same_weights(
+    mini: Miniature, elsewhere: Miniature, tmp_path: Path, number: signal.Signals
+) -> None:
+    changes = {"compute__processes": 2, "compute__save_every": 1, "stages__iterations": 60}
+    words = command(elsewhere, mini, "adapt", 2, **changes)
+    other = replace(elsewhere, folder=tmp_path / "other")
+    other.folder.mkdir()
+    shutil.copy(elsewhere.manifest, other.manifest)
+    undisturbed = run(command(other, mini, "adapt", 2, **changes))
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    state = elsewhere.folder / "adapt-2" / "state" / "state.pt"
+    assert interrupted(words, state, number) != 0
+    saved = load_state(state)
+    assert saved is not None and 0 < saved["progress"]["iteration"] < 60
+    done = run(words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("continues after iteration") == 1
+    assert elsewhere.weights("adapt-2").read_bytes() == other.weights("adapt-2").read_bytes()
+    description = json.loads(elsewhere.weights("adapt-2").with_suffix(".json").read_text())
+    assert description["metrics"]["attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("started", "changes", "words"),
+    [
+        (2, {"compute__processes": 1}, "compute.processes: 1 processes must share this training, found 2"),
+        (1, {"compute__processes": 2}, "compute.processes: 2 processes must share this training, found 1"),
+        (2, {"compute__processes": 2, "pretrain__batch_norm": "train"}, "batch_norm: train over several processes"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(
+    mini: Miniature, elsewhere: Miniature, started: int, changes: dict[str, Any], words: str
+) -> None:
+    done = run(command(elsewhere, mini, "pretrain", started, **changes))
+    assert done.returncode != 0
+    complaints = [line for line in done.stderr.splitlines() if line.startswith("caguda: error: ")]
+    assert complaints and all(words in line for line in complaints)
+    assert not elsewhere.weights(f"pretrain-{started}").exists()
+
+
+def test_a_second_trainer_of_two_is_turned_away(mini: Miniature, elsewhere: Miniature) -> None:
+    words = command(elsewhere, mini, "pretrain", 2, compute__processes=2)
+    with lock(elsewhere.folder / "pretrain-2" / "state"):
+        done = run(words)
+    assert done.returncode != 0 and "one trainer at a time may work here" in done.stderr
