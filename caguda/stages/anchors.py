@@ -52,8 +52,11 @@ def construct_anchors(configuration: Configuration, manifest: Path, checkpoint: 
             total = sums if total is None else total + sums
             bar.update(len(indices))
     assert total is not None, "a checked set has frames"
-    if int((total.counts > 0).sum()) < 2:
-        raise UserError(f"{manifest}: the source must have pixels of two categories or more; check the key classes")
+    if (found := int((total.counts > 0).sum())) < 2:
+        raise UserError(
+            f"{manifest}: the source must have pixels of two categories or more that make an anchor, found {found}; "
+            "check the keys classes and anchors, or train the network for longer"
+        )
     made = anchors_from(total)
     anchors = Anchors(*(values.cpu().numpy() for values in made))
     absent = [name for name, here in zip(table.names, anchors.present, strict=True) if not here]

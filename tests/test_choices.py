@@ -1,0 +1,269 @@
+"""Every reading of the paper that a configuration may choose, and every way to use the machine, does what it says."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from miniature import Miniature, make_miniature
+from torch import Tensor
+from torch.nn import functional
+
+from caguda.artifacts.anchors import load_anchors
+from caguda.artifacts.checkpoint import load_checkpoint
+from caguda.artifacts.labels import open_label_store
+from caguda.artifacts.state import load_state
+from caguda.classes import IGNORE, class_table
+from caguda.datasets.frame import label_of
+from caguda.datasets.io import read_image, read_label
+from caguda.datasets.loader import TrainingFrames
+from caguda.datasets.manifest import read_manifest
+from caguda.datasets.transforms import training_transform
+from caguda.models.batch_norm import freeze
+from caguda.stages.anchors import construct_anchors
+from caguda.stages.common import Run
+from caguda.stages.runtime import restore_network
+from caguda.stages.supervised import control, pretrain
+from caguda.stages.training import build_optimiser
+from caguda.stages.warmup import warmup
+
+pytestmark = pytest.mark.xdist_group("choices")
+CPU = torch.device("cpu")
+ONLY_DISTANCE = {"distance": 1.0, "anchor_cross_entropy": 0.0, "probability_cross_entropy": 0.0}
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
+    made = make_miniature(tmp_path_factory.mktemp("miniature"))
+    made.chain()
+    return made
+
+
+@pytest.fixture
+def elsewhere(mini: Miniature, tmp_path: Path) -> Miniature:
+    shutil.copy(mini.manifest, tmp_path / "manifest.json")
+    return replace(mini, folder=tmp_path)
+
+
+def first_terms(mini: Miniature, elsewhere: Miniature, weights: dict[str, float], **losses: Any) -> dict[str, float]:
+    """The loss terms of the first iteration of a stage."""
+    settings = elsewhere.configuration(recipes={"r": weights}, losses=losses, stages__iterations=1)
+    labels = mini.folder / "labels" / "labels.json"
+    _, description = load_checkpoint(elsewhere.stage("s", settings, mini.weights("warmup"), labels, "r"))
+    (terms,) = description["metrics"]["history"]
+    return {name: value for name, value in terms.items() if name != "iteration"}
+
+
+def first_batch(mini: Miniature, settings: Any) -> dict[str, Any]:
+    """What the network says of the first batch of both domains, with all label maps."""
+    run = Run("stage 1", settings, 0, mini.manifest, {})
+    network, _ = restore_network(mini.weights("warmup"), CPU, run.table)
+    freeze(network.train())
+    store = open_label_store(mini.folder / "labels" / "labels.zarr")
+
+    def maps(index: int) -> dict[str, Tensor]:
+        row = store.read(index)
+        return {"a": torch.from_numpy(row.anchor_label), "p": torch.from_numpy(row.probability_label)}
+
+    source = run.frames("source", settings.stages.augmentation, labelled=True)
+    transform = training_transform(settings.stages.target_augmentation)
+    target = TrainingFrames(run.manifest.frames("target"), maps, transform, 0, "stage 1 target")
+    batch, other = next(run.batches(settings.stages, source, target)(0))
+    with torch.inference_mode():
+        features, logits = network(batch["image"] / 255)
+        other_features, other_logits = network(other["image"] / 255)
+    return {
+        "source": (features, logits, batch["label"]), "target": (other_features, other_logits, other["a"]),
+        "probability": other["p"],
+    }  # fmt: skip
+
+
+def by_pixel(features: Tensor, labels: Tensor, vectors: Tensor, power: int) -> list[float]:
+    small = labels[:, ::4, ::4]
+    places = (small != IGNORE).nonzero().tolist()
+    return [float((features[n, :, y, x] - vectors[int(small[n, y, x])]).norm()) ** power for n, y, x in places]
+
+
+@pytest.mark.parametrize("unit", ["absolute", "mean_anchor_distance"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize(("distance", "power"), [("l2", 1), ("squared_l2", 2)])
+def test_distance_reduction_and_unit(
+    mini: Miniature, elsewhere: Miniature, distance: str, power: int, reduction: str, unit: str
+) -> None:
+    losses = {"distance": distance, "reduction": reduction, "distance_unit": unit}
+    found = first_terms(mini, elsewhere, ONLY_DISTANCE, **losses)
+    anchors, _ = load_anchors(mini.folder / "labels" / "anchors.h5")
+    scale = anchors.mean_distance**power if unit == "mean_anchor_distance" else 1.0
+    seen = first_batch(mini, elsewhere.configuration(stages__iterations=1))
+    for domain in ("source", "target"):
+        features, _, labels = seen[domain]
+        values = by_pixel(features, labels, torch.from_numpy(anchors.vectors), power)
+        expected = np.sum(values) / (len(values) if reduction == "mean" else 1) / scale
+        assert found[f"{domain}_distance"] == pytest.approx(expected, rel=1e-4)
+    _, logits, labels = seen["source"]
+    enlarged = functional.interpolate(logits, labels.shape[-2:], mode="bilinear")
+    expected = functional.cross_entropy(enlarged, labels.long(), ignore_index=IGNORE, reduction=reduction)
+    assert found["source_cross_entropy"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_distance_pixels_and_class_means(mini: Miniature, elsewhere: Miniature) -> None:
+    anchors, _ = load_anchors(mini.folder / "labels" / "anchors.h5")
+    vectors = torch.from_numpy(anchors.vectors)
+    seen = first_batch(mini, elsewhere.configuration(stages__iterations=1))
+    features, logits, labels = seen["source"]
+    small = labels[:, ::4, ::4]
+    correct = small.where(logits.argmax(1) == small, IGNORE)
+    kept = correct.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    found = first_terms(mini, elsewhere, ONLY_DISTANCE, distance_unit="absolute", distance_pixels="correct")
+    expected = np.mean(by_pixel(features, kept, vectors, 1))
+    assert found["source_distance"] == pytest.approx(expected, rel=1e-4)
+    assert expected != pytest.approx(np.mean(by_pixel(features, labels, vectors, 1)), rel=1e-2)
+    found = first_terms(mini, elsewhere, ONLY_DISTANCE, distance="class_mean", distance_unit="absolute")
+    pairs = []
+    for image, truth in zip(features, small, strict=True):
+        for category in range(20):
+            member = truth == category
+            if member.sum() >= 10:
+                value = functional.smooth_l1_loss(image[:, member].mean(1), vectors[category])
+                assert value < 5
+                pairs.append(10 * float(value))
+    assert found["source_distance"] == pytest.approx(np.mean(pairs), rel=1e-4)
+
+
+def test_target_resolution(mini: Miniature, elsewhere: Miniature) -> None:
+    weights = {"distance": 0.0, "anchor_cross_entropy": 1.0, "probability_cross_entropy": 1.0}
+    seen = first_batch(mini, elsewhere.configuration(stages__iterations=1))
+    _, logits, anchor = seen["target"]
+    enlarged = functional.interpolate(logits, anchor.shape[-2:], mode="bilinear")
+    for name, label in (("anchor", anchor), ("probability", seen["probability"])):
+        at_image = functional.cross_entropy(enlarged, label.long(), ignore_index=IGNORE)
+        at_features = functional.cross_entropy(logits, label[:, ::4, ::4].long(), ignore_index=IGNORE)
+        for resolution, expected in (("image", at_image), ("features", at_features)):
+            found = first_terms(mini, elsewhere, weights, target_resolution=resolution)
+            assert found[f"{name}_cross_entropy"] == pytest.approx(float(expected), rel=1e-5)
+            shutil.rmtree(elsewhere.folder / "s")
+
+
+@pytest.mark.parametrize("pixels", ["all", "correct"])
+@pytest.mark.parametrize(("mean", "least"), [("pixels", 1), ("images", 1), ("images", 3)])
+def test_anchors_of_every_kind(mini: Miniature, elsewhere: Miniature, pixels: str, mean: str, least: int) -> None:
+    settings = elsewhere.configuration(anchors={"pixels": pixels, "mean": mean, "min_pixels": least})
+    output = elsewhere.folder / "anchors.h5"
+    construct_anchors(settings, mini.manifest, mini.weights("pretrain"), output)
+    anchors, _ = load_anchors(output)
+    table = class_table(settings)
+    network, _ = restore_network(mini.weights("pretrain"), CPU, table)
+    members: list[list[np.ndarray]] = [[] for _ in range(20)]
+    for frame in read_manifest(mini.manifest).frames("source"):
+        with torch.inference_mode():
+            features, logits = network((read_image(frame.image) / 255)[None])
+        truth = read_label(label_of(frame), table)[::4, ::4].numpy()
+        said = logits[0].argmax(0).numpy()
+        for category in range(20):
+            member = (truth == category) & ((said == category) if pixels == "correct" else True)
+            if member.any():
+                members[category].append(features[0].double().numpy()[:, member])
+    for category, images in enumerate(members):
+        images = [image for image in images if image.shape[1] >= least]
+        assert anchors.pixel_count[category] == sum(image.shape[1] for image in images)
+        if images:
+            means = [image.mean(1) for image in images]
+            expected = np.mean(means, 0) if mean == "images" else np.concatenate(images, 1).mean(1)
+            np.testing.assert_allclose(anchors.vectors[category], expected, rtol=1e-4, atol=1e-5)
+        else:
+            assert np.isnan(anchors.vectors[category]).all()
+
+
+@pytest.mark.parametrize(("sees", "channels"), [("softmax", 20), ("features", 8)])
+def test_what_the_discriminator_sees(mini: Miniature, elsewhere: Miniature, sees: str, channels: int) -> None:
+    settings = elsewhere.configuration(warmup__discriminator_input=sees, warmup__iterations=2)
+    elsewhere.train(warmup, "w", settings, initial=mini.weights("pretrain"))
+    state = load_state(elsewhere.folder / "w" / "state" / "state.pt")
+    assert state is not None and state["modules"]["discriminator"]["0.weight"].shape[1] == channels
+
+
+def test_accumulated_batches_are_averaged(mini: Miniature, elsewhere: Miniature) -> None:
+    """Two updates of SGD by hand, each with the mean gradient of three batches."""
+    optimiser = {"name": "sgd", "learning_rate": 0.05, "weight_decay": 0.0}
+    changes = {"iterations": 2, "accumulate": 3, "batch_norm": "frozen", "optimiser": optimiser}
+    settings = elsewhere.configuration(**{f"pretrain__{name}": value for name, value in changes.items()})
+    weights = elsewhere.train(pretrain, "p", settings)
+    run = Run("pretrain", settings, 0, mini.manifest, {})
+    network = run.fresh_network()
+    freeze(network.train())
+    sgd = build_optimiser(network, settings.pretrain.optimiser, 0.05)
+    batches = list(
+        run.batches(settings.pretrain, run.frames("source", settings.pretrain.augmentation, labelled=True))(0)
+    )
+    assert len(batches) == 6
+    for place, (sample,) in enumerate(batches):
+        enlarged = functional.interpolate(network(sample["image"] / 255)[1], (32, 64), mode="bilinear")
+        (functional.cross_entropy(enlarged, sample["label"].long(), ignore_index=IGNORE) / 3).backward()
+        if place % 3 == 2:
+            sgd.param_groups[0]["lr"] = 0.05 * (1 - (place // 3) / 2) ** 0.9
+            sgd.step()
+            sgd.zero_grad()
+    for name, value in load_checkpoint(weights)[0].items():
+        torch.testing.assert_close(value, network.state_dict()[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_schedule_longer_than_the_training(elsewhere: Miniature, mini: Miniature) -> None:
+    """Two iterations of a schedule of four, as SGD without momentum shows: the second rate is 0.75 of the first."""
+    for length in (None, 4):
+        optimiser = {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.0, "poly_iterations": length}
+        settings = elsewhere.configuration(pretrain__iterations=2, pretrain__optimiser=optimiser)
+        elsewhere.train(pretrain, f"{length}", settings)
+        state = load_state(elsewhere.folder / f"{length}" / "state" / "state.pt")
+        assert state is not None
+        rate = state["optimisers"]["network"]["param_groups"][0]["lr"]
+        assert rate == pytest.approx(0.01 * (1 - 1 / (length or 2)) ** 0.9)
+    control_settings = elsewhere.configuration(
+        stages__optimiser={"name": "sgd", "learning_rate": 0.01, "poly_iterations": 8}
+    )
+    elsewhere.train(control, "c", control_settings, initial=mini.weights("warmup"))
+    state = load_state(elsewhere.folder / "c" / "state" / "state.pt")
+    assert state is not None and state["progress"]["iteration"] == 12
+    assert state["optimisers"]["network"]["param_groups"][0]["lr"] == pytest.approx(0.01 * (1 - 11 / 16) ** 0.9)
+
+
+def test_activations_computed_again_change_no_bit(mini: Miniature, elsewhere: Miniature) -> None:
+    settings = elsewhere.configuration(compute__recompute_activations=True)
+    assert elsewhere.train(pretrain, "p", settings).read_bytes() == mini.weights("pretrain").read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision(mini: Miniature, elsewhere: Miniature, precision: str) -> None:
+    """Weights stay float32 and close to those of float32, and a training that was interrupted ends with the same bits."""
+    settings = elsewhere.configuration(compute__precision=precision)
+    weights, description = load_checkpoint(elsewhere.train(pretrain, "p", settings))
+    single, reference = load_checkpoint(mini.weights("pretrain"))
+    assert all(value.dtype == single[name].dtype for name, value in weights.items())
+    first, other = (made["metrics"]["history"] for made in (description, reference))
+    assert first != other
+    assert first[0]["source_cross_entropy"] == pytest.approx(other[0]["source_cross_entropy"], rel=0.02)
+    state = load_state(elsewhere.folder / "p" / "state" / "state.pt")
+    assert state is not None and bool(state["scaler"]) == (precision == "float16")
+    again = replace(elsewhere, folder=elsewhere.folder / "again")
+    again.folder.mkdir()
+    shutil.copy(elsewhere.manifest, again.manifest)
+    with pytest.MonkeyPatch.context() as patch:
+        steps = iter(range(7))
+        update = __import__("caguda.stages.training", fromlist=["_update"])._update
+        patch.setattr("caguda.stages.training._update", lambda job: (next(steps), update(job)))
+        with pytest.raises(StopIteration):
+            again.train(pretrain, "p", settings)
+    assert again.train(pretrain, "p", settings).read_bytes() == elsewhere.weights("p").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_alike(mini: Miniature, elsewhere: Miniature) -> None:
+    if not shutil.which("g++"):
+        pytest.skip("torch.compile needs a C++ compiler on a CPU, found no g++")
+    settings = elsewhere.configuration(compute__compile=True)
+    _, description = load_checkpoint(elsewhere.train(pretrain, "p", settings))
+    _, reference = load_checkpoint(mini.weights("pretrain"))
+    for first, other in zip(description["metrics"]["history"], reference["metrics"]["history"], strict=True):
+        assert first == pytest.approx(other, rel=1e-3)
