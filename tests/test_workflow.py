@@ -96,6 +96,11 @@ def test_what_is_finished_is_not_done_again(finished: Workflow) -> None:
         ("recipes={cag: {distance: 0.5}}", training(1) | stage(2) | REPORT),
         ("stages={count: 3}", stage(3) | CONTROL | REPORT),
         ("stages={count: 1}", CONTROL | REPORT),
+        ("losses={distance: squared_l2}", training(1) | stage(2) | REPORT),
+        ("losses={reduction: sum}", EVERYTHING - DATA),
+        ("compute={precision: bfloat16}", EVERYTHING - DATA),
+        ("anchors={pixels: correct}", stage(1) | stage(2) | REPORT),
+        ("anchors={every_stage: false}", labels(2) | training(2) | REPORT),
         ("warmup={iterations: 30}", WARMUP | stage(1) | stage(2) | CONTROL | REPORT),
         ("pretrain={iterations: 30}", EVERYTHING - DATA),
         ("street={strength: 0.6}", EVERYTHING),
@@ -105,6 +110,16 @@ def test_what_is_finished_is_not_done_again(finished: Workflow) -> None:
 )
 def test_a_change_runs_what_depends_on_it(finished: Workflow, change: str, expected: set[str]) -> None:
     assert finished.planned("--config", change) == expected
+
+
+def test_a_rule_starts_as_many_trainers_as_configured(finished: Workflow, tmp_path: Path) -> None:
+    workflow = finished.copy(tmp_path)
+    settings = ("compute={processes: 2}", "pretrain={batch_norm: frozen, iterations: 5}")
+    done = workflow.run("results/smoke/seed0/pretrain/checkpoint.safetensors", "--config", *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "torch.distributed.run --standalone --nproc-per-node 2 -m caguda pretrain " in done.stdout + done.stderr
+    log = (workflow.results / "seed0" / "pretrain" / "log" / "pretrain.txt").read_text()
+    assert "5 iterations in" in log
 
 
 def test_a_new_method_version_runs_everything(finished: Workflow, tmp_path: Path) -> None:
