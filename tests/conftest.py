@@ -1,9 +1,35 @@
 """Every test checks the types and shapes of the method at run time, and draws the same examples in every run."""
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from miniature import Miniature
 
 install_import_hook("caguda.method", "beartype.beartype")
 
 settings.register_profile("caguda", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("caguda")
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> "Miniature":
+    """The experiment in miniature up to stage 1, which tests leave as it is."""
+    from miniature import make_miniature  # after the hook
+
+    made = make_miniature(tmp_path_factory.mktemp("miniature"))
+    made.chain()
+    return made
+
+
+@pytest.fixture
+def elsewhere(mini: "Miniature", tmp_path: Path) -> "Miniature":
+    """The same frames and manifest, and a folder without other artifacts."""
+    shutil.copy(mini.manifest, tmp_path / "manifest.json")
+    return replace(mini, folder=tmp_path)

@@ -2,13 +2,12 @@
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from miniature import Miniature, make_miniature
+from miniature import Miniature
 from torch import Tensor
 from torch.nn import functional
 
@@ -33,19 +32,6 @@ from caguda.stages.warmup import warmup
 pytestmark = pytest.mark.xdist_group("choices")
 CPU = torch.device("cpu")
 ONLY_DISTANCE = {"distance": 1.0, "anchor_cross_entropy": 0.0, "probability_cross_entropy": 0.0}
-
-
-@pytest.fixture(scope="module")
-def mini(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
-    made = make_miniature(tmp_path_factory.mktemp("miniature"))
-    made.chain()
-    return made
-
-
-@pytest.fixture
-def elsewhere(mini: Miniature, tmp_path: Path) -> Miniature:
-    shutil.copy(mini.manifest, tmp_path / "manifest.json")
-    return replace(mini, folder=tmp_path)
 
 
 def first_terms(mini: Miniature, elsewhere: Miniature, weights: dict[str, float], **losses: Any) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from miniature import Miniature, make_miniature, values
+from miniature import Miniature, values
 
 from caguda.artifacts.checkpoint import load_checkpoint
 from caguda.artifacts.labels import open_label_store
@@ -26,19 +26,6 @@ pytestmark = pytest.mark.xdist_group("parallel")
 ROOT = Path(__file__).parents[1]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 FROZEN = {"pretrain__batch_norm": "frozen", "warmup__batch_norm": "frozen", "pretrain__iterations": 6}
-
-
-@pytest.fixture(scope="module")
-def mini(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
-    made = make_miniature(tmp_path_factory.mktemp("miniature"))
-    made.chain()
-    return made
-
-
-@pytest.fixture
-def elsewhere(mini: Miniature, tmp_path: Path) -> Miniature:
-    shutil.copy(mini.manifest, tmp_path / "manifest.json")
-    return replace(mini, folder=tmp_path)
 
 
 def command(mini: Miniature, made: Miniature, verb: str, started: int, **changes: Any) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from miniature import UNSEEN, Miniature, make_miniature
+from miniature import UNSEEN, Miniature
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -45,21 +45,6 @@ from caguda.stages.warmup import warmup
 pytestmark = pytest.mark.xdist_group("miniature")
 CPU = torch.device("cpu")
 Folder = pytest.TempPathFactory
-
-
-@pytest.fixture(scope="module")
-def mini(tmp_path_factory: Folder) -> Miniature:
-    """The experiment up to stage 1."""
-    made = make_miniature(tmp_path_factory.mktemp("miniature"))
-    made.chain()
-    return made
-
-
-@pytest.fixture
-def elsewhere(mini: Miniature, tmp_path: Path) -> Miniature:
-    """The same frames and manifest, and a folder without other artifacts."""
-    shutil.copy(mini.manifest, tmp_path / "manifest.json")
-    return replace(mini, folder=tmp_path)
 
 
 def digest(path: Path) -> str:
