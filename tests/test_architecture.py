@@ -21,10 +21,11 @@ LAYERS = (
     ("models",),
     ("method",),
     ("configfile",),
-    ("classes", "config", "errors", "version"),
+    ("classes", "config"),
+    ("config_frames", "errors", "version"),
 )
 LEVEL = {room: len(LAYERS) - depth for depth, rooms in enumerate(LAYERS) for room in rooms}
-NO_TORCH = ("classes", "config", "configfile", "errors", "version", "cli")
+NO_TORCH = ("classes", "config", "config_frames", "configfile", "errors", "version", "cli")
 LONGEST_FILE, LONGEST_FUNCTION, LONGEST_LOOP = 300, 50, 80
 FILES = sorted(PACKAGE.rglob("*.py"))
 

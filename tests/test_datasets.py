@@ -15,7 +15,8 @@ import yaml
 from PIL import Image
 
 from caguda.classes import CITYSCAPES_19, IGNORE
-from caguda.config import Configuration, Domain
+from caguda.config import Configuration
+from caguda.config_frames import Domain
 from caguda.configfile import parse_configuration
 from caguda.datasets.check import check_frame, check_frames
 from caguda.datasets.frames import Frame, list_frames

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from caguda.classes import IGNORE
-from caguda.config import Augmentation
+from caguda.config_frames import Augmentation
 from caguda.datasets.frame import Frame
 from caguda.datasets.io import read_image
 from caguda.datasets.loader import Sample, TrainingFrames, enlarge, inference_batches, training_batches

@@ -13,7 +13,7 @@ from PIL import Image
 
 import caguda.datasets.street.frames as scenes
 from caguda.classes import CITYSCAPES_19, IGNORE
-from caguda.config import Street
+from caguda.config_frames import Street
 from caguda.datasets.street import frame_paths, render, write_street
 
 FRAMES = 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from caguda.config import Domain
+from caguda.config_frames import Domain
 from caguda.datasets.frame import entries_of
 
 _IMAGE = "_leftImg8bit.png"

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 
-from caguda.config import Domain
+from caguda.config_frames import Domain
 from caguda.datasets import cityscapes, folder, gta5
 from caguda.datasets.frame import Frame
 from caguda.errors import UserError

@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from caguda.classes import IGNORE
-from caguda.config import Augmentation
+from caguda.config_frames import Augmentation
 
 
 class RandomScaleCrop(v2.Transform):  # type: ignore[misc]

@@ -11,7 +11,8 @@ from typing import Any
 from caguda.artifacts.atomic import write_json
 from caguda.artifacts.provenance import fingerprint, provenance
 from caguda.classes import IGNORE, ClassTable, class_table
-from caguda.config import Configuration, Domain
+from caguda.config import Configuration
+from caguda.config_frames import Domain
 from caguda.datasets.check import Checked, check_frames
 from caguda.datasets.frames import Frame, label_path, list_frames
 from caguda.datasets.manifest import SET_NAMES, SetName

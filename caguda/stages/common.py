@@ -17,7 +17,8 @@ from caguda.artifacts.checkpoint import save_checkpoint
 from caguda.artifacts.labels import LabelStore, open_label_store
 from caguda.artifacts.provenance import provenance
 from caguda.classes import ClassTable, class_table
-from caguda.config import Augmentation, Configuration, Training
+from caguda.config import Configuration, Training
+from caguda.config_frames import Augmentation
 from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.io import read_label
 from caguda.datasets.loader import Sample, TrainingFrames, inference_batches, training_batches

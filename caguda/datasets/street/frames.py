@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from caguda.classes import CITYSCAPES_19, IGNORE
-from caguda.config import Street
+from caguda.config_frames import Street
 from caguda.datasets.street.backdrop import paint_facades, paint_ground, paint_sky
 from caguda.datasets.street.camera import Air, Canvas
 from caguda.datasets.street.domain import (
