@@ -21,6 +21,8 @@ from caguda.artifacts.checkpoint import load_checkpoint
 from caguda.artifacts.labels import open_label_store
 from caguda.artifacts.state import load_state, lock
 from caguda.classes import IGNORE
+from caguda.errors import UserError
+from caguda.stages.runtime import prepare
 
 pytestmark = pytest.mark.xdist_group("parallel")
 ROOT = Path(__file__).parents[1]
@@ -151,3 +153,11 @@ def test_a_second_trainer_of_two_is_turned_away(mini: Miniature, elsewhere: Mini
     with lock(elsewhere.folder / "pretrain-2" / "state"):
         done = run(words)
     assert done.returncode != 0 and "one trainer at a time may work here" in done.stderr
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(UserError, match=r"compute\.processes: each process needs a GPU of its own, found 1"):
+        prepare(1)

@@ -29,7 +29,10 @@ def prepare(threads: int) -> torch.device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= there:
+        raise UserError(f"compute.processes: each process needs a GPU of its own, found {there}; set it to {there}")
+    torch.cuda.set_device(local)
     return torch.device("cuda", torch.cuda.current_device())
 
 
