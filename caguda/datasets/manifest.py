@@ -49,5 +49,9 @@ def read_manifest(path: Path, names: Collection[SetName] = SET_NAMES) -> Manifes
     except OSError as error:
         raise UserError(f"{path}: the manifest cannot be read ({error.strerror}); make it with `check`") from None
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: this is not a manifest, or it is damaged; make it again with `check`") from None
+        sets = ", ".join(names)
+        raise UserError(
+            f"{path}: this is not a manifest with the sets {sets}, or it is damaged; make it again with `check` "
+            "(`check-test` for the set test)"
+        ) from None
     return manifest
