@@ -114,7 +114,11 @@ def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
         ("anchors.min_pixels", 10, "anchors.min_pixels: a minimum per image needs mean: images, found 10 without it"),
         ("inference", {"scales": []}, "inference.scales: "),
         ("inference", {"scales": [0.0]}, "inference.scales.0: Input should be greater than 0, found 0.0"),
-        ("inference", {"scales": [1.0, 1.0]}, "inference.scales: every scale must occur once, found more than once: 1.0"),
+        (
+            "inference",
+            {"scales": [1.0, 1.0]},
+            "inference.scales: every scale must occur once, found more than once: 1.0",
+        ),
         ("inference", {"flips": True}, "inference.flips: unknown key, did you mean flip?"),
         ("test", {"layout": "cityscapes"}, "test.split: layout cityscapes needs the name of a split"),
         ("losses.reduction", "none", "losses.reduction: Input should be 'mean' or 'sum', found 'none'"),

@@ -43,6 +43,7 @@ ROOT = Path(__file__).parents[1]
 HEIGHT, WIDTH, FRAMES = 48, 96, 5
 STREET = {"seed": 0, "height": HEIGHT, "width": WIDTH, "source_frames": 1, "target_frames": 3,
           "evaluation_frames": FRAMES, "strength": 0.5, "photo": 0.5}  # fmt: skip
+FIRST = "essenheim_000000_000019.png"
 IDS = [f"essenheim_{number:06}_000019" for number in range(FRAMES)]
 
 
@@ -276,6 +277,24 @@ def test_a_torn_line_of_the_journal_is_passed_over(desk: Desk) -> None:
     assert stamps(desk.folder / "run" / "test") == after
 
 
+def test_a_file_that_the_journal_does_not_have_yet_is_written_again(desk: Desk) -> None:
+    """A process that was killed after its first file."""
+    undisturbed = contents(desk.folder / "run" / "test")
+    (desk.folder / "run" / "test.journal").write_text("")
+    (desk.folder / "run" / "test" / FIRST).write_bytes(b"something else")
+    desk.predict()
+    assert contents(desk.folder / "run" / "test") == undisturbed
+
+
+def test_a_folder_of_something_else_is_left_alone(desk: Desk) -> None:
+    (desk.folder / "pictures" / "test").mkdir(parents=True)
+    picture = desk.folder / "pictures" / "test" / "cat.png"
+    picture.write_bytes(b"a cat")
+    with pytest.raises(UserError, match="must be empty or absent before the first ones"):
+        desk.predict(place="pictures")
+    assert picture.read_bytes() == b"a cat" and len(list(desk.folder.glob("pictures/*"))) == 1
+
+
 def test_a_file_changed_meanwhile_is_noticed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     write = stage.write_prediction
 
@@ -376,9 +395,6 @@ def test_what_makes_it_a_rehearsal_is_said(pristine: Desk, capsys: pytest.Captur
     assert "frames of the evaluation set" in notes[0]
     assert "5 of the images are not 2048x1024" in notes[1]
     assert "the test split has 1525 frames, these are 5" in notes[2]
-
-
-FIRST = f"{IDS[0]}.png"
 
 
 def save(values: Any, **options: Any) -> Callable[[Path], None]:

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,29 +39,32 @@ def write_prediction(folder: Path, frame: str, key: str, label_ids: NDArray[np.u
     return digest
 
 
-def finished_predictions(folder: Path, keys: Mapping[str, str]) -> dict[str, str]:
-    """The SHA-256 by frame of the files that need not be written again.
+def resume_predictions(folder: Path, keys: Mapping[str, str]) -> dict[str, str]:
+    """Readies the folder for predictions of the frames in `keys`; the SHA-256 of those that are finished, by frame.
 
-    They are those whose last line in the journal names the frame's key in `keys`, and that still have its digest.
+    Finished are the files whose last line in the journal has the frame's key, and that still have the digest there.
+    Every other PNG is deleted, and what killed writers left. A folder without a journal must be empty or absent.
     """
-    try:
-        lines = _journal(folder).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return {}
+    journal = _journal(folder)
+    if not journal.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(
+                f"{folder}: the folder of predictions must be empty or absent before the first ones, found files of "
+                "something else; remove them, or choose another folder"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        journal.touch()
+    lines = journal.read_text(encoding="utf-8", errors="replace").splitlines()
     records = {record["id"]: record for line in lines if (record := _record(line))}
-    return {
+    finished = {
         frame: record["sha256"]
         for frame, record in records.items()
         if record["key"] == keys.get(frame) and _has_digest(prediction_file(folder, frame), record["sha256"])
     }
-
-
-def remove_others(folder: Path, frames: Collection[str]) -> None:
-    """Deletes the PNG files in the folder that are not of these frames, and what killed writers left."""
-    kept = {prediction_file(folder, frame) for frame in frames}
-    for path in [*folder.glob("*.png"), *folder.glob("*.partial")]:
-        if path not in kept:
-            path.unlink(missing_ok=True)
+    kept = {prediction_file(folder, frame) for frame in finished}
+    for path in {*folder.glob("*.png"), *folder.glob("*.partial")} - kept:
+        path.unlink(missing_ok=True)
+    return finished
 
 
 def read_predictions(path: Path) -> dict[str, Any]:

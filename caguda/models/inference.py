@@ -35,7 +35,7 @@ def mean_probabilities(
         for view, mirrored in _views(images, inference)
         for probabilities in [_logits(network, view, size).softmax(dim=1)]
     )
-    return reduce(Tensor.add_, each) / (len(inference.scales) * (1 + inference.flip))
+    return reduce(Tensor.add_, each).div_(len(inference.scales) * (1 + inference.flip))
 
 
 def _views(images: Tensor, inference: Inference) -> Iterator[tuple[Tensor, bool]]:

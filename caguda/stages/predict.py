@@ -15,9 +15,8 @@ from caguda.artifacts.atomic import sha256, write_json
 from caguda.artifacts.predictions import (
     FORMAT,
     FORMAT_VERSION,
-    finished_predictions,
     prediction_file,
-    remove_others,
+    resume_predictions,
     write_prediction,
 )
 from caguda.artifacts.provenance import fingerprint, provenance
@@ -50,13 +49,10 @@ def predict(
     entries, frames = read.entries(name), read.frames(name)
     network, description = restore_network(checkpoint, device, table)
     settings = configuration.model_dump(mode="json", include={"inference"})
-    decisive = {
-        **settings, "weights": description["weights_sha256"], "label_ids": table.label_ids.tolist(),
-        "method_version": METHOD_VERSION, "threads": configuration.compute.threads, "device": device.type,
-    }  # fmt: skip
-    keys = {entry["id"]: fingerprint({**decisive, "image": entry["image_sha256"]}) for entry in entries}
-    digests = finished_predictions(folder, keys)
-    remove_others(folder, digests)
+    threads, weights = configuration.compute.threads, description["weights_sha256"]
+    decisive = [settings, weights, table.label_ids.tolist(), METHOD_VERSION, threads, device.type]
+    keys = {entry["id"]: fingerprint({"image": entry["image_sha256"], "by": decisive}) for entry in entries}
+    digests = resume_predictions(folder, keys)
     kept, label_ids = len(digests), table.label_ids.astype(np.uint8)
     with tqdm(total=len(frames), desc="predict", disable=not sys.stderr.isatty()) as bar:
         for batch in batches(entries, configuration.compute.inference_batch_size):
