@@ -113,7 +113,7 @@ def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
         ),
         ("anchors.min_pixels", 10, "anchors.min_pixels: a minimum per image needs mean: images, found 10 without it"),
         ("inference", {"scales": []}, "inference.scales: "),
-        ("inference", {"scales": [0.0]}, "inference.scales.0: Input should be greater than 0, found 0.0"),
+        ("inference", {"scales": [1.0, 0.0]}, "inference.scales.1: Input should be greater than 0, found 0.0"),
         (
             "inference",
             {"scales": [1.0, 1.0]},
