@@ -46,6 +46,14 @@ class ClassTable:
         lookup.setflags(write=False)
         return lookup
 
+    @cached_property
+    def label_ids(self) -> NDArray[np.uint16]:
+        """The raw value of every category, (c,): the way back from train ids to label ids. Read-only."""
+        raw = {train: value for value, train in sorted(self.train_id.items(), reverse=True) if train != IGNORE}
+        label_ids = np.array([raw[train] for train in range(self.count)], dtype=np.uint16)
+        label_ids.setflags(write=False)
+        return label_ids
+
     def palette(self) -> NDArray[np.uint8]:
         """The RGB colour of every train id, (256, 3); black where there is no category."""
         palette = np.zeros((256, 3), dtype=np.uint8)

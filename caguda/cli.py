@@ -58,6 +58,9 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "labels": _path("--labels", "labels", "the JSON of a verified label store"),
     "store": _path("--store", "store", "the label store, a folder"),
     "input": _path("--input", "input", "the authors' file"),
+    "set": ("--set", {"dest": "name", "choices": ["evaluation", "test"], "help": "which set of frames"}),
+    "predictions": _path("--predictions", "predictions", "the JSON of finished predictions"),
+    "folder": _path("--folder", "folder", "the folder of the predictions' PNG files"),
     "part": _number("--part", "which part, from 1"),
     "parts": _number("--parts", "of how many"),
     "output": _path("--output", "output", "the artifact to write"),
@@ -76,6 +79,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
 VERBS: dict[str, tuple[str, str, str]] = {
     "generate": ("stages.generate:generate", "write the street scenes", "config output"),
     "check": ("stages.check:check", "open, measure and map every frame", "config output"),
+    "check-test": ("stages.check:check_test", "the same for the test set", "config output"),
     "pretrain": ("stages.supervised:pretrain", "train on the source", "config seed manifest output state"),
     "warmup": ("stages.warmup:warmup", "align both domains", "config seed manifest initial output state"),
     "anchors": ("stages.anchors:construct_anchors", "CAC: category anchors", "config manifest checkpoint output"),
@@ -113,6 +117,16 @@ VERBS: dict[str, tuple[str, str, str]] = {
     ),
     "evaluate": ("stages.evaluate:evaluate", "IoU of a checkpoint", "config manifest checkpoint output"),
     "diagnose": ("stages.evaluate:diagnose", "accuracy of pseudo-labels", "config manifest labels output"),
+    "predict": (
+        "stages.predict:predict",
+        "label ids of every frame of a set as PNG files",
+        "config manifest checkpoint set folder output",
+    ),
+    "submission": (
+        "stages.submission:submission",
+        "predictions as the zip that Cityscapes' test server takes",
+        "manifest predictions output",
+    ),
     "table": ("paper.table:write_table", "the result table", "config recipe evaluations csv markdown"),
     "figure": (
         "stages.figure:qualitative",

@@ -12,6 +12,7 @@ from caguda.config_frames import (
     Augmentation,
     ClassEntry,
     Domain,
+    Factor,
     Fraction,
     LabelValue,
     NonNegative,
@@ -31,6 +32,12 @@ Backbone = Literal[
     "wide_resnet50_2", "wide_resnet101_2",
 ]  # fmt: skip
 FOLDERS = {"pretrain", "warmup", "control", "oracle", "data", "log", "benchmark"}
+
+
+def _each_once(what: str, values: Sequence[Hashable]) -> None:
+    twice = sorted({str(value) for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"{what} must occur once, found more than once: {', '.join(twice)}")
 
 
 class SmallNetwork(Section):
@@ -143,6 +150,18 @@ class Stages(Training):
     target_augmentation: Augmentation = Augmentation()
 
 
+class Inference(Section):
+    """How a finished network is asked about a frame: at these scales, each also mirrored with `flip`."""
+
+    scales: Annotated[tuple[Factor, ...], Field(min_length=1)] = (1.0,)
+    flip: bool = False
+
+    @model_validator(mode="after")
+    def _scales_differ(self) -> Inference:
+        _each_once("scales: every scale", self.scales)
+        return self
+
+
 class Compute(Section):
     """How the machine is used; of these, `threads`, `processes`, `precision` and `compile` change last digits."""
 
@@ -171,6 +190,7 @@ class Configuration(Section):
     source: Domain
     target: Domain
     evaluation: Domain
+    test: Domain | None = None
     network: Network
     pretrain: Training
     warmup: WarmUp
@@ -179,6 +199,7 @@ class Configuration(Section):
     losses: Losses = Losses()
     stages: Stages
     recipes: Annotated[dict[Name, LossWeights], Field(min_length=1)]
+    inference: Inference = Inference()
     compute: Compute = Compute()
 
     @model_validator(mode="after")
@@ -219,9 +240,3 @@ class Configuration(Section):
     def domain_root(self, domain: Domain) -> Path:
         """The folder of one set of frames."""
         return self.root / domain.root
-
-
-def _each_once(what: str, values: Sequence[Hashable]) -> None:
-    twice = sorted({str(value) for value in values if values.count(value) > 1})
-    if twice:
-        raise ValueError(f"{what} must occur once, found more than once: {', '.join(twice)}")

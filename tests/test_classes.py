@@ -50,3 +50,31 @@ def test_table_of_ones_own_follows_the_order_of_the_list() -> None:
     assert table.names == ("b", "a")
     assert table.lookup[[300, 0, 255, 9, 1]].tolist() == [0, 1, IGNORE, IGNORE, -1]
     assert table.palette()[:2].tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+def test_label_ids_lead_back_from_train_ids() -> None:
+    assert CITYSCAPES_19.label_ids.tolist() == [
+        7,
+        8,
+        11,
+        12,
+        13,
+        17,
+        19,
+        20,
+        21,
+        22,
+        23,
+        24,
+        25,
+        26,
+        27,
+        28,
+        31,
+        32,
+        33,
+    ]
+    own = [{"id": 700, "name": "a", "color": [0, 0, 0]}, {"id": 3, "name": "b", "color": [0, 0, 1]}]
+    table = class_table(configuration(classes=own, ignore=[0, 65535]))
+    assert table.label_ids.tolist() == [700, 3]
+    assert table.lookup[table.label_ids].tolist() == [0, 1]

@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -42,6 +43,9 @@ def stage(stage: int) -> set[str]:
     return anchors(stage) | labels(stage) | training(stage)
 
 
+EVALUATIONS = {
+    f"seed0/{run}/evaluation.json" for run in ("pretrain", "warmup", "control", "oracle", "cag/stage1", "cag/stage2")
+}
 EVERYTHING = DATA | PRETRAIN | WARMUP | CONTROL | ORACLE | stage(1) | stage(2) | REPORT
 
 
@@ -101,6 +105,7 @@ def test_what_is_finished_is_not_done_again(finished: Workflow) -> None:
         ("compute={precision: bfloat16}", EVERYTHING - DATA),
         ("anchors={pixels: correct}", stage(1) | stage(2) | REPORT),
         ("anchors={every_stage: false}", labels(2) | training(2) | REPORT),
+        ("inference={flip: true}", EVALUATIONS | TABLE | {"cag/figure.png"}),
         ("warmup={iterations: 30}", WARMUP | stage(1) | stage(2) | CONTROL | REPORT),
         ("pretrain={iterations: 30}", EVERYTHING - DATA),
         ("street={strength: 0.6}", EVERYTHING),
@@ -234,6 +239,53 @@ def test_a_killed_labelling_ends_with_the_same_labels(finished: Workflow, tmp_pa
     done = workflow.run(*remade(workflow, 1))
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(path.read_text())["digest"] == before["digest"]
+
+
+TEST = ("--config", "test={layout: cityscapes, root: target, split: val}")
+LAST = "seed0/cag/stage2"
+
+
+def test_a_submission_needs_no_more_training(finished: Workflow) -> None:
+    made = {f"{LAST}/predictions/evaluation.json", f"{LAST}/submission.zip"}
+    assert finished.planned("submission") == made
+    of_test = {"manifest.test.json", f"{LAST}/predictions/test.json", f"{LAST}/submission.zip"}
+    assert finished.planned("submission", *TEST) == of_test
+    assert finished.planned(*TEST) == set(), "a test set that is added later trains nothing again"
+
+
+def test_a_submission_from_nothing_takes_the_whole_chain_and_no_evaluation(tmp_path: Path) -> None:
+    planned = Workflow(tmp_path).planned("submission")
+    assert planned == DATA | {
+        *(f"seed0/{run}/checkpoint.safetensors" for run in ("pretrain", "warmup", "cag/stage1", "cag/stage2")),
+        *(anchors(1) | anchors(2) | labels(1) | labels(2)),
+        f"{LAST}/predictions/evaluation.json",
+        f"{LAST}/submission.zip",
+    }
+
+
+def test_a_submission_runs_to_its_end_and_comes_out_the_same(finished: Workflow, tmp_path: Path) -> None:
+    workflow = finished.copy(tmp_path)
+    archive = workflow.results / LAST / "submission.zip"
+    done = workflow.run("submission", *TEST)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with ZipFile(archive) as content:
+        names = content.namelist()
+    assert names == [f"dornbach_{number:06}_000019.png" for number in range(8)]
+    assert workflow.planned("submission", *TEST) == set()
+    before = archive.read_bytes()
+    folder = archive.with_name("predictions")
+    shutil.rmtree(folder)
+    archive.unlink()
+    done = workflow.run("submission", *TEST)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert archive.read_bytes() == before
+    (folder / "test" / names[3]).unlink()
+    archive.unlink()
+    done = workflow.run("submission", *TEST)
+    assert done.returncode != 0 and f"{names[3]}: missing" in done.stderr and not archive.exists()
+    (folder / "test.json").unlink()
+    done = workflow.run("submission", *TEST)
+    assert done.returncode == 0 and archive.read_bytes() == before, done.stdout + done.stderr
 
 
 SOME_LOG = {

@@ -1,9 +1,9 @@
-"""The manifest that `check` writes: every frame of the three sets, opened, measured and hashed."""
+"""The manifest that `check` writes: every frame of some sets, opened, measured and hashed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from caguda.datasets.frame import Frame
 from caguda.errors import UserError
 
-SetName = Literal["source", "target", "evaluation"]
+SetName = Literal["source", "target", "evaluation", "test"]
 SET_NAMES: tuple[SetName, ...] = ("source", "target", "evaluation")
 
 
@@ -39,15 +39,19 @@ class Manifest:
         return str(self.sets[name]["digest"])
 
 
-def read_manifest(path: Path) -> Manifest:
-    """The manifest of a file; UserError if it is absent or damaged."""
+def read_manifest(path: Path, names: Collection[SetName] = SET_NAMES) -> Manifest:
+    """The manifest of a file, of the sets `names`; UserError if it is absent, damaged, or without one of them."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        manifest = Manifest(tuple(content["classes"]), {name: content[name] for name in SET_NAMES})
-        for name in SET_NAMES:
+        manifest = Manifest(tuple(content["classes"]), {name: content[name] for name in names})
+        for name in names:
             manifest.frames(name), manifest.digest(name)
     except OSError as error:
         raise UserError(f"{path}: the manifest cannot be read ({error.strerror}); make it with `check`") from None
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: this is not a manifest, or it is damaged; make it again with `check`") from None
+        sets = ", ".join(names)
+        raise UserError(
+            f"{path}: this is not a manifest with the sets {sets}, or it is damaged; make it again with `check` "
+            "(`check-test` for the set test)"
+        ) from None
     return manifest

@@ -1,4 +1,4 @@
-"""The verb `check`: opens every frame of the three sets and writes their manifest, unless there is a problem."""
+"""The verbs `check` and `check-test`: every frame is opened, and a manifest written unless there is a problem."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def _missing_labels(domain: Domain, root: Path, frames: Sequence[Frame]) -> list
 
 
 def _check_set(name: SetName, domain: Domain, root: Path, table: ClassTable) -> tuple[dict[str, Any], Checked]:
-    """The content of the manifest for one set, and what was found; the target may lack labels."""
+    """The content of the manifest for one set, and what was found; target and test may lack labels."""
     frames = list_frames(domain, root)
     found = check_frames(frames, table, title=name)
-    if name != "target":
+    if name not in ("target", "test"):
         found.problems.extend(_missing_labels(domain, root, frames))
     place = root.absolute()
     entries = [_relative(entry, place) for entry in found.entries]
@@ -93,12 +93,23 @@ def check(configuration: Configuration, output: Path) -> None:
 
     Every problem of every set is printed before a UserError sums them up; then nothing is written, and nothing trains.
     """
+    _check_sets(configuration, SET_NAMES, output)
+
+
+def check_test(configuration: Configuration, output: Path) -> None:
+    """Write the manifest of the test set, likewise. It has one of its own: no training depends on it."""
+    if configuration.test is None:
+        raise UserError("check-test: the configuration must have a section `test`, found none")
+    _check_sets(configuration, ("test",), output)
+
+
+def _check_sets(configuration: Configuration, names: Sequence[SetName], output: Path) -> None:
     started = time.time()
     table = class_table(configuration)
     sets: dict[SetName, dict[str, Any]] = {}
     problems: list[str] = []
     warnings: list[str] = []
-    for name in SET_NAMES:
+    for name in names:
         domain: Domain = getattr(configuration, name)
         try:
             sets[name], found = _check_set(name, domain, configuration.domain_root(domain), table)
@@ -113,7 +124,7 @@ def check(configuration: Configuration, output: Path) -> None:
         print(f"warning: and {len(warnings) - _SHOWN_WARNINGS} more, all are kept in the manifest", flush=True)
     _refuse(problems)
     print("\n".join(summary(sets)), flush=True)
-    settings = configuration.model_dump(mode="json", include={"classes", "ignore", *SET_NAMES})
+    settings = configuration.model_dump(mode="json", include={"classes", "ignore", *names})
     made = provenance("check", settings, [], None, started)
-    manifest: dict[str, Any] = {name: sets[name] for name in SET_NAMES}
+    manifest: dict[str, Any] = {name: sets[name] for name in names}
     write_json(output, {**manifest, "classes": list(table.names), "warnings": warnings, "provenance": made})

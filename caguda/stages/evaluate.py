@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from tqdm import tqdm
 
 from caguda.artifacts.atomic import write_json
 from caguda.artifacts.labels import LabelArrays
 from caguda.artifacts.provenance import provenance
 from caguda.classes import IGNORE, ClassTable, class_table
-from caguda.config import Configuration
+from caguda.config import Configuration, Inference
 from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.io import read_label
 from caguda.datasets.loader import inference_batches
@@ -25,6 +24,7 @@ from caguda.datasets.transforms import scaled
 from caguda.method.anchors import labels_at
 from caguda.method.metrics import confusion_matrix, iou, mean_iou
 from caguda.models.batch_norm import batch_norms, estimate_statistics
+from caguda.models.inference import most_probable
 from caguda.stages.common import verified_labels
 from caguda.stages.runtime import prepare, restore_network
 
@@ -44,14 +44,15 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
     read = read_manifest(manifest)
     frames = read.frames("evaluation")
     network, description = restore_network(checkpoint, device, table)
-    size = configuration.compute.inference_batch_size
-    trained = _confusion(network, frames, table, size, device)
+    inference, size = configuration.inference, configuration.compute.inference_batch_size
+    trained = _confusion(network, frames, table, inference, size, device)
     adapted = None
     if batch_norms(network):
         images = inference_batches(read.frames("target"), size)
         estimate_statistics(network, (scaled(batch, device) for _, batch in images))
-        adapted = _confusion(network, frames, table, size, device)
+        adapted = _confusion(network, frames, table, inference, size, device)
     made_by = description["provenance"]
+    settings = configuration.model_dump(mode="json", include={"inference"})
     result = {
         "row": ROWS.get(made_by["made_by"], made_by["made_by"]),
         "seed": made_by["seed"],
@@ -59,28 +60,27 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
         "classes": list(table.names),
         "as_trained": _scores(trained),
         "target_statistics": None if adapted is None else _scores(adapted),
-        "provenance": provenance("evaluate", {}, [manifest, checkpoint], made_by["seed"], started),
+        "provenance": provenance("evaluate", settings, [manifest, checkpoint], made_by["seed"], started),
     }
     write_json(output, result)
     second = "" if adapted is None else f", with target statistics {100 * float(mean_iou(adapted)):.1f}"
     print(f"evaluate: {made_by['made_by']} mIoU {100 * float(mean_iou(trained)):.1f}{second} -> {output}")
 
 
-def predict(network: nn.Module, images: Tensor, device: torch.device) -> Tensor:
-    """The most probable category of every pixel of uint8 images (n, 3, H, W), at image resolution: (n, H, W)."""
-    _, logits = network(scaled(images, device))
-    enlarged = functional.interpolate(logits, images.shape[-2:], mode="bilinear")
-    return enlarged.argmax(dim=1).to(torch.uint8)
-
-
 def _confusion(
-    network: nn.Module, frames: list[Frame], table: ClassTable, batch_size: int, device: torch.device
+    network: nn.Module,
+    frames: list[Frame],
+    table: ClassTable,
+    inference: Inference,
+    batch_size: int,
+    device: torch.device,
 ) -> Tensor:
     total = torch.zeros(table.count, table.count, dtype=torch.int64)
     with tqdm(total=len(frames), desc="evaluate", disable=not sys.stderr.isatty()) as bar:
         for indices, images in inference_batches(frames, batch_size):
             truth = torch.stack([read_label(label_of(frames[i]), table) for i in indices]).to(device)
-            total += confusion_matrix(predict(network, images, device), truth, table.count).cpu()
+            predicted = most_probable(network, scaled(images, device), inference)
+            total += confusion_matrix(predicted, truth, table.count).cpu()
             bar.update(len(indices))
     return total
 

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from caguda.classes import ClassTable, class_table
-from caguda.config import Configuration
+from caguda.config import Configuration, Inference
 from caguda.datasets.frame import Frame
 from caguda.datasets.io import read_image, read_label
 from caguda.datasets.manifest import read_manifest
+from caguda.datasets.transforms import scaled
+from caguda.models.inference import most_probable
 from caguda.paper.figures import Block, write_figure
 from caguda.stages.common import verified_labels
-from caguda.stages.evaluate import predict
 from caguda.stages.runtime import prepare, restore_network
 
 ROWS = 4
@@ -46,7 +47,7 @@ def qualitative(
     predicted = Block(
         f"(a) evaluation frames, {recipe}, seed {seed}",
         ("input", "truth", *NETWORKS),
-        [_row(frame, table) | _predictions(networks, frame, device) for _, frame in evaluated],
+        [_row(frame, table) | _predictions(networks, frame, configuration.inference, device) for _, frame in evaluated],
     )
     columns = ("input", "truth", "by anchors", "by probability")
     rows = []
@@ -69,7 +70,9 @@ def _row(frame: Frame, table: ClassTable) -> dict[str, np.ndarray]:
     return row if frame.label is None else row | {"truth": read_label(frame.label, table).numpy()}
 
 
-def _predictions(networks: Sequence[nn.Module], frame: Frame, device: torch.device) -> dict[str, np.ndarray]:
-    image: Tensor = read_image(frame.image)[None]
+def _predictions(
+    networks: Sequence[nn.Module], frame: Frame, inference: Inference, device: torch.device
+) -> dict[str, np.ndarray]:
+    image = scaled(read_image(frame.image)[None], device)
     names = zip(NETWORKS, networks, strict=True)
-    return {name: predict(network, image, device)[0].cpu().numpy() for name, network in names}
+    return {name: most_probable(network, image, inference)[0].cpu().numpy() for name, network in names}

@@ -23,9 +23,9 @@ def require_folders(configuration: Configuration, name: Path) -> None:
     """Refuse a data set that is not there; generated scenes are made by the workflow itself."""
     if configuration.street is not None:
         return
-    for key in ("source", "target", "evaluation"):
-        folder = configuration.domain_root(getattr(configuration, key))
-        if not folder.is_dir():
+    for key in ("source", "target", "evaluation", "test"):
+        domain = getattr(configuration, key)
+        if domain is not None and not (folder := configuration.domain_root(domain)).is_dir():
             raise UserError(
                 f"{name}: data_root, {key}.root: the folder {folder} does not exist; "
                 "put the data set there, or give its folder with --config data_root=FOLDER"
@@ -93,6 +93,8 @@ CONFIG = f"{EXPERIMENT}/config.json"
 MANIFEST = f"{EXPERIMENT}/manifest.json"
 GENERATED = [f"{configuration.data_root}/data.json"] if configuration.street else []
 DATA_ARTIFACTS = [*GENERATED, MANIFEST]
+MANIFEST_OF = {"evaluation": MANIFEST, "test": f"{EXPERIMENT}/manifest.test.json"}
+PREDICTED = "test" if configuration.test else "evaluation"
 PARTS = [f"{part}-of-{configuration.labels.parts}" for part in range(1, configuration.labels.parts + 1)]
 STAGES = range(1, configuration.stages.count + 1)
 BOUNDS = ("control", "oracle")
@@ -105,6 +107,7 @@ wildcard_constraints:
     stage=r"[1-9]\d*",
     part=r"[1-9]\d*",
     parts=r"[1-9]\d*",
+    frames="|".join(MANIFEST_OF),
     run=rf"pretrain|warmup|{'|'.join(BOUNDS)}|({'|'.join(configuration.recipes)})/stage[1-9]\d*",
 
 
@@ -166,6 +169,14 @@ def seed_artifacts(seed: int) -> list[str]:
     runs = ["pretrain", "warmup", *BOUNDS, *stages]
     artifacts = [path for run in runs for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
     return artifacts + [path for stage in stages for path in stage_artifacts(f"{EXPERIMENT}/seed{seed}/{stage}")]
+
+
+def submission_artifacts(seed: int, recipe: str) -> list[str]:
+    """The submission of a recipe's last model, and what makes it."""
+    runs = [f"{EXPERIMENT}/seed{seed}/{run}" for run in chain_of(recipe)]
+    made = [f"{run}/checkpoint.{suffix}" for run in runs for suffix in ("safetensors", "json")]
+    made += [path for stage in runs[2:] for path in stage_artifacts(stage)]
+    return made + [f"{runs[-1]}/{name}" for name in (f"predictions/{PREDICTED}.json", "submission.zip", "submission.json")]
 
 
 def recipe_artifacts(recipe: str) -> list[str]:

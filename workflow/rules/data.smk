@@ -40,3 +40,27 @@ rule check:
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda check --config {params.config} --output {output} > {log} 2>&1"
+
+
+# Images for the test server. No training depends on them, so that they can be added when all is trained.
+if configuration.test:
+
+    rule check_test:
+        input:
+            GENERATED,
+        output:
+            MANIFEST_OF["test"],
+        log:
+            f"{EXPERIMENT}/log/check_test.txt",
+        benchmark:
+            f"{EXPERIMENT}/benchmark/check_test.tsv"
+        threads: 8
+        resources:
+            mem_mb=4000,
+            runtime=240,
+        params:
+            config=CONFIG,
+            settings=fingerprint("data_root", "classes", "ignore", "test"),
+            method_version=METHOD_VERSION,
+        shell:
+            "python -m caguda check-test --config {params.config} --output {output} > {log} 2>&1"

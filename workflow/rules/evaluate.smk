@@ -17,6 +17,7 @@ rule evaluate:
         runtime=240,
     params:
         config=CONFIG,
+        settings=fingerprint("inference"),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda evaluate --config {params.config} --manifest {input.manifest}"

@@ -43,6 +43,7 @@ rule figure:
         runtime=30,
     params:
         config=CONFIG,
+        settings=fingerprint("inference"),
         method_version=METHOD_VERSION,
         seed=FIRST_SEED,
     shell:
