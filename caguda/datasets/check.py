@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -39,13 +39,14 @@ class Checked:
 
     `entries` has one per frame that can be used: id, image, label, height, width, whether the image has a single
     colour, classes (the train ids present, void left out) and SHA-256 digests. `problems` and `warnings` name a file
-    each. `pixels` counts train ids, (256,).
+    each. `pixels` counts train ids, (256,). `unequal` are the ids of frames whose label is not of the image's size.
     """
 
     entries: list[dict[str, Any]]
     problems: list[str]
     warnings: list[str]
     pixels: NDArray[np.int64]
+    unequal: list[str] = field(default_factory=list)
 
 
 def _is_constant(image: NDArray[np.uint8]) -> bool:
@@ -110,9 +111,9 @@ def check_frame(frame: Frame, table: ClassTable) -> Checked:
         problem = (
             f"{frame.label}: this label is {size[1]}x{size[0]} and its image {frame.image} is "
             f"{image['width']}x{image['height']}; they must be of one size: correct a file, or leave the frame out "
-            f"with the key skip: [{frame.id!r}]"
+            f"with the key skip: {json.dumps([frame.id], ensure_ascii=False)}"
         )
-        return Checked([], [problem], [], pixels)
+        return Checked([], [problem], [], pixels, [frame.id])
     paths = {"image": str(frame.image), "label": None if frame.label is None else str(frame.label)}
     return _usable({"id": frame.id, **paths, **image, **label}, pixels)
 
@@ -177,7 +178,8 @@ def check_frames(
 
     `record` is the file of what earlier checks have found, which this one adds to. A frame with a problem is not in it.
     """
-    stamps = {frame.id: stamp(frame, reading(layout, table)) for frame in frames}
+    how = reading(layout, table)
+    stamps = {frame.id: stamp(frame, how) for frame in frames}
     results = _known(frames, stamps, record)
     new = [frame for frame in frames if frame.id not in results]
     if results:
@@ -196,4 +198,5 @@ def check_frames(
         found.problems.extend(result.problems)
         found.warnings.extend(result.warnings)
         found.pixels[:] += result.pixels
+        found.unequal.extend(result.unequal)
     return found

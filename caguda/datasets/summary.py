@@ -51,11 +51,13 @@ def summary(sets: Mapping[str, Content], surveys: Mapping[str, Survey]) -> list[
 
     `sets` are sets of a manifest by name; below the table, a line for the sizes of each, and one for hidden files.
     """
+    if not sets:
+        return []
     lines = [_row("", sets), _row("layout", (content["layout"] for content in sets.values()))]
     lines += [_row(title, (count(sets[name], surveys[name]) for name in sets)) for title, count in _COUNTS]
     lines.append("% of labelled pixels")
     counts = [{**content["pixels"], "(void)": content["void_pixels"]} for content in sets.values()]
-    for category in counts[0] if counts else ():
+    for category in counts[0]:
         shares = [f"{100 * n[category] / total:.1f}" if (total := sum(n.values())) else "-" for n in counts]
         lines.append(_row(f"  {category}", shares))
     lines += [f"{name}: width x height (frames): {_sizes(content['frames'])}" for name, content in sets.items()]

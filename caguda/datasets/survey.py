@@ -55,10 +55,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _down_from(root: Path, folders: Iterable[Path]) -> set[Path]:
-    """Some folders and those between them and `root`, which is one of them."""
-    return {above for folder in folders for above in (folder, *folder.parents) if above.is_relative_to(root)} | {
-        *folders
-    }
+    """Some folders, and those between them and `root`, which is one of them."""
+    return {above for folder in folders for above in folder.parents if above.is_relative_to(root)}.union(folders)
 
 
 def survey(domain: Domain, root: Path, images: Mapping[str, Path]) -> Survey:

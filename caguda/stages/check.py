@@ -7,6 +7,7 @@ file, so that the next check opens the changed ones alone, and all that a person
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,12 +84,24 @@ def _relative(entry: Mapping[str, Any], root: Path) -> dict[str, Any]:
     return {**entry, **below}
 
 
-def _tell(kind: str, findings: Sequence[str], file: Path) -> None:
-    """Print the first findings, and where the others are."""
-    for finding in findings[:_SHOWN]:
-        print(f"{kind}: {finding}", flush=True)
-    if len(findings) > _SHOWN:
-        print(f"{kind}: and {len(findings) - _SHOWN} more, all are in {file}", flush=True)
+def _hints(domain: Domain, found: Checked) -> list[str]:
+    """The key that leaves out every frame whose label has another size, to be pasted into the YAML."""
+    if not found.unequal:
+        return []
+    ids = json.dumps([*domain.skip, *found.unequal], ensure_ascii=False)
+    return [f"skip: {ids}  leaves out every frame whose label has another size than its image"]
+
+
+def _tell(told: Mapping[str, Sequence[str]], file: Path) -> None:
+    """Write everything that a person should know to a file, and print the first lines of each kind."""
+    with write_atomically(file) as partial:
+        lines = [f"{kind}: {line}\n" for kind, found in told.items() for line in found]
+        partial.write_text("".join(lines), encoding="utf-8")
+    for kind, found in told.items():
+        for line in found[:_SHOWN]:
+            print(f"{kind}: {line}", flush=True)
+        if len(found) > _SHOWN:
+            print(f"{kind}: and {len(found) - _SHOWN} more, all are in {file}", flush=True)
 
 
 def _refuse(problems: Sequence[str], file: Path) -> None:
@@ -112,29 +125,23 @@ def check(configuration: Configuration, output: Path) -> None:
     folder = output.parent / "check"
     sets: dict[str, dict[str, Any]] = {}
     surveys: dict[str, Survey] = {}
-    problems: list[str] = []
-    warnings: list[str] = []
+    told: dict[str, list[str]] = {"warning": [], "problem": [], "hint": []}
     for name in SET_NAMES:
         domain: Domain = getattr(configuration, name)
         root = configuration.domain_root(domain)
         try:
             sets[name], surveys[name], found = _check_set(name, domain, root, table, folder / "frames.jsonl")
         except UserError as error:
-            problems.append(f"{name}: {error}")
+            told["problem"].append(f"{name}: {error}")
             continue
         if configuration.street is not None:
             surveys[name] = dataclasses.replace(surveys[name], published=None)
-        problems.extend(f"{name}: {problem}" for problem in found.problems)
-        warnings.extend(f"{name}: {warning}" for warning in found.warnings)
-    findings = folder / "findings.txt"
-    with write_atomically(findings) as partial:
-        lines = [f"problem: {problem}" for problem in problems] + [f"warning: {warning}" for warning in warnings]
-        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    _tell("warning", warnings, findings)
-    _tell("problem", problems, findings)
+        for kind, lines in (("warning", found.warnings), ("problem", found.problems), ("hint", _hints(domain, found))):
+            told[kind].extend(f"{name}: {line}" for line in lines)
     print("\n".join(summary(sets, surveys)), flush=True)
-    _refuse(problems, findings)
+    _tell(told, folder / "findings.txt")
+    _refuse(told["problem"], folder / "findings.txt")
     settings = configuration.model_dump(mode="json", include={"classes", "ignore", *SET_NAMES})
     made = provenance("check", settings, [], None, started)
     manifest: dict[str, Any] = {name: sets[name] for name in SET_NAMES}
-    write_json(output, {**manifest, "classes": list(table.names), "warnings": warnings, "provenance": made})
+    write_json(output, {**manifest, "classes": list(table.names), "warnings": told["warning"], "provenance": made})
