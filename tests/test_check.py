@@ -87,7 +87,7 @@ def test_a_clean_set_is_told_without_a_warning(told: Told, tree: Tree) -> None:
     lines = told(tree.domain)
     assert warned(lines) == []
     assert row(lines, "images on disk") == ["3", "2", "2"]
-    assert row(lines, "frames without problem") == ["3", "2", "2"]
+    assert row(lines, "frames") == ["3", "2", "2"]
     assert row(lines, "  road") == ["25.0"] * 3 and row(lines, "  (void)") == ["25.0"] * 3
     assert f"source: width x height (frames): {WIDTH}x{HEIGHT} (3)" in lines
 
@@ -112,6 +112,7 @@ def test_labels_of_other_sizes_are_named_and_their_ids_can_be_pasted(
     printed = capsys.readouterr().out.splitlines()
     named = [line for line in printed if line.startswith("problem: ")]
     assert len(named) == 2
+    assert row(printed, "frames")[0] == "3" and row(printed, "  with a problem") == ["2", "0", "0"]
     for line, image, label, name in zip(named, tree.images, tree.labels, tree.ids, strict=False):
         assert line.startswith(f"problem: source: {label}: this label is {WIDTH}x{HEIGHT} and its image {image} is ")
         assert line.endswith(f'skip: ["{name}"]')
@@ -119,15 +120,13 @@ def test_labels_of_other_sizes_are_named_and_their_ids_can_be_pasted(
     pasted = yaml.safe_load(hint.removeprefix("hint: source: ").partition("  leaves out")[0])
     assert pasted == {"skip": list(tree.ids[:2])}
     lines = told({**tree.domain, **pasted})
-    assert row(lines, "  skipped")[0] == "2" and row(lines, "frames without problem")[0] == "1"
+    assert row(lines, "  skipped")[0] == "2" and row(lines, "frames")[0] == "1"
 
 
 def test_the_pasted_key_keeps_what_was_skipped_before(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_image(root / "gta/images/00003.png", size=(HEIGHT, WIDTH - 1))
     with pytest.raises(UserError):
-        check(
-            configuration(root, source={"layout": "gta5", "root": "gta", "skip": ["00001"]}), root.parent / "m.json"
-        )
+        check(configuration(root, source={"layout": "gta5", "root": "gta", "skip": ["00001"]}), root.parent / "m.json")
     assert 'hint: source: skip: ["00001", "00003"]  leaves out' in capsys.readouterr().out
 
 
@@ -150,9 +149,7 @@ def test_ids_34_and_255_are_void(told: Told, root: Path, tree: Tree) -> None:
 
 
 @pytest.mark.parametrize("which", ["images", "labels"])
-def test_a_truncated_png_is_named(
-    root: Path, tree: Tree, capsys: pytest.CaptureFixture[str], which: str
-) -> None:
+def test_a_truncated_png_is_named(root: Path, tree: Tree, capsys: pytest.CaptureFixture[str], which: str) -> None:
     path: Path = getattr(tree, which)[2]
     path.write_bytes(path.read_bytes()[:-30])
     (found,) = problems(root, capsys, source=dict(tree.domain))
@@ -257,7 +254,7 @@ def test_hidden_files_are_left_out_by_name(told: Told, tree: Tree) -> None:
     (tree.labels[0].parent / f"._{tree.labels[0].name}").write_bytes(b"\0")
     (tree.images[0].parent / f"._{tree.images[0].name}").write_bytes(b"\0")
     lines = told(tree.domain)
-    assert warned(lines) == [] and row(lines, "frames without problem")[0] == "3"
+    assert warned(lines) == [] and row(lines, "frames")[0] == "3"
     (hidden,) = [line for line in lines if line.startswith("source: hidden, left out: ")]
     assert hidden.count("/.DS_Store") == 1
     assert f"/._{tree.images[0].name}" in hidden and f"/._{tree.labels[0].name}" in hidden
@@ -285,7 +282,14 @@ def test_a_folder_among_the_images_is_named_and_not_searched(told: Told, tree: T
 def test_an_absent_id_to_skip_is_told_and_stops_nothing(told: Told, tree: Tree) -> None:
     lines = told({**tree.domain, "skip": ["2", tree.ids[0]]})
     assert warned(lines) == ["source: skip: 2: no image has this id, there is nothing to leave out"]
-    assert row(lines, "  to skip, absent")[0] == "1" and row(lines, "frames without problem")[0] == "2"
+    assert row(lines, "  to skip, absent")[0] == "1" and row(lines, "frames")[0] == "2"
+
+
+def test_the_counts_of_a_set_add_up(told: Told, root: Path, tree: Tree) -> None:
+    (root / tree.domain["root"] / "few.txt").write_text("\n".join(tree.ids[:2]), encoding="utf-8")
+    lines = told({**tree.domain, "list": "few.txt", "skip": [tree.ids[0]]})
+    titles = ("images on disk", "  not in the list", "  skipped", "frames", "  with a problem")
+    assert [row(lines, title)[0] for title in titles] == ["3", "1", "1", "1", "0"]
 
 
 def test_all_problems_are_in_a_file_and_the_first_ones_are_printed(
@@ -348,9 +352,7 @@ def test_what_has_not_changed_is_not_opened_again(root: Path, tree: Tree, opened
 
 
 @pytest.mark.parametrize("which", ["images", "labels"])
-def test_a_file_of_another_time_or_size_is_opened_again(
-    root: Path, tree: Tree, opened: list[str], which: str
-) -> None:
+def test_a_file_of_another_time_or_size_is_opened_again(root: Path, tree: Tree, opened: list[str], which: str) -> None:
     again(root, tree, opened)
     before = digest(root)
     path: Path = getattr(tree, which)[1]
@@ -400,7 +402,9 @@ def test_a_check_that_stops_keeps_what_it_has_found(root: Path, tree: Tree, open
     assert again(root, replace(tree, domain={**tree.domain, "skip": [tree.ids[1]]}), opened) == []
 
 
-def test_a_killed_check_goes_on_where_it_was(tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_check_goes_on_where_it_was(
+    tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_tree(tmp_path, "gta5")
     frames = list_frames(Domain(layout="gta5"), tmp_path / "gta5")
     record = tmp_path / "results" / "check" / "frames.jsonl"

@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from workflow_runs import ROOT, Workflow
@@ -69,5 +68,7 @@ def test_a_second_check_in_the_workflow_opens_nothing(example: Workflow) -> None
     done = example.run("results/own/manifest.json", "--forcerun", "check")
     assert done.returncode == 0, done.stdout + done.stderr
     for name, count in (("source", 24), ("target", 16), ("evaluation", 8)):
-        assert f"{name}: {count} of {count} frames are as an earlier check found them" in log.read_text(encoding="utf-8")
+        assert f"{name}: {count} of {count} frames are as an earlier check found them" in log.read_text(
+            encoding="utf-8"
+        )
         assert json.loads(manifest.read_text(encoding="utf-8"))[name] == before[name]

@@ -147,7 +147,7 @@ def _opened(frames: Sequence[Frame], table: ClassTable, title: str) -> Iterator[
         raise UserError(f"{title}: a process of the check was killed, often for want of memory; try again") from None
 
 
-def reading(layout: str, table: ClassTable) -> str:
+def _reading(layout: str, table: ClassTable) -> str:
     """How files are read, as a digest: an entry of the record holds for no other layout, table and check."""
     content = json.dumps([_CHECK_VERSION, layout, table.count, sorted(table.train_id.items())])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -178,7 +178,7 @@ def check_frames(
 
     `record` is the file of what earlier checks have found, which this one adds to. A frame with a problem is not in it.
     """
-    how = reading(layout, table)
+    how = _reading(layout, table)
     stamps = {frame.id: stamp(frame, how) for frame in frames}
     results = _known(frames, stamps, record)
     new = [frame for frame in frames if frame.id not in results]

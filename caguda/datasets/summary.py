@@ -33,9 +33,11 @@ def _first(names: Sequence[object]) -> str:
 _COUNTS: tuple[tuple[str, Callable[[Content, Survey], object]], ...] = (
     ("images on disk", lambda content, found: found.images),
     ("  published", lambda content, found: "-" if found.published is None else found.published),
+    ("  not in the list", lambda content, found: found.images - found.frames - len(found.skipped)),
     ("  skipped", lambda content, found: len(found.skipped)),
     ("  to skip, absent", lambda content, found: len(found.absent)),
-    ("frames without problem", lambda content, found: len(content["frames"])),
+    ("frames", lambda content, found: found.frames),
+    ("  with a problem", lambda content, found: found.frames - len(content["frames"])),
     ("  with a label", lambda content, found: sum(entry["label"] is not None for entry in content["frames"])),
     ("  of a single colour", lambda content, found: sum(entry["single_colour"] for entry in content["frames"])),
     (

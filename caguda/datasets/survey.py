@@ -23,12 +23,14 @@ _PUBLISHED = {
 class Survey:
     """What is on disk of a set, and what of it is no frame of the experiment.
 
-    `images` counts the images, `published` is how many the data set has (None: nobody knows). `skipped` are the ids of
-    `skip` that have an image, `absent` those that have none. `hidden` are files and folders whose name begins with a
-    dot, `nested` folders beside the images, `unused` labels without an image.
+    `images` counts the images, `frames` those that `list` and `skip` leave, `published` is how many the data set has
+    (None: nobody knows). `skipped` are the ids of `skip` that have an image, `absent` those that have none. `hidden`
+    are files and folders whose name begins with a dot, `nested` folders beside the images, `unused` labels without an
+    image.
     """
 
     images: int
+    frames: int
     published: int | None
     skipped: Sequence[str]
     absent: Sequence[str]
@@ -59,8 +61,11 @@ def _down_from(root: Path, folders: Iterable[Path]) -> set[Path]:
     return {above for folder in folders for above in folder.parents if above.is_relative_to(root)}.union(folders)
 
 
-def survey(domain: Domain, root: Path, images: Mapping[str, Path]) -> Survey:
-    """What is on disk of a set with these images, by id; the labels of one folder of images share a folder."""
+def survey(domain: Domain, root: Path, images: Mapping[str, Path], frames: int) -> Survey:
+    """What is on disk of a set with these images, by id, of which so many are frames.
+
+    The labels of the images of one folder lie in one folder too.
+    """
     root = Path(os.path.abspath(root))
     one = {path.parent: (name, path) for name, path in images.items()}
     labels = {label: name for name, path in one.values() if (label := label_path(domain, root, path)) is not None}
@@ -79,6 +84,7 @@ def survey(domain: Domain, root: Path, images: Mapping[str, Path]) -> Survey:
     skipped = sorted(set(domain.skip))
     return Survey(
         images=len(images),
+        frames=frames,
         published=_PUBLISHED.get((domain.layout, domain.split)),
         skipped=[name for name in skipped if name in images],
         absent=[name for name in skipped if name not in images],

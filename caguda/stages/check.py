@@ -58,7 +58,7 @@ def _check_set(
     """The content of the manifest for one set, what lies on disk, and what was found; the target may lack labels."""
     images = find_images(domain, root)
     frames = narrowed(domain, root, images)
-    on_disk = survey(domain, root, images)
+    on_disk = survey(domain, root, images, len(frames))
     found = check_frames(frames, table, name, domain.layout, record)
     found.warnings.extend(on_disk.warnings())
     if name != "target":
