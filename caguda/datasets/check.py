@@ -1,17 +1,22 @@
-"""The dataset check: every image and label is opened, decoded, measured and hashed, on all cores."""
+"""The dataset check: every image and label is opened once, decoded, measured and hashed, on all cores.
+
+Torch is imported by what opens files alone: a check that finds nothing changed starts without it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +25,11 @@ from tqdm import tqdm
 
 from caguda.classes import IGNORE, ClassTable
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import decode_image, decode_label, read_bytes, to_train_ids
+from caguda.datasets.record import Stamp, add, appended, read_record, stamp
 from caguda.errors import UserError
 
+_CHECK_VERSION = 1
+"""A check that looks for more has a new one, and opens files again that an earlier check has passed."""
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -30,14 +37,16 @@ _SECONDS_BETWEEN_LINES = 10.0
 class Checked:
     """What is known of some frames.
 
-    `entries` has one per readable frame: id, image, label, height, width, classes (the train ids present, void left
-    out) and SHA-256 digests. `problems` and `warnings` name a file each. `pixels` counts train ids, (256,).
+    `entries` has one per frame that can be used: id, image, label, height, width, whether the image has a single
+    colour, classes (the train ids present, void left out) and SHA-256 digests. `problems` and `warnings` name a file
+    each. `pixels` counts train ids, (256,). `unequal` are the ids of frames whose label is not of the image's size.
     """
 
     entries: list[dict[str, Any]]
     problems: list[str]
     warnings: list[str]
     pixels: NDArray[np.int64]
+    unequal: list[str] = field(default_factory=list)
 
 
 def _is_constant(image: NDArray[np.uint8]) -> bool:
@@ -46,54 +55,67 @@ def _is_constant(image: NDArray[np.uint8]) -> bool:
     return bool((sample == sample[:, :1, :1]).all() and (image == image[:, :1, :1]).all())
 
 
-def _check_image(frame: Frame, found: Checked) -> dict[str, Any]:
+def _check_image(frame: Frame) -> dict[str, Any]:
+    from caguda.datasets.io import decode_image, read_bytes
+
     content = read_bytes(frame.image)
     image = decode_image(content, frame.image).numpy()
-    if _is_constant(image):
-        found.warnings.append(f"{frame.image}: the image has a single colour")
-    digest = hashlib.sha256(content).hexdigest()
-    return {"height": image.shape[1], "width": image.shape[2], "image_sha256": digest}
+    return {
+        "height": image.shape[1],
+        "width": image.shape[2],
+        "single_colour": _is_constant(image),
+        "image_sha256": hashlib.sha256(content).hexdigest(),
+    }
 
 
-def _check_label(frame: Frame, table: ClassTable, found: Checked) -> dict[str, Any]:
+def _check_label(frame: Frame, table: ClassTable, pixels: NDArray[np.int64]) -> dict[str, Any]:
+    from caguda.datasets.io import decode_label, read_bytes, to_train_ids
+
     if frame.label is None:
         return {"classes": [], "label_sha256": None, "label_size": None}
     content = read_bytes(frame.label)
     raw = decode_label(content, frame.label)
-    pixels = np.bincount(to_train_ids(raw, table, frame.label).numpy().ravel(), minlength=256)
-    found.pixels[:] += pixels
+    pixels[:] = np.bincount(to_train_ids(raw, table, frame.label).numpy().ravel(), minlength=256)
     present = [int(train_id) for train_id in np.flatnonzero(pixels) if train_id != IGNORE]
-    if not present:
-        found.warnings.append(f"{frame.label}: every pixel of the label is void")
     return {"classes": present, "label_sha256": hashlib.sha256(content).hexdigest(), "label_size": raw.shape}
+
+
+def _usable(entry: dict[str, Any], pixels: NDArray[np.int64]) -> Checked:
+    """What is known of a frame without a problem."""
+    warnings = []
+    if entry["single_colour"]:
+        warnings.append(f"{entry['image']}: the image has a single colour")
+    if entry["label"] is not None and not entry["classes"]:
+        warnings.append(f"{entry['label']}: every pixel of the label is void")
+    return Checked([entry], [], warnings, pixels)
 
 
 def check_frame(frame: Frame, table: ClassTable) -> Checked:
     """What is known of one frame: an entry, or the problems that forbid its use."""
-    found = Checked([], [], [], np.zeros(256, dtype=np.int64))
+    problems: list[str] = []
+    pixels = np.zeros(256, dtype=np.int64)
     image: dict[str, Any] | None = None
     label: dict[str, Any] | None = None
     try:
-        image = _check_image(frame, found)
+        image = _check_image(frame)
     except UserError as error:
-        found.problems.append(str(error))
+        problems.append(str(error))
     try:
-        label = _check_label(frame, table, found)
+        label = _check_label(frame, table, pixels)
     except UserError as error:
-        found.problems.append(str(error))
+        problems.append(str(error))
     if image is None or label is None:
-        return found
+        return Checked([], problems, [], pixels)
     size = label.pop("label_size")
     if size not in (None, (image["height"], image["width"])):
-        found.problems.append(
+        problem = (
             f"{frame.label}: this label is {size[1]}x{size[0]} and its image {frame.image} is "
             f"{image['width']}x{image['height']}; they must be of one size: correct a file, or leave the frame out "
-            f"with the key skip: [{frame.id!r}]"
+            f"with the key skip: {json.dumps([frame.id], ensure_ascii=False)}"
         )
-        return found
+        return Checked([], [problem], [], pixels, [frame.id])
     paths = {"image": str(frame.image), "label": None if frame.label is None else str(frame.label)}
-    found.entries.append({"id": frame.id, **paths, **image, **label})
-    return found
+    return _usable({"id": frame.id, **paths, **image, **label}, pixels)
 
 
 def _with_progress(results: Iterable[Checked], total: int, title: str) -> Iterator[Checked]:
@@ -109,23 +131,72 @@ def _with_progress(results: Iterable[Checked], total: int, title: str) -> Iterat
         yield result
 
 
-def check_frames(frames: Sequence[Frame], table: ClassTable, title: str = "frames") -> Checked:
-    """What is known of all frames, in their order; a missing label is no problem here.
+def _opened(frames: Sequence[Frame], table: ClassTable, title: str) -> Iterator[Checked]:
+    """What is found in each frame, in as many processes as this one may use cores.
 
-    Works in as many processes as this one may use cores: the decoders keep Python's lock, so threads would not help.
+    Processes and not threads, because the decoders keep Python's lock.
     """
     cores = min(len(os.sched_getaffinity(0)), max(1, len(frames)))
     context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    found = Checked([], [], [], np.zeros(256, dtype=np.int64))
+    context.set_forkserver_preload([__name__, "caguda.datasets.io"])
     try:
         with ProcessPoolExecutor(cores, mp_context=context) as pool:
             results = pool.map(partial(check_frame, table=table), frames, chunksize=8)
-            for result in _with_progress(results, len(frames), title):
-                found.entries.extend(result.entries)
-                found.problems.extend(result.problems)
-                found.warnings.extend(result.warnings)
-                found.pixels[:] += result.pixels
+            yield from _with_progress(results, len(frames), title)
     except BrokenProcessPool:
         raise UserError(f"{title}: a process of the check was killed, often for want of memory; try again") from None
+
+
+def _reading(layout: str, table: ClassTable) -> str:
+    """How files are read, as a digest: an entry of the record holds for no other layout, table and check."""
+    content = json.dumps([_CHECK_VERSION, layout, table.count, sorted(table.train_id.items())])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _known(frames: Sequence[Frame], stamps: Mapping[str, Stamp | None], record: Path) -> dict[str, Checked]:
+    """What the record holds of the frames that are still as they were, by id."""
+    recorded = read_record(record)
+    known = {}
+    for frame in frames:
+        key = stamps[frame.id]
+        if key is not None and key in recorded:
+            entry, counts = recorded[key]
+            pixels = np.zeros(256, dtype=np.int64)
+            pixels[[int(train_id) for train_id in counts]] = list(counts.values())
+            known[frame.id] = _usable(entry, pixels)
+    return known
+
+
+def check_frames(
+    frames: Sequence[Frame],
+    table: ClassTable,
+    title: str = "frames",
+    layout: str = "folder",
+    record: Path = Path(os.devnull),
+) -> Checked:
+    """What is known of all frames, in their order; a missing label is no problem here.
+
+    `record` is the file of what earlier checks have found, which this one adds to. A frame with a problem is not in it.
+    """
+    how = _reading(layout, table)
+    stamps = {frame.id: stamp(frame, how) for frame in frames}
+    results = _known(frames, stamps, record)
+    new = [frame for frame in frames if frame.id not in results]
+    if results:
+        print(f"{title}: {len(results)} of {len(frames)} frames are as an earlier check found them", flush=True)
+    if new:
+        with appended(record) as file:
+            for frame, result in zip(new, _opened(new, table, title), strict=True):
+                results[frame.id] = result
+                key = stamps[frame.id]
+                if result.entries and key is not None:
+                    add(file, key, result.entries[0], result.pixels)
+    found = Checked([], [], [], np.zeros(256, dtype=np.int64))
+    for frame in frames:
+        result = results[frame.id]
+        found.entries.extend(result.entries)
+        found.problems.extend(result.problems)
+        found.warnings.extend(result.warnings)
+        found.pixels[:] += result.pixels
+        found.unequal.extend(result.unequal)
     return found

@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from caguda.config_frames import Domain
-from caguda.datasets.frame import entries_of
+from caguda.datasets.frame import entries_of, label_in
 
-_IMAGE = "_leftImg8bit.png"
-_LABEL = "_gtFine_labelIds.png"
+_IMAGE = "_leftImg8bit"
+_LABEL = "_gtFine_labelIds"
 
 
 def images(domain: Domain, root: Path) -> dict[str, Path]:
     """The images by id, {city}_{sequence}_{frame}."""
     assert domain.split is not None, "the configuration refuses a Cityscapes set without a split"
     cities = (path for path in entries_of(root / "leftImg8bit" / domain.split, "split") if path.is_dir())
-    files = (path for city in cities for path in entries_of(city, "split") if path.name.endswith(_IMAGE))
-    return {path.name.removesuffix(_IMAGE): path for path in files}
+    files = (path for city in cities for path in entries_of(city, "split") if path.suffix.lower() == ".png")
+    return {path.stem.removesuffix(_IMAGE): path for path in files if path.stem.endswith(_IMAGE)}
 
 
 def label(domain: Domain, root: Path, image: Path) -> Path | None:
@@ -24,4 +24,4 @@ def label(domain: Domain, root: Path, image: Path) -> Path | None:
     if domain.labels is None:
         return None
     assert domain.split is not None
-    return root / "gtFine" / domain.split / image.parent.name / (image.name.removesuffix(_IMAGE) + _LABEL)
+    return label_in(root / "gtFine" / domain.split / image.parent.name, image.stem.removesuffix(_IMAGE) + _LABEL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from caguda.config_frames import Domain
-from caguda.datasets.frame import images_in
+from caguda.datasets.frame import images_in, label_in
 
 
 def images(domain: Domain, root: Path) -> dict[str, Path]:
@@ -15,4 +15,4 @@ def images(domain: Domain, root: Path) -> dict[str, Path]:
 
 def label(domain: Domain, root: Path, image: Path) -> Path | None:
     """Where the label of an image belongs, or None for an unlabelled set."""
-    return None if domain.labels is None else root / domain.labels / f"{image.stem}.png"
+    return None if domain.labels is None else label_in(root / domain.labels, image.stem)

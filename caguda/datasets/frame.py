@@ -45,3 +45,9 @@ def images_in(folder: Path, key: str, suffixes: Collection[str]) -> dict[str, Pa
             raise UserError(f"{path}: {images[path.stem].name} has the same stem, remove one of the two")
         images[path.stem] = path
     return images
+
+
+def label_in(folder: Path, stem: str) -> Path:
+    """Where a label belongs: STEM.png, or STEM.PNG if that is what there is; images may have a suffix in any case."""
+    path, upper = folder / f"{stem}.png", folder / f"{stem}.PNG"
+    return path if path.is_file() or not upper.is_file() else upper

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +12,7 @@ from caguda.datasets import cityscapes, folder, gta5
 from caguda.datasets.frame import Frame
 from caguda.errors import UserError
 
-__all__ = ["Frame", "label_path", "list_frames"]
+__all__ = ["Frame", "find_images", "label_path", "list_frames", "narrowed"]
 
 
 def _layout(domain: Domain) -> ModuleType:
@@ -42,30 +42,44 @@ def label_path(domain: Domain, root: Path, image: Path) -> Path | None:
     return path
 
 
-def list_frames(domain: Domain, root: Path) -> list[Frame]:
-    """The frames of a set, sorted by id; paths are absolute, symbolic links in them are kept.
+def find_images(domain: Domain, root: Path) -> dict[str, Path]:
+    """Every image of a set by its id, before `list` and `skip`; paths are absolute, symbolic links in them are kept.
 
-    `label` is None where the file is absent. Raises UserError for a folder that is not there, a set without frames,
-    a `list` that cannot be read or names a frame that is not there, and a `skip` of an unknown id.
+    Raises UserError for a folder that is not there.
     """
     root = Path(os.path.abspath(root))
     if not os.path.isdir(root):
         raise UserError(f"{root}: there is no such folder; correct the keys data_root and root")
     images: dict[str, Path] = _layout(domain).images(domain, root)
+    return images
+
+
+def narrowed(domain: Domain, root: Path, images: Mapping[str, Path]) -> list[Frame]:
+    """The frames that `list` and `skip` leave of all images, sorted by id; `label` is None where the file is absent.
+
+    Raises UserError for a `list` that cannot be read or names a frame that is not there, and where no frame is left.
+    """
+    root = Path(os.path.abspath(root))
     wanted = set(images)
     if domain.list is not None:
         wanted = set(_listed(root / domain.list))
         if missing := wanted - set(images):
             raise UserError(f"{root / domain.list}: no image for these ids (an id has no suffix): {_first(missing)}")
-    if unknown := set(domain.skip) - set(images):
-        raise UserError(f"skip: no frame of {root} has this id: {_first(unknown)}")
     frames = []
     for name in sorted(wanted - set(domain.skip)):
         label = label_path(domain, root, images[name])
         frames.append(Frame(name, images[name], label if label is not None and os.path.isfile(label) else None))
     if not frames:
-        raise UserError(f"{root}: no frames found; layout {domain.layout} needs them in {_place(domain)}")
+        raise UserError(
+            f"{root}: no frames found; layout {domain.layout} needs them in {_place(domain)}, and looks into no other "
+            "folder"
+        )
     return frames
+
+
+def list_frames(domain: Domain, root: Path) -> list[Frame]:
+    """The frames of a set, sorted by id: its images less what `list` and `skip` leave out."""
+    return narrowed(domain, root, find_images(domain, root))
 
 
 def _place(domain: Domain) -> str:

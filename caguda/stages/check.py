@@ -1,38 +1,66 @@
-"""The verbs `check` and `check-test`: every frame is opened, and a manifest written unless there is a problem."""
+"""The verbs `check` and `check-test`: every frame is opened, and a manifest written unless there is a problem.
+
+Beside the manifest they keep a folder of their name, which no rule calls its output and nothing deletes: what was found in
+each file, so that the next check opens the changed ones alone, and all that a person should know, by name.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from caguda.artifacts.atomic import write_json
+from caguda.artifacts.atomic import write_atomically, write_json
 from caguda.artifacts.provenance import fingerprint, provenance
 from caguda.classes import IGNORE, ClassTable, class_table
 from caguda.config import Configuration
 from caguda.config_frames import Domain
 from caguda.datasets.check import Checked, check_frames
-from caguda.datasets.frames import Frame, label_path, list_frames
+from caguda.datasets.frames import Frame, find_images, label_path, narrowed
 from caguda.datasets.manifest import SET_NAMES, SetName
+from caguda.datasets.summary import summary
+from caguda.datasets.survey import Survey, survey
 from caguda.errors import UserError
 
-_SHOWN_WARNINGS = 20
+_SHOWN = 20
+_NAMED = 3
 
 
 def _missing_labels(domain: Domain, root: Path, frames: Sequence[Frame]) -> list[str]:
-    """One line for each frame without a label, or a single one where no frame has a label."""
-    missing = [(frame.image, label_path(domain, root, frame.image)) for frame in frames if frame.label is None]
-    if missing and len(missing) == len(frames):
-        return [f"{missing[0][1]}: none of the {len(frames)} images has a label, this is where the first one belongs"]
-    return [f"{image}: this image has no label, it belongs in {label}" for image, label in missing]
+    """One line for each frame without a label, or for each folder of images where none has one."""
+    folders: dict[Path, list[Frame]] = {}
+    for frame in frames:
+        folders.setdefault(frame.image.parent, []).append(frame)
+    lines = []
+    for folder, inside in folders.items():
+        missing = [frame for frame in inside if frame.label is None]
+        if missing and len(missing) == len(inside):
+            names = ", ".join(frame.image.name for frame in missing[:_NAMED])
+            more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+            lines.append(
+                f"{label_path(domain, root, missing[0].image)}: none of the {len(missing)} images of the folder {folder} "
+                f"has a label ({names}{more}), this is where the first one belongs"
+            )
+            continue
+        lines += [
+            f"{frame.image}: this image has no label, it belongs in {label_path(domain, root, frame.image)}"
+            for frame in missing
+        ]
+    return lines
 
 
-def _check_set(name: SetName, domain: Domain, root: Path, table: ClassTable) -> tuple[dict[str, Any], Checked]:
-    """The content of the manifest for one set, and what was found; target and test may lack labels."""
-    frames = list_frames(domain, root)
-    found = check_frames(frames, table, title=name)
+def _check_set(
+    name: SetName, domain: Domain, root: Path, table: ClassTable, record: Path
+) -> tuple[dict[str, Any], Survey, Checked]:
+    """The content of the manifest for one set, what lies on disk, and what was found; target and test may lack labels."""
+    images = find_images(domain, root)
+    frames = narrowed(domain, root, images)
+    on_disk = survey(domain, root, images, len(frames))
+    found = check_frames(frames, table, name, domain.layout, record)
+    found.warnings.extend(on_disk.warnings())
     if name not in ("target", "test"):
         found.problems.extend(_missing_labels(domain, root, frames))
     place = root.absolute()
@@ -46,7 +74,7 @@ def _check_set(name: SetName, domain: Domain, root: Path, table: ClassTable) -> 
         "void_pixels": int(found.pixels[IGNORE]),
         "frames": entries,
     }
-    return content, found
+    return content, on_disk, found
 
 
 def _relative(entry: Mapping[str, Any], root: Path) -> dict[str, Any]:
@@ -56,75 +84,75 @@ def _relative(entry: Mapping[str, Any], root: Path) -> dict[str, Any]:
     return {**entry, **below}
 
 
-def _sizes(entries: Sequence[Mapping[str, Any]]) -> str:
-    """The three most frequent sizes, width x height, of some entries."""
-    sizes = Counter((entry["width"], entry["height"]) for entry in entries)
-    shown = ", ".join(f"{width}x{height} ({count})" for (width, height), count in sizes.most_common(3))
-    return shown if len(sizes) <= 3 else f"{shown} and {len(sizes) - 3} more sizes"
+def _hints(domain: Domain, found: Checked) -> list[str]:
+    """The key that leaves out every frame whose label has another size, to be pasted into the YAML."""
+    if not found.unequal:
+        return []
+    ids = json.dumps([*domain.skip, *found.unequal], ensure_ascii=False)
+    return [f"skip: {ids}  leaves out every frame whose label has another size than its image"]
 
 
-def summary(sets: Mapping[SetName, Mapping[str, Any]]) -> list[str]:
-    """The lines that tell a person what the sets hold: frames, labels, sizes, and each category's share of pixels."""
-    lines = []
-    for name, content in sets.items():
-        entries = content["frames"]
-        labelled = sum(entry["label"] is not None for entry in entries)
-        lines.append(f"{name:<10} {len(entries)} frames, {labelled} with a label, {_sizes(entries)}")
-    lines.append(f"{'% of pixels':<22}" + "".join(f"{name:>12}" for name in sets))
-    counts = [{**content["pixels"], "(void)": content["void_pixels"]} for content in sets.values()]
-    for category in counts[0]:
-        shares = [f"{100 * n[category] / total:12.1f}" if (total := sum(n.values())) else f"{'-':>12}" for n in counts]
-        lines.append(f"{category:<22}" + "".join(shares))
-    return lines
+def _tell(told: Mapping[str, Sequence[str]], file: Path) -> None:
+    """Write everything that a person should know to a file, and print the first lines of each kind."""
+    with write_atomically(file) as partial:
+        lines = [f"{kind}: {line}\n" for kind, found in told.items() for line in found]
+        partial.write_text("".join(lines), encoding="utf-8")
+    for kind, found in told.items():
+        for line in found[:_SHOWN]:
+            print(f"{kind}: {line}", flush=True)
+        if len(found) > _SHOWN:
+            print(f"{kind}: and {len(found) - _SHOWN} more, all are in {file}", flush=True)
 
 
-def _refuse(problems: Sequence[str]) -> None:
-    for problem in problems:
-        print(f"problem: {problem}", flush=True)
+def _refuse(problems: Sequence[str], file: Path) -> None:
     if problems:
-        more = f"; and {len(problems) - 3} more, all listed above" if len(problems) > 3 else ""
+        more = f"; and {len(problems) - _NAMED} more, all are in {file}" if len(problems) > _NAMED else ""
         raise UserError(
-            f"the check found {len(problems)} problem(s), nothing was written: " + "; ".join(problems[:3]) + more
+            f"the check found {len(problems)} problem(s), no manifest was written: "
+            + "; ".join(problems[:_NAMED])
+            + more
         )
 
 
 def check(configuration: Configuration, output: Path) -> None:
-    """Write the manifest of the source, the target and the evaluation set.
+    """Write the manifest of the source, the target and the evaluation set, and print what they hold.
 
-    Every problem of every set is printed before a UserError sums them up; then nothing is written, and nothing trains.
+    Problems and warnings of every set are in `check/findings.txt` beside the manifest, the first of them are printed;
+    with a problem a UserError names the first ones, no manifest is written, and nothing trains.
     """
-    _check_sets(configuration, SET_NAMES, output)
+    _check_sets(configuration, SET_NAMES, output, "check")
 
 
 def check_test(configuration: Configuration, output: Path) -> None:
     """Write the manifest of the test set, likewise. It has one of its own: no training depends on it."""
     if configuration.test is None:
         raise UserError("check-test: the configuration must have a section `test`, found none")
-    _check_sets(configuration, ("test",), output)
+    _check_sets(configuration, ("test",), output, "check-test")
 
 
-def _check_sets(configuration: Configuration, names: Sequence[SetName], output: Path) -> None:
+def _check_sets(configuration: Configuration, names: Sequence[SetName], output: Path, notes: str) -> None:
     started = time.time()
     table = class_table(configuration)
-    sets: dict[SetName, dict[str, Any]] = {}
-    problems: list[str] = []
-    warnings: list[str] = []
+    folder = output.parent / notes
+    sets: dict[str, dict[str, Any]] = {}
+    surveys: dict[str, Survey] = {}
+    told: dict[str, list[str]] = {"warning": [], "problem": [], "hint": []}
     for name in names:
         domain: Domain = getattr(configuration, name)
+        root = configuration.domain_root(domain)
         try:
-            sets[name], found = _check_set(name, domain, configuration.domain_root(domain), table)
+            sets[name], surveys[name], found = _check_set(name, domain, root, table, folder / "frames.jsonl")
         except UserError as error:
-            problems.append(f"{name}: {error}")
+            told["problem"].append(f"{name}: {error}")
             continue
-        problems.extend(f"{name}: {problem}" for problem in found.problems)
-        warnings.extend(f"{name}: {warning}" for warning in found.warnings)
-    for warning in warnings[:_SHOWN_WARNINGS]:
-        print(f"warning: {warning}", flush=True)
-    if len(warnings) > _SHOWN_WARNINGS:
-        print(f"warning: and {len(warnings) - _SHOWN_WARNINGS} more, all are kept in the manifest", flush=True)
-    _refuse(problems)
-    print("\n".join(summary(sets)), flush=True)
+        if configuration.street is not None:
+            surveys[name] = dataclasses.replace(surveys[name], published=None)
+        for kind, lines in (("warning", found.warnings), ("problem", found.problems), ("hint", _hints(domain, found))):
+            told[kind].extend(f"{name}: {line}" for line in lines)
+    print("\n".join(summary(sets, surveys)), flush=True)
+    _tell(told, folder / "findings.txt")
+    _refuse(told["problem"], folder / "findings.txt")
     settings = configuration.model_dump(mode="json", include={"classes", "ignore", *names})
     made = provenance("check", settings, [], None, started)
     manifest: dict[str, Any] = {name: sets[name] for name in names}
-    write_json(output, {**manifest, "classes": list(table.names), "warnings": warnings, "provenance": made})
+    write_json(output, {**manifest, "classes": list(table.names), "warnings": told["warning"], "provenance": made})

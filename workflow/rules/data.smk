@@ -21,6 +21,8 @@ if configuration.street:
             "python -m caguda generate --config {params.config} --output {output:q} > {log} 2>&1"
 
 
+# What it has found in each file stays in check/ beside the manifest. That is no output, since a rule's outputs are deleted
+# before it runs: the next check opens changed files alone.
 rule check:
     input:
         GENERATED,

@@ -1,0 +1,66 @@
+"""What the check found in each frame, one JSON a line, so that files that have not changed are not opened again.
+
+A line is only ever added, by one `write`, and a line that is not whole is passed over: after a SIGKILL the check goes on
+where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caguda.datasets.frame import Frame
+
+Stamp = tuple[str | int | None, ...]
+
+
+def stamp(frame: Frame, reading: str) -> Stamp | None:
+    """What has to be the same for a line to hold: path, size and time of change of both files, and how they are read.
+
+    None where the files cannot be looked at.
+    """
+    found: list[str | int | None] = [reading]
+    try:
+        for path in (frame.image, frame.label):
+            status = None if path is None else path.stat()
+            found.extend((None, None, None) if status is None else (str(path), status.st_size, status.st_mtime_ns))
+    except OSError:
+        return None
+    return tuple(found)
+
+
+def read_record(path: Path) -> dict[Stamp, tuple[dict[str, Any], dict[str, int]]]:
+    """The entry and the number of pixels of each train id that each stamp stands for; empty if there is no record."""
+    known = {}
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return {}
+    for line in lines:
+        try:
+            key, entry, pixels = json.loads(line)
+            known[tuple(key)] = (dict(entry), dict(pixels))
+        except (ValueError, TypeError):
+            continue
+    return known
+
+
+@contextmanager
+def appended(path: Path) -> Iterator[IO[str]]:
+    """A record to add lines to; whatever a killed check left of its last line stays a line of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", buffering=1) as file:
+        file.write("\n")
+        yield file
+
+
+def add(file: IO[str], key: Stamp, entry: Mapping[str, Any], pixels: NDArray[np.int64]) -> None:
+    """Adds the line of one frame."""
+    present = {train_id: count for train_id, count in enumerate(pixels.tolist()) if count}
+    file.write(json.dumps([key, entry, present], ensure_ascii=False) + "\n")
