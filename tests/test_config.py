@@ -91,7 +91,7 @@ def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
         ("target.split", None, "target.split: layout cityscapes needs the name of a split"),
         ("target.labels", "gt", "target.images, labels: layout cityscapes has folders of its own"),
         ("source.labels", None, "source.labels: the source set needs labels"),
-        ("classes", "cityscapes", "classes: Input should be 'cityscapes19', found 'cityscapes'"),
+        ("classes", "cityscapes", "classes: Input should be 'cityscapes19', 'cityscapes16' or 'cityscapes13', found"),
         ("classes", CLASSES[:1], "classes: a table needs 2 to 254 categories, found 1"),
         ("classes", CLASSES + CLASSES[:1], "classes: every id must occur once, found more than once: 0"),
         ("classes", [{**CLASSES[0], "id": 5}, CLASSES[0]], "classes: every name must occur once"),

@@ -59,7 +59,7 @@ def _check_label(frame: Frame, table: ClassTable, found: Checked) -> dict[str, A
     if frame.label is None:
         return {"classes": [], "label_sha256": None, "label_size": None}
     content = read_bytes(frame.label)
-    raw = decode_label(content, frame.label)
+    raw = decode_label(content, frame.label, in_red=table.in_red)
     pixels = np.bincount(to_train_ids(raw, table, frame.label).numpy().ravel(), minlength=256)
     found.pixels[:] += pixels
     present = [int(train_id) for train_id in np.flatnonzero(pixels) if train_id != IGNORE]

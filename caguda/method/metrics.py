@@ -1,5 +1,7 @@
 """How segmentations are judged: everything follows from the confusion matrix, which adds up over images."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float64, Int64, Integer
 from torch import Tensor
@@ -29,9 +31,14 @@ def iou(confusion: Int64[Tensor, "c c"]) -> Float64[Tensor, " c"]:
     return hits / (confusion.sum(0) + confusion.sum(1) - hits)
 
 
-def mean_iou(confusion: Int64[Tensor, "c c"]) -> Float64[Tensor, ""]:
-    """The mean intersection over union (mIoU) of the categories that occur, in 0..1; nan where none does."""
-    return iou(confusion).nanmean()
+def mean_iou(confusion: Int64[Tensor, "c c"], among: Sequence[int] | None = None) -> Float64[Tensor, ""]:
+    """The mean intersection over union (mIoU) of the categories that occur, in 0..1; nan where none does.
+
+    `among`: the mean over these categories alone, with their IoU among all c. A pixel that is taken for a category
+    outside `among`, or is of one and taken for one inside, remains an error.
+    """
+    values = iou(confusion)
+    return (values if among is None else values[list(among)]).nanmean()
 
 
 def pixel_accuracy(confusion: Int64[Tensor, "c c"]) -> Float64[Tensor, ""]:

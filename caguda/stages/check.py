@@ -101,7 +101,8 @@ def check(configuration: Configuration, output: Path) -> None:
     for name in SET_NAMES:
         domain: Domain = getattr(configuration, name)
         try:
-            sets[name], found = _check_set(name, domain, configuration.domain_root(domain), table)
+            raw = class_table(configuration, domain)
+            sets[name], found = _check_set(name, domain, configuration.domain_root(domain), raw)
         except UserError as error:
             problems.append(f"{name}: {error}")
             continue
