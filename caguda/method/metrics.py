@@ -3,23 +3,25 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float64, Int64, Integer
+from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
 from caguda.method import IGNORE
 
 
 def confusion_matrix(
-    prediction: Integer[Tensor, "n H W"], truth: Integer[Tensor, "n H W"], categories: int
+    prediction: UInt8[Tensor, "n H W"], truth: UInt8[Tensor, "n H W"], categories: int
 ) -> Int64[Tensor, "c c"]:
     """The number of pixels of each true category (rows) that were predicted as each category (columns).
 
-    Pixels whose truth is IGNORE take no part; everywhere else both must lie in 0..c-1.
+    Pixels whose truth is IGNORE take no part; everywhere else both must lie in 0..c-1. One pass over numbers of two
+    bytes: row 0 counts what is ignored (IGNORE + 1 is 0 in a byte), the last row and the last column what is no category.
     """
-    judged = truth != IGNORE
-    rows, columns = truth[judged].int(), prediction[judged].int()
-    assert not ((rows >= categories) | (columns >= categories)).any(), f"categories must lie in 0..{categories - 1}"
-    return torch.bincount(rows * categories + columns, minlength=categories**2).view(categories, categories)
+    c, rest = categories, (categories + 2) * (categories + 1)
+    code = (truth + 1).clamp(max=c + 1).to(torch.int16 if rest <= 2**15 else torch.int32)
+    counts = torch.bincount(code.mul_(c + 1).add_(prediction.clamp(max=c)).flatten(), minlength=rest).view(c + 2, c + 1)
+    assert not (counts[c + 1].any() or counts[1:, c].any()), f"categories must lie in 0..{c - 1}"
+    return counts[1 : c + 1, :c]
 
 
 def iou(confusion: Int64[Tensor, "c c"]) -> Float64[Tensor, " c"]:
