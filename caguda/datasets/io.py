@@ -15,6 +15,8 @@ from caguda.classes import ClassTable
 from caguda.errors import UserError
 
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+_HEADER = 33
+"""The bytes of a PNG up to the end of its first chunk, which says its size and kind."""
 _DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -48,7 +50,7 @@ def decode_label(content: bytes, path: Path, *, in_red: bool = False) -> Shaped[
     """
     if not content.startswith(_SIGNATURES[0]):
         raise UserError(f"{path}: a label must be a PNG file, and this is not one")
-    if b"IEND" not in content:
+    if b"IEND" not in content or len(content) < _HEADER:
         raise UserError(f"{path}: this label is damaged (image file is truncated)")
     if in_red:
         return _red_channel(content, path)

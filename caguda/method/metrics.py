@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
-from caguda.method import IGNORE
-
 
 def confusion_matrix(
     prediction: UInt8[Tensor, "n H W"], truth: UInt8[Tensor, "n H W"], categories: int

@@ -26,9 +26,10 @@ NOTE = (
     "entropy alone, for as many iterations as all stages together."
 )
 SMALLER = (
-    "mIoU16 is the mean without terrain, truck and train, mIoU13 without wall, fence and pole too: means of the IoUs "
-    "above, which come from one confusion matrix of all trained categories. A category that occurs neither in the truth "
-    "nor in the predictions has no IoU and is left out of every mean, as in Cityscapes' own evaluation."
+    "mIoU16 is the mean without terrain, truck and train, mIoU13 without wall, fence and pole too. Both are means of the "
+    "IoUs above, from one confusion matrix of all trained categories; a network that is trained with fewer categories is "
+    "another one. A category that occurs neither in the truth nor in the predictions has no IoU and is left out of every "
+    "mean, as in Cityscapes' own evaluation."
 )
 
 
