@@ -12,8 +12,8 @@ def confusion_matrix(
 ) -> Int64[Tensor, "c c"]:
     """The number of pixels of each true category (rows) that were predicted as each category (columns).
 
-    Pixels whose truth is IGNORE take no part; everywhere else both must lie in 0..c-1. One pass over numbers of two
-    bytes: row 0 counts what is ignored (IGNORE + 1 is 0 in a byte), the last row and the last column what is no category.
+    Pixels whose truth is IGNORE take no part; everywhere else both must lie in 0..c-1. Both are counted as one small
+    number: row 0 is what is ignored (IGNORE + 1 is 0 in a byte), the last row and column are what is no category.
     """
     c, rest = categories, (categories + 2) * (categories + 1)
     code = (truth + 1).clamp(max=c + 1).to(torch.int16 if rest <= 2**15 else torch.int32)
