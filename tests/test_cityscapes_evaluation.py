@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official
 from cityscapesscripts.helpers.labels import labels as official_labels
 from PIL import Image
-from torchmetrics.functional.classification import multiclass_jaccard_index
+from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_jaccard_index
 
 from caguda.classes import CITYSCAPES_19, IGNORE, smaller_sets
 from caguda.datasets.io import read_label
@@ -95,9 +96,21 @@ def test_means_over_16_and_13_are_those_of_their_scores(confusion: torch.Tensor,
         assert mean_iou(confusion, positions[number]).item() == pytest.approx(expected, rel=0, abs=1e-9)
 
 
+@pytest.fixture
+def _not_deterministic() -> Iterator[None]:
+    """Verbs of other tests leave torch deterministic, where torchmetrics counts in steps, minutes for an image."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.usefixtures("_not_deterministic")
 def test_torchmetrics_finds_the_same(confusion: torch.Tensor, files: list[tuple[Path, Path]]) -> None:
     truth = torch.stack([read_label(path, CITYSCAPES_19) for path, _ in files]).long()
     guess = torch.stack([read_label(path, CITYSCAPES_19) for _, path in files]).long()
+    matrix = multiclass_confusion_matrix(guess, truth, 19, ignore_index=IGNORE, validate_args=False)
+    assert torch.equal(confusion, matrix)
     found = multiclass_jaccard_index(guess, truth, 19, average=None, ignore_index=IGNORE, validate_args=False)
     assert iou(confusion).nan_to_num(0.0).tolist() == pytest.approx(found.tolist(), abs=1e-6)
 

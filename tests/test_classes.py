@@ -72,8 +72,10 @@ def test_named_tables_map_every_label_of_cityscapes(classes: str, domain: Domain
         written = np.array(label.trainId if domain is TRAIN_IDS else label.id).astype(np.uint8)
         train_id = table.lookup[written]
         judged = not label.ignoreInEval and label.name not in LEFT_OUT[classes]
-        assert (table.names[train_id], table.colors[train_id]) == (label.name, label.color) if judged else (
-            train_id == IGNORE
+        assert (
+            (table.names[train_id], table.colors[train_id]) == (label.name, label.color)
+            if judged
+            else (train_id == IGNORE)
         ), label
 
 

@@ -93,12 +93,23 @@ def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
         (
             "target.labels",
             "labelIds",
-            "target.images, labels: layout cityscapes has folders of its own, leave the keys out "
-            "(or labels: labelTrainIds or null)",
+            "target.images, labels: layout cityscapes has folders of its own, leave the keys out (or labels: labelTrainIds",
         ),
-        ("source", {"layout": "synthia", "images": "RGB"}, "source.images, labels: layout synthia has folders of its own"),
-        ("source", {"layout": "synthia", "labels": "labelTrainIds"}, "source.images, labels: layout synthia has folders"),
-        ("source", {"layout": "synthia", "split": "train"}, "source.split: layout synthia has no splits, found 'train'"),
+        (
+            "source",
+            {"layout": "synthia", "images": "RGB"},
+            "source.images, labels: layout synthia has folders of its own",
+        ),
+        (
+            "source",
+            {"layout": "synthia", "labels": "labelTrainIds"},
+            "source.images, labels: layout synthia has folders",
+        ),
+        (
+            "source",
+            {"layout": "synthia", "split": "train"},
+            "source.split: layout synthia has no splits, found 'train'",
+        ),
         ("source.labels", None, "source.labels: the source set needs labels"),
         ("classes", "cityscapes", "classes: Input should be 'cityscapes19', 'cityscapes16' or 'cityscapes13', found"),
         ("classes", CLASSES[:1], "classes: a table needs 2 to 254 categories, found 1"),
