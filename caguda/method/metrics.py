@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
+BLOCK = 2**17
+"""How many pixels are counted at once: what is between their two maps and the matrix stays in the processor's cache."""
+
 
 def confusion_matrix(
     prediction: UInt8[Tensor, "n H W"], truth: UInt8[Tensor, "n H W"], categories: int
@@ -15,9 +18,13 @@ def confusion_matrix(
     Pixels whose truth is IGNORE take no part; everywhere else both must lie in 0..c-1. Both are counted as one small
     number: row 0 is what is ignored (IGNORE + 1 is 0 in a byte), the last row and column are what is no category.
     """
-    c, rest = categories, (categories + 2) * (categories + 1)
-    code = (truth + 1).clamp(max=c + 1).to(torch.int16 if rest <= 2**15 else torch.int32)
-    counts = torch.bincount(code.mul_(c + 1).add_(prediction.clamp(max=c)).flatten(), minlength=rest).view(c + 2, c + 1)
+    c, cells = categories, (categories + 2) * (categories + 1)
+    small = torch.int16 if cells <= 2**15 else torch.int32
+    total = torch.zeros(cells, dtype=torch.int64, device=truth.device)
+    for rows, columns in zip(truth.flatten().split(BLOCK), prediction.flatten().split(BLOCK), strict=True):
+        code = (rows + 1).clamp_(max=c + 1).to(small).mul_(c + 1).add_(columns.clamp(max=c))
+        total += torch.bincount(code, minlength=cells)
+    counts = total.view(c + 2, c + 1)
     assert not (counts[c + 1].any() or counts[1:, c].any()), f"categories must lie in 0..{c - 1}"
     return counts[1 : c + 1, :c]
 
