@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caguda.config import Configuration
+from caguda.config_frames import Domain
 
 IGNORE = 255
 """The train id of a void pixel: no loss, no score."""
@@ -22,15 +24,17 @@ _Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class ClassTable:
-    """The c categories of an experiment; a train id is a position in `names`, 0 to c - 1.
+    """The c categories of an experiment, and how a set's label files hold them; a train id is a place in `names`.
 
-    `train_id` maps a raw value of a label file to its train id, or to IGNORE if the value is void.
-    A value that is not in it is unknown, and a label file that holds one is refused.
+    `train_id` maps a raw value of a label file to its train id, 0 to c - 1, or to IGNORE if the value is void.
+    A value that is not in it is unknown, and a label file that holds one is refused. A label file has one channel, or
+    with `in_red` three of 16 bits, of which the first holds the raw values.
     """
 
     names: tuple[str, ...]
     colors: tuple[_Color, ...]
     train_id: Mapping[int, int]
+    in_red: bool = False
 
     @property
     def count(self) -> int:
@@ -61,45 +65,101 @@ class ClassTable:
         return palette
 
 
-# (raw id, name, colour), in the order of the train ids 0 to 18.
-_CITYSCAPES: tuple[tuple[int, str, _Color], ...] = (
-    (7, "road", (128, 64, 128)),
-    (8, "sidewalk", (244, 35, 232)),
-    (11, "building", (70, 70, 70)),
-    (12, "wall", (102, 102, 156)),
-    (13, "fence", (190, 153, 153)),
-    (17, "pole", (153, 153, 153)),
-    (19, "traffic light", (250, 170, 30)),
-    (20, "traffic sign", (220, 220, 0)),
-    (21, "vegetation", (107, 142, 35)),
-    (22, "terrain", (152, 251, 152)),
-    (23, "sky", (70, 130, 180)),
-    (24, "person", (220, 20, 60)),
-    (25, "rider", (255, 0, 0)),
-    (26, "car", (0, 0, 142)),
-    (27, "truck", (0, 0, 70)),
-    (28, "bus", (0, 60, 100)),
-    (31, "train", (0, 80, 100)),
-    (32, "motorcycle", (0, 0, 230)),
-    (33, "bicycle", (119, 11, 32)),
-)
-_CITYSCAPES_VOID = {raw: IGNORE for raw in (*range(35), 255)}
+class _Category(NamedTuple):
+    """A category: its label id in Cityscapes and GTA5, its class id in SYNTHIA (None: it has none), name and colour."""
 
-CITYSCAPES_19 = ClassTable(
-    names=tuple(name for _, name, _ in _CITYSCAPES),
-    colors=tuple(color for _, _, color in _CITYSCAPES),
-    train_id=_CITYSCAPES_VOID | {raw: train for train, (raw, _, _) in enumerate(_CITYSCAPES)},
+    label_id: int
+    synthia: int | None
+    name: str
+    color: _Color
+
+
+# In the order of Cityscapes' train ids, 0 to 18. SYNTHIA's terrain, truck and train (16, 18, 20) count as void.
+_CITYSCAPES = (
+    _Category(7, 3, "road", (128, 64, 128)),
+    _Category(8, 4, "sidewalk", (244, 35, 232)),
+    _Category(11, 2, "building", (70, 70, 70)),
+    _Category(12, 21, "wall", (102, 102, 156)),
+    _Category(13, 5, "fence", (190, 153, 153)),
+    _Category(17, 7, "pole", (153, 153, 153)),
+    _Category(19, 15, "traffic light", (250, 170, 30)),
+    _Category(20, 9, "traffic sign", (220, 220, 0)),
+    _Category(21, 6, "vegetation", (107, 142, 35)),
+    _Category(22, None, "terrain", (152, 251, 152)),
+    _Category(23, 1, "sky", (70, 130, 180)),
+    _Category(24, 10, "person", (220, 20, 60)),
+    _Category(25, 17, "rider", (255, 0, 0)),
+    _Category(26, 8, "car", (0, 0, 142)),
+    _Category(27, None, "truck", (0, 0, 70)),
+    _Category(28, 19, "bus", (0, 60, 100)),
+    _Category(31, None, "train", (0, 80, 100)),
+    _Category(32, 12, "motorcycle", (0, 0, 230)),
+    _Category(33, 11, "bicycle", (119, 11, 32)),
 )
+_WITHOUT: dict[str, tuple[str, ...]] = {
+    "cityscapes19": (),
+    "cityscapes16": ("terrain", "truck", "train"),
+    "cityscapes13": ("terrain", "truck", "train", "wall", "fence", "pole"),
+}
+# What label files of a kind hold: all values that are known, and that of each category. -1, the licence plate, is
+# written as 255 in 8 bits; GTA5 has it as 34. SYNTHIA's 22 is lane marking.
+_RAW: dict[str, tuple[tuple[int, ...], list[int | None]]] = {
+    "label ids": ((*range(35), 255), [row.label_id for row in _CITYSCAPES]),
+    "train ids": ((*range(19), 255), list(range(19))),
+    "synthia": (tuple(range(23)), [row.synthia for row in _CITYSCAPES]),
+}
+
+
+@cache
+def _named_table(classes: str, kind: str) -> ClassTable:
+    """The table of a name in `classes` for label files of a kind; categories that it lacks are void."""
+    known, values = _RAW[kind]
+    kept = [(raw, row) for raw, row in zip(values, _CITYSCAPES, strict=True) if row.name not in _WITHOUT[classes]]
+    return ClassTable(
+        names=tuple(row.name for _, row in kept),
+        colors=tuple(row.color for _, row in kept),
+        train_id=dict.fromkeys(known, IGNORE) | {raw: train for train, (raw, _) in enumerate(kept) if raw is not None},
+        in_red=kind == "synthia",
+    )
+
+
+CITYSCAPES_19 = _named_table("cityscapes19", "label ids")
 """Cityscapes' 19 categories from its label ids; every other id from 0 to 34, and 255, is void. GTA5 shares the ids."""
 
 
-def class_table(configuration: Configuration) -> ClassTable:
-    """The categories of an experiment: Cityscapes' nineteen, or the listed ones in the order of the list."""
+def _kind(domain: Domain | None) -> str:
+    """What the label files of a set hold."""
+    if domain is not None and domain.layout == "synthia":
+        return "synthia"
+    in_train_ids = domain is not None and domain.layout == "cityscapes" and domain.labels == "labelTrainIds"
+    return "train ids" if in_train_ids else "label ids"
+
+
+def class_table(configuration: Configuration, domain: Domain | None = None) -> ClassTable:
+    """The categories of an experiment, and what of them the raw values in the label files of a set are.
+
+    A table by name knows the raw values of every layout; without a set they are Cityscapes' label ids. A listed table
+    has the order of the list, and its raw values are those of every set.
+    """
+    kind = _kind(domain)
     if isinstance(configuration.classes, str):
-        return CITYSCAPES_19
+        return _named_table(configuration.classes, kind)
     void = {raw: IGNORE for raw in configuration.ignore}
     return ClassTable(
         names=tuple(entry.name for entry in configuration.classes),
         colors=tuple(entry.color for entry in configuration.classes),
         train_id=void | {entry.id: train for train, entry in enumerate(configuration.classes)},
+        in_red=kind == "synthia",
     )
+
+
+def smaller_sets(names: tuple[str, ...]) -> dict[int, list[int]]:
+    """The train ids of Cityscapes' 16 and 13 categories among its 19, and of the 13 among the 16, by their number.
+
+    Empty for every other table: a mean over fewer categories is told only where it is a convention.
+    """
+    tables = [_named_table(classes, "label ids").names for classes in _WITHOUT]
+    if names not in tables:
+        return {}
+    smaller = tables[tables.index(names) + 1 :]
+    return {len(kept): [names.index(name) for name in kept] for kept in smaller}

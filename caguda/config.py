@@ -185,7 +185,7 @@ class Configuration(Section):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     data_root: str
     street: Street | None = None
-    classes: Literal["cityscapes19"] | tuple[ClassEntry, ...]
+    classes: Literal["cityscapes19", "cityscapes16", "cityscapes13"] | tuple[ClassEntry, ...]
     ignore: tuple[LabelValue, ...] = (255,)
     source: Domain
     target: Domain
@@ -206,7 +206,7 @@ class Configuration(Section):
     def _class_table_is_consistent(self) -> Configuration:
         if isinstance(self.classes, str):
             if self.ignore != (255,):
-                raise ValueError("ignore: cityscapes19 knows its void values, leave the key out or list the classes")
+                raise ValueError(f"ignore: {self.classes} knows its void values, leave the key out or list the classes")
             return self
         ids = [entry.id for entry in self.classes]
         _each_once("classes: every id", ids)

@@ -46,7 +46,7 @@ class Street(Section):
 class Domain(Section):
     """One set of frames: its layout on disk, its folder below `data_root`, and which part of it is used."""
 
-    layout: Literal["gta5", "cityscapes", "folder"]
+    layout: Literal["gta5", "synthia", "cityscapes", "folder"]
     root: str = "."
     split: str | None = None
     images: str = "images"
@@ -61,9 +61,11 @@ class Domain(Section):
                 raise ValueError(f"split: layout {self.layout} has no splits, found {self.split!r}; use the key list")
         elif self.split is None:
             raise ValueError("split: layout cityscapes needs the name of a split: train, val or test")
-        elif self.images != "images" or self.labels not in ("labels", None):
+        allowed = {"cityscapes": ("labels", "labelTrainIds", None), "synthia": ("labels", None)}.get(self.layout)
+        if allowed and (self.images != "images" or self.labels not in allowed):
+            others = " or ".join(value or "null" for value in allowed[1:])
             raise ValueError(
-                "images, labels: layout cityscapes has folders of its own, leave the keys out (or labels: null)"
+                f"images, labels: layout {self.layout} has folders of its own, leave the keys out (or labels: {others})"
             )
         return self
 

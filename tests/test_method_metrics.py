@@ -25,7 +25,7 @@ def test_confusion_counts_pixels_by_truth_and_prediction(case: Case) -> None:
 @given(cases())
 def test_torchmetrics_agrees(case: Case) -> None:
     prediction, truth, c = case.logits.argmax(1), case.labels.long(), case.categories
-    found = confusion_matrix(prediction, truth, c)
+    found = confusion_matrix(prediction.to(torch.uint8), case.labels, c)
     assert torch.equal(found, multiclass_confusion_matrix(prediction, truth, c, ignore_index=IGNORE))
     theirs = multiclass_jaccard_index(prediction, truth, c, average=None, ignore_index=IGNORE)
     torch.testing.assert_close(iou(found).nan_to_num(0.0).float(), theirs)
@@ -36,7 +36,7 @@ def test_torchmetrics_agrees(case: Case) -> None:
 
 @given(cases())
 def test_confusions_add_up_over_images_and_do_not_depend_on_order(case: Case) -> None:
-    prediction, c = case.logits.argmax(1), case.categories
+    prediction, c = case.logits.argmax(1).to(torch.uint8), case.categories
     whole = confusion_matrix(prediction, case.labels, c)
     parts = [confusion_matrix(p[None], t[None], c) for p, t in zip(prediction, case.labels, strict=True)]
     assert torch.equal(sum(parts, torch.zeros_like(whole)), whole)
@@ -72,6 +72,17 @@ def test_nothing_judged_gives_nan() -> None:
     confusion = confusion_matrix(torch.zeros_like(ignored), ignored, 3)
     assert not confusion.any()
     assert mean_iou(confusion).isnan() and pixel_accuracy(confusion).isnan()
+
+
+@pytest.mark.parametrize("c", [2, 19, 179, 180, 254])
+def test_any_number_of_categories_and_any_prediction_where_nothing_is_judged(c: int) -> None:
+    generator = torch.Generator().manual_seed(c)
+    truth, prediction = (torch.randint(0, c, (2, 9, 70), generator=generator, dtype=torch.uint8) for _ in range(2))
+    truth[:, :3], prediction[:, :2] = IGNORE, IGNORE
+    expected = torch.zeros(c, c, dtype=torch.int64)
+    for row, column in zip(truth[:, 3:].flatten().tolist(), prediction[:, 3:].flatten().tolist(), strict=True):
+        expected[row, column] += 1
+    assert torch.equal(confusion_matrix(prediction, truth, c), expected)
 
 
 @pytest.mark.parametrize(("prediction", "truth"), [(IGNORE, 0), (3, 0), (0, 3), (0, 254)])

@@ -70,6 +70,45 @@ def test_table_agrees_with_the_confusion_matrices(three: Any, tmp_path: Path) ->
         assert cells(text, row)[4] == "3"
 
 
+def test_means_over_fewer_categories(three: Any, tmp_path: Path) -> None:
+    config, paths = three
+    text = markdown(config, paths, tmp_path)
+    entries = [json.loads(path.read_text()) for path in paths["evaluations"]]
+    left_out = {"mIoU16": {"terrain", "truck", "train"}}
+    left_out["mIoU13"] = left_out["mIoU16"] | {"wall", "fence", "pole"}
+    for name, without in left_out.items():
+        means = {}
+        for entry in entries:
+            iou = dict(zip(entry["classes"], iou_by_hand(entry["as_trained"]["confusion"]), strict=True))
+            known = [100 * v for c, v in iou.items() if c not in without and v is not None]
+            means[entry["row"], entry["seed"]] = statistics.mean(known)
+        found = {}
+        for line in csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())):
+            if line["statistics"] == "as trained":
+                found[line["row"], int(line["seed"])] = line[name]
+        assert found == {key: f"{mean:.1f}" for key, mean in means.items()}
+        stage = statistics.mean(mean for (row, _), mean in means.items() if row == "stage 2")
+        assert cells(text, name, 1)[4].strip("*") == f"{stage:.1f}"
+    assert "one confusion matrix of all trained categories" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("classes", "means"),
+    [
+        ("cityscapes16", ["mIoU", "mIoU13"]),
+        ("cityscapes13", ["mIoU"]),
+        ([{"id": i, "name": f"c{i}", "color": [i, i, i]} for i in range(16)], ["mIoU"]),
+    ],
+)
+def test_means_over_fewer_categories_where_they_are_told(tmp_path: Path, classes: Any, means: list[str]) -> None:
+    config = configuration(classes=classes)
+    text = markdown(config, write_experiment(tmp_path, config), tmp_path)
+    header = (tmp_path / "table.csv").read_text().splitlines()[0].split(",")
+    assert [name for name in header if name.startswith("mIoU")] == means
+    assert ("mIoU16 is the mean" in text) == (len(means) > 1)
+    assert [name for name in ("mIoU16", "mIoU13") if f"| {name} " in text] == means[1:]
+
+
 def test_statistic_by_hand() -> None:
     assert statistic([10.0, 12.0, 17.0]) == Statistic(13.0, pytest.approx(math.sqrt(13.0)))  # type: ignore[arg-type]
     assert statistic([10.0]) == Statistic(10.0, None)

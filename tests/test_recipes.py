@@ -13,6 +13,7 @@ from caguda.configfile import load_configuration
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "paper_and_code.md"
 RECIPES = ("gta5_cityscapes_paper", "gta5_cityscapes_official")
+SYNTHIA = "synthia_cityscapes_paper"
 METHOD = ("anchors", "labels", "losses", "recipes")
 SOURCE = re.compile(r"(Section|Table|Algorithm|Eq\.) \d|\.py:\d|yml:\d|not given|machine")
 
@@ -61,13 +62,13 @@ def documented() -> dict[str, tuple[Any, Any]]:
     return {key: (yaml.safe_load(paper), yaml.safe_load(official)) for key, paper, official in cells}
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [*RECIPES, SYNTHIA])
 def test_a_recipe_leaves_nothing_to_defaults(name: str) -> None:
     written = yaml.safe_load(file_of(name).read_text(encoding="utf-8"))
     assert leaves(written).keys() == leaves(resolved(name)).keys()
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [*RECIPES, SYNTHIA])
 def test_every_value_of_a_recipe_names_its_source(name: str) -> None:
     text = file_of(name).read_text(encoding="utf-8")
     lines = text.splitlines()
@@ -79,7 +80,7 @@ def test_every_value_of_a_recipe_names_its_source(name: str) -> None:
     assert without == []
 
 
-@pytest.mark.parametrize("name", [*RECIPES, "demo_official"])
+@pytest.mark.parametrize("name", [*RECIPES, SYNTHIA, "demo_official"])
 def test_a_recipe_begins_with_its_command(name: str) -> None:
     first = file_of(name).read_text(encoding="utf-8").split("\n\n")[0]
     assert f"--configfile config/{name}.yaml\n" in first
@@ -107,3 +108,12 @@ def test_the_official_demo_differs_from_the_demo_in_the_method_alone() -> None:
     assert {key for key in demo if demo[key] != official[key]} == {"experiment", "anchors", "losses", "recipes"}
     for section in ("anchors", "losses", "recipes"):
         assert official[section] == recipe[section]
+
+
+def test_the_experiment_on_synthia_is_that_on_gta5_with_another_source() -> None:
+    gta5, synthia = leaves(resolved("gta5_cityscapes_paper")), leaves(resolved(SYNTHIA))
+    iterations = {f"{training}.iterations" for training in ("pretrain", "warmup", "stages")}
+    differ = {"experiment", "classes", "source.layout", "source.root", *iterations}
+    assert {key for key in gta5 if gta5[key] != synthia[key]} == differ
+    assert (synthia["classes"], synthia["source.layout"]) == ("cityscapes16", "synthia")
+    assert {gta5[key] / 24966 for key in iterations} == {synthia[key] / 9400 for key in iterations} == {20}

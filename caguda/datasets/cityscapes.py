@@ -1,4 +1,6 @@
-"""Cityscapes: {leftImg8bit,gtFine}/{split}/{city}/{city}_{sequence}_{frame}_{leftImg8bit,gtFine_labelIds}.png."""
+"""Cityscapes: {leftImg8bit,gtFine}/{split}/{city}/{city}_{sequence}_{frame}_{leftImg8bit,gtFine_labelIds}.png.
+
+Labels are `labelIds`, or with `labels: labelTrainIds` what cityscapesScripts makes of them."""
 
 from __future__ import annotations
 
@@ -8,7 +10,6 @@ from caguda.config_frames import Domain
 from caguda.datasets.frame import entries_of, label_in
 
 _IMAGE = "_leftImg8bit"
-_LABEL = "_gtFine_labelIds"
 
 
 def images(domain: Domain, root: Path) -> dict[str, Path]:
@@ -20,8 +21,9 @@ def images(domain: Domain, root: Path) -> dict[str, Path]:
 
 
 def label(domain: Domain, root: Path, image: Path) -> Path | None:
-    """Where the label ids of an image belong, or None for an unlabelled set."""
+    """Where the label ids or train ids of an image belong, or None for an unlabelled set."""
     if domain.labels is None:
         return None
     assert domain.split is not None
-    return label_in(root / "gtFine" / domain.split / image.parent.name, image.stem.removesuffix(_IMAGE) + _LABEL)
+    ending = "_gtFine_labelTrainIds" if domain.labels == "labelTrainIds" else "_gtFine_labelIds"
+    return label_in(root / "gtFine" / domain.split / image.parent.name, image.stem.removesuffix(_IMAGE) + ending)

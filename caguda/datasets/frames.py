@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from caguda.config_frames import Domain
-from caguda.datasets import cityscapes, folder, gta5
+from caguda.datasets import cityscapes, folder, gta5, synthia
 from caguda.datasets.frame import Frame
 from caguda.errors import UserError
 
@@ -16,7 +16,7 @@ __all__ = ["Frame", "find_images", "label_path", "list_frames", "narrowed"]
 
 
 def _layout(domain: Domain) -> ModuleType:
-    return {"gta5": gta5, "cityscapes": cityscapes, "folder": folder}[domain.layout]
+    return {"gta5": gta5, "synthia": synthia, "cityscapes": cityscapes, "folder": folder}[domain.layout]
 
 
 def _first(names: Collection[str]) -> str:
@@ -86,4 +86,6 @@ def _place(domain: Domain) -> str:
     """Where a layout looks for images, for messages."""
     if domain.layout == "cityscapes":
         return f"leftImg8bit/{domain.split}/CITY/*_leftImg8bit.png"
+    if domain.layout == "synthia":
+        return "RGB/*.png"
     return f"{domain.images}/*.png" + (", *.jpg or *.jpeg" if domain.layout == "folder" else "")

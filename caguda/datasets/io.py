@@ -15,6 +15,8 @@ from caguda.classes import ClassTable
 from caguda.errors import UserError
 
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+_HEADER = 33
+"""The bytes of a PNG up to the end of its first chunk, which says its size and kind."""
 _DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -41,12 +43,17 @@ def decode_image(content: bytes, path: Path) -> UInt8[Tensor, "3 H W"]:
     return image
 
 
-def decode_label(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
-    """The raw values of a label file's content, uint8 or uint16; a palette PNG gives its indices, not its colours."""
+def decode_label(content: bytes, path: Path, *, in_red: bool = False) -> Shaped[np.ndarray, "H W"]:
+    """The raw values of a label file's content, uint8 or uint16; a palette PNG gives its indices, not its colours.
+
+    With `in_red`, the file is an RGB PNG of 16 bits, and the values are those of its first channel.
+    """
     if not content.startswith(_SIGNATURES[0]):
         raise UserError(f"{path}: a label must be a PNG file, and this is not one")
-    if b"IEND" not in content:
+    if b"IEND" not in content or len(content) < _HEADER:
         raise UserError(f"{path}: this label is damaged (image file is truncated)")
+    if in_red:
+        return _red_channel(content, path)
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             if image.mode not in ("L", "P", "I;16") or image.tile[0].args in ("L;2", "L;4"):
@@ -57,6 +64,22 @@ def decode_label(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
             return np.asarray(image)
     except _DAMAGED as error:
         raise UserError(f"{path}: this label is damaged ({' '.join(str(error).split())})") from None
+
+
+def _red_channel(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
+    """The first channel of a 16-bit RGB PNG, uint16. Pillow would keep the upper 8 bits, all 0, without a word."""
+    bits, kind = content[24], content[25]
+    if (bits, kind) != (16, 2):
+        raise UserError(
+            f"{path}: a SYNTHIA label must be an RGB PNG of 16 bits a channel (type 2), as GT/LABELS has them, "
+            f"found {bits} bits and type {kind}; take the original file"
+        )
+    encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    try:
+        channels: Tensor = torchvision_decode(encoded, mode=ImageReadMode.UNCHANGED)
+    except RuntimeError as error:
+        raise UserError(f"{path}: this label is damaged ({' '.join(str(error).split())})") from None
+    return channels[0].numpy()
 
 
 def to_train_ids(raw: Shaped[np.ndarray, "H W"], table: ClassTable, path: Path) -> UInt8[Tensor, "H W"]:
@@ -80,4 +103,4 @@ def read_image(path: Path) -> UInt8[Tensor, "3 H W"]:
 
 def read_label(path: Path, table: ClassTable) -> UInt8[Tensor, "H W"]:
     """The train ids of a label file, IGNORE where void; UserError if it cannot be read or holds an unknown value."""
-    return to_train_ids(decode_label(read_bytes(path), path), table, path)
+    return to_train_ids(decode_label(read_bytes(path), path, in_red=table.in_red), table, path)

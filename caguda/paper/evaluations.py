@@ -11,15 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caguda.artifacts.atomic import read_json
+from caguda.classes import smaller_sets
 from caguda.errors import UserError
 
 
 @dataclass(frozen=True)
 class Score:
-    """What one network reaches on the evaluation frames: (c,) IoU, nan for an absent category, and its mean; 0..1."""
+    """What one network reaches on the evaluation frames: (c,) IoU, nan for an absent category, and its mean; 0..1.
+
+    `smaller` has the means over fewer of these categories, by their number; see smaller_sets.
+    """
 
     iou: NDArray[np.float64]
     miou: float
+    smaller: Mapping[int, float]
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,18 @@ class Evaluation:
     target_statistics: Score | None
 
 
-def _score(values: Mapping[str, Any], categories: int) -> Score:
+def _score(values: Mapping[str, Any], classes: tuple[str, ...]) -> Score:
     iou = np.array([np.nan if value is None else value for value in values["iou"]], dtype=np.float64)
-    if len(iou) != categories:
-        raise ValueError(f"{categories} classes but {len(iou)} IoU values")
-    return Score(iou, float(np.nan if values["miou"] is None else values["miou"]))
+    if len(iou) != len(classes):
+        raise ValueError(f"{len(classes)} classes but {len(iou)} IoU values")
+    smaller = {n: _mean(iou[among]) for n, among in smaller_sets(classes).items()}
+    return Score(iou, float(np.nan if values["miou"] is None else values["miou"]), smaller)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """The mean of the values that are not nan; nan where there is none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -58,8 +70,8 @@ def read_evaluation(path: Path) -> Evaluation:
             seed=int(values["seed"]),
             frames=int(values["frames"]),
             classes=classes,
-            as_trained=_score(values["as_trained"], len(classes)),
-            target_statistics=None if target is None else _score(target, len(classes)),
+            as_trained=_score(values["as_trained"], classes),
+            target_statistics=None if target is None else _score(target, classes),
         )
     except KeyError as error:
         raise UserError(f"{path}: an evaluation must hold the key {error}; delete it and evaluate again") from None

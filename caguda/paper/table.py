@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from caguda.artifacts.atomic import write_atomically
-from caguda.classes import class_table
+from caguda.classes import class_table, smaller_sets
 from caguda.config import Configuration
 from caguda.paper.evaluations import Evaluation, Score, by_row, check_evaluations, read_evaluation
 
@@ -24,6 +24,12 @@ NOTE = (
     "a reference, no adapted row. AdaBN is source only with batch normalisation statistics re-estimated on target "
     "training frames, without any training. The source CE control goes on from the warm-up with the source cross "
     "entropy alone, for as many iterations as all stages together."
+)
+SMALLER = (
+    "mIoU16 is the mean without terrain, truck and train, mIoU13 without wall, fence and pole too. Both are means of the "
+    "IoUs above, from one confusion matrix of all trained categories; a network that is trained with fewer categories is "
+    "another one. A category that occurs neither in the truth nor in the predictions has no IoU and is left out of every "
+    "mean, as in Cityscapes' own evaluation."
 )
 
 
@@ -42,6 +48,7 @@ class Summary:
     iou: tuple[Statistic, ...]
     miou: Statistic
     gain: Statistic
+    smaller: tuple[Statistic, ...]
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,9 @@ def _summary(scores: Sequence[Score | None], base: Sequence[float]) -> Summary |
     iou = 100.0 * np.stack([score.iou for score in known])
     miou = [100.0 * score.miou for score in known]
     gain = [value - start for value, start in zip(miou, base, strict=True)]
-    return Summary(tuple(statistic(column) for column in iou.T.tolist()), statistic(miou), statistic(gain))
+    smaller = [statistic([100.0 * score.smaller[n] for score in known]) for n in known[0].smaller]
+    each = tuple(statistic(column) for column in iou.T.tolist())
+    return Summary(each, statistic(miou), statistic(gain), tuple(smaller))
 
 
 def table_rows(evaluations: Sequence[Evaluation]) -> tuple[Row, ...]:
@@ -146,10 +155,15 @@ def _summary_table(rows: Sequence[Row]) -> str:
     return _markdown(header, list(zip(*columns, strict=True)))
 
 
+def _means(classes: Sequence[str]) -> tuple[str, ...]:
+    """What the means of these categories' IoU are called."""
+    return ("mIoU", *(f"mIoU{n}" for n in smaller_sets(tuple(classes))))
+
+
 def _class_table(classes: Sequence[str], rows: Sequence[Row], summaries: Sequence[Summary]) -> str:
     body = []
-    for index, name in enumerate((*classes, "mIoU")):
-        values = [summary.miou if index == len(classes) else summary.iou[index] for summary in summaries]
+    columns = [(*summary.iou, summary.miou, *summary.smaller) for summary in summaries]
+    for name, values in zip((*classes, *_means(classes)), zip(*columns, strict=True), strict=True):
         means = [show(Statistic(value.mean, None)) for value in values]
         body.append((name.replace("|", "\\|"), *_bold(means, best(rows, values))))
     return _markdown(("class", *(row.name for row in rows)), body)
@@ -178,6 +192,8 @@ def to_markdown(title: str, evaluations: Sequence[Evaluation]) -> str:
             means = " (means over seeds)" if len(rows[0].seeds) > 1 else ""
             text = _class_table(first.classes, [row for row, _ in known], [summary for _, summary in known])
             parts += [f"## IoU per class {heading}{means}", text]
+    if smaller_sets(first.classes):
+        parts.append(textwrap.fill(SMALLER, 116))
     return "\n\n".join(parts) + "\n"
 
 
@@ -185,13 +201,14 @@ def to_csv(evaluations: Sequence[Evaluation]) -> str:
     """The table as CSV: one line per row, kind of statistics and seed; percent; an absent category's cell is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("row", "statistics", "seed", "frames", *evaluations[0].classes, "mIoU", "gain"))
+    classes = evaluations[0].classes
+    writer.writerow(("row", "statistics", "seed", "frames", *classes, *_means(classes), "gain"))
     base = {item.seed: item.as_trained.miou for item in evaluations if item.row == "source only"}
     for item in (item for items in by_row(evaluations).values() for item in items):
         scores = (("as trained", item.as_trained), ("target", item.target_statistics))
         for statistics, score in scores:
             if score is not None:
-                values = (*score.iou.tolist(), score.miou, score.miou - base[item.seed])
+                values = (*score.iou.tolist(), score.miou, *score.smaller.values(), score.miou - base[item.seed])
                 cells = ["" if math.isnan(value) else f"{100.0 * value:.1f}" for value in values]
                 name = "AdaBN" if (item.row, statistics) == ("source only", "target") else item.row
                 writer.writerow((name, statistics, item.seed, item.frames, *cells))

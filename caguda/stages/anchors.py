@@ -36,7 +36,7 @@ def construct_anchors(configuration: Configuration, manifest: Path, checkpoint: 
     """
     started = time.time()
     device = prepare(configuration.compute.threads)
-    table, size = class_table(configuration), configuration.compute.inference_batch_size
+    table, size = class_table(configuration, configuration.source), configuration.compute.inference_batch_size
     network, description = restore_network(checkpoint, device, table)
     frames = read_manifest(manifest).frames("source")
     if description["target_statistics"]:

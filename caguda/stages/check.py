@@ -141,7 +141,8 @@ def _check_sets(configuration: Configuration, names: Sequence[SetName], output: 
         domain: Domain = getattr(configuration, name)
         root = configuration.domain_root(domain)
         try:
-            sets[name], surveys[name], found = _check_set(name, domain, root, table, folder / "frames.jsonl")
+            raw = class_table(configuration, domain)
+            sets[name], surveys[name], found = _check_set(name, domain, root, raw, folder / "frames.jsonl")
         except UserError as error:
             told["problem"].append(f"{name}: {error}")
             continue

@@ -71,7 +71,9 @@ class Run:
         """
         compute = self.configuration.compute
         inputs = [self.manifest.digest(name) for name in ("source", "target")] + [sha256(path) for path in self.inputs]
-        classes = [self.table.names, sorted(self.table.train_id.items())]
+        tables = [class_table(self.configuration, self.configuration.source)]
+        tables.append(class_table(self.configuration, self.configuration.target))
+        classes = [self.table.names, *(sorted(table.train_id.items()) for table in tables)]
         machine = [compute.threads, compute.precision, compute.compile]
         parts = [self.name, self.seed, METHOD_VERSION, self.settings, classes, inputs, machine]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -87,9 +89,10 @@ class Run:
         """The frames of a domain for training, with the truth as the label map `label` if `labelled`."""
         frames = self.manifest.frames(domain)
         files = [label_of(frame) for frame in frames] if labelled else []
+        table = class_table(self.configuration, getattr(self.configuration, domain))
 
         def truth(index: int) -> dict[str, Tensor]:
-            return {"label": read_label(files[index], self.table)}
+            return {"label": read_label(files[index], table)}
 
         purpose = f"{self.name} {domain}"
         return TrainingFrames(frames, truth if labelled else None, training_transform(augmentation), self.seed, purpose)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from caguda.artifacts.atomic import write_json
 from caguda.artifacts.labels import LabelArrays
 from caguda.artifacts.provenance import provenance
-from caguda.classes import IGNORE, ClassTable, class_table
+from caguda.classes import IGNORE, ClassTable, class_table, smaller_sets
 from caguda.config import Configuration, Inference
 from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.io import read_label
@@ -36,11 +36,12 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
     """Write the confusion matrix, IoU and mIoU of a checkpoint on the evaluation frames at image resolution.
 
     Twice: as trained, and with batch normalisation statistics re-estimated on the target's training images (AdaBN),
-    null for a network without batch normalisation.
+    null for a network without batch normalisation. With Cityscapes' 19 or 16 categories, the means over 16 and over 13
+    of them are given too.
     """
     started = time.time()
     device = prepare(configuration.compute.threads)
-    table = class_table(configuration)
+    table = class_table(configuration, configuration.evaluation)
     read = read_manifest(manifest)
     frames = read.frames("evaluation")
     network, description = restore_network(checkpoint, device, table)
@@ -58,8 +59,8 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
         "seed": made_by["seed"],
         "frames": len(frames),
         "classes": list(table.names),
-        "as_trained": _scores(trained),
-        "target_statistics": None if adapted is None else _scores(adapted),
+        "as_trained": _scores(trained, table),
+        "target_statistics": None if adapted is None else _scores(adapted, table),
         "provenance": provenance("evaluate", settings, [manifest, checkpoint], made_by["seed"], started),
     }
     write_json(output, result)
@@ -85,9 +86,18 @@ def _confusion(
     return total
 
 
-def _scores(confusion: Tensor) -> dict[str, Any]:
-    values = [None if np.isnan(value) else value for value in iou(confusion).tolist()]
-    return {"confusion": confusion.tolist(), "iou": values, "miou": float(mean_iou(confusion))}
+def _scores(confusion: Tensor, table: ClassTable) -> dict[str, Any]:
+    means = {"miou": mean_iou(confusion)}
+    means |= {f"miou{n}": mean_iou(confusion, among) for n, among in smaller_sets(table.names).items()}
+    return {
+        "confusion": confusion.tolist(),
+        "iou": [_known(value) for value in iou(confusion).tolist()],
+        **{name: _known(value.item()) for name, value in means.items()},
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def diagnose(configuration: Configuration, manifest: Path, labels: Path, output: Path) -> None:
@@ -96,7 +106,7 @@ def diagnose(configuration: Configuration, manifest: Path, labels: Path, output:
     Diagnostics only: no training reads this. Shares and accuracies are over pixels with a truth, at the resolution of
     the store. "anchor only" are the pixels that anchors activate and probability does not.
     """
-    table = class_table(configuration)
+    table = class_table(configuration, configuration.target)
     frames = read_manifest(manifest).frames("target")
     store = verified_labels(labels, frames, manifest)
     kinds = ("anchor", "probability", "anchor_only", "nearest_anchor_all", "predicted_all")

@@ -39,6 +39,9 @@ def qualitative(
     """
     device = prepare(configuration.compute.threads)
     table = class_table(configuration)
+    evaluation_table, target_table = (
+        class_table(configuration, d) for d in (configuration.evaluation, configuration.target)
+    )
     read = read_manifest(manifest)
     networks = [restore_network(path, device, table)[0] for path in checkpoints]
     target = read.frames("target")
@@ -47,14 +50,17 @@ def qualitative(
     predicted = Block(
         f"(a) evaluation frames, {recipe}, seed {seed}",
         ("input", "truth", *NETWORKS),
-        [_row(frame, table) | _predictions(networks, frame, configuration.inference, device) for _, frame in evaluated],
+        [
+            _row(frame, evaluation_table) | _predictions(networks, frame, configuration.inference, device)
+            for _, frame in evaluated
+        ],
     )
     columns = ("input", "truth", "by anchors", "by probability")
     rows = []
     for index, frame in _spaced(target):
         arrays = store.read(index)
         labelled = {"by anchors": arrays.anchor_label, "by probability": arrays.probability_label}
-        rows.append(_row(frame, table) | labelled)
+        rows.append(_row(frame, target_table) | labelled)
     assigned = Block(f"(b) pseudo-labels of stage {configuration.stages.count} on target frames", columns, rows)
     write_figure([predicted, assigned], table, output)
     print(f"figure: {len(evaluated)} evaluation and {len(rows)} target frames -> {output}")

@@ -1,0 +1,128 @@
+"""IoU and its means against the Cityscapes tools, which read the same files, and against torchmetrics."""
+
+import copy
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as official
+from cityscapesscripts.helpers.labels import labels as official_labels
+from PIL import Image
+from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_jaccard_index
+
+from caguda.classes import CITYSCAPES_19, IGNORE, smaller_sets
+from caguda.datasets.io import read_label
+from caguda.method.metrics import confusion_matrix, iou, mean_iou
+
+HEIGHT, WIDTH = 1024, 2048
+ROAD, TERRAIN, BUS, TRAIN = 7, 22, 28, 31
+VOID = [label.id for label in official_labels if label.ignoreInEval and label.id >= 0]
+JUDGED = [label.id for label in official_labels if not label.ignoreInEval]
+WITHOUT_16 = {"terrain", "truck", "train"}
+WITHOUT_13 = WITHOUT_16 | {"wall", "fence", "pole"}
+
+
+def blocks(values: list[int], seed: int, side: int = 32) -> np.ndarray:
+    """A map (H, W) of squares, each with one of the values."""
+    random = np.random.default_rng(seed)
+    squares = random.choice(np.array(values, dtype=np.uint8), (HEIGHT // side, WIDTH // side))
+    return squares.repeat(side, 0).repeat(side, 1)
+
+
+def pair(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Truth with void regions, and a prediction of it, as label ids.
+
+    No train occurs, bus is predicted alone, and terrain is predicted on void alone, where nothing is judged.
+    """
+    truth = blocks([*VOID, *(i for i in JUDGED if i not in (TERRAIN, BUS, TRAIN))], number)
+    guess = blocks([i for i in JUDGED if i not in (TERRAIN, TRAIN)], number + 10, side=8)
+    wrong = np.random.default_rng(number).random((HEIGHT, WIDTH)) < 0.4
+    void = np.isin(truth, VOID)
+    return truth, np.where(void, TERRAIN, np.where(wrong, guess, truth)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Path]]:
+    """Truth and prediction of two images of Cityscapes' size, named as its tools expect."""
+    folder = tmp_path_factory.mktemp("cityscapes")
+    paths = []
+    for number in range(2):
+        stem = folder / f"aachen_00000{number}_000019"
+        both = stem.with_name(f"{stem.name}_gtFine_labelIds.png"), stem.with_name(f"{stem.name}_prediction.png")
+        for path, values in zip(both, pair(number), strict=True):
+            Image.fromarray(values).save(path, compress_level=1)
+        paths.append(both)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def confusion(files: list[tuple[Path, Path]]) -> torch.Tensor:
+    """Ours, image by image."""
+    total = torch.zeros(19, 19, dtype=torch.int64)
+    for truth, prediction in files:
+        guess = read_label(prediction, CITYSCAPES_19)
+        total += confusion_matrix(guess[None], read_label(truth, CITYSCAPES_19)[None], 19)
+    return total
+
+
+@pytest.fixture(scope="module")
+def theirs(files: list[tuple[Path, Path]]) -> dict[str, Any]:
+    """What the Cityscapes tools find; without scores of instances, of which there are no files."""
+    settings = copy.copy(official.args)
+    settings.evalInstLevelScore, settings.JSONOutput, settings.quiet = False, False, True
+    truths, predictions = zip(*[(str(truth), str(prediction)) for truth, prediction in files], strict=True)
+    found: dict[str, Any] = official.evaluateImgLists(predictions, truths, settings)
+    return found
+
+
+def test_every_iou_is_that_of_the_cityscapes_tools(confusion: torch.Tensor, theirs: dict[str, Any]) -> None:
+    expected = [theirs["classScores"][name] for name in CITYSCAPES_19.names]
+    assert iou(confusion).tolist() == pytest.approx(expected, rel=0, abs=1e-9, nan_ok=True)
+    assert mean_iou(confusion).item() == pytest.approx(theirs["averageScoreClasses"], rel=0, abs=1e-9)
+    by_name = dict(zip(CITYSCAPES_19.names, expected, strict=True))
+    assert math.isnan(by_name["train"]) and math.isnan(by_name["terrain"]) and by_name["bus"] == 0
+    assert 0.2 < by_name["road"] < 0.8
+
+
+def test_means_over_16_and_13_are_those_of_their_scores(confusion: torch.Tensor, theirs: dict[str, Any]) -> None:
+    positions = smaller_sets(CITYSCAPES_19.names)
+    for number, without in ((16, WITHOUT_16), (13, WITHOUT_13)):
+        scores = {name: theirs["classScores"][name] for name in CITYSCAPES_19.names if name not in without}
+        expected = official.getScoreAverage(scores, official.args)
+        assert mean_iou(confusion, positions[number]).item() == pytest.approx(expected, rel=0, abs=1e-9)
+
+
+@pytest.fixture
+def _not_deterministic() -> Iterator[None]:
+    """Verbs of other tests leave torch deterministic, where torchmetrics counts in steps, minutes for an image."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.usefixtures("_not_deterministic")
+def test_torchmetrics_finds_the_same(confusion: torch.Tensor, files: list[tuple[Path, Path]]) -> None:
+    truth = torch.stack([read_label(path, CITYSCAPES_19) for path, _ in files]).long()
+    guess = torch.stack([read_label(path, CITYSCAPES_19) for _, path in files]).long()
+    matrix = multiclass_confusion_matrix(guess, truth, 19, ignore_index=IGNORE, validate_args=False)
+    assert torch.equal(confusion, matrix)
+    found = multiclass_jaccard_index(guess, truth, 19, average=None, ignore_index=IGNORE, validate_args=False)
+    assert iou(confusion).nan_to_num(0.0).tolist() == pytest.approx(found.tolist(), abs=1e-6)
+
+
+def test_an_error_towards_a_category_left_out_still_counts() -> None:
+    """A mean over fewer of the trained categories is no mean of a network that was trained with fewer."""
+    confusion = torch.tensor([[6, 2, 2], [0, 5, 0], [0, 0, 9]])
+    assert mean_iou(confusion, [0, 1]).item() == pytest.approx((6 / 10 + 5 / 7) / 2)
+    assert mean_iou(confusion[:2, :2]).item() == pytest.approx((6 / 8 + 5 / 7) / 2)
+
+
+def test_a_mean_over_fewer_leaves_out_what_occurs_nowhere() -> None:
+    confusion = torch.tensor([[4, 0, 0], [0, 0, 0], [0, 0, 2]])
+    assert mean_iou(confusion, [0, 1]).item() == 1.0
+    assert mean_iou(confusion, [1]).isnan()
