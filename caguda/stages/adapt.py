@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from caguda.artifacts.anchors import Anchors, load_anchors
 from caguda.config import Configuration, LossWeights
 from caguda.datasets.loader import TrainingFrames
-from caguda.datasets.transforms import training_transform
 from caguda.errors import UserError
 from caguda.method.anchors import correctly_predicted, labels_at
 from caguda.method.losses import (
@@ -119,5 +118,6 @@ def _pseudo_labelled(run: Run, labels: Path) -> TrainingFrames:
     def maps(index: int) -> dict[str, Tensor]:
         return {name: torch.from_numpy(store.read_array(index, name)) for name in ("anchor_label", "probability_label")}
 
-    transform = training_transform(run.configuration.stages.target_augmentation)
-    return TrainingFrames(frames, maps, transform, run.seed, f"stage {run.settings['stage']} target")
+    augmentation = run.configuration.stages.target_augmentation
+    purpose = f"stage {run.settings['stage']} target"
+    return TrainingFrames(frames, maps, augmentation, run.seed, purpose, run.images("target"))
