@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, Literal
@@ -102,7 +103,8 @@ def write_packed(
     """
     texts = {name: json.dumps(value, ensure_ascii=False, sort_keys=True) for name, value in attributes.items()}
     kinds: list[Kind] = ["image", "label"] if labelled else ["image"]
-    rows = [list(sizes[:index]).count(size) for index, size in enumerate(sizes)]
+    places = {size: count() for size in sizes}
+    rows = [next(places[size]) for size in sizes]
     digests: dict[str, list[bytes]] = {kind: [] for kind in kinds}
     with write_atomically(path) as partial:
         # From version 1.10 of the format on, HDF5 keeps checksums of its own structures, the index of chunks too.
@@ -116,7 +118,7 @@ def write_packed(
                 for kind, values in zip(kinds, decoded, strict=False):
                     assert values is not None and values.shape[:2] == sizes[index]
                     file[_place(kind, sizes[index])][rows[index]] = values
-                    digests[kind].append(hashlib.sha256(np.ascontiguousarray(values)).digest())
+                    digests[kind].append(hashlib.sha256(values.tobytes()).digest())
             arrays = _index(ids, sizes, rows, digests)
             for name, array in arrays.items():
                 file.create_dataset(name, data=array)
@@ -161,7 +163,7 @@ def check_packed(path: Path) -> dict[str, int]:
         for index, digest in enumerate(digests):
             everything = (slice(0, frames.sizes[index][0]), slice(0, frames.sizes[index][1]))
             values = frames.read(kind, index, *everything)  # type: ignore[arg-type]
-            if hashlib.sha256(values).digest() != digest:
+            if hashlib.sha256(values.tobytes()).digest() != digest:
                 raise _damaged(path, f"frame {frames.ids[index]}: an {kind} that is not the one that was written")
             if kind == "label" and ((values >= categories) & (values != IGNORE)).any():
                 raise _damaged(path, f"frame {frames.ids[index]}: a label that is no category")

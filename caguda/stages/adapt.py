@@ -1,6 +1,6 @@
 """One stage of training: source labels, anchors and cached pseudo-labels (Algorithm 1, lines 7 to 10)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -38,6 +38,7 @@ def adapt(
     labels: Path,
     output: Path,
     state: Path,
+    packed: Sequence[Path] = (),
 ) -> None:
     """Train M_k from M_(k-1) with the objective of Eq. 12 on fixed anchors and pseudo-labels."""
     if recipe not in configuration.recipes:
@@ -48,7 +49,7 @@ def adapt(
         "recipe": weights.model_dump(mode="json"),
         "stage": stage,
     }
-    run = Run(f"stage {stage}", configuration, seed, manifest, settings, [initial, anchors, labels])
+    run = Run(f"stage {stage}", configuration, seed, manifest, settings, [initial, anchors, labels], packed)
     network, _ = restore_network(initial, run.device, run.table)
     model = run.ready_to_train(network, training)
     source = run.frames("source", training.augmentation, labelled=True)
