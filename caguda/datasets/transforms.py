@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.nn.functional import pad
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
@@ -95,9 +96,8 @@ def cut(pixels: Pixels, geometry: Geometry, *, label: bool) -> Tensor:
         values = functional.resize(kind(whole), list(geometry.size)).as_subclass(Tensor)
         top, left = geometry.top, geometry.left
     window = values[..., top : top + height, left : left + width]
-    missing = [0, 0, width - window.shape[-1], height - window.shape[-2]]
-    padded = functional.pad(window, missing, fill=IGNORE if label else 0) if any(missing) else window
-    return padded.contiguous()  # one order in memory, on which the last bits of a blur may depend
+    missing = (0, width - window.shape[-1], 0, height - window.shape[-2])
+    return pad(window, missing, value=IGNORE if label else 0).contiguous()  # one order in memory, on which the last bits of a blur may depend
 
 
 def colour_transform(augmentation: Augmentation) -> v2.Transform:
