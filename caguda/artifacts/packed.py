@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -93,15 +93,15 @@ def write_packed(
     ids: Sequence[str],
     sizes: Sequence[tuple[int, int]],
     frames: Iterable[Decoded],
-    attributes: Mapping[str, Any],
+    attributes: Callable[[], Mapping[str, Any]],
     *,
     labelled: bool,
 ) -> None:
     """Writes decoded frames, which come in the order of `ids`, atomically; read back and checked before they appear.
 
-    `attributes` are JSON values by name, among them `categories`, which label maps are below, and `provenance`.
+    `attributes` gives, after the last frame, JSON values by name, among them `categories`, which label maps are below,
+    and `provenance`.
     """
-    texts = {name: json.dumps(value, ensure_ascii=False, sort_keys=True) for name, value in attributes.items()}
     kinds: list[Kind] = ["image", "label"] if labelled else ["image"]
     places = {size: count() for size in sizes}
     rows = [next(places[size]) for size in sizes]
@@ -119,7 +119,9 @@ def write_packed(
                     assert values is not None and values.shape[:2] == sizes[index]
                     file[_place(kind, sizes[index])][rows[index]] = values
                     digests[kind].append(hashlib.sha256(values.tobytes()).digest())
+            assert len(digests["image"]) == len(ids)
             arrays = _index(ids, sizes, rows, digests)
+            texts = {name: json.dumps(value, ensure_ascii=False, sort_keys=True) for name, value in attributes().items()}
             for name, array in arrays.items():
                 file.create_dataset(name, data=array)
             head = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "sha256": digest_of(arrays, texts)}

@@ -3,13 +3,14 @@
 import hashlib
 import os
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from caguda.artifacts.packed import Decoded, PackedFrames, open_packed, write_packed
 from caguda.artifacts.provenance import provenance
@@ -32,15 +33,17 @@ def pack(configuration: Configuration, manifest: Path, domain: SetName, output: 
     table, read = class_table(configuration), read_manifest(manifest)
     entries, frames = read.entries(domain), read.frames(domain)
     labelled = domain == "source"
-    attributes = {
-        "domain": domain,
-        "frames_digest": read.digest(domain),
-        "categories": list(table.names),
-        "classes": _identity(table),
-        "provenance": provenance(
-            "pack", configuration.model_dump(mode="json", include={"classes", "ignore"}), [manifest], None, started
-        ),
-    }
+    settings = configuration.model_dump(mode="json", include={"classes", "ignore"})
+
+    def attributes() -> dict[str, Any]:
+        return {
+            "domain": domain,
+            "frames_digest": read.digest(domain),
+            "categories": list(table.names),
+            "classes": _identity(table),
+            "provenance": provenance("pack", settings, [manifest], None, started),
+        }
+
     sizes = [(int(entry["height"]), int(entry["width"])) for entry in entries]
     decoded = _decoded(frames, entries, table, labelled=labelled)
     write_packed(output, [frame.id for frame in frames], sizes, decoded, attributes, labelled=labelled)
@@ -53,8 +56,8 @@ def open_caches(paths: Sequence[Path], manifest: Manifest, table: ClassTable) ->
     caches = {}
     for path in paths:
         cache = open_packed(path)
-        domain = cache.attributes["domain"]
-        if domain not in get_args(SetName) or cache.attributes["frames_digest"] != manifest.digest(domain):
+        domain: SetName = cache.attributes["domain"]
+        if cache.attributes["frames_digest"] != manifest.digest(domain):
             raise UserError(f"{path}: a packed cache must be of the manifest's frames, found other ones; make it again")
         if cache.attributes["classes"] != _identity(table):
             raise UserError(f"{path}: a packed cache must be for the configured classes, found others; make it again")
@@ -93,11 +96,13 @@ def _decoded(
     last = time.monotonic()
     try:
         with ProcessPoolExecutor(cores, mp_context=context) as pool:
-            for start in range(0, len(frames), 4 * cores):
-                some = slice(start, start + 4 * cores)
-                yield from pool.map(partial(_decode, table=table, labelled=labelled), frames[some], entries[some])
+            work = (pool.submit(_decode, *pair, table, labelled) for pair in zip(frames, entries, strict=True))
+            ahead = deque(islice(work, 4 * cores))
+            for done in range(len(frames)):
+                yield ahead.popleft().result()
+                ahead.extend(islice(work, 1))
                 if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
                     last = time.monotonic()
-                    print(f"pack: {min(some.stop, len(frames))} of {len(frames)} frames", flush=True)
+                    print(f"pack: {done + 1} of {len(frames)} frames", flush=True)
     except BrokenProcessPool:
         raise UserError("pack: a process was killed, often for want of memory; try again") from None
