@@ -33,6 +33,7 @@ EVERYTHING = {"flip": True, "scale": [0.7, 1.6], "crop": [20, 40], "color_jitter
 CHANGES = {
     "pretrain__augmentation": EVERYTHING,
     "warmup__augmentation": EVERYTHING,
+    "warmup__target_statistics": False,
     "stages__augmentation": EVERYTHING,
     "stages__target_augmentation": EVERYTHING,
 }

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -54,7 +55,7 @@ class PackedFrames:
     ids: tuple[str, ...]
     sizes: tuple[tuple[int, int], ...]
     rows: tuple[int, ...]
-    digests: Mapping[str, tuple[bytes, ...]]
+    digests: Mapping[Kind, tuple[bytes, ...]]
     attributes: Mapping[str, Any]
     _opened: tuple[int, h5py.File] | None = field(default=None, init=False, repr=False)
 
@@ -121,7 +122,9 @@ def write_packed(
                     digests[kind].append(hashlib.sha256(values.tobytes()).digest())
             assert len(digests["image"]) == len(ids)
             arrays = _index(ids, sizes, rows, digests)
-            texts = {name: json.dumps(value, ensure_ascii=False, sort_keys=True) for name, value in attributes().items()}
+            texts = {
+                name: json.dumps(value, ensure_ascii=False, sort_keys=True) for name, value in attributes().items()
+            }
             for name, array in arrays.items():
                 file.create_dataset(name, data=array)
             head = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "sha256": digest_of(arrays, texts)}
@@ -150,7 +153,8 @@ def open_packed(path: Path) -> PackedFrames:
         raise UserError(f"{path}: a packed cache must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}")
     if texts.pop("sha256", None) != digest_of(arrays, texts):
         raise _damaged(path, "an index that does not have the digest it was written with")
-    digests = {name.removesuffix("_sha256"): tuple(map(bytes, arrays[name])) for name in names[4:]}
+    kinds: list[Kind] = ["image", "label"]
+    digests = {kind: tuple(map(bytes, arrays[f"{kind}_sha256"])) for kind in kinds if f"{kind}_sha256" in arrays}
     sizes = tuple(zip(arrays["height"].tolist(), arrays["width"].tolist(), strict=True))
     ids = tuple(value.decode() for value in arrays["id"].tolist())
     attributes = {name: json.loads(text) for name, text in texts.items()}
@@ -159,18 +163,19 @@ def open_packed(path: Path) -> PackedFrames:
 
 def check_packed(path: Path) -> dict[str, int]:
     """How many `frames` and `bytes` of pixels are in a packed cache, all of them read; UserError names a damaged one."""
-    frames = open_packed(path)
-    categories, total = len(frames.attributes["categories"]), 0
-    for kind, digests in frames.digests.items():
-        for index, digest in enumerate(digests):
-            everything = (slice(0, frames.sizes[index][0]), slice(0, frames.sizes[index][1]))
-            values = frames.read(kind, index, *everything)  # type: ignore[arg-type]
-            if hashlib.sha256(values.tobytes()).digest() != digest:
-                raise _damaged(path, f"frame {frames.ids[index]}: an {kind} that is not the one that was written")
-            if kind == "label" and ((values >= categories) & (values != IGNORE)).any():
-                raise _damaged(path, f"frame {frames.ids[index]}: a label that is no category")
-            total += values.nbytes
-    frames.close()
+    with closing(open_packed(path)) as frames:
+        categories, total = len(frames.attributes["categories"]), 0
+        for kind, digests in frames.digests.items():
+            for index, digest in enumerate(digests):
+                everything = (slice(0, side) for side in frames.sizes[index])
+                values = frames.read(kind, index, *everything)
+                if hashlib.sha256(values.tobytes()).digest() != digest:
+                    raise _damaged(
+                        path, f"frame {frames.ids[index]}: {kind} pixels that are not those that were written"
+                    )
+                if kind == "label" and ((values >= categories) & (values != IGNORE)).any():
+                    raise _damaged(path, f"frame {frames.ids[index]}: a label that is no category")
+                total += values.nbytes
     return {"frames": len(frames.ids), "bytes": total}
 
 

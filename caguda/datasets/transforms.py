@@ -97,7 +97,9 @@ def cut(pixels: Pixels, geometry: Geometry, *, label: bool) -> Tensor:
         top, left = geometry.top, geometry.left
     window = values[..., top : top + height, left : left + width]
     missing = (0, width - window.shape[-1], 0, height - window.shape[-2])
-    return pad(window, missing, value=IGNORE if label else 0).contiguous()  # one order in memory, on which the last bits of a blur may depend
+    return pad(
+        window, missing, value=IGNORE if label else 0
+    ).contiguous()  # one order in memory, on which the last bits of a blur may depend
 
 
 def colour_transform(augmentation: Augmentation) -> v2.Transform:

@@ -53,7 +53,7 @@ def pack(configuration: Configuration, manifest: Path, domain: SetName, output: 
 
 def open_caches(paths: Sequence[Path], manifest: Manifest, table: ClassTable) -> dict[str, PackedFrames]:
     """The packed caches by domain; UserError unless each is of the manifest's frames and the configured classes."""
-    caches = {}
+    caches: dict[str, PackedFrames] = {}
     for path in paths:
         cache = open_packed(path)
         domain: SetName = cache.attributes["domain"]
