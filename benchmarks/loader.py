@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -39,6 +40,7 @@ RESIZED = Augmentation(flip=True, scale=(1.0, 1.5), crop=CROP)
 WORKERS = (1, 2, 4)
 BASE = "PNG, torchvision"
 Source = Callable[[int], Pixels]
+Rates = dict[tuple[str, str, int], float]
 
 
 def write_frames(folder: Path, count: int) -> list[Path]:
@@ -91,21 +93,25 @@ def crops_per_second(frames: TrainingFrames, workers: int, crops: int) -> float:
     return crops / (time.perf_counter() - started)
 
 
-def rates(
-    ways: dict[str, Source], paths: Sequence[Path], crops: int, repeats: int
-) -> dict[tuple[str, str, int], float]:
-    """The median rate by way, kind of crop and number of workers; 0 workers is the trainer itself."""
+def measure(paths: Sequence[Path], folder: Path, crops: int, repeats: int) -> tuple[Rates, float]:
+    """The median rate by way, kind of crop and number of workers, and the median of `pack`.
+
+    0 workers is the trainer itself.
+    """
+    pack(paths, folder / "packed.h5")
+    ways, seconds = sources(paths, folder / "packed.h5"), []
     frames = [Frame(path.stem, path, None) for path in paths]
     cells = [(name, "crop", workers) for name in ways for workers in WORKERS]
     cells += [(name, kind, 0) for name in ways for kind in ("crop", "resized crop")]
     found: dict[tuple[str, str, int], list[float]] = {cell: [] for cell in cells}
     for seed in range(repeats):
+        seconds.append(pack(paths, folder / "again.h5"))
         for name, kind, workers in cells:
             augmentation = CROPPED if kind == "crop" else RESIZED
             data = TrainingFrames(frames, None, augmentation, seed, "benchmark", ways[name])
             count = crops if name.startswith("PNG") else 10 * crops
             found[name, kind, workers].append(crops_per_second(data, workers, count))
-    return {cell: statistics.median(values) for cell, values in found.items()}
+    return {cell: statistics.median(values) for cell, values in found.items()}, statistics.median(seconds)
 
 
 def caption(paths: Sequence[Path]) -> str:
@@ -122,8 +128,7 @@ def caption(paths: Sequence[Path]) -> str:
 def report(paths: Sequence[Path], folder: Path, crops: int, repeats: int) -> None:
     """Measure and print all of it."""
     print(f"{caption(paths)}\n")
-    seconds = statistics.median(pack(paths, folder / "packed.h5") for _ in range(repeats))
-    found = rates(sources(paths, folder / "packed.h5"), paths, crops, repeats)
+    found, seconds = measure(paths, folder, crops, repeats)
     print("| frames from | " + " | ".join(f"crops/s, {n} worker{'s' * (n > 1)}" for n in WORKERS) + " |")
     print("|---|" + "---:|" * len(WORKERS))
     names = list(dict.fromkeys(name for name, _, _ in found))
@@ -149,6 +154,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each cell, of which the median counts")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores, on purpose
     with tempfile.TemporaryDirectory() as folder:
         paths = sorted(options.data.rglob("*.png"))[: options.frames] if options.data else []
         if options.data and not paths:
