@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=help_text, description=help_text)
         for option in options.split():
             flags, settings = OPTIONS[option]
-            sub.add_argument(flags, required=True, **settings)
+            sub.add_argument(flags, required="default" not in settings, **settings)
         sub.set_defaults(verb=name)
     return parser
 
@@ -64,6 +64,11 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "part": _number("--part", "which part, from 1"),
     "parts": _number("--parts", "of how many"),
     "output": _path("--output", "output", "the artifact to write"),
+    "domain": ("--domain", {"choices": ("source", "target"), "help": "which frames"}),
+    "packed": (
+        "--packed",
+        {"type": Path, "nargs": "*", "default": (), "metavar": "FILE", "help": "packed caches to read frames from"},
+    ),
     "state": _path("--state", "state", "the folder of the state to resume from"),
     "csv": _path("--output-csv", "csv", "the table as CSV"),
     "markdown": _path("--output-md", "markdown", "the table as Markdown"),
@@ -80,8 +85,9 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "generate": ("stages.generate:generate", "write the street scenes", "config output"),
     "check": ("stages.check:check", "open, measure and map every frame", "config output"),
     "check-test": ("stages.check:check_test", "the same for the test set", "config output"),
-    "pretrain": ("stages.supervised:pretrain", "train on the source", "config seed manifest output state"),
-    "warmup": ("stages.warmup:warmup", "align both domains", "config seed manifest initial output state"),
+    "pack": ("stages.pack:pack", "decode the frames of a domain into one file", "config manifest domain output"),
+    "pretrain": ("stages.supervised:pretrain", "train on the source", "config seed manifest output state packed"),
+    "warmup": ("stages.warmup:warmup", "align both domains", "config seed manifest initial output state packed"),
     "anchors": ("stages.anchors:construct_anchors", "CAC: category anchors", "config manifest checkpoint output"),
     "label-store": (
         "stages.labels:create_store",
@@ -97,14 +103,18 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "adapt": (
         "stages.adapt:adapt",
         "train one stage",
-        "config seed recipe stage manifest initial anchors labels output state",
+        "config seed recipe stage manifest initial anchors labels output state packed",
     ),
     "control": (
         "stages.supervised:control",
         "the control: source labels alone, from the warm-up",
-        "config seed manifest initial output state",
+        "config seed manifest initial output state packed",
     ),
-    "oracle": ("stages.supervised:oracle", "the upper bound: target labels", "config seed manifest output state"),
+    "oracle": (
+        "stages.supervised:oracle",
+        "the upper bound: target labels",
+        "config seed manifest output state packed",
+    ),
     "convert-anchors": (
         "stages.convert:convert_anchors",
         "the authors' category anchors as an anchors file",

@@ -31,7 +31,7 @@ Backbone = Literal[
     "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
     "wide_resnet50_2", "wide_resnet101_2",
 ]  # fmt: skip
-FOLDERS = {"pretrain", "warmup", "control", "oracle", "data", "check", "log", "benchmark"}
+FOLDERS = {"pretrain", "warmup", "control", "oracle", "data", "check", "packed", "log", "benchmark"}
 
 
 def _each_once(what: str, values: Sequence[Hashable]) -> None:
@@ -184,6 +184,7 @@ class Configuration(Section):
     experiment: Name
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     data_root: str
+    cache: bool = False
     street: Street | None = None
     classes: Literal["cityscapes19", "cityscapes16", "cityscapes13"] | tuple[ClassEntry, ...]
     ignore: tuple[LabelValue, ...] = (255,)

@@ -20,7 +20,6 @@ from caguda.datasets.frame import label_of
 from caguda.datasets.io import read_image, read_label
 from caguda.datasets.loader import TrainingFrames
 from caguda.datasets.manifest import read_manifest
-from caguda.datasets.transforms import training_transform
 from caguda.models.batch_norm import freeze
 from caguda.stages.anchors import construct_anchors
 from caguda.stages.common import Run
@@ -55,8 +54,8 @@ def first_batch(mini: Miniature, settings: Any) -> dict[str, Any]:
         return {"a": torch.from_numpy(row.anchor_label), "p": torch.from_numpy(row.probability_label)}
 
     source = run.frames("source", settings.stages.augmentation, labelled=True)
-    transform = training_transform(settings.stages.target_augmentation)
-    target = TrainingFrames(run.manifest.frames("target"), maps, transform, 0, "stage 1 target")
+    augmentation = settings.stages.target_augmentation
+    target = TrainingFrames(run.manifest.frames("target"), maps, augmentation, 0, "stage 1 target")
     batch, other = next(run.batches(settings.stages, source, target)(0))
     with torch.inference_mode():
         features, logits = network(batch["image"] / 255)

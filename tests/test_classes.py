@@ -63,7 +63,28 @@ def test_table_of_ones_own_follows_the_order_of_the_list() -> None:
 
 def test_label_ids_lead_back_from_train_ids() -> None:
     assert CITYSCAPES_19.label_ids.tolist() == [
-        int(v) for v in ["7", "8", "11", "12", "13", "17", "19", "20", "21", "22", "23", "24", "25", "26", "27", "28", "31", "32", "33"]
+        int(v)
+        for v in [
+            "7",
+            "8",
+            "11",
+            "12",
+            "13",
+            "17",
+            "19",
+            "20",
+            "21",
+            "22",
+            "23",
+            "24",
+            "25",
+            "26",
+            "27",
+            "28",
+            "31",
+            "32",
+            "33",
+        ]
     ]
     own = [{"id": 700, "name": "a", "color": [0, 0, 0]}, {"id": 3, "name": "b", "color": [0, 0, 1]}]
     table = class_table(configuration(classes=own, ignore=[0, 65535]))

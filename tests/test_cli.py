@@ -16,7 +16,7 @@ import yaml
 from miniature import Miniature, make_miniature
 from PIL import Image
 
-from caguda.cli import VERBS, main
+from caguda.cli import OPTIONS, VERBS, main
 
 pytestmark = pytest.mark.xdist_group("miniature")
 IMAGE, LABEL = "source/images/00003.png", "source/labels/00003.png"
@@ -56,7 +56,7 @@ class Desk:
             "--output": self.new / ("checkpoint.safetensors" if "state" in VERBS[verb][2] else "output"),
         }  # fmt: skip
         sound |= {f"--{name}": value for name, value in options.items()}
-        wanted = {f"--{option}" for option in VERBS[verb][2].split()}
+        wanted = {f"--{option}" for option in VERBS[verb][2].split() if "default" not in OPTIONS[option][1]}
         before = tree(folder)
         self.capsys.readouterr()
         code = main([verb, *(str(part) for flag in sorted(wanted) for part in (flag, sound[flag]))])

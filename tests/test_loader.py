@@ -13,14 +13,13 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import tv_tensors
 
 from caguda.classes import IGNORE
 from caguda.config_frames import Augmentation
 from caguda.datasets.frame import Frame
 from caguda.datasets.io import read_image
 from caguda.datasets.loader import Sample, TrainingFrames, enlarge, inference_batches, training_batches
-from caguda.datasets.transforms import RandomScaleCrop, scaled, training_transform
+from caguda.datasets.transforms import augmented, scaled
 from caguda.errors import UserError
 from caguda.method.anchors import labels_at
 
@@ -62,7 +61,7 @@ def training_frames(
         values = torch.arange(HEIGHT * WIDTH).view(HEIGHT, WIDTH) + index
         return {"label": (values % 19).byte(), "small": values[::4, ::4].byte()}
 
-    return TrainingFrames(frames, maps, training_transform(augmentation or Augmentation()), seed, domain)
+    return TrainingFrames(frames, maps, augmentation or Augmentation(), seed, domain)
 
 
 @pytest.fixture(scope="module")
@@ -135,16 +134,16 @@ def test_samples_are_plain_tensors_with_their_label_maps(frames: list[Frame]) ->
         "label": (Tensor, torch.uint8, (HEIGHT, WIDTH)),
         "small": (Tensor, torch.uint8, (HEIGHT, WIDTH)),
     }
-    unlabelled = TrainingFrames(frames, None, training_transform(Augmentation()), 0, "target")[0]
+    unlabelled = TrainingFrames(frames, None, Augmentation(), 0, "target")[0]
     assert list(unlabelled) == ["image"]
 
 
-def coordinates(height: int, width: int) -> tuple[tv_tensors.Image, dict[str, tv_tensors.Mask]]:
+def coordinates(height: int, width: int) -> tuple[Tensor, dict[str, Tensor]]:
     """An image whose red and green are twice the row and the column of each pixel, and maps of row and column."""
     row = torch.arange(height, dtype=torch.uint8)[:, None].expand(height, width)
     column = torch.arange(width, dtype=torch.uint8)[None].expand(height, width)
     image = torch.stack([2 * row, 2 * column, torch.full_like(row, 200)])
-    return tv_tensors.Image(image), {"row": tv_tensors.Mask(row), "column": tv_tensors.Mask(column)}
+    return image, {"row": row, "column": column}
 
 
 GEOMETRIES = {
@@ -162,11 +161,10 @@ GEOMETRIES = {
 def test_labels_go_where_their_pixels_go(name: str) -> None:
     augmentation, tolerance = GEOMETRIES[name]
     image, maps = coordinates(40, 60)
-    transform = training_transform(augmentation)
     seen = set()
     for seed in range(25):
         torch.manual_seed(seed)
-        changed = transform({"image": image, **maps})
+        changed = augmented(augmentation, image, maps)
         found = changed["image"].float() / 2
         row, column = changed["row"].float(), changed["column"].float()
         inside = row != IGNORE
@@ -184,12 +182,12 @@ def test_labels_go_where_their_pixels_go(name: str) -> None:
 
 def test_flips_are_a_coins_and_crops_reach_every_place() -> None:
     image, maps = coordinates(8, 10)
-    transform = training_transform(Augmentation(flip=True, crop=(6, 9)))
+    augmentation = Augmentation(flip=True, crop=(6, 9))
     corners: Counter[tuple[int, int]] = Counter()
     flips = 0
     for seed in range(200):
         torch.manual_seed(seed)
-        changed = transform({"image": image, **maps})
+        changed = augmented(augmentation, image, maps)
         assert changed["row"].shape == (6, 9)
         columns = changed["column"][0]
         flips += int(columns[0] > columns[1])
@@ -200,13 +198,13 @@ def test_flips_are_a_coins_and_crops_reach_every_place() -> None:
 
 def test_a_crop_larger_than_the_frame_is_filled_with_ignore_and_black() -> None:
     image, maps = coordinates(10, 12)
-    maps["road"] = tv_tensors.Mask(torch.zeros(10, 12, dtype=torch.uint8))
-    changed = RandomScaleCrop((1.0, 1.0), (16, 30))({"image": image, **maps})
+    maps["road"] = torch.zeros(10, 12, dtype=torch.uint8)
+    changed = augmented(Augmentation(crop=(16, 30)), image, maps)
     outside = torch.ones(16, 30, dtype=torch.bool)
     outside[:10, :12] = False
     assert bool((changed["road"][outside] == IGNORE).all()) and bool((changed["road"][~outside] == 0).all())
     assert torch.equal(changed["image"][:, :10, :12], image) and bool((changed["image"][:, outside] == 0).all())
-    mixed = RandomScaleCrop((1.0, 1.0), (6, 30))({"image": image, **maps})
+    mixed = augmented(Augmentation(crop=(6, 30)), image, maps)
     assert mixed["road"].shape == (6, 30)
     assert bool((mixed["road"][:, 12:] == IGNORE).all()) and bool((mixed["road"][:, :12] == 0).all())
 
@@ -214,17 +212,18 @@ def test_a_crop_larger_than_the_frame_is_filled_with_ignore_and_black() -> None:
 def test_scaled_labels_hold_no_values_of_their_own() -> None:
     label = torch.randint(0, 2, (20, 30), dtype=torch.uint8) * 200 + 5
     torch.manual_seed(3)
-    changed = training_transform(Augmentation(scale=(0.6, 1.9), crop=(20, 30)))({"l": tv_tensors.Mask(label)})
+    image = torch.zeros(3, 20, 30, dtype=torch.uint8)
+    changed = augmented(Augmentation(scale=(0.6, 1.9), crop=(20, 30)), image, {"l": label})
     assert set(changed["l"].unique().tolist()) <= {5, 205, IGNORE}
 
 
 def test_colours_change_the_image_alone() -> None:
     image, maps = coordinates(20, 30)
-    transform = training_transform(Augmentation(color_jitter=0.5, blur=2.0))
+    augmentation = Augmentation(color_jitter=0.5, blur=2.0)
     different = set()
     for seed in range(6):
         torch.manual_seed(seed)
-        changed = transform({"image": image, **maps})
+        changed = augmented(augmentation, image, maps)
         assert torch.equal(changed["row"], maps["row"]) and torch.equal(changed["column"], maps["column"])
         assert changed["image"].shape == image.shape and not torch.equal(changed["image"], image)
         different.add(changed["image"].sum().item())

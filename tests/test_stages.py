@@ -24,7 +24,6 @@ from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.io import read_image, read_label
 from caguda.datasets.loader import TrainingFrames
 from caguda.datasets.manifest import SetName, read_manifest
-from caguda.datasets.transforms import training_transform
 from caguda.errors import UserError
 from caguda.method.labels import by_anchor, by_probability
 from caguda.models.batch_norm import estimate_statistics, freeze
@@ -222,9 +221,9 @@ def test_two_steps_of_a_stage_by_hand(mini: Miniature, elsewhere: Miniature) -> 
         row = store.read(index)
         return {"a": torch.from_numpy(row.anchor_label), "p": torch.from_numpy(row.probability_label)}
 
-    transform = training_transform(settings.stages.target_augmentation)
+    augmentation = settings.stages.target_augmentation
     frames = frames_of(mini, "target")
-    loss.target = TrainingFrames(frames, maps, transform, 0, "stage 1 target")  # type: ignore[attr-defined]
+    loss.target = TrainingFrames(frames, maps, augmentation, 0, "stage 1 target")  # type: ignore[attr-defined]
     by_hand(run, settings.stages, network, None, loss)
     assert close(load_checkpoint(weights)[0], network.state_dict())
 

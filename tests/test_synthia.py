@@ -319,5 +319,7 @@ def test_train_ids_that_were_not_made_are_asked_for(tmp_path: Path) -> None:
     mini = _Sixteen(tmp_path / "data", tmp_path)
     written(mini.root, mini.configuration())
     domain = {"layout": "cityscapes", "root": "target", "split": "val", "labels": "labelTrainIds"}
-    with pytest.raises(UserError, match=r"_gtFine_labelTrainIds\.png: none of the 9 images of the folder .* has a label"):
+    with pytest.raises(
+        UserError, match=r"_gtFine_labelTrainIds\.png: none of the 9 images of the folder .* has a label"
+    ):
         check(mini.configuration(evaluation=domain), mini.manifest)

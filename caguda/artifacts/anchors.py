@@ -1,6 +1,5 @@
 """The category anchors as one HDF5 file."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from caguda.artifacts.atomic import write_atomically
+from caguda.artifacts.hdf5 import digest_of, read_texts, write_texts
 from caguda.errors import UserError
 
 FORMAT = "caguda-anchors"
@@ -55,18 +55,15 @@ def save_anchors(path: Path, anchors: Anchors, attributes: Mapping[str, Any]) ->
     with write_atomically(path) as partial, h5py.File(partial, "w", libver=("v108", "v108")) as file:
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
-        head = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "sha256": _digest(arrays, texts)}
-        for name, text in (head | texts).items():
-            # Of fixed length: damaged ones of variable length, which have no checksum, make HDF5 loop for ever.
-            content = text.encode()
-            file.attrs.create(name, content, dtype=h5py.string_dtype("utf-8", len(content)))
+        head = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "sha256": digest_of(arrays, texts)}
+        write_texts(file, head | texts)
 
 
 def load_anchors(path: Path) -> tuple[Anchors, dict[str, Any]]:
     """The anchors and their attributes; a UserError if the file is missing, damaged or of another format."""
     try:
         with h5py.File(path, "r") as file:
-            texts = {name: bytes(value).decode() for name, value in file.attrs.items()}
+            texts = read_texts(file)
             arrays = {name: np.asarray(file[name]) for name in DATASETS}
     except FileNotFoundError:
         raise UserError(f"{path}: the anchors must exist, found no file; make them first") from None
@@ -75,7 +72,7 @@ def load_anchors(path: Path) -> tuple[Anchors, dict[str, Any]]:
     found = (texts.pop("format", None), texts.pop("format_version", None))
     if found != (FORMAT, str(FORMAT_VERSION)):
         raise UserError(f"{path}: anchors must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}")
-    if texts.pop("sha256", None) != _digest(arrays, texts):
+    if texts.pop("sha256", None) != digest_of(arrays, texts):
         raise _damaged(path, "content that does not have the digest it was written with")
     anchors = Anchors(arrays["anchors"], arrays["pixel_count"], arrays["spread"], arrays["pairwise"])
     _check(anchors, path)
@@ -85,16 +82,6 @@ def load_anchors(path: Path) -> tuple[Anchors, dict[str, Any]]:
 def _arrays(anchors: Anchors) -> dict[str, np.ndarray]:
     values = (anchors.vectors, anchors.pixel_count, anchors.spread, anchors.pairwise)
     return {name: np.ascontiguousarray(value) for name, value in zip(DATASETS, values, strict=True)}
-
-
-def _digest(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
-    digest = hashlib.sha256()
-    for name, array in arrays.items():
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    for name in sorted(texts):
-        digest.update(f"{name}\0{texts[name]}\0".encode())
-    return digest.hexdigest()
 
 
 def _check(anchors: Anchors, path: Path) -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
+from caguda.config_frames import Augmentation
 from caguda.datasets.frames import Frame
 from caguda.datasets.io import read_image
+from caguda.datasets.transforms import Pixels, augmented
 from caguda.errors import UserError
 
-LabelMaps = Callable[[int], dict[str, Tensor]]
+LabelMaps = Callable[[int], Mapping[str, Pixels]]
 Sample = dict[str, Tensor]
 
 
@@ -30,14 +30,16 @@ class TrainingFrames(Dataset[Sample]):
 
     Order and random augmentation depend on (seed, domain, position) alone: neither the number of workers nor an
     interruption changes a sample. `label_maps(i)` gives the label maps of frame i, (H, W) uint8 at the size of its
-    image or smaller (enlarged by nearest neighbour); they go through the geometry of the image.
+    image or smaller (enlarged by nearest neighbour); they go through the geometry of the image. `images(i)` gives the
+    image of frame i; without it, images are read from the frames' files.
     """
 
     frames: Sequence[Frame]
     label_maps: LabelMaps | None
-    transform: v2.Transform
+    augmentation: Augmentation
     seed: int
     domain: str
+    images: Callable[[int], Pixels] | None = None
 
     def order(self, epoch: int) -> np.ndarray:
         """The permutation of the frames in one epoch."""
@@ -49,16 +51,15 @@ class TrainingFrames(Dataset[Sample]):
     def __getitem__(self, position: int) -> Sample:
         epoch, place = divmod(position, len(self.frames))
         index = int(self.order(epoch)[place])
-        image = tv_tensors.Image(read_image(self.frames[index].image))
+        image = self.images(index) if self.images else read_image(self.frames[index].image)
         maps = self.label_maps(index) if self.label_maps else {}
-        masks = {name: tv_tensors.Mask(enlarge(values, image.shape[-2:])) for name, values in maps.items()}
+        maps = {name: enlarge(values, image.shape[-2:]) for name, values in maps.items()}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(self._generator("transform", position).integers(2**62)))
-            changed = self.transform({"image": image, **masks})
-        return {name: value.as_subclass(Tensor) for name, value in changed.items()}
+            return augmented(self.augmentation, image, maps)
 
 
-def enlarge(label_map: Tensor, size: Sequence[int]) -> Tensor:
+def enlarge(label_map: Pixels, size: Sequence[int]) -> Pixels:
     """A label map (h, w) at the size (H, W) of its image by nearest neighbour; unchanged when it has that size already.
 
     The inverse of `labels_at` for every size with h <= H and w <= W: a pseudo-label comes back where it was made.
@@ -68,7 +69,7 @@ def enlarge(label_map: Tensor, size: Sequence[int]) -> Tensor:
     (h, w), (height, width) = label_map.shape, size
     rows = (torch.arange(1, height + 1) * h - 1) // height
     columns = (torch.arange(1, width + 1) * w - 1) // width
-    return label_map[rows[:, None], columns]
+    return label_map[..., :, :][:, columns][rows]
 
 
 def training_batches(

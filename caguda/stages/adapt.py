@@ -1,6 +1,6 @@
 """One stage of training: source labels, anchors and cached pseudo-labels (Algorithm 1, lines 7 to 10)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from caguda.artifacts.anchors import Anchors, load_anchors
 from caguda.config import Configuration, LossWeights
 from caguda.datasets.loader import TrainingFrames
-from caguda.datasets.transforms import training_transform
 from caguda.errors import UserError
 from caguda.method.anchors import correctly_predicted, labels_at
 from caguda.method.losses import (
@@ -39,6 +38,7 @@ def adapt(
     labels: Path,
     output: Path,
     state: Path,
+    packed: Sequence[Path] = (),
 ) -> None:
     """Train M_k from M_(k-1) with the objective of Eq. 12 on fixed anchors and pseudo-labels."""
     if recipe not in configuration.recipes:
@@ -49,7 +49,7 @@ def adapt(
         "recipe": weights.model_dump(mode="json"),
         "stage": stage,
     }
-    run = Run(f"stage {stage}", configuration, seed, manifest, settings, [initial, anchors, labels])
+    run = Run(f"stage {stage}", configuration, seed, manifest, settings, [initial, anchors, labels], packed)
     network, _ = restore_network(initial, run.device, run.table)
     model = run.ready_to_train(network, training)
     source = run.frames("source", training.augmentation, labelled=True)
@@ -119,5 +119,6 @@ def _pseudo_labelled(run: Run, labels: Path) -> TrainingFrames:
     def maps(index: int) -> dict[str, Tensor]:
         return {name: torch.from_numpy(store.read_array(index, name)) for name in ("anchor_label", "probability_label")}
 
-    transform = training_transform(run.configuration.stages.target_augmentation)
-    return TrainingFrames(frames, maps, transform, run.seed, f"stage {run.settings['stage']} target")
+    augmentation = run.configuration.stages.target_augmentation
+    purpose = f"stage {run.settings['stage']} target"
+    return TrainingFrames(frames, maps, augmentation, run.seed, purpose, run.images("target"))

@@ -15,6 +15,7 @@ from torch.amp.grad_scaler import GradScaler
 from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.checkpoint import save_checkpoint
 from caguda.artifacts.labels import LabelStore, open_label_store
+from caguda.artifacts.packed import PackedFrames
 from caguda.artifacts.provenance import provenance
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration, Training
@@ -23,7 +24,7 @@ from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.io import read_label
 from caguda.datasets.loader import Sample, TrainingFrames, inference_batches, training_batches
 from caguda.datasets.manifest import Manifest, SetName, read_manifest
-from caguda.datasets.transforms import scaled, training_transform
+from caguda.datasets.transforms import Pixels, scaled
 from caguda.errors import UserError
 from caguda.method.losses import LossSum
 from caguda.models.backbone import load_backbone
@@ -32,6 +33,7 @@ from caguda.models.build import build_network
 from caguda.models.checkpointing import recompute_activations
 from caguda.models.network import SegmentationNetwork
 from caguda.stages import parallel
+from caguda.stages.pack import open_caches
 from caguda.stages.runtime import place, prepare
 from caguda.stages.training import Job, Step, build_optimiser, train
 from caguda.version import METHOD_VERSION
@@ -47,14 +49,17 @@ class Run:
     manifest_path: Path
     settings: Mapping[str, Any]
     inputs: Sequence[Path] = ()
+    packed: Sequence[Path] = ()
     manifest: Manifest = field(init=False)
     table: ClassTable = field(init=False)
+    caches: Mapping[str, PackedFrames] = field(init=False)
     device: torch.device = field(init=False)
     started: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
         self.manifest = read_manifest(self.manifest_path)
         self.table = class_table(self.configuration)
+        self.caches = open_caches(self.packed, self.manifest, self.configuration)
         self.device = prepare(self.configuration.compute.threads)
         wanted = self.configuration.compute.processes
         if parallel.size() != wanted:
@@ -89,13 +94,18 @@ class Run:
         """The frames of a domain for training, with the truth as the label map `label` if `labelled`."""
         frames = self.manifest.frames(domain)
         files = [label_of(frame) for frame in frames] if labelled else []
-        table = class_table(self.configuration, getattr(self.configuration, domain))
+        table, cache = class_table(self.configuration, getattr(self.configuration, domain)), self.caches.get(domain)
 
-        def truth(index: int) -> dict[str, Tensor]:
-            return {"label": read_label(files[index], table)}
+        def truth(index: int) -> dict[str, Pixels]:
+            packed = cache.label(index) if cache is not None and cache.labelled else None
+            return {"label": packed or read_label(files[index], table)}
 
-        purpose = f"{self.name} {domain}"
-        return TrainingFrames(frames, truth if labelled else None, training_transform(augmentation), self.seed, purpose)
+        maps, purpose = truth if labelled else None, f"{self.name} {domain}"
+        return TrainingFrames(frames, maps, augmentation, self.seed, purpose, self.images(domain))
+
+    def images(self, domain: SetName) -> Callable[[int], Pixels] | None:
+        """The images of a domain by number, from its packed cache; None where they are read from their files."""
+        return self.caches[domain].image if domain in self.caches else None
 
     def batches(self, training: Training, *domains: TrainingFrames) -> Callable[[int], Iterator[tuple[Sample, ...]]]:
         """A function of the first iteration: from there on, this process's share of the batches of every domain."""

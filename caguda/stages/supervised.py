@@ -1,6 +1,6 @@
 """Training with labels and cross entropy alone (Eq. 2): pretraining, the control and the oracle."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,29 @@ from caguda.stages.training import Batch
 CHOICES: dict[str, Any] = {"network": True, "losses": {"reduction"}}
 
 
-def pretrain(configuration: Configuration, seed: int, manifest: Path, output: Path, state: Path) -> None:
+def pretrain(
+    configuration: Configuration, seed: int, manifest: Path, output: Path, state: Path, packed: Sequence[Path] = ()
+) -> None:
     """Train on the labelled source from fresh weights: "source only", M0^p (Algorithm 1, line 1)."""
-    _from_fresh_weights("pretrain", "source", configuration, seed, manifest, output, state)
+    _from_fresh_weights("pretrain", "source", configuration, seed, manifest, output, state, packed)
 
 
-def oracle(configuration: Configuration, seed: int, manifest: Path, output: Path, state: Path) -> None:
+def oracle(
+    configuration: Configuration, seed: int, manifest: Path, output: Path, state: Path, packed: Sequence[Path] = ()
+) -> None:
     """Train on the target's own labels as pretraining does on the source: an upper bound, no part of the method."""
-    _from_fresh_weights("oracle", "target", configuration, seed, manifest, output, state)
+    _from_fresh_weights("oracle", "target", configuration, seed, manifest, output, state, packed)
 
 
-def control(configuration: Configuration, seed: int, manifest: Path, initial: Path, output: Path, state: Path) -> None:
+def control(
+    configuration: Configuration,
+    seed: int,
+    manifest: Path,
+    initial: Path,
+    output: Path,
+    state: Path,
+    packed: Sequence[Path] = (),
+) -> None:
     """Go on from the warm-up with the source's cross entropy alone, for as many iterations as all stages together.
 
     All else is as in the stages, their treatment of batch normalisation too.
@@ -42,18 +54,19 @@ def control(configuration: Configuration, seed: int, manifest: Path, initial: Pa
         }
     )
     settings = configuration.model_dump(mode="json", include={**CHOICES, "stages": True})
-    run = Run("control", configuration, seed, manifest, settings, [initial])
+    run = Run("control", configuration, seed, manifest, settings, [initial], packed)
     network, _ = restore_network(initial, run.device, run.table)
     _supervised(run, network, training, "source", output, state)
 
 
 def _from_fresh_weights(
-    name: str, domain: SetName, configuration: Configuration, seed: int, manifest: Path, output: Path, state: Path
-) -> None:
+    name: str, domain: SetName, configuration: Configuration, seed: int, manifest: Path, output: Path, state: Path,
+    packed: Sequence[Path],
+) -> None:  # fmt: skip
     settings: Mapping[str, Any] = configuration.model_dump(mode="json", include={**CHOICES, "pretrain": True})
     chosen = configuration.network
     local = [Path(chosen.weights)] if isinstance(chosen, DeepLab) and chosen.weights not in ("imagenet", "none") else []
-    run = Run(name, configuration, seed, manifest, settings, local)
+    run = Run(name, configuration, seed, manifest, settings, local, packed)
     _supervised(run, run.fresh_network(), configuration.pretrain, domain, output, state)
 
 

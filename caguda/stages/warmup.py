@@ -1,6 +1,6 @@
 """The warm-up: adversarial alignment of both domains as a whole (Algorithm 1, line 2)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +16,15 @@ from caguda.stages.supervised import CHOICES, image_cross_entropy
 from caguda.stages.training import Batch
 
 
-def warmup(configuration: Configuration, seed: int, manifest: Path, initial: Path, output: Path, state: Path) -> None:
+def warmup(
+    configuration: Configuration,
+    seed: int,
+    manifest: Path,
+    initial: Path,
+    output: Path,
+    state: Path,
+    packed: Sequence[Path] = (),
+) -> None:
     """Train M0 from M0^p on source labels and target images, so that a discriminator cannot tell the domains apart.
 
     The discriminator sees the softmax of the logits, or f_D's features, as `discriminator_input` says. Each domain
@@ -25,7 +33,7 @@ def warmup(configuration: Configuration, seed: int, manifest: Path, initial: Pat
     """
     training = configuration.warmup
     settings = configuration.model_dump(mode="json", include={**CHOICES, "warmup": True})
-    run = Run("warmup", configuration, seed, manifest, settings, [initial])
+    run = Run("warmup", configuration, seed, manifest, settings, [initial], packed)
     network, _ = restore_network(initial, run.device, run.table)
     channels = run.table.count if training.discriminator_input == "softmax" else network.classifier.in_channels
     torch.manual_seed(seed)

@@ -4,6 +4,7 @@
 rule adapt:
     input:
         manifest=MANIFEST,
+        packed=caches("source", "target"),
         initial=before,
         anchors=anchors_of,
         labels=f"{STAGE}/labels.json",
@@ -32,5 +33,5 @@ rule adapt:
     shell:
         "{TRAINER} adapt --config {params.config} --seed {wildcards.seed} --recipe {wildcards.recipe}"
         " --stage {wildcards.stage} --manifest {input.manifest} --initial {input.initial}"
-        " --anchors {input.anchors} --labels {input.labels} --output {output.checkpoint} --state {params.state}"
+        " --anchors {input.anchors} --labels {input.labels} --output {output.checkpoint} --state {params.state} --packed {input.packed}"
         " > {log} 2>&1"

@@ -5,6 +5,7 @@
 rule control:
     input:
         manifest=MANIFEST,
+        packed=caches("source"),
         initial=f"{SEED}/warmup/checkpoint.safetensors",
     output:
         checkpoint=f"{SEED}/control/checkpoint.safetensors",
@@ -24,7 +25,7 @@ rule control:
         state=f"{SEED}/control/state",
     shell:
         "{TRAINER} control --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
-        " --initial {input.initial} --output {output.checkpoint} --state {params.state}"
+        " --initial {input.initial} --output {output.checkpoint} --state {params.state} --packed {input.packed}"
         " > {log} 2>&1"
 
 
@@ -32,6 +33,7 @@ rule control:
 rule oracle:
     input:
         manifest=MANIFEST,
+        packed=caches("target"),
     output:
         checkpoint=f"{SEED}/oracle/checkpoint.safetensors",
         description=f"{SEED}/oracle/checkpoint.json",
@@ -50,4 +52,4 @@ rule oracle:
         state=f"{SEED}/oracle/state",
     shell:
         "{TRAINER} oracle --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
-        " --output {output.checkpoint} --state {params.state} > {log} 2>&1"
+        " --output {output.checkpoint} --state {params.state} --packed {input.packed} > {log} 2>&1"

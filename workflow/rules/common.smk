@@ -92,9 +92,9 @@ STAGE = f"{SEED}/{{recipe}}/stage{{stage}}"
 CONFIG = f"{EXPERIMENT}/config.json"
 MANIFEST = f"{EXPERIMENT}/manifest.json"
 GENERATED = [f"{configuration.data_root}/data.json"] if configuration.street else []
-DATA_ARTIFACTS = [*GENERATED, MANIFEST]
 MANIFEST_OF = {"evaluation": MANIFEST, "test": f"{EXPERIMENT}/manifest.test.json"}
 PREDICTED = "test" if configuration.test else "evaluation"
+PACKED = f"{EXPERIMENT}/packed/{{domain}}.h5"
 PARTS = [f"{part}-of-{configuration.labels.parts}" for part in range(1, configuration.labels.parts + 1)]
 STAGES = range(1, configuration.stages.count + 1)
 BOUNDS = ("control", "oracle")
@@ -104,6 +104,7 @@ FIRST_SEED = configuration.seeds[0]
 wildcard_constraints:
     seed="|".join(str(seed) for seed in configuration.seeds),
     recipe="|".join(configuration.recipes),
+    domain="source|target",
     stage=r"[1-9]\d*",
     part=r"[1-9]\d*",
     parts=r"[1-9]\d*",
@@ -125,6 +126,14 @@ PROCESSES = configuration.compute.processes
 TRAINER = "python -m caguda"
 if PROCESSES > 1:
     TRAINER = f"python -m torch.distributed.run --standalone --nproc-per-node {PROCESSES} -m caguda"
+
+
+def caches(*domains: str) -> list[str]:
+    """The packed caches of these domains, none if the configuration has none."""
+    return expand(PACKED, domain=domains) if configuration.cache else []
+
+
+DATA_ARTIFACTS = [*GENERATED, MANIFEST, *caches("source", "target")]
 
 
 def before(wildcards) -> str:

@@ -66,3 +66,27 @@ if configuration.test:
             method_version=METHOD_VERSION,
         shell:
             "python -m caguda check-test --config {params.config} --output {output} > {log} 2>&1"
+
+
+# With `cache: true`: the frames of a domain, decoded once for all trainings.
+rule pack:
+    input:
+        manifest=MANIFEST,
+    output:
+        PACKED,
+    log:
+        f"{EXPERIMENT}/log/pack.{{domain}}.txt",
+    benchmark:
+        f"{EXPERIMENT}/benchmark/pack.{{domain}}.tsv"
+    priority: 100
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=480,
+    params:
+        config=CONFIG,
+        settings=fingerprint("classes", "ignore"),
+        method_version=METHOD_VERSION,
+    shell:
+        "python -m caguda pack --config {params.config} --manifest {input.manifest} --domain {wildcards.domain}"
+        " --output {output} > {log} 2>&1"

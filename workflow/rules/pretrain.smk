@@ -4,6 +4,7 @@
 rule pretrain:
     input:
         manifest=MANIFEST,
+        packed=caches("source"),
     output:
         checkpoint=f"{SEED}/pretrain/checkpoint.safetensors",
         description=f"{SEED}/pretrain/checkpoint.json",
@@ -23,4 +24,4 @@ rule pretrain:
         state=f"{SEED}/pretrain/state",
     shell:
         "{TRAINER} pretrain --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
-        " --output {output.checkpoint} --state {params.state} > {log} 2>&1"
+        " --output {output.checkpoint} --state {params.state} --packed {input.packed} > {log} 2>&1"

@@ -4,6 +4,7 @@
 rule warmup:
     input:
         manifest=MANIFEST,
+        packed=caches("source", "target"),
         initial=f"{SEED}/pretrain/checkpoint.safetensors",
     output:
         checkpoint=f"{SEED}/warmup/checkpoint.safetensors",
@@ -24,5 +25,5 @@ rule warmup:
         state=f"{SEED}/warmup/state",
     shell:
         "{TRAINER} warmup --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
-        " --initial {input.initial} --output {output.checkpoint} --state {params.state}"
+        " --initial {input.initial} --output {output.checkpoint} --state {params.state} --packed {input.packed}"
         " > {log} 2>&1"

@@ -1,0 +1,200 @@
+"""The packed cache: the decoded frames of one domain in one HDF5 file, from which a crop is read without the rest."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from types import EllipsisType
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from caguda.artifacts.atomic import write_atomically
+from caguda.artifacts.hdf5 import digest_of, read_texts, write_texts
+from caguda.classes import IGNORE
+from caguda.errors import UserError
+
+FORMAT = "caguda-packed"
+FORMAT_VERSION = 1
+ROWS_PER_CHUNK = 128
+Kind = Literal["image", "label"]
+Decoded = tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"] | None]
+
+
+@dataclass(frozen=True)
+class PackedPixels:
+    """One image (3, H, W) or label map (H, W) in the file; only the part that is asked for is read."""
+
+    frames: "PackedFrames"
+    kind: Kind
+    index: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        size = self.frames.sizes[self.index]
+        return (3, *size) if self.kind == "image" else size
+
+    def __getitem__(self, part: tuple[EllipsisType, slice, slice]) -> Tensor:
+        values = torch.from_numpy(self.frames.read(self.kind, self.index, *part[1:]))
+        return values.movedim(-1, 0) if self.kind == "image" else values
+
+
+@dataclass
+class PackedFrames:
+    """The frames of a packed cache by their number; the file is opened at the first read, in each process anew."""
+
+    path: Path
+    ids: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    rows: tuple[int, ...]
+    digests: Mapping[Kind, tuple[bytes, ...]]
+    attributes: Mapping[str, Any]
+    _opened: tuple[int, h5py.File] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the frames have label maps here."""
+        return "label" in self.digests
+
+    def image(self, index: int) -> PackedPixels:
+        """The image of a frame."""
+        return PackedPixels(self, "image", index)
+
+    def label(self, index: int) -> PackedPixels:
+        """The label map of a frame, train ids."""
+        return PackedPixels(self, "label", index)
+
+    def read(self, kind: Kind, index: int, rows: slice, columns: slice) -> UInt8[np.ndarray, "..."]:
+        """A part of an image, (h, w, 3), or of a label map, (h, w); UserError if it cannot be read."""
+        try:
+            if self._opened is None or self._opened[0] != os.getpid():
+                self._opened = (os.getpid(), h5py.File(self.path, "r"))
+            values: np.ndarray = self._opened[1][_place(kind, self.sizes[index])][self.rows[index], rows, columns]
+        except Exception as error:  # noqa: BLE001  h5py raises OSError, KeyError, RuntimeError or ValueError
+            raise _damaged(self.path, f"frame {self.ids[index]}: {error}") from None
+        return values
+
+    def close(self) -> None:
+        """Closes the file, if this process has it open."""
+        if self._opened is not None and self._opened[0] == os.getpid():
+            self._opened[1].close()
+        self._opened = None
+
+
+def write_packed(
+    path: Path,
+    ids: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    frames: Iterable[Decoded],
+    attributes: Callable[[], Mapping[str, Any]],
+    *,
+    labelled: bool,
+) -> None:
+    """Writes decoded frames, which come in the order of `ids`, atomically; read back and checked before they appear.
+
+    `attributes` gives, after the last frame, JSON values by name, among them `categories`, which label maps are below,
+    and `provenance`.
+    """
+    kinds: list[Kind] = ["image", "label"] if labelled else ["image"]
+    places = {size: count() for size in sizes}
+    rows = [next(places[size]) for size in sizes]
+    digests: dict[str, list[bytes]] = {kind: [] for kind in kinds}
+    with write_atomically(path) as partial:
+        # From version 1.10 of the format on, HDF5 keeps checksums of its own structures, the index of chunks too.
+        with h5py.File(partial, "w", libver=("v110", "v110")) as file:
+            for size in sorted(set(sizes)):
+                for kind in kinds:
+                    tail = (3,) if kind == "image" else ()
+                    chunk = (1, min(ROWS_PER_CHUNK, size[0]), size[1], *tail)
+                    file.create_dataset(_place(kind, size), (sizes.count(size), *size, *tail), "u1", chunks=chunk)
+            for index, decoded in enumerate(frames):
+                for kind, values in zip(kinds, decoded, strict=False):
+                    assert values is not None and values.shape[:2] == sizes[index]
+                    file[_place(kind, sizes[index])][rows[index]] = values
+                    digests[kind].append(hashlib.sha256(values.tobytes()).digest())
+            assert len(digests["image"]) == len(ids)
+            arrays = _index(ids, sizes, rows, digests)
+            texts = {
+                name: json.dumps(value, ensure_ascii=False, sort_keys=True) for name, value in attributes().items()
+            }
+            for name, array in arrays.items():
+                file.create_dataset(name, data=array)
+            head = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "sha256": digest_of(arrays, texts)}
+            write_texts(file, head | texts)
+        check_packed(partial)
+
+
+def open_packed(path: Path) -> PackedFrames:
+    """The frames of a packed cache; UserError if it is missing, of another format, or its index is damaged.
+
+    The pixels are not looked at: `check_packed` does that.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            texts = read_texts(file)
+            found = (texts.pop("format", None), texts.pop("format_version", None))
+            if found == (FORMAT, str(FORMAT_VERSION)):
+                names = ["id", "height", "width", "row", "image_sha256"]
+                names += ["label_sha256"] if "label_sha256" in file else []
+                arrays = {name: np.asarray(file[name]) for name in names}
+    except FileNotFoundError:
+        raise UserError(f"{path}: the packed cache must exist, found no file; make it with `pack`") from None
+    except Exception as error:  # noqa: BLE001  h5py raises OSError, KeyError, RuntimeError or ValueError
+        raise _damaged(path, str(error)) from None
+    if found != (FORMAT, str(FORMAT_VERSION)):
+        raise UserError(f"{path}: a packed cache must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}")
+    if texts.pop("sha256", None) != digest_of(arrays, texts):
+        raise _damaged(path, "an index that does not have the digest it was written with")
+    kinds: list[Kind] = ["image", "label"]
+    digests = {kind: tuple(map(bytes, arrays[f"{kind}_sha256"])) for kind in kinds if f"{kind}_sha256" in arrays}
+    sizes = tuple(zip(arrays["height"].tolist(), arrays["width"].tolist(), strict=True))
+    ids = tuple(value.decode() for value in arrays["id"].tolist())
+    attributes = {name: json.loads(text) for name, text in texts.items()}
+    return PackedFrames(path, ids, sizes, tuple(arrays["row"].tolist()), digests, attributes)
+
+
+def check_packed(path: Path) -> dict[str, int]:
+    """How many `frames` and `bytes` of pixels are in a packed cache, all of them read; UserError names a damaged one."""
+    with closing(open_packed(path)) as frames:
+        categories, total = len(frames.attributes["categories"]), 0
+        for kind, digests in frames.digests.items():
+            for index, digest in enumerate(digests):
+                everything = (slice(0, side) for side in frames.sizes[index])
+                values = frames.read(kind, index, *everything)
+                if hashlib.sha256(values.tobytes()).digest() != digest:
+                    raise _damaged(
+                        path, f"frame {frames.ids[index]}: {kind} pixels that are not those that were written"
+                    )
+                if kind == "label" and ((values >= categories) & (values != IGNORE)).any():
+                    raise _damaged(path, f"frame {frames.ids[index]}: a label that is no category")
+                total += values.nbytes
+    return {"frames": len(frames.ids), "bytes": total}
+
+
+def _place(kind: str, size: tuple[int, int]) -> str:
+    """The name of the dataset with the images or labels of one size."""
+    return f"{size[0]}x{size[1]}/{kind}"
+
+
+def _index(
+    ids: Sequence[str], sizes: Sequence[tuple[int, int]], rows: Sequence[int], digests: Mapping[str, Sequence[bytes]]
+) -> dict[str, np.ndarray]:
+    """The datasets that say where each frame is."""
+    columns = {"height": [size[0] for size in sizes], "width": [size[1] for size in sizes], "row": rows}
+    return {
+        "id": np.array([name.encode() for name in ids]),
+        **{name: np.array(values, dtype="<i4") for name, values in columns.items()},
+        **{f"{kind}_sha256": np.array([list(d) for d in values], dtype="u1") for kind, values in digests.items()},
+    }
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(f"{path}: the packed cache must be whole, found {what}; delete the file and make it again")

@@ -1,0 +1,109 @@
+"""The verb `pack`: the frames of a domain, decoded once, in one file that training reads crops from."""
+
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from caguda.artifacts.packed import Decoded, PackedFrames, open_packed, write_packed
+from caguda.artifacts.provenance import provenance
+from caguda.classes import ClassTable, class_table
+from caguda.config import Configuration
+from caguda.datasets.frame import Frame, label_of
+from caguda.datasets.io import decode_image, decode_label, read_bytes, to_train_ids
+from caguda.datasets.manifest import Manifest, SetName, read_manifest
+from caguda.errors import UserError
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def pack(configuration: Configuration, manifest: Path, domain: SetName, output: Path) -> None:
+    """Write the packed cache of the source, with its labels, or of the target, whose truth no adaptation may see.
+
+    It holds just the files that the manifest lists: one that has changed since is a UserError.
+    """
+    started = time.time()
+    table, read = class_table(configuration, getattr(configuration, domain)), read_manifest(manifest)
+    entries, frames = read.entries(domain), read.frames(domain)
+    labelled = domain == "source"
+    settings = configuration.model_dump(mode="json", include={"classes", "ignore"})
+
+    def attributes() -> dict[str, Any]:
+        return {
+            "domain": domain,
+            "frames_digest": read.digest(domain),
+            "categories": list(table.names),
+            "classes": _identity(table),
+            "provenance": provenance("pack", settings, [manifest], None, started),
+        }
+
+    sizes = [(int(entry["height"]), int(entry["width"])) for entry in entries]
+    decoded = _decoded(frames, entries, table, labelled=labelled)
+    write_packed(output, [frame.id for frame in frames], sizes, decoded, attributes, labelled=labelled)
+    size = output.stat().st_size / 2**30
+    print(f"pack: {len(frames)} frames of the {domain}, {size:.2f} GiB in {time.time() - started:.0f} s -> {output}")
+
+
+def open_caches(paths: Sequence[Path], manifest: Manifest, configuration: Configuration) -> dict[str, PackedFrames]:
+    """The packed caches by domain; UserError unless each is of the manifest's frames and the configured classes."""
+    caches: dict[str, PackedFrames] = {}
+    for path in paths:
+        cache = open_packed(path)
+        domain: SetName = cache.attributes["domain"]
+        if cache.attributes["frames_digest"] != manifest.digest(domain):
+            raise UserError(f"{path}: a packed cache must be of the manifest's frames, found other ones; make it again")
+        if cache.attributes["classes"] != _identity(class_table(configuration, getattr(configuration, domain))):
+            raise UserError(f"{path}: a packed cache must be for the configured classes, found others; make it again")
+        caches[domain] = cache
+    return caches
+
+
+def _identity(table: ClassTable) -> list[Any]:
+    """What decides the train ids of a label, as JSON gives it back."""
+    return [list(table.names), [list(pair) for pair in sorted(table.train_id.items())]]
+
+
+def _decode(frame: Frame, entry: Mapping[str, Any], table: ClassTable, labelled: bool) -> Decoded:
+    """The image (H, W, 3) and the label map of a frame, if their files are those of the manifest."""
+    image = decode_image(_content(frame.image, entry["image_sha256"]), frame.image).movedim(0, -1).numpy()
+    if not labelled:
+        return image, None
+    path = label_of(frame)
+    raw = decode_label(_content(path, entry["label_sha256"]), path, in_red=table.in_red)
+    return image, to_train_ids(raw, table, path).numpy()
+
+
+def _content(path: Path, digest: str) -> bytes:
+    content = read_bytes(path)
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise UserError(f"{path}: this file must be as it was when it was checked, found another content; check again")
+    return content
+
+
+def _decoded(
+    frames: Sequence[Frame], entries: Sequence[Mapping[str, Any]], table: ClassTable, *, labelled: bool
+) -> Iterator[Decoded]:
+    """The decoded frames in their order, made on all cores, a few at a time."""
+    cores = min(len(os.sched_getaffinity(0)), len(frames))
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    last = time.monotonic()
+    try:
+        with ProcessPoolExecutor(cores, mp_context=context) as pool:
+            work = (pool.submit(_decode, *pair, table, labelled) for pair in zip(frames, entries, strict=True))
+            ahead = deque(islice(work, 4 * cores))
+            for done in range(len(frames)):
+                yield ahead.popleft().result()
+                ahead.extend(islice(work, 1))
+                if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
+                    last = time.monotonic()
+                    print(f"pack: {done + 1} of {len(frames)} frames", flush=True)
+    except BrokenProcessPool:
+        raise UserError("pack: a process was killed, often for want of memory; try again") from None
