@@ -57,7 +57,7 @@ def test_cross_entropies_are_the_same(golden: Golden, labels: str, name: str) ->
 
 
 def test_iou_is_the_same(golden: Golden) -> None:
-    confusion = confusion_matrix(golden["logits"].argmax(1), golden["labels"], len(golden["anchors"]))
+    confusion = confusion_matrix(golden["logits"].argmax(1).byte(), golden["labels"], len(golden["anchors"]))
     assert iou(confusion).tolist() == pytest.approx(golden["iou"].tolist(), rel=1e-6)
     assert mean_iou(confusion).item() == pytest.approx(golden["miou"].item(), rel=1e-6)
 
