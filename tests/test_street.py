@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +18,8 @@ import caguda.datasets.street.frames as scenes
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.config_frames import Street
 from caguda.datasets.street import frame_paths, render, write_street
+
+ROOT = Path(__file__).parents[1]
 
 FRAMES = 100
 Floats = NDArray[np.float64]
@@ -56,6 +61,23 @@ def test_a_frame_depends_on_seed_split_and_index_only() -> None:
     backwards = [render(settings(), "source", index) for index in (2, 1, 0)][::-1]
     for (image, label), (image_again, label_again) in zip(forwards, backwards, strict=True):
         assert np.array_equal(image, image_again) and np.array_equal(label, label_again)
+
+
+def test_a_frame_does_not_depend_on_the_library_for_linear_algebra() -> None:
+    """Its kernels round differently from processor to processor: no frame may pass through it."""
+    program = (
+        "import sys; from caguda.config_frames import Street; from caguda.datasets.street import render\n"
+        "street = Street(seed=0, source_frames=1, target_frames=1, evaluation_frames=1, strength=0.5, photo=0.5)\n"
+        "for index in (73, 108, 160): sys.stdout.buffer.write(render(street, 'train', index)[0].tobytes())"
+    )
+    frames = [
+        subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_CORETYPE": kind},
+        ).stdout
+        for kind in ("Haswell", "SkylakeX")
+    ]  # fmt: skip
+    assert len(frames[0]) == 3 * 128 * 256 * 3 and frames[0] == frames[1]
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,8 @@ def expose(pixels: Grid, photo: Photo, rng: np.random.Generator) -> NDArray[np.u
     rows, columns = pixels.shape[:2]
     pixels *= light_field(photo, (rows, columns), rng)[..., None]
     if photo.desaturation > 0:
-        grey = pixels @ np.array([0.3, 0.59, 0.11], dtype=np.float32)
+        red, green, blue = (pixels[..., channel] for channel in range(3))  # `@` would leave the last bit to BLAS
+        grey = np.float32(0.3) * red + np.float32(0.59) * green + np.float32(0.11) * blue
         pixels += np.float32(photo.desaturation) * (grey[..., None] - pixels)
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).point(tone_curve(photo, rng))
     radius = photo.blur * columns / 256.0
