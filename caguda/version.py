@@ -1,4 +1,4 @@
 """The version of the package, and of the method: a new METHOD_VERSION makes every artifact of the method stale."""
 
 VERSION = "0.1.0"
-METHOD_VERSION = "2"
+METHOD_VERSION = "3"
