@@ -27,9 +27,14 @@ NO_SCALING = GradScaler("cpu", enabled=False)
 ADAMW = Optimiser(name="adamw", learning_rate=0.01, weight_decay=1e-2)
 Fault = Callable[[int, dict[str, Tensor]], None]
 
+# A fork of this process, in which other tests have computed with several threads, would hang at its first OpenMP loop.
+CLEAN = multiprocessing.get_context("forkserver")
+CLEAN.set_forkserver_preload(["caguda.stages.training"])
+
 
 def toy_job(fault: Fault = lambda iteration, terms: None, *, iterations: int = ITERATIONS, power: float = 0.9) -> Job:
     """Two modules, two optimisers, batches by position, dropout by the iteration's random numbers."""
+    torch.set_num_threads(1)  # results depend on it, and another test may have left more
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
     judge = nn.Linear(2, 1)
@@ -61,7 +66,7 @@ def settings(iterations: int, power: float = 0.9, **changes: Any) -> Training:
 
 def apart(target: Callable[..., Any], *arguments: Any) -> int | None:
     """The exit code of a call in a process of its own, minus the signal that killed it."""
-    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+    process = CLEAN.Process(target=target, args=arguments)
     process.start()
     process.join(60)
     assert process.exitcode is not None, "the process hangs"
@@ -236,9 +241,8 @@ def hold(directory: Path, ready: Any, release: Any) -> None:
 def test_a_second_trainer_is_refused_while_the_first_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    context = multiprocessing.get_context("fork")
-    ready, release = context.Event(), context.Event()
-    first = context.Process(target=hold, args=(tmp_path, ready, release))
+    ready, release = CLEAN.Event(), CLEAN.Event()
+    first = CLEAN.Process(target=hold, args=(tmp_path, ready, release))
     first.start()
     try:
         assert ready.wait(60)
