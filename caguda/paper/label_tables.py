@@ -100,8 +100,8 @@ def _categories(found: Found, column: int) -> Iterator[str]:
     total += [percent(share[rule]) for rule in ("anchor", "probability", "agreement")]
     yield _row("all", column, (*total, *_quantiles(found["margin_quantiles"])), widths)
     yield f"active by both rules {percent(share['both'])}%, by either {percent(share['either'])}% of all pixels"
-    yield "labelled: of all pixels. active, d2 - d1: of the pixels closest to the anchor, or with this largest probability."
-    yield "agree: of pixels active by both rules, of which one or both give this label, those of which both do."
+    yield "labelled: of all pixels. active: of those closest to the anchor, of those the argmax gives the category."
+    yield "agree: of the pixels active by both rules that either gives this label, those that both give it."
 
 
 def _accuracy(accuracy: Found, column: int) -> Iterator[str]:
@@ -146,7 +146,7 @@ def _trials(found: Found, key: str, rule: str) -> Iterator[str]:
     yield (
         "Other P0, anchor labels as stored" if key == "p0s" else f"Other margins, {unit}, probability labels as stored"
     )
-    yield "* as stored. at it: pixels whose stored value rounds to the threshold, where labels made anew may differ"
+    yield "* as stored. at it: pixels stored at the rounded threshold, where labels made anew may differ"
     widths, heads = [12, 10, 9, 8, 10], ["compared", "labelled", "by both", "agree", "at it"]
     if found["accuracy"]:
         widths, heads = widths + [12, 7] * 2, heads + ["pixels", "mean"] * 2
