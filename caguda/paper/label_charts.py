@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -147,8 +148,7 @@ def distances(heading: str, anchors: Anchors, table: ClassTable, margin: float) 
     figure = _figure(heading, 1.3 + 0.27 * c)
     axes = figure.add_subplot()
     shown = np.ma.masked_invalid(anchors.pairwise)
-    image = axes.imshow(shown, cmap="viridis", vmin=0)
-    image.cmap.set_bad(GRID)
+    image = axes.imshow(shown, cmap=colormaps["viridis"].with_extremes(bad=GRID), vmin=0)
     middle = 0.55 * float(shown.max() if shown.count() else 1.0)
     for (y, x), distance in np.ndenumerate(anchors.pairwise):
         if y == x or not np.isfinite(distance):
