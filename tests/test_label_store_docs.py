@@ -1,6 +1,7 @@
 """The examples of docs/label_stores.md run on a store, and find in it what numpy finds."""
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ def example(section: str) -> str:
     return found[1]
 
 
+def run(program: str) -> dict[str, Any]:
+    """The names that a program leaves, run in the current folder."""
+    path = Path("example.py")
+    path.write_text(program, encoding="utf-8")
+    return runpy.run_path(str(path))
+
+
 def everything(store: LabelStore, name: str) -> np.ndarray:
     return np.stack([store.read_array(index, name) for index in range(store.count)])
 
@@ -39,8 +47,7 @@ def everything(store: LabelStore, name: str) -> np.ndarray:
 def test_xarray_names_dimensions_and_categories(store: LabelStore, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("xarray")
     pytest.importorskip("cf_xarray")
-    space: dict[str, Any] = {}
-    exec(example("xarray"), space)
+    space = run(example("xarray"))
     active, anchor, probability = (everything(store, name) for name in ("active", "anchor_label", "probability_label"))
     opened = space["store"]
     assert dict(opened.sizes) == {"image": store.count, "y": store.shape[0], "x": store.shape[1]}
@@ -62,8 +69,7 @@ def test_xarray_names_dimensions_and_categories(store: LabelStore, capsys: pytes
 def test_napari_gets_an_array_and_a_colour_for_every_label(store: LabelStore) -> None:
     until, _, after = example("napari").partition("import napari\n")
     assert "add_labels(labels" in after and "add_image(margins" in after
-    space: dict[str, Any] = {}
-    exec(until, space)
+    space = run(until)
     np.testing.assert_array_equal(space["labels"], everything(store, "anchor_label"))
     assert space["margins"].dtype == np.float32 and space["margins"].shape == space["labels"].shape
     assert len(space["names"]) == len(store.categories) + 1 and space["names"][6] == "traffic_light"
