@@ -75,7 +75,9 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: the file must hold a JSON object, found {type(content).__name__}; make it again")
     if content.pop(SEAL, None) is not None and not is_sealed(raw):
-        raise UserError(f"{path}: the file must be as it was written, found another {SEAL}; delete it and make it again")
+        raise UserError(
+            f"{path}: the file must be as it was written, found another {SEAL}; delete it and make it again"
+        )
     return content
 
 

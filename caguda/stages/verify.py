@@ -13,11 +13,10 @@ from zipfile import ZipFile
 from tqdm import tqdm
 
 from caguda.artifacts.anchors import FORMAT as ANCHORS
-from caguda.artifacts.anchors import load_anchors
 from caguda.artifacts.atomic import is_sealed, read_json, sha256, write_json
 from caguda.artifacts.chain import inputs_of, provenance_of
-from caguda.artifacts.hdf5 import texts_of
 from caguda.artifacts.hdf5 import is_sealed as is_sealed_hdf5
+from caguda.artifacts.hdf5 import texts_of
 from caguda.artifacts.labels import (
     examine_label_store,
     metadata_digests,
@@ -25,7 +24,6 @@ from caguda.artifacts.labels import (
     remove_partial_files,
     verify_label_store,
 )
-from caguda.artifacts.packed import check_packed
 from caguda.artifacts.predictions import check_predictions
 from caguda.artifacts.provenance import fingerprint
 from caguda.configfile import load_configuration
@@ -35,6 +33,7 @@ from caguda.errors import Faulty, UserError
 from caguda.paper.evaluations import read_evaluation
 
 Digest = Callable[[Path], str]
+Check = Callable[[Path], list[str]]
 NOT_OURS = "other JSON file"
 
 
@@ -114,17 +113,19 @@ def _examine(path: Path, digest: Digest) -> tuple[str, list[str]]:
         return kind, [f"{path}: this must be an artifact, found damage ({type(error).__name__}: {reason})"]
 
 
-def _kind(path: Path) -> tuple[str, Callable[[Path], list[str]]]:
+def _kind(path: Path) -> tuple[str, Check]:
     """What an artifact is, and its check; a UserError where its own digest does not agree, so that nothing opens it."""
     if path.is_dir():
         return "label store", _unvouched_faults
     if path.suffix == ".pt":
-        return "training state", _state_faults
+        return "training state", _once(_read_state)
     if path.suffix == ".h5":
         _require(path, sealed=is_sealed_hdf5(path))
-        return ("anchors", _anchors_faults) if texts_of(path).get("format") == ANCHORS else ("packed cache", _packed_faults)
+        if texts_of(path).get("format") == ANCHORS:
+            return "anchors", _once(load_anchors)
+        return "packed cache", _once(check_packed)
     content = read_json(path)
-    kind, check = next((KINDS[key] for key in KINDS if key in content), (NOT_OURS, _no_faults))
+    kind, check = next((KINDS[key] for key in KINDS if key in content), (NOT_OURS, _once(read_json)))
     _require(path, sealed=kind == NOT_OURS or is_sealed(path.read_bytes()))
     return kind, check
 
@@ -143,37 +144,26 @@ def _faults_of_provenance(path: Path, digest: Digest) -> list[str]:
     return found + [f"{path}: what it was made of must be there unchanged, found {i.path} {i.state}" for i in changed]
 
 
-def _no_faults(path: Path) -> list[str]:
-    return []
+def _once(read: Callable[[Path], object]) -> Check:
+    """The check of an artifact that is sound where it can be read."""
+
+    def check(path: Path) -> list[str]:
+        read(path)
+        return []
+
+    return check
 
 
-def _state_faults(path: Path) -> list[str]:
+def _read_state(path: Path) -> None:
     from caguda.artifacts.state import check_state  # torch takes seconds to import
 
     check_state(path)
-    return []
 
 
-def _checkpoint_faults(path: Path) -> list[str]:
+def _read_checkpoint(path: Path) -> None:
     from caguda.artifacts.checkpoint import load_checkpoint
 
     load_checkpoint(path.with_suffix(".safetensors"))
-    return []
-
-
-def _anchors_faults(path: Path) -> list[str]:
-    load_anchors(path)
-    return []
-
-
-def _packed_faults(path: Path) -> list[str]:
-    check_packed(path)
-    return []
-
-
-def _evaluation_faults(path: Path) -> list[str]:
-    read_evaluation(path)
-    return []
 
 
 def _label_faults(path: Path) -> list[str]:
@@ -205,11 +195,6 @@ def _submission_faults(path: Path) -> list[str]:
     return [f"{archive}: {damaged} is damaged"] if damaged else []
 
 
-def _configuration_faults(path: Path) -> list[str]:
-    load_configuration(path)
-    return []
-
-
 def _manifest_faults(path: Path) -> list[str]:
     """Frames that are not what `check` read. Files of the size and time that it wrote down are not opened again."""
     names = [name for name, value in read_json(path).items() if isinstance(value, dict) and "frames" in value]
@@ -225,14 +210,16 @@ def _manifest_faults(path: Path) -> list[str]:
             found.append(f"{path}: the folder of the {name} set must be there, found none at {root}")
             continue
         for entry in content["frames"]:
-            kinds = [kind for kind in PLACES if entry[kind] is not None and not _is_as_checked(root, entry, kind, known)]
+            kinds = [
+                kind for kind in PLACES if entry[kind] is not None and not _is_as_checked(root, entry, kind, known)
+            ]
             found += [f"{root / entry[kind]}: image {entry['id']}: this {kind} of the {name} set must be as it was when "
                       "it was checked, found another or none; check again" for kind in kinds]  # fmt: skip
     return found
 
 
 def _is_as_checked(root: Path, entry: Mapping[str, Any], kind: str, known: Mapping[Any, str]) -> bool:
-    file, expected = root / entry[kind], entry[f"{kind}_sha256"]
+    file, expected = root / entry[kind], str(entry[f"{kind}_sha256"])
     if not file.is_file():
         return False
     status = file.stat()
@@ -242,16 +229,16 @@ def _is_as_checked(root: Path, entry: Mapping[str, Any], kind: str, known: Mappi
 PLACES = {"image": 2, "label": 5}
 """Where the size and the time of a frame's image and label are in a stamp of the record."""
 
-KINDS: dict[str, tuple[str, Callable[[Path], list[str]]]] = {
-    "recipes": ("configuration", _configuration_faults),
-    "weights_sha256": ("checkpoint", _checkpoint_faults),
+KINDS: dict[str, tuple[str, Check]] = {
+    "recipes": ("configuration", _once(load_configuration)),
+    "weights_sha256": ("checkpoint", _once(_read_checkpoint)),
     "folder": ("predictions", check_predictions),
-    "as_trained": ("evaluation", _evaluation_faults),
-    "images_with_truth": ("label accuracy", _no_faults),
+    "as_trained": ("evaluation", _once(read_evaluation)),
+    "images_with_truth": ("label accuracy", _once(read_json)),
     "metadata_sha256": ("label store", _label_faults),
-    "store": ("label job", _no_faults),
+    "store": ("label job", _once(read_json)),
     "warnings": ("manifest", _manifest_faults),
-    "street": ("generated frames", _no_faults),
+    "street": ("generated frames", _once(read_json)),
     "set": ("submission", _submission_faults),
 }
 """A key that only one kind of JSON has."""
