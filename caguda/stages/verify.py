@@ -13,6 +13,7 @@ from zipfile import ZipFile
 from tqdm import tqdm
 
 from caguda.artifacts.anchors import FORMAT as ANCHORS
+from caguda.artifacts.anchors import load_anchors
 from caguda.artifacts.atomic import is_sealed, read_json, sha256, write_json
 from caguda.artifacts.chain import inputs_of, provenance_of
 from caguda.artifacts.hdf5 import is_sealed as is_sealed_hdf5
@@ -123,7 +124,7 @@ def _kind(path: Path) -> tuple[str, Check]:
         _require(path, sealed=is_sealed_hdf5(path))
         if texts_of(path).get("format") == ANCHORS:
             return "anchors", _once(load_anchors)
-        return "packed cache", _once(check_packed)
+        return "packed cache", _once(_read_packed)
     content = read_json(path)
     kind, check = next((KINDS[key] for key in KINDS if key in content), (NOT_OURS, _once(read_json)))
     _require(path, sealed=kind == NOT_OURS or is_sealed(path.read_bytes()))
@@ -154,8 +155,14 @@ def _once(read: Callable[[Path], object]) -> Check:
     return check
 
 
+def _read_packed(path: Path) -> None:
+    from caguda.artifacts.packed import check_packed  # torch takes seconds to import: only where it is needed
+
+    check_packed(path)
+
+
 def _read_state(path: Path) -> None:
-    from caguda.artifacts.state import check_state  # torch takes seconds to import
+    from caguda.artifacts.state import check_state
 
     check_state(path)
 
