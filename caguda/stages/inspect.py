@@ -106,7 +106,7 @@ def _head(origin: Origin) -> dict[str, Any]:
         "p0": store.attributes["p0"],
         "configured": dict(thresholds),
         "provenance": dict(origin.provenance),
-        "inputs": {name: state for name, (_, state) in origin.inputs.items()},
+        "inputs": {file.path.as_posix(): file.state for file in origin.inputs},
     }
 
 
