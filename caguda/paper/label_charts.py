@@ -91,7 +91,7 @@ def margins(
         "d2 - d1" + (f"   (beyond the right edge: {percent(float(beyond), 2)}%)" if beyond else ""),
         "% of pixels per bar",
     )
-    axes.legend(fontsize=6.5, frameon=False, labelcolor=INK, loc="upper right")
+    figure.legend(fontsize=6.5, frameon=False, labelcolor=INK, loc="outside lower center", ncols=4)
     return figure
 
 
@@ -158,7 +158,11 @@ def distances(heading: str, anchors: Anchors, table: ClassTable, margin: float) 
         )
         if distance <= margin:
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor=WRONG, linewidth=1.2))
-    style(axes, f"Distances between anchors, mean {anchors.mean_distance:.4g}; framed: not above the margin", "x")
+    style(
+        axes,
+        f"Distances between anchors, mean {anchors.mean_distance:.4g}; framed: within the margin; grey: absent",
+        "x",
+    )
     axes.grid(visible=False)
     axes.set_xticks(range(c), table.names, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
     axes.set_yticks(range(c), table.names, parse_math=False)
@@ -203,10 +207,11 @@ def projection(
     figure = _figure(heading, 5.6)
     axes = figure.add_subplot()
     colors = table.palette()[nearest] / 255
-    axes.scatter(dots[~active, 0], dots[~active, 1], s=3, color=PASSIVE, linewidths=0, label="not active")
+    axes.scatter(dots[~active, 0], dots[~active, 1], s=3, color=PASSIVE, linewidths=0)
     axes.scatter(dots[active, 0], dots[active, 1], s=4, c=colors[active], linewidths=0, alpha=0.7)
     for category, at in zip(present.tolist(), crosses, strict=True):
-        axes.scatter(at[0], at[1], s=60, color=_color(table, category), edgecolors="white", linewidths=1.2, zorder=4)
+        axes.scatter(at[0], at[1], s=60, color=_color(table, category), label=table.names[category],
+                     edgecolors="white", linewidths=1.2, zorder=4)  # fmt: skip
         apart = at - crosses
         x, y = np.where(apart[np.square(apart).sum(1).argsort()[1]] < 0, -1, 1)  # away from the closest other anchor
         axes.annotate(table.names[category], at, (5 * x, 4 * y), textcoords="offset points", size=6.5, color=INK, zorder=3,
@@ -217,6 +222,7 @@ def projection(
     names = (f"{name} principal axis of the anchors ({100 * share:.0f}% of their variance)"
             for name, share in zip(("first", "second"), explained, strict=True))  # fmt: skip
     _label(axes, *names)
+    figure.legend(fontsize=6.5, frameon=False, labelcolor=INK, loc="outside lower center", ncols=7)
     return figure
 
 
