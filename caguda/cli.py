@@ -47,7 +47,8 @@ def _number(flag: str, help_text: str) -> tuple[str, dict[str, Any]]:
     return flag, {"type": int, "metavar": "N", "help": help_text}
 
 
-def _numbers(text: str) -> list[float]:
+def numbers(text: str) -> list[float]:
+    """The numbers of a list that is separated by commas; a ValueError where one is none."""
     return [float(part) for part in text.split(",")]
 
 
@@ -89,11 +90,11 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "plot": ("--plot", {"type": Path, "default": None, "metavar": "FOLDER", "help": "draw pictures into this folder"}),
     "margins": (
         "--margin",
-        {"dest": "margins", "type": _numbers, "default": (), "metavar": "M,M,...", "help": "what other margins give"},
+        {"dest": "margins", "type": numbers, "default": (), "metavar": "M,M,...", "help": "what other margins give"},
     ),
     "p0s": (
         "--p0",
-        {"dest": "p0s", "type": _numbers, "default": (), "metavar": "P,P,...", "help": "what other P0 give"},
+        {"dest": "p0s", "type": numbers, "default": (), "metavar": "P,P,...", "help": "what other P0 give"},
     ),
     "accuracy": ("--accuracy", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label accuracy JSONs"}),
     "evaluations": ("--evaluations", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "evaluation JSONs"}),

@@ -209,21 +209,49 @@ def projection(
     colors = table.palette()[nearest] / 255
     axes.scatter(dots[~active, 0], dots[~active, 1], s=3, color=PASSIVE, linewidths=0)
     axes.scatter(dots[active, 0], dots[active, 1], s=4, c=colors[active], linewidths=0, alpha=0.7)
-    for category, at in zip(present.tolist(), crosses, strict=True):
-        axes.scatter(at[0], at[1], s=60, color=_color(table, category), label=table.names[category],
-                     edgecolors="white", linewidths=1.2, zorder=4)  # fmt: skip
-        apart = at - crosses
-        x, y = np.where(apart[np.square(apart).sum(1).argsort()[1]] < 0, -1, 1)  # away from the closest other anchor
-        axes.annotate(table.names[category], at, (5 * x, 4 * y), textcoords="offset points", size=6.5, color=INK, zorder=3,
-                      ha="left" if x > 0 else "right", va="bottom" if y > 0 else "top", parse_math=False, bbox=_BEHIND)  # fmt: skip
+    names = [table.names[category] for category in present]
+    point = max(np.ptp(np.concatenate([dots, crosses]), axis=0) / (440, 270))  # a typographic point in the plane
+    sides = _sides(crosses / point, names)
+    for category, name, at, (x, y) in zip(present.tolist(), names, crosses, sides, strict=True):
+        axes.scatter(at[0], at[1], s=60, color=_color(table, category), label=name, edgecolors="white", linewidths=1.2,
+                     zorder=4)  # fmt: skip
+        axes.annotate(name, at, (5 * x, 4 * y), textcoords="offset points", size=6.5, color=INK, zorder=3,
+                      ha=("center", "left", "right")[x], va=("center", "bottom", "top")[y], parse_math=False, bbox=_BEHIND)  # fmt: skip
     style(axes, f"Anchors and {len(features):,} features of target frames; grey: not active", "y")
     axes.grid(visible=True, color=GRID, linewidth=0.6)
     axes.set_aspect("equal", adjustable="datalim")
-    names = (f"{name} principal axis of the anchors ({100 * share:.0f}% of their variance)"
+    titles = (f"{name} principal axis of the anchors ({100 * share:.0f}% of their variance)"
             for name, share in zip(("first", "second"), explained, strict=True))  # fmt: skip
-    _label(axes, *names)
+    _label(axes, *titles)
     figure.legend(fontsize=6.5, frameon=False, labelcolor=INK, loc="outside lower center", ncols=7)
     return figure
+
+
+_SIDES = [(x, y) for x in (1, -1, 0) for y in (1, -1, 0) if (x, y) != (0, 0)]
+
+
+def _sides(points: Float64[np.ndarray, "c 2"], names: Sequence[str]) -> list[tuple[int, int]]:
+    """On which side of its marker each name stands, one of _SIDES: where it covers least of markers and other names.
+
+    `points` are in typographic points.
+    """
+    taken, chosen = [_box(point, np.array([11, 9])) for point in points], []
+    for point, name in zip(points, names, strict=True):
+        half = np.array([1.9 * len(name), 4.5])
+        boxes = {side: _box(point + side * (half + [6, 4]), half) for side in _SIDES}
+        chosen.append(min(_SIDES, key=lambda side: sum(_common(boxes[side], other) for other in taken)))
+        taken.append(boxes[chosen[-1]])
+    return chosen
+
+
+def _box(middle: np.ndarray, half: np.ndarray) -> tuple[float, ...]:
+    return (*(middle - half), *(middle + half))
+
+
+def _common(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """The area that two boxes (left, bottom, right, top) share."""
+    width, height = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
+    return max(width, 0.0) * max(height, 0.0)
 
 
 def curves(heading: str, found: Found, verdicts: Mapping[str, Int64[np.ndarray, "2 v"]]) -> Figure:
