@@ -233,8 +233,14 @@ def compared_artifacts(seed: int) -> list[str]:
     return artifacts + [path for stage in STAGES for path in given_artifacts(seed, FIRST_RECIPE, stage)]
 
 
+TABLE_CLASSES = {1: ("cityscapes19",), 2: ("cityscapes19",), 3: ("cityscapes16", "cityscapes19")}
+
+
 def table_inputs(number: int) -> list[str]:
     """The evaluations of a table of the paper, seed by seed; for Table 2 what describes the submissions."""
+    if configuration.classes not in TABLE_CLASSES.get(number, (configuration.classes,)):
+        needed = " or ".join(TABLE_CLASSES[number])
+        sys.exit(f"caguda: {configuration_name()}: classes must be {needed} for table{number}, found other ones")
     if number == 2:
         return of_all_seeds([chain_of(FIRST_RECIPE)[-1]], "submission.json")
     ablated = ["pretrain", "warmup", *(f"{recipe}/stage{stage}" for recipe, stage in ABLATED)]
