@@ -183,7 +183,7 @@ def test_the_formats_say_the_same() -> None:
 
 def test_the_chart_of_categories_has_the_gains_of_all_seeds_and_all_confusions(tmp_path: Path) -> None:
     configuration = settings(seeds=(0, 1))
-    _, scores = experiment(tmp_path, configuration)
+    experiment(tmp_path, configuration)
     chosen = [tmp_path / f"{seed}-{place}.json" for seed in (0, 1) for place in (0, 4)]
     write_class_chart(configuration, chosen, tmp_path / "classes.png")
     assert (tmp_path / "classes.png").read_bytes().startswith(b"\x89PNG")
