@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from miniature import Miniature
 from PIL import Image
+from test_artifacts_labels import TABLE, some_labels
 
 from caguda.artifacts.label_arrays import relabelled, rounded
-from caguda.artifacts.labels import create_label_store, open_label_store, verify_label_store
+from caguda.artifacts.labels import create_label_store, open_label_store, verify_label_store, write_labels
 from caguda.classes import CITYSCAPES_19
 from caguda.cli import main
 from caguda.stages.evaluate import diagnose
@@ -146,6 +147,16 @@ def test_what_is_no_finished_store_is_refused(tmp_path: Path, capsys: Said) -> N
     errors = capsys.readouterr().err.splitlines()
     assert [re.sub(r".*found ", "", error) for error in errors] == [
         "no zarr group; make it first", "neither; make it again", "none; make the label store first"]  # fmt: skip
+
+
+def test_a_store_that_does_not_say_where_it_came_from(tmp_path: Path, capsys: Said) -> None:
+    store = tmp_path / "a.zarr"
+    create_label_store(store, ["one"], 6, 9, TABLE, {"margin": 1.0, "p0": 0.9})
+    write_labels(store, 0, some_labels(0))
+    text = told(capsys, store, "--margin", "2", "--plot", str(tmp_path / "plots"))
+    assert "where it came from is not recorded" in text and "in the unit of d2 - d1" in text
+    assert text.count("its provenance names no ") == 4  # truth, and the pictures that need it, anchors or the network
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"margins.png", "categories.png"}
 
 
 # --- other thresholds

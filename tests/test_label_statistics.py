@@ -122,9 +122,12 @@ def test_bit_patterns_sort_as_the_numbers_do() -> None:
     assert pattern(np.array([-0.0], np.float16)) == 0
 
 
-@given(seed=st.integers(0, 1 << 30), margin=st.floats(0, 5, width=32), p0=st.floats(0, 1, width=32))
-def test_another_threshold_gives_the_labels_of_the_rules(seed: int, margin: float, p0: float) -> None:
+@given(seed=st.integers(0, 1 << 30), margin=st.floats(0, 5, width=32), p0=st.floats(0, 1, width=32), at=st.booleans())
+def test_another_threshold_gives_the_labels_of_the_rules(seed: int, margin: float, p0: float, at: bool) -> None:
+    """Strictly above; `at` puts the thresholds on stored values."""
     labels = some_labels(seed)
+    if at:
+        margin, p0 = float(labels.margin[0, 0]), float(labels.confidence[0, 0])
     found = relabelled(labels, margin, p0)
     assert faults(found, 3) == []
     np.testing.assert_array_equal(found.active & 1 > 0, labels.margin.astype(np.float64) > margin)
