@@ -140,6 +140,15 @@ def test_another_threshold_gives_the_labels_of_the_rules(seed: int, margin: floa
     np.testing.assert_array_equal(relabelled(labels).active, labels.active)
 
 
+@pytest.mark.parametrize("threshold", [0.95, 0.9, 0.2, 0.3001])
+def test_a_threshold_is_not_rounded_to_the_stored_precision(threshold: float) -> None:
+    """A stored value beside it is above it or not, by itself: 0.95 lies below the float16 that is next to it."""
+    stored = np.full((6, 9), threshold, np.float16)
+    found = relabelled(replace(some_labels(0), margin=stored, confidence=stored), threshold, threshold)
+    assert (found.active == (3 if float(stored[0, 0]) > threshold else 0)).all()
+    assert {float(np.float16(t)) > t for t in (0.95, 0.9, 0.2, 0.3001)} == {True, False}
+
+
 @given(
     exact=st.lists(st.floats(0, 70000, width=32), min_size=1, max_size=20),
     threshold=st.floats(0, 70000),
