@@ -179,6 +179,9 @@ def test_files_and_stores_may_be_named_one_by_one(results: Path, capsys: pytest.
     assert capsys.readouterr().out.splitlines() == ["checkpoint: 1, 0 with faults", "label store: 1, 0 with faults"]
     code, faults = lines(capsys, results / "none.json", results / "labels" / "anchors.h5")
     assert code == 1 and len(faults) == 1 and "none.json: " in faults[0]
+    assert main(["verify", str(results / "stage" / "state" / "..")]) == 0
+    (results / "empty").mkdir()
+    assert main(["verify", str(results / "empty")]) == 2
 
 
 def flip(path: Path) -> None:

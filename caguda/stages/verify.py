@@ -60,12 +60,14 @@ def verify(paths: Sequence[Path]) -> None:
     Prints a line for each fault, with file and image, and one for each kind of artifact; raises Faulty if any has one.
     """
     artifacts = sorted({artifact.resolve(): artifact for path in paths for artifact in _artifacts(path)}.values())
+    if not artifacts:
+        raise UserError(f"{paths[0]}: artifacts are needed, found none there; give their folder")
     digest = cache(sha256)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         done = pool.map(partial(_examine, digest=digest), artifacts)
         found = list(tqdm(done, "verify", len(artifacts), disable=not sys.stderr.isatty()))
     for fault in (fault for _, faults in found for fault in faults):
-        print(f"fault: {fault}")
+        print("fault:", " ".join(fault.split()))
     total, faulty = Counter(kind for kind, _ in found), Counter(kind for kind, faults in found if faults)
     for kind, count in sorted(total.items()):
         print(f"{kind}: {count}, " + ("not checked" if kind == NOT_OURS else f"{faulty[kind]} with faults"))
@@ -76,7 +78,11 @@ def verify(paths: Sequence[Path]) -> None:
 def _artifacts(path: Path) -> Iterator[Path]:
     """What stands for each artifact at or below a path: its JSON where it has one, else its file or folder."""
     if path.is_dir() and not _is_store(path):
-        for entry in sorted(path.iterdir()):
+        try:
+            entries = sorted(path.iterdir())
+        except OSError as error:
+            raise UserError(f"{path}: the folder must be readable, found: {error.strerror}; check its rights") from None
+        for entry in entries:
             is_ours = entry.suffix in (".json", ".h5", ".safetensors") or entry.name == "state.pt"
             if (is_ours and entry.is_file()) or (entry.is_dir() and not entry.name.startswith(".")):
                 yield from _artifacts(entry)
