@@ -125,6 +125,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "the authors' checkpoint as a checkpoint",
         "config input output",
     ),
+    "schema": ("configfile:print_schema", "the JSON schema of an experiment's YAML, for editors", ""),
     "evaluate": ("stages.evaluate:evaluate", "IoU of a checkpoint", "config manifest checkpoint output"),
     "diagnose": ("stages.evaluate:diagnose", "accuracy of pseudo-labels", "config manifest labels output"),
     "predict": (
