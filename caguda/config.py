@@ -31,7 +31,7 @@ Backbone = Literal[
     "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
     "wide_resnet50_2", "wide_resnet101_2",
 ]  # fmt: skip
-FOLDERS = {"pretrain", "warmup", "control", "oracle", "data", "check", "packed", "log", "benchmark"}
+FOLDERS = {"pretrain", "warmup", "stage1", "control", "oracle", "data", "check", "packed", "log", "benchmark"}
 
 
 def _each_once(what: str, values: Sequence[Hashable]) -> None:
