@@ -131,9 +131,8 @@ def test_a_rule_starts_as_many_trainers_as_configured(finished: Workflow, tmp_pa
     settings = ("compute={processes: 2}", "pretrain={batch_norm: frozen, iterations: 5}")
     done = workflow.run("results/smoke/seed0/pretrain/checkpoint.safetensors", "--config", *settings)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "torch.distributed.run --standalone --nproc-per-node 2 -m caguda pretrain " in done.stdout + done.stderr
     log = (workflow.results / "seed0" / "pretrain" / "log" / "pretrain.txt").read_text()
-    assert "5 iterations in" in log
+    assert log.count("5 iterations in") == 1
 
 
 def test_a_new_method_version_runs_everything(finished: Workflow, tmp_path: Path) -> None:
