@@ -11,6 +11,8 @@ rule table:
         f"{EXPERIMENT}/{{recipe}}/log/table.txt",
     benchmark:
         f"{EXPERIMENT}/{{recipe}}/benchmark/table.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: 1
     resources:
         mem_mb=1000,
@@ -37,6 +39,8 @@ rule figure:
         f"{EXPERIMENT}/{{recipe}}/log/figure.txt",
     benchmark:
         f"{EXPERIMENT}/{{recipe}}/benchmark/figure.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: 1
     resources:
         mem_mb=8000,
@@ -63,6 +67,8 @@ rule curves:
         f"{EXPERIMENT}/{{recipe}}/log/curves.txt",
     benchmark:
         f"{EXPERIMENT}/{{recipe}}/benchmark/curves.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: 1
     resources:
         mem_mb=1000,
@@ -88,6 +94,8 @@ rule report:
         f"{EXPERIMENT}/{{recipe}}/log/report.txt",
     benchmark:
         f"{EXPERIMENT}/{{recipe}}/benchmark/report.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: 1
     resources:
         mem_mb=1000,
