@@ -1,0 +1,116 @@
+"""The workflow as Snakemake's own tools see it: lint, formatting, the report, and its use by another workflow."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from workflow_runs import ROOT, SMOKE, Workflow
+
+pytestmark = pytest.mark.xdist_group("workflow")
+RULES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
+EVERY_RULE = ("test={layout: cityscapes, root: target, split: val}", "cache=true")
+
+
+def test_lint_finds_nothing(tmp_path: Path) -> None:
+    done = Workflow(tmp_path).run("--lint", "--config", *EVERY_RULE)
+    assert done.returncode == 0 and "Lints for" not in done.stdout + done.stderr, done.stderr
+
+
+def test_the_rules_are_formatted() -> None:
+    if importlib.util.find_spec("snakefmt") is None:
+        pytest.skip("snakefmt is not installed (make check has it)")
+    done = subprocess.run([sys.executable, "-m", "snakefmt", "--check", "workflow"], cwd=ROOT, check=False)
+    assert done.returncode == 0
+
+
+def test_every_rule_says_where_its_log_is_what_it_takes_and_what_makes_it_stale() -> None:
+    text = "".join(path.read_text() for path in RULES)
+    bodies = dict(re.findall(r"^ *rule (\w+):\n((?: +.*\n|\n)+)", text, re.MULTILINE))
+    assert len(bodies) > 15
+    wanted = ["log:", "benchmark:", "conda:", "threads:", "resources:", "runtime=", "mem_mb=", "METHOD_VERSION"]
+    missing = {rule: [word for word in wanted if word not in body] for rule, body in bodies.items()}
+    assert {rule: words for rule, words in missing.items() if words} == {}
+
+
+def test_the_report_has_every_result_with_its_caption(finished: Workflow, tmp_path: Path) -> None:
+    archive = tmp_path / "report.zip"
+    done = finished.run("--report", str(archive))
+    assert done.returncode == 0, done.stdout + done.stderr
+    with ZipFile(archive) as content:
+        (page,) = (name for name in content.namelist() if name.endswith("report.html") and name.count("/") == 1)
+        assert page == "report/report.html"
+        said = "".join(content.read(name).decode() for name in content.namelist() if name.endswith((".js", ".html")))
+        stored = {Path(name).name for name in content.namelist()}
+    assert {"table.csv", "figure.png", "curves.png"} <= stored
+    for words in ("Recipe cag", "scores of every model", "loss curves", "bounds the others from above"):
+        assert words in said, words
+
+
+def test_a_summary_has_a_row_for_every_artifact(finished: Workflow, tmp_path: Path) -> None:
+    done = finished.run("--summary")
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    status = rows[0].index("status")
+    artifacts = {name for job in Workflow(tmp_path).plan() for name in job.output}
+    assert {row[0].replace("results/smoke/", ""): row[status] for row in rows[1:]} == dict.fromkeys(artifacts, "ok")
+
+
+def test_the_graphs_have_a_node_for_every_rule_and_job(tmp_path: Path) -> None:
+    workflow = Workflow(tmp_path)
+    for kind, jobs in (("--rulegraph", {job.rule for job in workflow.plan()}), ("--dag", workflow.plan())):
+        done = workflow.run(kind, "demo", "--quiet")
+        nodes = re.findall(r"^\s*\d+\[label", done.stdout, re.MULTILINE)
+        assert "digraph" in done.stdout and len(nodes) >= len(jobs) > 10
+
+
+PARENT = """
+configfile: "smoke.yaml"
+
+
+module caguda:
+    snakefile:
+        "{snakefile}"
+    config:
+        config
+    prefix:
+        "adaptation"
+
+
+use rule * from caguda as caguda_*
+
+
+onstart:
+    caguda.onstart()
+
+
+rule frames:
+    default_target: True
+    input:
+        "adaptation/results/smoke/manifest.json",
+    output:
+        "frames.txt",
+    shell:
+        "cp {{input}} {{output}}"
+"""
+
+
+def test_another_workflow_uses_it_as_a_module(tmp_path: Path) -> None:
+    (tmp_path / "Snakefile").write_text(PARENT.format(snakefile=ROOT / "workflow" / "Snakefile"))
+    (tmp_path / "smoke.yaml").write_text(SMOKE.read_text())
+    parent, alone = Workflow(tmp_path, snakefile=tmp_path / "Snakefile"), Workflow(tmp_path)
+    imported = {(job.rule, job.output) for job in parent.plan("caguda_all")}
+    assert imported == {
+        (f"caguda_{job.rule}", tuple(f"adaptation/{name}".replace("adaptation/data/", "data/") for name in job.output))
+        for job in alone.plan()
+    }
+    done = parent.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "adaptation" / "results" / "smoke"
+    assert (tmp_path / "frames.txt").read_bytes() == (folder / "manifest.json").read_bytes()
+    assert json.loads((folder / "config.json").read_text())["experiment"] == "smoke"
+    assert (folder / "lock").exists() and not (tmp_path / "results" / "smoke" / "lock").exists()
+    assert parent.planned() == set()
