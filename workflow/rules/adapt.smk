@@ -27,7 +27,7 @@ rule adapt:
         settings=lambda wildcards: fingerprint(
             "losses",
             stages=without("stages", "count"),
-            weights=SETTINGS["recipes"][wildcards.recipe],
+            weights=CHAINS[wildcards.recipe].model_dump(mode="json"),
             training=TRAINING,
         ),
         method_version=METHOD_VERSION,

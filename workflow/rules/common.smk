@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import caguda
+from caguda.ablations import ablations, chains
 from caguda.artifacts.atomic import write_json
 from caguda.version import METHOD_VERSION
 from caguda.workflow import held, validated
@@ -52,14 +53,13 @@ def placed(path: str) -> str:
 
 
 # Paths: EXPERIMENT, SEED, STAGE and GIVEN are folders; a run is a folder that holds one checkpoint. A stage trains in STAGE
-# on the anchors and pseudo-labels in GIVEN. These are the same for the first stage of all recipes, since each starts from the
-# warm-up: they lie in `stage1`, and from the second stage on in `RECIPE/stageK` beside the checkpoint of that stage.
+# on the anchors and pseudo-labels in GIVEN. These are the same for the first stage of all recipes that start from the warm-up:
+# they lie in `stage1`, and those of any other stage in `RECIPE/stageK` beside its checkpoint.
 
 EXPERIMENT = f"results/{configuration.experiment}"
 SEED = f"{EXPERIMENT}/seed{{seed}}"
 STAGE = f"{SEED}/{{recipe}}/stage{{stage}}"
 GIVEN = f"{SEED}/{{given}}"
-ANCHORS = f"{GIVEN if configuration.anchors.every_stage else f'{SEED}/stage1'}/anchors.h5"
 CONFIG = placed(f"{EXPERIMENT}/config.json")
 MANIFEST = f"{EXPERIMENT}/manifest.json"
 GENERATED = [local(f"{configuration.data_root}/data.json")] if configuration.street else []
@@ -69,19 +69,21 @@ PACKED = f"{EXPERIMENT}/packed/{{domain}}.h5"
 PARTS = [f"{part}-of-{configuration.labels.parts}" for part in range(1, configuration.labels.parts + 1)]
 STAGES = range(1, configuration.stages.count + 1)
 BOUNDS = ("control", "oracle")
+CHAINS = chains(configuration.recipes)
+FIRST_RECIPE = next(iter(configuration.recipes))
 FIRST_SEED = configuration.seeds[0]
 
 
 wildcard_constraints:
     seed="|".join(str(seed) for seed in configuration.seeds),
-    recipe="|".join(configuration.recipes),
+    recipe="|".join(CHAINS),
     domain="source|target",
     stage=r"[1-9]\d*",
-    given=rf"stage1|({'|'.join(configuration.recipes)})/stage([2-9]|[1-9]\d+)",
+    given=rf"stage1|({'|'.join(CHAINS)})/stage[1-9]\d*",
     part=r"[1-9]\d*",
     parts=r"[1-9]\d*",
     frames="|".join(MANIFEST_OF),
-    run=rf"pretrain|warmup|{'|'.join(BOUNDS)}|({'|'.join(configuration.recipes)})/stage[1-9]\d*",
+    run=rf"pretrain|warmup|{'|'.join(BOUNDS)}|({'|'.join(CHAINS)})/stage[1-9]\d*",
 
 
 # `python` in a rule is the interpreter that runs Snakemake, whether or not its environment was activated; with
@@ -109,21 +111,33 @@ DATA_ARTIFACTS = [*GENERATED, MANIFEST, *caches("source", "target")]
 
 
 def model_before(seed: int | str, recipe: str, stage: int) -> str:
-    """The checkpoint that a stage starts from: the previous stage's, the warm-up's for the first."""
-    run = f"{recipe}/stage{stage - 1}" if stage > 1 else "warmup"
+    """The checkpoint that a stage starts from: the previous stage's, or the one that the recipe starts from."""
+    run = f"{recipe}/stage{stage - 1}" if stage > 1 else CHAINS[recipe].start
     return f"{EXPERIMENT}/seed{seed}/{run}/checkpoint.safetensors"
 
 
 def labeller(wildcards) -> str:
     """The checkpoint that makes the anchors and pseudo-labels in GIVEN: the one that their stage starts from."""
-    recipe, _, stage = wildcards.given.rpartition("/")
+    if wildcards.given == "stage1":
+        return f"{EXPERIMENT}/seed{wildcards.seed}/warmup/checkpoint.safetensors"
+    recipe, stage = wildcards.given.split("/")
     return model_before(wildcards.seed, recipe, int(stage.removeprefix("stage")))
+
+
+def anchors_of(wildcards) -> str:
+    """The anchors that the pseudo-labels in GIVEN are made with."""
+    if wildcards.given == "stage1":
+        return f"{EXPERIMENT}/seed{wildcards.seed}/stage1/anchors.h5"
+    recipe, stage = wildcards.given.split("/")
+    return given(wildcards.seed, recipe, int(stage.removeprefix("stage")), "anchors.h5")
 
 
 def given(seed: int | str, recipe: str, stage: int, artifact: str) -> str:
     """An artifact that a stage trains on: its own pseudo-labels and anchors, or what the first stages share."""
-    first = stage == 1 or (artifact == "anchors.h5" and not configuration.anchors.every_stage)
-    return f"{EXPERIMENT}/seed{seed}/{'stage1' if first else f'{recipe}/stage{stage}'}/{artifact}"
+    if artifact == "anchors.h5" and not configuration.anchors.every_stage:
+        stage = 1
+    shared = stage == 1 and CHAINS[recipe].start == "warmup"
+    return f"{EXPERIMENT}/seed{seed}/{'stage1' if shared else f'{recipe}/stage{stage}'}/{artifact}"
 
 
 def given_to(wildcards, artifact: str) -> str:
@@ -164,6 +178,19 @@ def seed_artifacts(seed: int) -> list[str]:
     runs = ["pretrain", "warmup", *BOUNDS, *(f"{recipe}/stage{stage}" for recipe, stage in stages)]
     artifacts = [path for run in runs for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
     return artifacts + [path for recipe, stage in stages for path in given_artifacts(seed, recipe, stage)]
+
+
+# Table 4: the ablations, one stage each, then the stages of the first recipe and one more, which the paper found saturated.
+ABLATED = [(name, 1) for name in ablations(configuration.recipes[FIRST_RECIPE])]
+ABLATED += [(FIRST_RECIPE, stage) for stage in (*STAGES, len(STAGES) + 1)]
+
+
+def ablation_artifacts(seed: int) -> list[str]:
+    """What the rows of Table 4 are made from."""
+    runs = ["pretrain", "warmup", *(f"{recipe}/stage{stage}" for recipe, stage in ABLATED)]
+    artifacts = [path for run in runs for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
+    made = [path for recipe, stage in ABLATED for path in given_artifacts(seed, recipe, stage)]
+    return artifacts + list(dict.fromkeys(made))
 
 
 def submission_artifacts(seed: int, recipe: str) -> list[str]:

@@ -7,7 +7,7 @@ rule label_store:
     input:
         manifest=MANIFEST,
         checkpoint=labeller,
-        anchors=ANCHORS,
+        anchors=anchors_of,
     output:
         created=f"{GIVEN}/labels.created.json",
         group=f"{GIVEN}/labels.zarr/zarr.json",
@@ -39,7 +39,7 @@ rule label_part:
         group=rules.label_store.output.group,
         manifest=MANIFEST,
         checkpoint=labeller,
-        anchors=ANCHORS,
+        anchors=anchors_of,
     output:
         f"{GIVEN}/parts/{{part}}-of-{{parts}}.json",
     log:
