@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -62,9 +63,36 @@ def test_a_summary_has_a_row_for_every_artifact(finished: Workflow, tmp_path: Pa
 def test_the_graphs_have_a_node_for_every_rule_and_job(tmp_path: Path) -> None:
     workflow = Workflow(tmp_path)
     for kind, jobs in (("--rulegraph", {job.rule for job in workflow.plan()}), ("--dag", workflow.plan())):
-        done = workflow.run(kind, "demo", "--quiet")
+        done = workflow.run("demo", kind)
         nodes = re.findall(r"^\s*\d+\[label", done.stdout, re.MULTILINE)
         assert "digraph" in done.stdout and len(nodes) >= len(jobs) > 10
+
+
+CONDA = """#!/bin/bash
+case "$1 $2" in
+    "info --json") echo '{{"conda_prefix": "{folder}", "platform": "linux-64"}}' ;;
+    "config --get") echo '{{"get": {{"channel_priority": "strict"}}}}' ;;
+    "--version ") echo conda 24.9.2 ;;
+    "env create") mkdir -p "${{@: -1}}/bin" && cp {folder}/python "${{@: -1}}/bin" ;;
+esac
+"""
+PYTHON = """#!/bin/bash
+echo "$PYTHONPATH" > {folder}/called
+exec {executable} "$@"
+"""
+
+
+def test_a_rule_can_run_in_an_environment_of_conda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for conda, whose environments have a Python that takes down that it was called."""
+    scripts = {"bin/conda": CONDA, "python": PYTHON, "bin/activate": 'export PATH="$1/bin:$PATH"\n'}
+    (tmp_path / "bin").mkdir()
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(text.format(folder=tmp_path, executable=sys.executable))
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    done = Workflow(tmp_path).run("results/smoke/data/data.json", "--sdm", "conda")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "called").read_text() == f"{ROOT}\n"
 
 
 PARENT = """
