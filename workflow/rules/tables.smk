@@ -1,4 +1,4 @@
-# The paper's tables: what was measured here beside what is published.
+# The paper's tables, what was measured here beside what is published, and a picture of every category.
 
 
 rule paper_table:
@@ -28,3 +28,31 @@ rule paper_table:
     shell:
         "python -m caguda paper-table --config {params.config} --number {wildcards.number}"
         " --evaluations {input.evaluations} --output {output.csv} > {log} 2>&1"
+
+
+rule class_chart:
+    input:
+        evaluations=lambda wildcards: of_all_seeds(["pretrain", chain_of(wildcards.recipe)[-1]], "evaluation.json"),
+    output:
+        report(
+            f"{EXPERIMENT}/{{recipe}}/classes.png",
+            caption="../report/classes.rst",
+            category="Recipe {recipe}",
+            labels={"content": "gains and confusions of every category"},
+        ),
+    log:
+        f"{EXPERIMENT}/{{recipe}}/log/classes.txt",
+    benchmark:
+        f"{EXPERIMENT}/{{recipe}}/benchmark/classes.tsv"
+    conda:
+        "../envs/caguda.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
+    shell:
+        "python -m caguda class-chart --config {params.config} --evaluations {input.evaluations} --output {output}"
+        " > {log} 2>&1"
