@@ -64,7 +64,7 @@ def overhead(folder: Path, configfile: Path) -> tuple[float, float, int]:
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir()
     seconds, printed = snakemake(folder / "workflow", configfile)
-    commands = re.findall(r"^ *Shell command: (.*)$", printed, re.MULTILINE)
+    commands = re.findall(r"^ *Shell command: (python .*)$", printed, re.MULTILINE)
     (settings,) = {re.findall(r"--config (\S+)", command)[0] for command in commands if "--config" in command}
     return seconds, by_hand(folder / "hand", commands, Path(settings)), len(commands)
 
