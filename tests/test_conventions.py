@@ -95,50 +95,26 @@ def test_a_rule_can_run_in_an_environment_of_conda(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "called").read_text() == f"{ROOT}\n"
 
 
-PARENT = """
-configfile: "smoke.yaml"
-
-
-module caguda:
-    snakefile:
-        "{snakefile}"
-    config:
-        config
-    prefix:
-        "adaptation"
-
-
-use rule * from caguda as caguda_*
-
-
-onstart:
-    caguda.onstart()
-
-
-rule frames:
-    default_target: True
-    input:
-        "adaptation/results/smoke/manifest.json",
-    output:
-        "frames.txt",
-    shell:
-        "cp {{input}} {{output}}"
-"""
-
-
 def test_another_workflow_uses_it_as_a_module(tmp_path: Path) -> None:
-    (tmp_path / "Snakefile").write_text(PARENT.format(snakefile=ROOT / "workflow" / "Snakefile"))
-    (tmp_path / "smoke.yaml").write_text(SMOKE.read_text())
+    """The example of docs/snakemake.md."""
+    page = (ROOT / "docs" / "snakemake.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    for word, meant in (("/path/to/caguda", str(ROOT)), ("EXPERIMENT", "smoke"), ("RECIPE", "cag")):
+        example = example.replace(word, meant)
+    (tmp_path / "Snakefile").write_text(example)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "experiment.yaml").write_text(SMOKE.read_text())
     parent, alone = Workflow(tmp_path, snakefile=tmp_path / "Snakefile"), Workflow(tmp_path)
     imported = {(job.rule, job.output) for job in parent.plan("caguda_all")}
     assert imported == {
         (f"caguda_{job.rule}", tuple(f"adaptation/{name}".replace("adaptation/data/", "data/") for name in job.output))
         for job in alone.plan()
     }
-    done = parent.run()
+    assert "summary.txt" in parent.planned()
+    manifest = "adaptation/results/smoke/manifest.json"
+    done = parent.run(manifest)
     assert done.returncode == 0, done.stdout + done.stderr
-    folder = tmp_path / "adaptation" / "results" / "smoke"
-    assert (tmp_path / "frames.txt").read_bytes() == (folder / "manifest.json").read_bytes()
+    folder = (tmp_path / manifest).parent
     assert json.loads((folder / "config.json").read_text())["experiment"] == "smoke"
     assert (folder / "lock").exists() and not (tmp_path / "results" / "smoke" / "lock").exists()
-    assert parent.planned() == set()
+    assert parent.planned(manifest) == set()
