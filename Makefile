@@ -1,8 +1,9 @@
 # make demo   the embedded scenario, from generated street scenes to the report
 # make test   the tests, without those that take minutes; `make test-all` has all of them
+# make check  everything that can be checked without running the method: style, types, the workflow, the schema
 # Each sets up .venv first if need be. Everything can be interrupted and repeated.
 
-.PHONY: demo test test-all
+.PHONY: demo test test-all check schema
 .DELETE_ON_ERROR:
 
 CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
@@ -24,6 +25,18 @@ test: .venv/installed-test
 test-all: .venv/installed-test
 	$(PYTEST)
 
+check: .venv/installed-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/snakefmt --check workflow
+	.venv/bin/snakemake --lint --configfile config/demo.yaml
+	.venv/bin/python -m caguda schema | diff config/schema.json -
+
+# After a change of the configuration's models.
+schema: .venv/installed-dev
+	.venv/bin/python -m caguda schema > config/schema.json
+
 # A stamp is touched last: an installation that was interrupted is taken up again.
 .venv/installed: $(REQUIREMENTS)
 	$(call install,.)
@@ -31,6 +44,10 @@ test-all: .venv/installed-test
 
 .venv/installed-test: $(REQUIREMENTS)
 	$(call install,.[test])
+	touch .venv/installed $@
+
+.venv/installed-dev: $(REQUIREMENTS)
+	$(call install,.[dev])
 	touch .venv/installed $@
 
 define install

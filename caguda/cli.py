@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +14,27 @@ from caguda.errors import UserError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of one verb: 0, or what the error asks for after one line that says what was wrong."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     given = vars(_parser().parse_args(arguments))
     module, function = VERBS[given.pop("verb")][0].split(":")
     try:
         if "configuration" in given:
             given["configuration"] = load_configuration(given["configuration"])
+            if "state" in given and "WORLD_SIZE" not in os.environ:
+                _share(given["configuration"].compute.processes, arguments)
         verb = getattr(importlib.import_module(f"caguda.{module}"), function)
         verb(**given)
     except UserError as error:
         print(f"caguda: error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _share(processes: int, arguments: Sequence[str]) -> None:
+    """Give way to torchrun, which makes the same call in each of several processes that share a training."""
+    if processes > 1:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        os.execv(sys.executable, [sys.executable, *torchrun, "-m", "caguda", *arguments])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,6 +156,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "the authors' checkpoint as a checkpoint",
         "config input output",
     ),
+    "schema": ("configfile:print_schema", "the JSON schema of an experiment's YAML, for editors", ""),
     "evaluate": ("stages.evaluate:evaluate", "IoU of a checkpoint", "config manifest checkpoint output"),
     "diagnose": ("stages.evaluate:diagnose", "accuracy of pseudo-labels", "config manifest labels output"),
     "inspect": (

@@ -1,5 +1,6 @@
 """Reading an experiment's YAML: every fault is one line that names the file and the key."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any, get_args
@@ -86,3 +87,8 @@ def load_configuration(path: Path) -> Configuration:
     if double:
         raise UserError(f"{path}: {double[0]}: this key occurs twice in one section, remove one of the two")
     return parse_configuration(values, path)
+
+
+def print_schema() -> None:
+    """Print the JSON schema of an experiment's YAML: names, types and ranges, not what several keys must hold together."""
+    print(json.dumps(Configuration.model_json_schema(), indent=2))

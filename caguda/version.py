@@ -1,4 +1,4 @@
-"""The version of the package, and of the method: a new METHOD_VERSION makes every artifact of the method stale."""
+"""The version of the package, and of the method: a new METHOD_VERSION makes every artifact stale (CONTRIBUTING.md)."""
 
 VERSION = "0.1.0"
 METHOD_VERSION = "3"

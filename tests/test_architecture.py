@@ -14,6 +14,7 @@ PACKAGE = PROJECT / "caguda"
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("workflow",),
     ("stages",),
     ("paper",),
     ("artifacts",),
@@ -25,7 +26,7 @@ LAYERS = (
     ("config_frames", "errors", "version"),
 )
 LEVEL = {room: len(LAYERS) - depth for depth, rooms in enumerate(LAYERS) for room in rooms}
-NO_TORCH = ("ablations", "classes", "config", "config_frames", "configfile", "errors", "version", "cli")
+NO_TORCH = ("ablations", "classes", "config", "config_frames", "configfile", "errors", "version", "workflow", "cli")
 LONGEST_FILE, LONGEST_FUNCTION, LONGEST_LOOP = 300, 50, 80
 FILES = sorted(PACKAGE.rglob("*.py"))
 

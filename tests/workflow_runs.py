@@ -28,10 +28,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Workflow:
-    """The workflow at work in `directory`, with the configuration file `configfile`."""
+    """The workflow, or one that uses it, at work in `directory` with the configuration file `configfile`."""
 
     directory: Path
     configfile: Path = SMOKE
+    snakefile: Path = ROOT / "workflow" / "Snakefile"
 
     @property
     def results(self) -> Path:
@@ -40,7 +41,7 @@ class Workflow:
 
     def command(self, *arguments: str) -> list[str]:
         """Snakemake as a person calls it, on two cores."""
-        fixed = ["--snakefile", str(ROOT / "workflow" / "Snakefile"), "--directory", str(self.directory)]
+        fixed = ["--snakefile", str(self.snakefile), "--directory", str(self.directory)]
         return [sys.executable, "-m", "snakemake", *fixed, "--configfile", str(self.configfile), "--cores", "2",
                 *arguments]  # fmt: skip
 

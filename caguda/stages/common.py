@@ -65,7 +65,7 @@ class Run:
         if parallel.size() != wanted:
             raise UserError(
                 f"compute.processes: {wanted} processes must share this training, found {parallel.size()}; "
-                f"start it by `torchrun --standalone --nproc-per-node {wanted} -m caguda ...`, as the workflow does"
+                "call the verb without torchrun, it starts them itself"
             )
 
     @property

@@ -16,6 +16,8 @@ rule adapt:
     benchmark:
         f"{STAGE}/benchmark/adapt.tsv"
     priority: 100
+    conda:
+        "../envs/caguda.yaml"
     threads: configuration.compute.threads * configuration.compute.processes
     resources:
         mem_mb=16000,
@@ -29,9 +31,9 @@ rule adapt:
             training=TRAINING,
         ),
         method_version=METHOD_VERSION,
-        state=f"{STAGE}/state",
+        state=placed(f"{STAGE}/state"),
     shell:
-        "{TRAINER} adapt --config {params.config} --seed {wildcards.seed} --recipe {wildcards.recipe}"
+        "python -m caguda adapt --config {params.config} --seed {wildcards.seed} --recipe {wildcards.recipe}"
         " --stage {wildcards.stage} --manifest {input.manifest} --initial {input.initial}"
         " --anchors {input.anchors} --labels {input.labels} --output {output.checkpoint} --state {params.state} --packed {input.packed}"
         " > {log} 2>&1"

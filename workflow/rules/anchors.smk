@@ -12,6 +12,8 @@ rule anchors:
     benchmark:
         f"{GIVEN}/benchmark/anchors.tsv"
     priority: 100
+    conda:
+        "../envs/caguda.yaml"
     threads: configuration.compute.threads
     resources:
         mem_mb=8000,

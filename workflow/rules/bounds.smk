@@ -14,6 +14,8 @@ rule control:
         f"{SEED}/control/log/control.txt",
     benchmark:
         f"{SEED}/control/benchmark/control.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: configuration.compute.threads * configuration.compute.processes
     resources:
         mem_mb=16000,
@@ -22,9 +24,9 @@ rule control:
         config=CONFIG,
         settings=fingerprint("stages", training=TRAINING),
         method_version=METHOD_VERSION,
-        state=f"{SEED}/control/state",
+        state=placed(f"{SEED}/control/state"),
     shell:
-        "{TRAINER} control --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "python -m caguda control --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --initial {input.initial} --output {output.checkpoint} --state {params.state} --packed {input.packed}"
         " > {log} 2>&1"
 
@@ -41,6 +43,8 @@ rule oracle:
         f"{SEED}/oracle/log/oracle.txt",
     benchmark:
         f"{SEED}/oracle/benchmark/oracle.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: configuration.compute.threads * configuration.compute.processes
     resources:
         mem_mb=16000,
@@ -49,7 +53,7 @@ rule oracle:
         config=CONFIG,
         settings=fingerprint("network", "pretrain", training=TRAINING),
         method_version=METHOD_VERSION,
-        state=f"{SEED}/oracle/state",
+        state=placed(f"{SEED}/oracle/state"),
     shell:
-        "{TRAINER} oracle --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "python -m caguda oracle --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --output {output.checkpoint} --state {params.state} --packed {input.packed} > {log} 2>&1"

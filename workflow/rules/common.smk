@@ -1,46 +1,22 @@
 # The validated configuration, the paths of all artifacts, wildcards and fingerprints. Nothing here imports torch.
 
-import fcntl
 import json
 import os
 import sys
 from pathlib import Path
 
+import caguda
 from caguda.ablations import ablations, chains
 from caguda.artifacts.atomic import write_json
-from caguda.config import Configuration
-from caguda.configfile import parse_configuration
-from caguda.errors import UserError
 from caguda.version import METHOD_VERSION
+from caguda.workflow import held, validated
+from snakemake.settings.types import DeploymentMethod
 
 
 def configuration_name() -> Path:
     """The files that the configuration came from, as a person would name them."""
-    names = [os.path.relpath(path) for path in workflow.configfiles]
+    names = [os.path.relpath(path) for path in workflow.configfiles] or ["config"]
     return Path(" + ".join([*names, "--config"] if workflow.config_settings.config else names))
-
-
-def require_folders(configuration: Configuration, name: Path) -> None:
-    """Refuse a data set that is not there; generated scenes are made by the workflow itself."""
-    if configuration.street is not None:
-        return
-    for key in ("source", "target", "evaluation", "test"):
-        domain = getattr(configuration, key)
-        if domain is not None and not (folder := configuration.domain_root(domain)).is_dir():
-            raise UserError(
-                f"{name}: data_root, {key}.root: the folder {folder} does not exist; "
-                "put the data set there, or give its folder with --config data_root=FOLDER"
-            )
-
-
-def validated(values: dict, name: Path) -> Configuration:
-    """The configuration, or one line for the person at the keyboard and the end."""
-    try:
-        configuration = parse_configuration(values, name)
-        require_folders(configuration, name)
-    except UserError as error:
-        sys.exit(f"caguda: {error}")
-    return configuration
 
 
 configuration = validated(config, configuration_name())
@@ -61,28 +37,19 @@ def without(section: str, *keys: str) -> dict:
     return {key: value for key, value in SETTINGS[section].items() if key not in keys}
 
 
-def held(folder: Path):
-    """A file in `folder` that keeps a second call out of it for as long as this process lives.
-
-    Snakemake's own lock, which the default profile turns off, would outlive a SIGKILL and ask for `--unlock`.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / "lock").open("w")
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        sys.exit(f"caguda: {folder}: one call at a time may work here, found another; wait for it or end it")
-    return file
-
-
 # Verbs read the resolved configuration from one file. It is no input: a file that is made again in the same call would,
 # even as ancient(), keep Snakemake from seeing that a rule's params have changed.
 LOCKS = []
 
 
 onstart:
-    LOCKS.append(held(Path(EXPERIMENT)))
+    LOCKS.append(held(Path(CONFIG).parent))
     write_json(Path(CONFIG), SETTINGS)
+
+
+def placed(path: str) -> str:
+    """Where a path lies that Snakemake does not know as a file: below the prefix of a workflow that imports this one."""
+    return str(workflow.modifier.modify_path(path))
 
 
 # Paths: EXPERIMENT, SEED, STAGE and GIVEN are folders; a run is a folder that holds one checkpoint. A stage trains in STAGE
@@ -93,9 +60,9 @@ EXPERIMENT = f"results/{configuration.experiment}"
 SEED = f"{EXPERIMENT}/seed{{seed}}"
 STAGE = f"{SEED}/{{recipe}}/stage{{stage}}"
 GIVEN = f"{SEED}/{{given}}"
-CONFIG = f"{EXPERIMENT}/config.json"
+CONFIG = placed(f"{EXPERIMENT}/config.json")
 MANIFEST = f"{EXPERIMENT}/manifest.json"
-GENERATED = [f"{configuration.data_root}/data.json"] if configuration.street else []
+GENERATED = [local(f"{configuration.data_root}/data.json")] if configuration.street else []
 MANIFEST_OF = {"evaluation": MANIFEST, "test": f"{EXPERIMENT}/manifest.test.json"}
 PREDICTED = "test" if configuration.test else "evaluation"
 PACKED = f"{EXPERIMENT}/packed/{{domain}}.h5"
@@ -120,8 +87,12 @@ wildcard_constraints:
     run=rf"pretrain|warmup|{'|'.join(BOUNDS)}|({'|'.join(CHAINS)})/stage[1-9]\d*",
 
 
-# `python` in a rule is the interpreter that runs Snakemake, whether or not its environment was activated.
-shell.prefix(f'PATH="{Path(sys.executable).parent}":$PATH; ')
+# `python` in a rule is the interpreter that runs Snakemake, whether or not its environment was activated; with
+# `--sdm conda`, that of workflow/envs/caguda.yaml, which runs this package.
+if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
+    shell.prefix(f'export PYTHONPATH="{Path(caguda.__file__).parents[1]}"; ')
+else:
+    shell.prefix(f'PATH="{Path(sys.executable).parent}":$PATH; ')
 
 
 # What decides the weights of any training beside its own section.
@@ -130,10 +101,6 @@ TRAINING = {
     "compile": configuration.compute.compile,
     "reduction": configuration.losses.reduction,
 }
-PROCESSES = configuration.compute.processes
-TRAINER = "python -m caguda"
-if PROCESSES > 1:
-    TRAINER = f"python -m torch.distributed.run --standalone --nproc-per-node {PROCESSES} -m caguda"
 
 
 def caches(*domains: str) -> list[str]:
@@ -154,16 +121,16 @@ def labeller(wildcards) -> str:
     """The checkpoint that makes the anchors and pseudo-labels in GIVEN: the one that their stage starts from."""
     if wildcards.given == "stage1":
         return f"{EXPERIMENT}/seed{wildcards.seed}/warmup/checkpoint.safetensors"
-    recipe, stage = wildcards.given.split("/stage")
-    return model_before(wildcards.seed, recipe, int(stage))
+    recipe, stage = wildcards.given.split("/")
+    return model_before(wildcards.seed, recipe, int(stage.removeprefix("stage")))
 
 
 def anchors_of(wildcards) -> str:
     """The anchors that the pseudo-labels in GIVEN are made with."""
     if wildcards.given == "stage1":
         return f"{EXPERIMENT}/seed{wildcards.seed}/stage1/anchors.h5"
-    recipe, stage = wildcards.given.split("/stage")
-    return given(wildcards.seed, recipe, int(stage), "anchors.h5")
+    recipe, stage = wildcards.given.split("/")
+    return given(wildcards.seed, recipe, int(stage.removeprefix("stage")), "anchors.h5")
 
 
 def given(seed: int | str, recipe: str, stage: int, artifact: str) -> str:
@@ -257,7 +224,9 @@ def submission_artifacts(seed: int, recipe: str) -> list[str]:
     runs = [f"{EXPERIMENT}/seed{seed}/{run}" for run in chain_of(recipe)]
     made = [f"{run}/checkpoint.{suffix}" for run in runs for suffix in ("safetensors", "json")]
     made += [path for stage in STAGES for path in given_artifacts(seed, recipe, stage)]
-    return made + [f"{runs[-1]}/{name}" for name in (f"predictions/{PREDICTED}.json", "submission.zip", "submission.json")]
+    return made + [
+        f"{runs[-1]}/{name}" for name in (f"predictions/{PREDICTED}.json", "submission.zip", "submission.json")
+    ]
 
 
 def recipe_artifacts(recipe: str) -> list[str]:

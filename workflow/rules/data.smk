@@ -9,6 +9,8 @@ if configuration.street:
             f"{EXPERIMENT}/log/generate.txt",
         benchmark:
             f"{EXPERIMENT}/benchmark/generate.tsv"
+        conda:
+            "../envs/caguda.yaml"
         threads: 8
         resources:
             mem_mb=4000,
@@ -32,6 +34,8 @@ rule check:
         f"{EXPERIMENT}/log/check.txt",
     benchmark:
         f"{EXPERIMENT}/benchmark/check.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: 8
     resources:
         mem_mb=4000,
@@ -56,6 +60,8 @@ if configuration.test:
             f"{EXPERIMENT}/log/check_test.txt",
         benchmark:
             f"{EXPERIMENT}/benchmark/check_test.tsv"
+        conda:
+            "../envs/caguda.yaml"
         threads: 8
         resources:
             mem_mb=4000,
@@ -79,6 +85,8 @@ rule pack:
     benchmark:
         f"{EXPERIMENT}/benchmark/pack.{{domain}}.tsv"
     priority: 100
+    conda:
+        "../envs/caguda.yaml"
     threads: 8
     resources:
         mem_mb=8000,

@@ -11,6 +11,8 @@ rule evaluate:
         f"{SEED}/{{run}}/log/evaluate.txt",
     benchmark:
         f"{SEED}/{{run}}/benchmark/evaluate.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: configuration.compute.threads
     resources:
         mem_mb=8000,

@@ -16,6 +16,8 @@ rule label_store:
     benchmark:
         f"{GIVEN}/benchmark/label_store.tsv"
     priority: 100
+    conda:
+        "../envs/caguda.yaml"
     threads: 1
     resources:
         mem_mb=4000,
@@ -45,6 +47,8 @@ rule label_part:
     benchmark:
         f"{GIVEN}/benchmark/label_part.{{part}}-of-{{parts}}.tsv"
     priority: 100
+    conda:
+        "../envs/caguda.yaml"
     threads: configuration.compute.threads
     resources:
         mem_mb=8000,
@@ -72,6 +76,8 @@ rule labels:
     benchmark:
         f"{GIVEN}/benchmark/labels.tsv"
     priority: 100
+    conda:
+        "../envs/caguda.yaml"
     threads: 1
     resources:
         mem_mb=4000,
@@ -93,6 +99,8 @@ rule diagnose:
         f"{GIVEN}/log/diagnose.txt",
     benchmark:
         f"{GIVEN}/benchmark/diagnose.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: 1
     resources:
         mem_mb=4000,

@@ -13,6 +13,8 @@ rule pretrain:
     benchmark:
         f"{SEED}/pretrain/benchmark/pretrain.tsv"
     priority: 100
+    conda:
+        "../envs/caguda.yaml"
     threads: configuration.compute.threads * configuration.compute.processes
     resources:
         mem_mb=16000,
@@ -21,7 +23,7 @@ rule pretrain:
         config=CONFIG,
         settings=fingerprint("network", "pretrain", training=TRAINING),
         method_version=METHOD_VERSION,
-        state=f"{SEED}/pretrain/state",
+        state=placed(f"{SEED}/pretrain/state"),
     shell:
-        "{TRAINER} pretrain --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "python -m caguda pretrain --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --output {output.checkpoint} --state {params.state} --packed {input.packed} > {log} 2>&1"

@@ -5,12 +5,19 @@ rule table:
     input:
         evaluations=lambda wildcards: of_all_seeds([*chain_of(wildcards.recipe), *BOUNDS], "evaluation.json"),
     output:
-        csv=f"{EXPERIMENT}/{{recipe}}/table.csv",
+        csv=report(
+            f"{EXPERIMENT}/{{recipe}}/table.csv",
+            caption="../report/table.rst",
+            category="Recipe {recipe}",
+            labels={"content": "scores of every model"},
+        ),
         md=f"{EXPERIMENT}/{{recipe}}/table.md",
     log:
         f"{EXPERIMENT}/{{recipe}}/log/table.txt",
     benchmark:
         f"{EXPERIMENT}/{{recipe}}/benchmark/table.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: 1
     resources:
         mem_mb=1000,
@@ -32,11 +39,18 @@ rule figure:
         ],
         labels=lambda wildcards: given(FIRST_SEED, wildcards.recipe, STAGES[-1], "labels.json"),
     output:
-        f"{EXPERIMENT}/{{recipe}}/figure.png",
+        report(
+            f"{EXPERIMENT}/{{recipe}}/figure.png",
+            caption="../report/figure.rst",
+            category="Recipe {recipe}",
+            labels={"content": "predictions and pseudo-labels"},
+        ),
     log:
         f"{EXPERIMENT}/{{recipe}}/log/figure.txt",
     benchmark:
         f"{EXPERIMENT}/{{recipe}}/benchmark/figure.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: 1
     resources:
         mem_mb=8000,
@@ -58,11 +72,18 @@ rule curves:
             f"{EXPERIMENT}/seed{FIRST_SEED}/{run}/checkpoint.json" for run in chain_of(wildcards.recipe)
         ],
     output:
-        f"{EXPERIMENT}/{{recipe}}/curves.png",
+        report(
+            f"{EXPERIMENT}/{{recipe}}/curves.png",
+            caption="../report/curves.rst",
+            category="Recipe {recipe}",
+            labels={"content": "loss curves"},
+        ),
     log:
         f"{EXPERIMENT}/{{recipe}}/log/curves.txt",
     benchmark:
         f"{EXPERIMENT}/{{recipe}}/benchmark/curves.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: 1
     resources:
         mem_mb=1000,
@@ -83,11 +104,18 @@ rule report:
         accuracy=lambda wildcards: given_to_all(wildcards.recipe, "label_accuracy.json"),
         checkpoints=lambda wildcards: of_all_seeds([*chain_of(wildcards.recipe), *BOUNDS], "checkpoint.json"),
     output:
-        f"{EXPERIMENT}/{{recipe}}/report.html",
+        report(
+            f"{EXPERIMENT}/{{recipe}}/report.html",
+            caption="../report/report.rst",
+            category="Recipe {recipe}",
+            labels={"content": "all results on one page"},
+        ),
     log:
         f"{EXPERIMENT}/{{recipe}}/log/report.txt",
     benchmark:
         f"{EXPERIMENT}/{{recipe}}/benchmark/report.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: 1
     resources:
         mem_mb=1000,

@@ -12,6 +12,8 @@ rule predict:
         f"{SEED}/{{run}}/log/predict.{{frames}}.txt",
     benchmark:
         f"{SEED}/{{run}}/benchmark/predict.{{frames}}.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: configuration.compute.threads
     resources:
         mem_mb=8000,
@@ -38,6 +40,8 @@ rule submission_zip:
         f"{SEED}/{{run}}/log/submission.txt",
     benchmark:
         f"{SEED}/{{run}}/benchmark/submission.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: 1
     resources:
         mem_mb=2000,

@@ -5,11 +5,19 @@ rule paper_table:
     input:
         evaluations=lambda wildcards: table_inputs(int(wildcards.number)),
     output:
-        multiext(f"{EXPERIMENT}/tables/table{{number}}", ".csv", ".md", ".tex", ".html"),
+        csv=report(
+            f"{EXPERIMENT}/tables/table{{number}}.csv",
+            caption="../report/paper_table.rst",
+            category="Tables of the paper",
+            labels={"content": "Table {number}"},
+        ),
+        others=multiext(f"{EXPERIMENT}/tables/table{{number}}", ".md", ".tex", ".html"),
     log:
         f"{EXPERIMENT}/log/table{{number}}.txt",
     benchmark:
         f"{EXPERIMENT}/benchmark/table{{number}}.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: 1
     resources:
         mem_mb=1000,
@@ -19,18 +27,25 @@ rule paper_table:
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda paper-table --config {params.config} --number {wildcards.number}"
-        " --evaluations {input.evaluations} --output {output[0]} > {log} 2>&1"
+        " --evaluations {input.evaluations} --output {output.csv} > {log} 2>&1"
 
 
 rule class_chart:
     input:
         evaluations=lambda wildcards: of_all_seeds(["pretrain", chain_of(wildcards.recipe)[-1]], "evaluation.json"),
     output:
-        f"{EXPERIMENT}/{{recipe}}/classes.png",
+        report(
+            f"{EXPERIMENT}/{{recipe}}/classes.png",
+            caption="../report/classes.rst",
+            category="Recipe {recipe}",
+            labels={"content": "gains and confusions of every category"},
+        ),
     log:
         f"{EXPERIMENT}/{{recipe}}/log/classes.txt",
     benchmark:
         f"{EXPERIMENT}/{{recipe}}/benchmark/classes.tsv"
+    conda:
+        "../envs/caguda.yaml"
     threads: 1
     resources:
         mem_mb=1000,

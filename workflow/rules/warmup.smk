@@ -14,6 +14,8 @@ rule warmup:
     benchmark:
         f"{SEED}/warmup/benchmark/warmup.tsv"
     priority: 100
+    conda:
+        "../envs/caguda.yaml"
     threads: configuration.compute.threads * configuration.compute.processes
     resources:
         mem_mb=16000,
@@ -22,8 +24,8 @@ rule warmup:
         config=CONFIG,
         settings=fingerprint("warmup", training=TRAINING),
         method_version=METHOD_VERSION,
-        state=f"{SEED}/warmup/state",
+        state=placed(f"{SEED}/warmup/state"),
     shell:
-        "{TRAINER} warmup --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "python -m caguda warmup --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --initial {input.initial} --output {output.checkpoint} --state {params.state} --packed {input.packed}"
         " > {log} 2>&1"

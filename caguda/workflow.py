@@ -1,0 +1,47 @@
+"""What the rules of the workflow take from the package: the validated experiment, and the lock of its folder. No torch."""
+
+import fcntl
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from caguda.config import Configuration
+from caguda.configfile import parse_configuration
+from caguda.errors import UserError
+
+
+def validated(values: Any, name: Path) -> Configuration:
+    """The experiment of a mapping whose data are there, or one line for the person at the keyboard and the end."""
+    try:
+        configuration = parse_configuration(values, name)
+        _require_folders(configuration, name)
+    except UserError as error:
+        sys.exit(f"caguda: {error}")
+    return configuration
+
+
+def _require_folders(configuration: Configuration, name: Path) -> None:
+    """Refuse a data set that is not there; generated scenes are made by the workflow itself."""
+    if configuration.street is not None:
+        return
+    for key in ("source", "target", "evaluation", "test"):
+        domain = getattr(configuration, key)
+        if domain is not None and not (folder := configuration.domain_root(domain)).is_dir():
+            raise UserError(
+                f"{name}: data_root, {key}.root: the folder {folder} does not exist; "
+                "put the data set there, or give its folder with --config data_root=FOLDER"
+            )
+
+
+def held(folder: Path) -> TextIO:
+    """A file in `folder` that keeps a second call out of it for as long as this process lives.
+
+    Snakemake's own lock, which the default profile turns off, would outlive a SIGKILL and ask for `--unlock`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / "lock").open("w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.exit(f"caguda: {folder}: one call at a time may work here, found another; wait for it or end it")
+    return file
