@@ -63,6 +63,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "folder": _path("--folder", "folder", "the folder of the predictions' PNG files"),
     "part": _number("--part", "which part, from 1"),
     "parts": _number("--parts", "of how many"),
+    "part-files": ("--part-files", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "what all parts have made"}),
     "output": _path("--output", "output", "the artifact to write"),
     "domain": ("--domain", {"choices": ("source", "target"), "help": "which frames"}),
     "packed": (
@@ -88,7 +89,16 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "pack": ("stages.pack:pack", "decode the frames of a domain into one file", "config manifest domain output"),
     "pretrain": ("stages.supervised:pretrain", "train on the source", "config seed manifest output state packed"),
     "warmup": ("stages.warmup:warmup", "align both domains", "config seed manifest initial output state packed"),
-    "anchors": ("stages.anchors:construct_anchors", "CAC: category anchors", "config manifest checkpoint output"),
+    "anchor-part": (
+        "stages.anchors:sum_part",
+        "CAC: sums over one part of the source",
+        "config manifest checkpoint part parts output",
+    ),
+    "anchors": (
+        "stages.anchors:construct_anchors",
+        "CAC: category anchors from the sums of all parts",
+        "config manifest checkpoint part-files output",
+    ),
     "label-store": (
         "stages.labels:create_store",
         "create an empty label store",
@@ -127,10 +137,15 @@ VERBS: dict[str, tuple[str, str, str]] = {
     ),
     "evaluate": ("stages.evaluate:evaluate", "IoU of a checkpoint", "config manifest checkpoint output"),
     "diagnose": ("stages.evaluate:diagnose", "accuracy of pseudo-labels", "config manifest labels output"),
+    "predict-part": (
+        "stages.predict:predict_part",
+        "label ids of one part of a set's frames as PNG files",
+        "config manifest checkpoint set folder part parts output",
+    ),
     "predict": (
-        "stages.predict:predict",
-        "label ids of every frame of a set as PNG files",
-        "config manifest checkpoint set folder output",
+        "stages.verify:verify_predictions",
+        "verify and list the predictions of all parts",
+        "config manifest checkpoint set folder part-files output",
     ),
     "submission": (
         "stages.submission:submission",

@@ -117,12 +117,11 @@ class Anchors(Section):
 
 
 class Labels(Section):
-    """ATI and PLA: the thresholds, and in how many parts the labels are made."""
+    """ATI and PLA: the thresholds."""
 
     margin: NonNegative
     margin_unit: Unit
     p0: Fraction
-    parts: Positive = 1
 
 
 class Losses(Section):
@@ -168,6 +167,7 @@ class Compute(Section):
     threads: Positive = 1
     workers: Annotated[int, Field(ge=0)] = 0
     processes: Positive = 1
+    parts: Positive = 1
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     recompute_activations: bool = False

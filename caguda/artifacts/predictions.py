@@ -1,8 +1,9 @@
 """Predictions on disk: a folder with one PNG of label ids for each frame, and a JSON beside it that vouches for them."""
 
+import glob
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ def prediction_file(folder: Path, frame: str) -> Path:
     return folder / f"{frame}.png"
 
 
-def write_prediction(folder: Path, frame: str, key: str, label_ids: NDArray[np.uint8]) -> str:
+def write_prediction(folder: Path, journal: Path, frame: str, key: str, label_ids: NDArray[np.uint8]) -> str:
     """Writes the label ids (H, W) of a frame as an 8-bit grey PNG, whole or not at all; its SHA-256.
 
-    The journal of the folder then has a line more: of what (`key`) the file was made, and its digest. The line comes
-    after the file, so a process that is killed between the two leaves a file that nothing vouches for.
+    The journal then has a line more: of what (`key`) the file was made, and its digest. The line comes after the file,
+    so a process that is killed between the two leaves a file that nothing vouches for.
     """
     buffer = io.BytesIO()
     Image.fromarray(label_ids).save(buffer, format="PNG")
@@ -34,37 +35,47 @@ def write_prediction(folder: Path, frame: str, key: str, label_ids: NDArray[np.u
         partial.write_bytes(buffer.getvalue())
         digest = sha256(partial)
     line = json.dumps({"id": frame, "key": key, "sha256": digest})
-    with _journal(folder).open("a", encoding="utf-8") as journal:
-        journal.write(f"\n{line}\n")  # the first break ends what a killed writer may have left
+    with journal.open("a", encoding="utf-8") as lines:
+        lines.write(f"\n{line}\n")  # the first break ends what a killed writer may have left
     return digest
 
 
-def resume_predictions(folder: Path, keys: Mapping[str, str]) -> dict[str, str]:
-    """Readies the folder for predictions of the frames in `keys`; the SHA-256 of those that are finished, by frame.
+def open_journal(folder: Path, division: str) -> Path:
+    """The journal of one part of the predictions in a folder, such as `1-of-2`; both are made where they are absent.
 
-    Finished are the files whose last line in the journal has the frame's key, and that still have the digest there.
-    Every other PNG is deleted, and what killed writers left. A folder without a journal must be empty or absent.
+    A folder without any journal must be empty or absent. Each part has a journal, for no two may write one file.
     """
-    journal = _journal(folder)
-    if not journal.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise UserError(
-                f"{folder}: the folder of predictions must be empty or absent before the first ones, found files of "
-                "something else; remove them, or choose another folder"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        journal.touch()
-    lines = journal.read_text(encoding="utf-8", errors="replace").splitlines()
-    records = {record["id"]: record for line in lines if (record := _record(line))}
-    finished = {
-        frame: record["sha256"]
-        for frame, record in records.items()
-        if record["key"] == keys.get(frame) and _has_digest(prediction_file(folder, frame), record["sha256"])
-    }
-    kept = {prediction_file(folder, frame) for frame in finished}
+    if folder.exists() and any(folder.iterdir()) and not _journals(folder):
+        raise UserError(
+            f"{folder}: the folder of predictions must be empty or absent before the first ones, found files of "
+            "something else; remove them, or choose another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder.with_name(f"{folder.name}.{division}.journal")
+    journal.touch()
+    return journal
+
+
+def finished_predictions(folder: Path, keys: Mapping[str, str]) -> dict[str, str]:
+    """The SHA-256 of the finished predictions of the frames in `keys`, by frame.
+
+    Finished are the files of which a line in a journal, of whatever part, has the frame's key and the file's digest.
+    """
+    lines = [line for path in _journals(folder) for line in path.read_text("utf-8", errors="replace").splitlines()]
+    vouched: dict[str, set[str]] = {}
+    for record in filter(None, map(_record, lines)):
+        if record["key"] == keys.get(record["id"]):
+            vouched.setdefault(record["id"], set()).add(record["sha256"])
+    files = {frame: prediction_file(folder, frame) for frame in vouched}
+    digests = {frame: sha256(path) for frame, path in files.items() if path.is_file()}
+    return {frame: digest for frame, digest in digests.items() if digest in vouched[frame]}
+
+
+def remove_others(folder: Path, frames: Collection[str]) -> None:
+    """Deletes PNG files that are not of these frames, and what killed writers left. For when no writer is at work."""
+    kept = {prediction_file(folder, frame) for frame in frames}
     for path in {*folder.glob("*.png"), *folder.glob("*.partial")} - kept:
         path.unlink(missing_ok=True)
-    return finished
 
 
 def read_predictions(path: Path) -> dict[str, Any]:
@@ -76,8 +87,8 @@ def read_predictions(path: Path) -> dict[str, Any]:
     return content
 
 
-def _journal(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.journal")
+def _journals(folder: Path) -> list[Path]:
+    return sorted(folder.parent.glob(f"{glob.escape(folder.name)}.*.journal"))
 
 
 def _record(line: str) -> dict[str, str] | None:
@@ -87,7 +98,3 @@ def _record(line: str) -> dict[str, str] | None:
         return {key: record[key] for key in ("id", "key", "sha256")}
     except (ValueError, TypeError, KeyError):
         return None
-
-
-def _has_digest(path: Path, digest: str) -> bool:
-    return path.is_file() and sha256(path) == digest
