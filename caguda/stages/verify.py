@@ -47,13 +47,15 @@ def verify_predictions(
     for path, content in parts.items():
         refuse_others(path, content["provenance"], made_by)
     entries = read_manifest(manifest, [name]).entries(name)
-    digests = {frame: digest for content in parts.values() for frame, digest in content["files"].items()}
-    refuse_gaps(part_files, digests, [entry["id"] for entry in entries])
-    remove_others(folder, digests)
+    made_in = {frame: path for path, content in parts.items() for frame in content["files"]}
+    refuse_gaps(part_files, made_in, [entry["id"] for entry in entries])
+    remove_others(folder, made_in)
+    digests = {frame: parts[path]["files"][frame] for frame, path in made_in.items()}
     for frame, digest in digests.items():
-        if not (path := prediction_file(folder, frame)).is_file() or sha256(path) != digest:
+        if not (file := prediction_file(folder, frame)).is_file() or sha256(file) != digest:
             raise UserError(
-                f"{path}: this file is not the one that `predict-part` wrote; delete the parts and predict again"
+                f"{file}: this must be the file that `predict-part` wrote, found another one or none; "
+                f"delete {made_in[frame]} and predict again"
             )
     files = [
         {"id": entry["id"], "height": entry["height"], "width": entry["width"], "sha256": digests[entry["id"]]}
