@@ -32,15 +32,20 @@ def training(stage: int) -> set[str]:
     return {f"seed0/cag/stage{stage}/{name}" for name in ("checkpoint.safetensors", "evaluation.json")}
 
 
+def parts(path: str, count: int = 2) -> set[str]:
+    """What the parts of an artifact leave."""
+    return {path.format(f"{part}-of-{count}") for part in range(1, count + 1)}
+
+
 def labels(stage: int) -> set[str]:
     """The label store of a stage, and what is told about it."""
-    names = ("labels.created.json", "parts/1-of-2.json", "parts/2-of-2.json", "labels.json", "label_accuracy.json")
-    return {f"seed0/{given(stage)}/{name}" for name in names}
+    names = ("labels.created.json", "labels.json", "label_accuracy.json")
+    return {f"seed0/{given(stage)}/{name}" for name in names} | parts(f"seed0/{given(stage)}/parts/labels.{{}}.json")
 
 
 def anchors(stage: int) -> set[str]:
     """The anchors of a stage."""
-    return {f"seed0/{given(stage)}/anchors.h5"}
+    return {f"seed0/{given(stage)}/anchors.h5"} | parts(f"seed0/{given(stage)}/parts/anchors.{{}}.h5")
 
 
 def stage(stage: int) -> set[str]:

@@ -99,7 +99,6 @@ GENERATED = [f"{configuration.data_root}/data.json"] if configuration.street els
 MANIFEST_OF = {"evaluation": MANIFEST, "test": f"{EXPERIMENT}/manifest.test.json"}
 PREDICTED = "test" if configuration.test else "evaluation"
 PACKED = f"{EXPERIMENT}/packed/{{domain}}.h5"
-PARTS = [f"{part}-of-{configuration.labels.parts}" for part in range(1, configuration.labels.parts + 1)]
 STAGES = range(1, configuration.stages.count + 1)
 BOUNDS = ("control", "oracle")
 CHAINS = chains(configuration.recipes)
@@ -178,6 +177,22 @@ def given_to(wildcards, artifact: str) -> str:
     return given(wildcards.seed, wildcards.recipe, int(wildcards.stage), artifact)
 
 
+def parts_of(folder: str, artifact: str) -> list[str]:
+    """The files of all parts of an artifact in a folder: for `labels.json`, `parts/labels.1-of-2.json` and so on.
+
+    As many as configured, unless all of another number are there: what is finished stays so when the number is changed.
+    """
+    name, suffix = artifact.split(".")
+
+    def files(parts: int) -> list[str]:
+        return [f"{folder}/parts/{name}.{part}-of-{parts}.{suffix}" for part in range(1, parts + 1)]
+
+    first = sorted(path.stem for path in Path(folder, "parts").glob(f"{name}.1-of-*.{suffix}"))
+    numbers = [configuration.compute.parts, *(int(stem.rpartition("-")[2]) for stem in first)]
+    whole = (files(parts) for parts in numbers if all(map(os.path.exists, files(parts))))
+    return next(whole, files(configuration.compute.parts))
+
+
 def chain_of(recipe: str) -> list[str]:
     """The runs that make a recipe's last model, in order."""
     return ["pretrain", "warmup", *(f"{recipe}/stage{stage}" for stage in STAGES)]
@@ -195,9 +210,11 @@ def run_artifacts(run: str) -> list[str]:
 
 def given_artifacts(seed: int, recipe: str, stage: int) -> list[str]:
     """What a stage trains on."""
-    names = ["labels.zarr/zarr.json", "labels.created.json", "labels.json", "label_accuracy.json"]
-    names += ["anchors.h5", *(f"parts/{part}.json" for part in PARTS)]
-    return [given(seed, recipe, stage, name) for name in names]
+    names = ("anchors.h5", "labels.zarr/zarr.json", "labels.created.json", "labels.json", "label_accuracy.json")
+    made = [given(seed, recipe, stage, name) for name in names]
+    for name in ("anchors.h5", "labels.json"):
+        made += parts_of(os.path.dirname(given(seed, recipe, stage, name)), name)
+    return made
 
 
 def given_to_all(recipe: str, artifact: str) -> list[str]:
@@ -231,6 +248,7 @@ def submission_artifacts(seed: int, recipe: str) -> list[str]:
     runs = [f"{EXPERIMENT}/seed{seed}/{run}" for run in chain_of(recipe)]
     made = [f"{run}/checkpoint.{suffix}" for run in runs for suffix in ("safetensors", "json")]
     made += [path for stage in STAGES for path in given_artifacts(seed, recipe, stage)]
+    made += parts_of(f"{runs[-1]}/predictions", f"{PREDICTED}.json")
     return made + [f"{runs[-1]}/{name}" for name in (f"predictions/{PREDICTED}.json", "submission.zip", "submission.json")]
 
 
