@@ -20,8 +20,11 @@ def configuration_name() -> Path:
     return Path(" + ".join([*names, "--config"] if workflow.config_settings.config else names))
 
 
-def require_folders(configuration: Configuration, name: Path) -> None:
-    """Refuse a data set that is not there; generated scenes are made by the workflow itself."""
+def require_files(configuration: Configuration, name: Path) -> None:
+    """Refuse models and data sets that are not there; generated scenes are made by the workflow itself."""
+    for run, path in configuration.start_from.items():
+        if not Path(path).is_file():
+            raise UserError(f"{name}: start_from.{run}: the checkpoint {path} does not exist; put it there, or name another")
     if configuration.street is not None:
         return
     for key in ("source", "target", "evaluation", "test"):
@@ -37,7 +40,7 @@ def validated(values: dict, name: Path) -> Configuration:
     """The configuration, or one line for the person at the keyboard and the end."""
     try:
         configuration = parse_configuration(values, name)
-        require_folders(configuration, name)
+        require_files(configuration, name)
     except UserError as error:
         sys.exit(f"caguda: {error}")
     return configuration
@@ -101,6 +104,8 @@ PREDICTED = "test" if configuration.test else "evaluation"
 PACKED = f"{EXPERIMENT}/packed/{{domain}}.h5"
 STAGES = range(1, configuration.stages.count + 1)
 BOUNDS = ("control", "oracle")
+RUNS = list(configuration.runs)
+TRAINED = [run for run in RUNS if run not in configuration.start_from]
 CHAINS = chains(configuration.recipes)
 FIRST_RECIPE = next(iter(configuration.recipes))
 FIRST_SEED = configuration.seeds[0]
@@ -111,6 +116,7 @@ wildcard_constraints:
     recipe="|".join(CHAINS),
     domain="source|target",
     stage=r"[1-9]\d*",
+    imported="|".join(configuration.start_from) or "none",
     given=rf"stage1|({'|'.join(CHAINS)})/stage[1-9]\d*",
     part=r"[1-9]\d*",
     parts=r"[1-9]\d*",
@@ -140,6 +146,12 @@ def caches(*domains: str) -> list[str]:
 
 
 DATA_ARTIFACTS = [*GENERATED, MANIFEST, *caches("source", "target")]
+
+
+def brought(run: str) -> list[str]:
+    """The files of a model that stands for a run: its weights and, where it is there, their description."""
+    weights = Path(configuration.start_from[run])
+    return [str(path) for path in (weights, weights.with_suffix(".json")) if path == weights or path.exists()]
 
 
 def model_before(seed: int | str, recipe: str, stage: int) -> str:
@@ -195,7 +207,7 @@ def parts_of(folder: str, artifact: str) -> list[str]:
 
 def chain_of(recipe: str) -> list[str]:
     """The runs that make a recipe's last model, in order."""
-    return ["pretrain", "warmup", *(f"{recipe}/stage{stage}" for stage in STAGES)]
+    return [*RUNS, *(f"{recipe}/stage{stage}" for stage in STAGES)]
 
 
 def of_all_seeds(folders: list[str], artifact: str) -> list[str]:
@@ -225,19 +237,19 @@ def given_to_all(recipe: str, artifact: str) -> list[str]:
 def seed_artifacts(seed: int) -> list[str]:
     """Everything below a seed's folder."""
     stages = [(recipe, stage) for recipe in configuration.recipes for stage in STAGES]
-    runs = ["pretrain", "warmup", *BOUNDS, *(f"{recipe}/stage{stage}" for recipe, stage in stages)]
+    runs = [*RUNS, *BOUNDS, *(f"{recipe}/stage{stage}" for recipe, stage in stages)]
     artifacts = [path for run in runs for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
     return artifacts + [path for recipe, stage in stages for path in given_artifacts(seed, recipe, stage)]
 
 
 # Table 4: the ablations, one stage each, then the stages of the first recipe and one more, which the paper found saturated.
-ABLATED = [(name, 1) for name in ablations(configuration.recipes[FIRST_RECIPE])]
+ABLATED = [(name, 1) for name, row in ablations(configuration.recipes[FIRST_RECIPE]).items() if row.start in RUNS]
 ABLATED += [(FIRST_RECIPE, stage) for stage in (*STAGES, len(STAGES) + 1)]
 
 
 def ablation_artifacts(seed: int) -> list[str]:
     """What the rows of Table 4 are made from."""
-    runs = ["pretrain", "warmup", *(f"{recipe}/stage{stage}" for recipe, stage in ABLATED)]
+    runs = [*RUNS, *(f"{recipe}/stage{stage}" for recipe, stage in ABLATED)]
     artifacts = [path for run in runs for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
     made = [path for recipe, stage in ABLATED for path in given_artifacts(seed, recipe, stage)]
     return artifacts + list(dict.fromkeys(made))
