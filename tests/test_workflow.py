@@ -59,15 +59,6 @@ EVALUATIONS = {
 EVERYTHING = DATA | PRETRAIN | WARMUP | CONTROL | ORACLE | stage(1) | stage(2) | REPORT
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    """The miniature experiment, run once; no test changes it."""
-    workflow = Workflow(tmp_path_factory.mktemp("workflow"))
-    done = workflow.run()
-    assert done.returncode == 0, done.stdout + done.stderr
-    return workflow
-
-
 def test_a_fresh_plan_has_one_job_for_every_artifact(tmp_path: Path) -> None:
     jobs = Workflow(tmp_path).plan()
     assert sorted(job.output[0] for job in jobs) == sorted(EVERYTHING)
@@ -95,10 +86,8 @@ def test_nothing_but_evaluation_and_report_reads_the_bounds_or_the_target_truth(
 
 def test_what_is_finished_is_not_done_again(finished: Workflow) -> None:
     assert finished.planned() == set()
-    assert (
-        finished.planned("--config", "compute={save_every: 3, workers: 2, threads: 2, inference_batch_size: 4}")
-        == set()
-    )
+    machine = "{save_every: 3, workers: 2, threads: 2, inference_batch_size: 8, parts: 3}"
+    assert finished.planned("--config", f"compute={machine}") == set()
 
 
 @pytest.mark.parametrize(
@@ -157,20 +146,6 @@ def test_a_second_call_is_refused_while_the_first_lives(tmp_path: Path) -> None:
         done = workflow.run()
     assert done.returncode != 0 and "one call at a time may work here" in done.stdout + done.stderr
     assert [path.name for path in workflow.results.iterdir()] == ["lock"]
-
-
-@pytest.mark.parametrize("names", [["labels.zarr"], ["labels.zarr", "labels.json"], ["labels.json"], ["parts"]])
-def test_a_deleted_label_store_is_made_again(finished: Workflow, tmp_path: Path, names: list[str]) -> None:
-    workflow = finished.copy(tmp_path)
-    folder = workflow.results / "seed0" / "cag" / "stage2"
-    for name in names:
-        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
-    store = {f"seed0/cag/stage2/{name}" for name in ("labels.json", "label_accuracy.json")}
-    if "labels.zarr" in names:
-        store = labels(2)
-    if "parts" in names:
-        store |= {f"seed0/cag/stage2/parts/{part}-of-2.json" for part in (1, 2)}
-    assert workflow.planned() == store | training(2) | REPORT
 
 
 def remade(workflow: Workflow, stage: int) -> list[str]:
@@ -261,8 +236,9 @@ LAST = "seed0/cag/stage2"
 
 def test_a_submission_needs_no_more_training(finished: Workflow) -> None:
     made = {f"{LAST}/predictions/evaluation.json", f"{LAST}/submission.zip"}
-    assert finished.planned("submission") == made
+    assert finished.planned("submission") == made | parts(f"{LAST}/predictions/parts/evaluation.{{}}.json")
     of_test = {"manifest.test.json", f"{LAST}/predictions/test.json", f"{LAST}/submission.zip"}
+    of_test |= parts(f"{LAST}/predictions/parts/test.{{}}.json")
     assert finished.planned("submission", *TEST) == of_test
     assert finished.planned(*TEST) == set(), "a test set that is added later trains nothing again"
 
@@ -272,6 +248,7 @@ def test_a_submission_from_nothing_takes_the_whole_chain_and_no_evaluation(tmp_p
     assert planned == DATA | {
         *(f"seed0/{run}/checkpoint.safetensors" for run in ("pretrain", "warmup", "cag/stage1", "cag/stage2")),
         *(anchors(1) | anchors(2) | labels(1) | labels(2)),
+        *parts(f"{LAST}/predictions/parts/evaluation.{{}}.json"),
         f"{LAST}/predictions/evaluation.json",
         f"{LAST}/submission.zip",
     }
@@ -285,7 +262,7 @@ def test_a_submission_runs_to_its_end_and_comes_out_the_same(finished: Workflow,
     with ZipFile(archive) as content:
         names = content.namelist()
     assert names == [f"dornbach_{number:06}_000019.png" for number in range(8)]
-    assert workflow.planned("submission", *TEST) == set()
+    assert workflow.planned("submission", *TEST, "compute={parts: 1}") == set()
     before = archive.read_bytes()
     folder = archive.with_name("predictions")
     shutil.rmtree(folder)
@@ -298,6 +275,7 @@ def test_a_submission_runs_to_its_end_and_comes_out_the_same(finished: Workflow,
     done = workflow.run("submission", *TEST)
     assert done.returncode != 0 and f"{names[3]}: missing" in done.stderr and not archive.exists()
     (folder / "test.json").unlink()
+    shutil.rmtree(folder / "parts")
     done = workflow.run("submission", *TEST)
     assert done.returncode == 0 and archive.read_bytes() == before, done.stdout + done.stderr
 
@@ -306,6 +284,7 @@ SOME_LOG = {
     "generate": "log/generate.txt",
     "check": "log/check.txt",
     **{run: f"seed0/{run}/log/{run}.txt" for run in ("pretrain", "warmup", "control", "oracle")},
+    "anchor_part": "seed0/stage1/log/anchor_part.1-of-2.txt",
     **{rule: f"seed0/stage1/log/{rule}.txt" for rule in ("anchors", "label_store", "labels", "diagnose")},
     "adapt": "seed0/cag/stage1/log/adapt.txt",
     "label_part": "seed0/stage1/log/label_part.1-of-2.txt",
