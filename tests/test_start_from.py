@@ -55,6 +55,7 @@ def test_other_models_are_refused(mini: Miniature, elsewhere: Miniature) -> None
     weights, output = load_file(mini.weights("warmup")), elsewhere.folder / "imported.safetensors"
     settings, first = elsewhere.configuration(), next(iter(weights))
     classes = settings.model_dump(mode="json")["classes"]
+    (elsewhere.folder / "text.safetensors").write_text("no weights")
     cases = [
         (mini.weights("warmup"), {"classes": classes[:19]}, "configured categories, 19 of them, found one for 20 other"),
         (mini.weights("warmup"), {"classes": classes[::-1]}, "20 other or otherwise ordered ones"),
@@ -62,7 +63,7 @@ def test_other_models_are_refused(mini: Miniature, elsewhere: Miniature) -> None
         (mini.weights("warmup"), {"network__normalisation": "unit"}, "found normalisation imagenet instead of unit"),
         (spoilt({name: weights[name] for name in weights if name != first}, elsewhere.folder), {}, f"found no {first};"),
         (elsewhere.folder / "mine.safetensors", {"classes": classes[:19]}, "with 19 categories are needed, found "),
-        (mini.manifest, {}, "must be safetensors"),
+        (elsewhere.folder / "text.safetensors", {}, "must be safetensors"),
         (elsewhere.folder / "none.safetensors", {}, "none.safetensors"),
     ]  # fmt: skip
     for path, changes, words in cases:
