@@ -117,6 +117,7 @@ wildcard_constraints:
     domain="source|target",
     stage=r"[1-9]\d*",
     imported="|".join(configuration.start_from) or "none",
+    number="[1-4]",
     given=rf"stage1|({'|'.join(CHAINS)})/stage[1-9]\d*",
     part=r"[1-9]\d*",
     parts=r"[1-9]\d*",
@@ -243,16 +244,48 @@ def seed_artifacts(seed: int) -> list[str]:
 
 
 # Table 4: the ablations, one stage each, then the stages of the first recipe and one more, which the paper found saturated.
-ABLATED = [(name, 1) for name, row in ablations(configuration.recipes[FIRST_RECIPE]).items() if row.start in RUNS]
+ABLATED = [(name, 1) for name in ablations(configuration.recipes[FIRST_RECIPE])]
 ABLATED += [(FIRST_RECIPE, stage) for stage in (*STAGES, len(STAGES) + 1)]
 
 
 def ablation_artifacts(seed: int) -> list[str]:
     """What the rows of Table 4 are made from."""
-    runs = [*RUNS, *(f"{recipe}/stage{stage}" for recipe, stage in ABLATED)]
+    runs = ["pretrain", "warmup", *(f"{recipe}/stage{stage}" for recipe, stage in ABLATED)]
     artifacts = [path for run in runs for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
     made = [path for recipe, stage in ABLATED for path in given_artifacts(seed, recipe, stage)]
     return artifacts + list(dict.fromkeys(made))
+
+
+def compared_artifacts(seed: int) -> list[str]:
+    """What our rows of Tables 1 and 3 are made from: the chain of the first recipe."""
+    artifacts = [path for run in chain_of(FIRST_RECIPE) for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
+    return artifacts + [path for stage in STAGES for path in given_artifacts(seed, FIRST_RECIPE, stage)]
+
+
+TABLE_CLASSES = {1: ("cityscapes19",), 2: ("cityscapes19",), 3: ("cityscapes16", "cityscapes19")}
+
+
+def table_inputs(number: int) -> list[str]:
+    """The evaluations of a table of the paper, seed by seed; for Table 2 what describes the submissions."""
+    if configuration.classes not in TABLE_CLASSES.get(number, (configuration.classes,)):
+        needed = " or ".join(TABLE_CLASSES[number])
+        sys.exit(f"caguda: {configuration_name()}: classes must be {needed} for table{number}, found other ones")
+    if number == 2:
+        return of_all_seeds([chain_of(FIRST_RECIPE)[-1]], "submission.json")
+    ablated = [source_only(f"table{number}"), "warmup", *(f"{recipe}/stage{stage}" for recipe, stage in ABLATED)]
+    return of_all_seeds(ablated if number == 4 else chain_of(FIRST_RECIPE), "evaluation.json")
+
+
+def source_only(what: str) -> str:
+    """The run that a table or picture measures gains against; or one line and the end, where there is none."""
+    if "pretrain" not in RUNS:
+        sys.exit(f"caguda: {configuration_name()}: {what} needs a source-only model; bring it too, by start_from.pretrain")
+    return "pretrain"
+
+
+def table_artifacts(number: int) -> list[str]:
+    """A table of the paper in all its formats."""
+    return [f"{EXPERIMENT}/tables/table{number}.{suffix}" for suffix in ("csv", "md", "tex", "html")]
 
 
 def submission_artifacts(seed: int, recipe: str) -> list[str]:
