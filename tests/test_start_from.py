@@ -115,21 +115,28 @@ def test_an_experiment_begins_with_a_brought_warm_up(finished: Workflow, tmp_pat
     assert refused.returncode != 0 and f"start_from.warmup: the checkpoint {mine} does not exist" in line
 
 
+def test_what_needs_a_source_only_model_says_so(finished: Workflow) -> None:
+    start = started_from(finished.results / "seed0" / "warmup" / "checkpoint.safetensors")
+    for target in ("table1", "figure2"):
+        refused = finished.run("--dry-run", target, *start)
+        (line,) = [line for line in refused.stderr.splitlines() if line.startswith("caguda: ")]
+        assert refused.returncode != 0 and "needs a source-only model" in line and "Traceback" not in refused.stderr
+
+
 def test_a_changed_model_is_imported_again(finished: Workflow, tmp_path: Path) -> None:
-    """And one of another name; with a brought source-only model, the warm-up is trained."""
-    mine, other = tmp_path / "mine.safetensors", tmp_path / "other.safetensors"
-    for path in (mine, other):
-        shutil.copy(finished.results / "seed0/pretrain/checkpoint.safetensors", path)
-    workflow = finished.copy(tmp_path / "run")
-    target, start = (
-        "results/smoke/seed0/pretrain/checkpoint.safetensors",
-        ("--config", f"start_from={{pretrain: {mine}}}"),
+    """And one of another name; from a brought source-only model, the warm-up is trained."""
+    mine, other, workflow = (
+        tmp_path / "mine.safetensors",
+        tmp_path / "other.safetensors",
+        finished.copy(tmp_path / "run"),
     )
-    assert workflow.run(target, *start).returncode == 0
-    assert workflow.planned(target, *start) == set()
+    weights = load_file(finished.results / "seed0/pretrain/checkpoint.safetensors")
+    save_file({name: value * 2 for name, value in weights.items()}, mine)
+    shutil.copy(mine, other)
+    target, start = "seed0/pretrain/checkpoint.safetensors", ("--config", f"start_from={{pretrain: {mine}}}")
+    assert workflow.run(f"results/smoke/{target}", *start).returncode == 0
     later = {"seed0/pretrain/evaluation.json"} | WARMUP | AFTER
     assert workflow.planned(*start) == later
-    assert target.removeprefix("results/smoke/") in workflow.planned("--config", f"start_from={{pretrain: {other}}}")
-    weights = load_file(mine)
-    save_file({name: value * 2 for name, value in weights.items()}, mine)
-    assert workflow.planned(*start) == later | {target.removeprefix("results/smoke/")}
+    assert workflow.planned("--config", f"start_from={{pretrain: {other}}}") == later | {target}
+    save_file({name: value * 3 for name, value in weights.items()}, mine)
+    assert workflow.planned(*start) == later | {target}
