@@ -65,6 +65,8 @@ class LabelStore:
 
     def whole(self, index: int) -> bool:
         """Whether the labels of one image are written, undamaged and consistent."""
+        if not all((self.path / name / f"c.{index}.0.0").exists() for name in NAMES):
+            return False
         try:
             return not faults(self.read(index), len(self.categories))
         except UserError:
