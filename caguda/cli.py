@@ -150,7 +150,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "config manifest checkpoint set folder part parts output",
     ),
     "predict": (
-        "stages.verify:verify_predictions",
+        "stages.predictions:list_predictions",
         "verify and list the predictions of all parts",
         "config manifest checkpoint set folder part-files output",
     ),

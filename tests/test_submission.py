@@ -36,8 +36,8 @@ from caguda.stages import predict as stage
 from caguda.stages.check import check, check_test
 from caguda.stages.evaluate import evaluate
 from caguda.stages.predict import predict_part
+from caguda.stages.predictions import list_predictions
 from caguda.stages.submission import submission
-from caguda.stages.verify import verify_predictions
 
 pytestmark = pytest.mark.xdist_group("submission")
 ROOT = Path(__file__).parents[1]
@@ -86,7 +86,7 @@ class Desk:
         files = [output.parent / "parts" / f"{name}.{part}-of-{parts}.json" for part in range(1, parts + 1)]
         for part in range(parts, 0, -1):
             predict_part(*given, part, parts, files[part - 1])
-        verify_predictions(*given, files, output)
+        list_predictions(*given, files, output)
         return output
 
     def submit(self, predictions: Path) -> Path:
@@ -273,7 +273,7 @@ def test_a_kill_leaves_whole_files_and_the_next_call_goes_on(desk: Desk, moment:
     before = stamps(output.with_suffix(""))
     assert main(["predict-part", *arguments]) == 0
     given = (desk.manifests["test"], desk.folder / "one.safetensors", "test", output.with_suffix(""))
-    verify_predictions(desk.configuration(), *given, [output], output.with_name("vouched.json"))
+    list_predictions(desk.configuration(), *given, [output], output.with_name("vouched.json"))
     assert contents(output.with_suffix("")) == undisturbed
     after = stamps(output.with_suffix(""))
     assert [before[frame] == after[frame] for frame in IDS[:2]] == [True, True], "the first batch is kept"
@@ -350,10 +350,10 @@ def test_parts_that_do_not_belong_together_are_not_vouched_for(desk: Desk) -> No
     parts = sorted((desk.folder / "run" / "parts").glob("test.*-of-2.json"))
     given = (desk.manifests["test"], desk.folder / "one.safetensors", "test", desk.folder / "run" / "test")
     with pytest.raises(UserError, match=r"parts must make a whole, found 2 of 5 units"):
-        verify_predictions(desk.configuration(), *given, parts[1:], desk.folder / "new.json")
+        list_predictions(desk.configuration(), *given, parts[1:], desk.folder / "new.json")
     flipped = desk.configuration(inference={"flip": True})
     with pytest.raises(UserError, match=r"1-of-2\.json: a part must be made of the given files"):
-        verify_predictions(flipped, *given, parts, desk.folder / "new.json")
+        list_predictions(flipped, *given, parts, desk.folder / "new.json")
     assert not (desk.folder / "new.json").exists()
 
 
@@ -548,6 +548,6 @@ def test_a_json_of_something_else_is_refused(desk: Desk, capsys: pytest.CaptureF
 
 
 def test_the_zip_is_made_without_torch() -> None:
-    program = "import sys, caguda.stages.submission, caguda.stages.verify; print('torch' in sys.modules)"
+    program = "import sys, caguda.stages.submission, caguda.stages.predictions; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float32, Int64
 from caguda.artifacts.hdf5 import read_arrays, write_arrays
 from caguda.errors import UserError
 
-KIND = ("caguda-anchors", 1)
+FORMAT = "caguda-anchors"
+FORMAT_VERSION = 1
 DATASETS = {"anchors": "<f4", "pixel_count": "<i8", "spread": "<f4", "pairwise": "<f4"}
 
 
@@ -45,12 +46,12 @@ class Anchors:
 def save_anchors(path: Path, anchors: Anchors, attributes: Mapping[str, Any]) -> None:
     """Writes the anchors atomically with `attributes` (JSON values by name, among them `categories`, `provenance`)."""
     _check(anchors, path)
-    write_arrays(path, KIND, _arrays(anchors), attributes)
+    write_arrays(path, (FORMAT, FORMAT_VERSION), _arrays(anchors), attributes)
 
 
 def load_anchors(path: Path) -> tuple[Anchors, dict[str, Any]]:
     """The anchors and their attributes; a UserError if the file is missing, damaged or of another format."""
-    arrays, attributes = read_arrays(path, KIND, DATASETS)
+    arrays, attributes = read_arrays(path, (FORMAT, FORMAT_VERSION), DATASETS)
     anchors = Anchors(arrays["anchors"], arrays["pixel_count"], arrays["spread"], arrays["pairwise"])
     _check(anchors, path)
     return anchors, attributes
