@@ -33,7 +33,8 @@ def _parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=help_text, description=help_text)
         for option in options.split():
             flags, settings = OPTIONS[option]
-            sub.add_argument(flags, required="default" not in settings, **settings)
+            needed = {"required": "default" not in settings} if flags.startswith("-") else {}
+            sub.add_argument(flags, **settings | needed)
         sub.set_defaults(verb=name)
     return parser
 
@@ -47,6 +48,9 @@ def _number(flag: str, help_text: str) -> tuple[str, dict[str, Any]]:
 
 
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "paths": ("paths", {"type": Path, "nargs": "+", "metavar": "PATH", "help": "artifacts, or folders with some"}),
+    "artifact": ("artifact", {"type": Path, "metavar": "ARTIFACT", "help": "a file, or a label store"}),
+    "json": ("--json", {"dest": "as_json", "action": "store_true", "default": False, "help": "print JSON"}),
     "config": _path("--config", "configuration", "the experiment: a YAML, or the config.json of the workflow"),
     "seed": _number("--seed", "the seed of weights and data order"),
     "recipe": ("--recipe", {"metavar": "NAME", "help": "which loss weights, a key of `recipes`"}),
@@ -159,6 +163,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "predictions as the zip that Cityscapes' test server takes",
         "manifest predictions output",
     ),
+    "verify": ("stages.verify:verify", "check artifacts, or a whole tree of results, to the last bit", "paths"),
+    "provenance": ("stages.provenance:provenance", "what an artifact was made of, back to the frames", "artifact json"),
     "table": ("paper.table:write_table", "the result table", "config recipe evaluations csv markdown"),
     "paper-table": ("paper.tables:write_paper_table", "a table of the paper", "config number evaluations output"),
     "class-chart": (

@@ -27,6 +27,7 @@ from frame_trees import (
 )
 from PIL import Image
 
+from caguda.artifacts.atomic import read_json
 from caguda.classes import CITYSCAPES_19, ClassTable
 from caguda.config_frames import Domain
 from caguda.datasets import check as opening
@@ -343,10 +344,10 @@ def test_what_has_not_changed_is_not_opened_again(root: Path, tree: Tree, opened
     Image.new("RGB", (WIDTH, HEIGHT), (1, 2, 3)).save(tree.images[1])
     write_label(tree.labels[2], [0])
     assert len(again(root, tree, opened)) == 7
-    first = json.loads(output.read_text(encoding="utf-8"))
+    first = read_json(output)
     output.unlink()
     assert again(root, tree, opened) == []
-    second = json.loads(output.read_text(encoding="utf-8"))
+    second = read_json(output)
     del first["provenance"], second["provenance"]
     assert first == second and len(first["warnings"]) == 2
 

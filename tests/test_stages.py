@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caguda.artifacts.anchors import load_anchors
+from caguda.artifacts.atomic import read_json
 from caguda.artifacts.checkpoint import load_checkpoint
 from caguda.artifacts.labels import open_label_store
 from caguda.artifacts.state import load_state
@@ -455,7 +456,8 @@ def without_truth(mini: Miniature, folder: Path, known: int) -> Path:
 def test_diagnosis_is_null_where_no_truth_is_known(mini: Miniature, tmp_path: Path) -> None:
     labels = mini.folder / "labels" / "labels.json"
     diagnose(mini.configuration(), without_truth(mini, tmp_path, 0), labels, tmp_path / "a.json")
-    found = json.loads((tmp_path / "a.json").read_text())
+    found = read_json(tmp_path / "a.json")
+    assert found.pop("provenance")["made_by"] == "diagnose"
     assert found.pop("images_with_truth") == 0 and len(found) == 5 and set(found.values()) == {None}
     diagnose(mini.configuration(), without_truth(mini, tmp_path, 3), labels, tmp_path / "b.json")
     assert json.loads((tmp_path / "b.json").read_text())["images_with_truth"] == 3

@@ -1,4 +1,4 @@
-"""What the HDF5 artifacts share: attributes that are texts, and one digest over arrays and attributes."""
+"""What the HDF5 artifacts share: attributes that are texts, a digest over what they mean, and one over all bytes."""
 
 import hashlib
 import json
@@ -11,6 +11,9 @@ import numpy as np
 
 from caguda.artifacts.atomic import write_atomically
 from caguda.errors import UserError
+
+USER_BLOCK = 512
+"""Bytes before the HDF5 file proper, which HDF5 passes over: `userblock_size` of a file that is to be sealed."""
 
 
 def write_texts(file: h5py.File, texts: Mapping[str, str]) -> None:
@@ -26,6 +29,15 @@ def write_texts(file: h5py.File, texts: Mapping[str, str]) -> None:
 def read_texts(file: h5py.File) -> dict[str, str]:
     """The attributes of the root group."""
     return {name: bytes(value).decode() for name, value in file.attrs.items()}
+
+
+def texts_of(path: Path) -> dict[str, str]:
+    """The attributes of a file; a UserError if it is missing or damaged."""
+    try:
+        with h5py.File(path, "r") as file:
+            return read_texts(file)
+    except Exception as error:  # noqa: BLE001  h5py raises OSError, KeyError, RuntimeError or ValueError
+        raise UserError(f"{path}: the file must be whole HDF5, found {error}; delete it and make it again") from None
 
 
 def digest_of(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
@@ -45,11 +57,13 @@ def write_arrays(
     """Writes a small file of arrays and JSON attributes atomically; `kind` is its format and the format's version."""
     texts = {name: json.dumps(value, ensure_ascii=False, sort_keys=True) for name, value in attributes.items()}
     # From version 1.8 of the format on, HDF5 keeps checksums of its own structures and long attributes.
-    with write_atomically(path) as partial, h5py.File(partial, "w", libver=("v108", "v108")) as file:
-        for name, array in arrays.items():
-            file.create_dataset(name, data=array)
-        head = {"format": kind[0], "format_version": str(kind[1]), "sha256": digest_of(arrays, texts)}
-        write_texts(file, head | texts)
+    with write_atomically(path) as partial:
+        with h5py.File(partial, "w", libver=("v108", "v108"), userblock_size=USER_BLOCK) as file:
+            for name, array in arrays.items():
+                file.create_dataset(name, data=array)
+            head = {"format": kind[0], "format_version": str(kind[1]), "sha256": digest_of(arrays, texts)}
+            write_texts(file, head | texts)
+        seal(partial)
 
 
 def read_arrays(
@@ -74,3 +88,23 @@ def read_arrays(
 
 def _damaged(path: Path, what: str) -> UserError:
     return UserError(f"{path}: the file must be whole, found {what}; delete it and make it again")
+
+
+def seal(path: Path) -> None:
+    """Writes the SHA-256 of all that follows it into the user block of a closed file."""
+    with path.open("r+b") as file:
+        file.seek(USER_BLOCK)
+        block = _block(hashlib.file_digest(file, "sha256").hexdigest())
+        file.seek(0)
+        file.write(block)
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file is to the last bit what was sealed. HDF5 opens nothing here: damage can make it loop for ever."""
+    with path.open("rb") as file:
+        block = file.read(USER_BLOCK)
+        return block == _block(hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _block(digest: str) -> bytes:
+    return f"SHA-256 from byte {USER_BLOCK} on: {digest}\n".encode().ljust(USER_BLOCK, b"\0")

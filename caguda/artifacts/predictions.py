@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from caguda.artifacts.atomic import read_json, sha256, write_atomically
+from caguda.artifacts.provenance import fingerprint
 from caguda.errors import UserError
 
 FORMAT = "caguda-predictions"
@@ -61,9 +62,8 @@ def finished_predictions(folder: Path, keys: Mapping[str, str]) -> dict[str, str
 
     Finished are the files of which a line in a journal, of whatever part, has the frame's key and the file's digest.
     """
-    lines = [line for path in _journals(folder) for line in path.read_text("utf-8", errors="replace").splitlines()]
     vouched: dict[str, set[str]] = {}
-    for record in filter(None, map(_record, lines)):
+    for record in _records(folder):
         if record["key"] == keys.get(record["id"]):
             vouched.setdefault(record["id"], set()).add(record["sha256"])
     files = {frame: prediction_file(folder, frame) for frame in vouched}
@@ -87,8 +87,45 @@ def read_predictions(path: Path) -> dict[str, Any]:
     return content
 
 
+def check_predictions(path: Path) -> list[str]:
+    """What is wrong with the files that the JSON at `path` vouches for, a line each that names the file."""
+    content = read_predictions(path)
+    folder = path.parent / content["folder"]
+    vouched, files = {(record["id"], record["sha256"]) for record in _records(folder)}, content["files"]
+    found = [] if content["digest"] == fingerprint({"files": files}) else [f"{path}: digest must be that of files"]
+    for entry in files:
+        file = prediction_file(folder, entry["id"])
+        if not (file.is_file() and sha256(file) == entry["sha256"]):
+            found.append(f"{file}: this must be the file that `predict` wrote, found {_what(file)}; predict again")
+        elif not _is_label_map(file, (entry["width"], entry["height"])):
+            found.append(f"{file}: this must be an 8-bit grey PNG of {entry['width']}x{entry['height']}; predict again")
+        if (entry["id"], entry["sha256"]) not in vouched:
+            found.append(f"{folder}: a line of {entry['id']} in a journal must have its digest; predict again")
+    expected = {prediction_file(folder, entry["id"]) for entry in files}
+    return found + [f"{file}: {path.name} lists no such file; remove it" for file in {*folder.glob("*.png")} - expected]
+
+
+def _what(path: Path) -> str:
+    return "another one" if path.is_file() else "none"
+
+
+def _is_label_map(path: Path, size: tuple[int, int]) -> bool:
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.load()
+            return (image.mode, image.size) == ("L", size)
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
 def _journals(folder: Path) -> list[Path]:
     return sorted(folder.parent.glob(f"{glob.escape(folder.name)}.*.journal"))
+
+
+def _records(folder: Path) -> list[dict[str, str]]:
+    """The whole lines of all journals of a folder."""
+    lines = [line for path in _journals(folder) for line in path.read_text("utf-8", errors="replace").splitlines()]
+    return [record for line in lines if (record := _record(line))]
 
 
 def _record(line: str) -> dict[str, str] | None:

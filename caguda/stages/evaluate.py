@@ -108,6 +108,7 @@ def diagnose(configuration: Configuration, manifest: Path, labels: Path, output:
     Diagnostics only: no training reads this. Shares and accuracies are over pixels with a truth, at the resolution of
     the store. "anchor only" are the pixels that anchors activate and probability does not.
     """
+    started = time.time()
     table = class_table(configuration, configuration.target)
     frames = read_manifest(manifest).frames("target")
     store = verified_labels(labels, frames, manifest)
@@ -123,7 +124,8 @@ def diagnose(configuration: Configuration, manifest: Path, labels: Path, output:
             where = torch.where(label != IGNORE, truth, torch.full_like(truth, IGNORE))
             confusions[kind] += confusion_matrix(label[None].where(label != IGNORE, 0), where[None], table.count)
     result = {kind: _label_scores(confusions[kind], truths, table) if known else None for kind in kinds}
-    write_json(output, {"images_with_truth": len(known), **result})
+    made_by = provenance("diagnose", {}, [manifest, labels], None, started)
+    write_json(output, {"images_with_truth": len(known), **result, "provenance": made_by})
 
 
 def _label_kinds(row: LabelArrays) -> Mapping[str, Tensor]:
