@@ -77,12 +77,14 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "anchors": _path("--anchors", "anchors", "the category anchors"),
     "labels": _path("--labels", "labels", "the JSON of a verified label store"),
     "store": _path("--store", "store", "the label store, a folder"),
-    "input": _path("--input", "input", "the authors' file"),
+    "input": _path("--input", "input", "the file that comes from elsewhere"),
+    "run": ("--run", {"choices": ["pretrain", "warmup"], "help": "which run it stands for"}),
     "set": ("--set", {"dest": "name", "choices": ["evaluation", "test"], "help": "which set of frames"}),
     "predictions": _path("--predictions", "predictions", "the JSON of finished predictions"),
     "folder": _path("--folder", "folder", "the folder of the predictions' PNG files"),
     "part": _number("--part", "which part, from 1"),
     "parts": _number("--parts", "of how many"),
+    "part-files": ("--part-files", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "what all parts have made"}),
     "output": _path("--output", "output", "the artifact to write"),
     "domain": ("--domain", {"choices": ("source", "target"), "help": "which frames"}),
     "packed": (
@@ -119,7 +121,16 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "pack": ("stages.pack:pack", "decode the frames of a domain into one file", "config manifest domain output"),
     "pretrain": ("stages.supervised:pretrain", "train on the source", "config seed manifest output state packed"),
     "warmup": ("stages.warmup:warmup", "align both domains", "config seed manifest initial output state packed"),
-    "anchors": ("stages.anchors:construct_anchors", "CAC: category anchors", "config manifest checkpoint output"),
+    "anchor-part": (
+        "stages.anchors:sum_part",
+        "CAC: sums over one part of the source",
+        "config manifest checkpoint part parts output",
+    ),
+    "anchors": (
+        "stages.anchors:construct_anchors",
+        "CAC: category anchors from the sums of all parts",
+        "config manifest checkpoint part-files output",
+    ),
     "label-store": (
         "stages.labels:create_store",
         "create an empty label store",
@@ -157,6 +168,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "config input output",
     ),
     "schema": ("configfile:print_schema", "the JSON schema of an experiment's YAML, for editors", ""),
+    "import": (
+        "stages.convert:import_checkpoint",
+        "a checkpoint of elsewhere as that of a run before the stages",
+        "config run seed input output",
+    ),
     "evaluate": ("stages.evaluate:evaluate", "IoU of a checkpoint", "config manifest checkpoint output"),
     "diagnose": ("stages.evaluate:diagnose", "accuracy of pseudo-labels", "config manifest labels output"),
     "inspect": (
@@ -164,10 +180,15 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "what a label store holds, and what other thresholds would give",
         "looked-at json plot margins p0s",
     ),
+    "predict-part": (
+        "stages.predict:predict_part",
+        "label ids of one part of a set's frames as PNG files",
+        "config manifest checkpoint set folder part parts output",
+    ),
     "predict": (
-        "stages.predict:predict",
-        "label ids of every frame of a set as PNG files",
-        "config manifest checkpoint set folder output",
+        "stages.predictions:list_predictions",
+        "verify and list the predictions of all parts",
+        "config manifest checkpoint set folder part-files output",
     ),
     "submission": (
         "stages.submission:submission",

@@ -117,12 +117,11 @@ class Anchors(Section):
 
 
 class Labels(Section):
-    """ATI and PLA: the thresholds, and in how many parts the labels are made."""
+    """ATI and PLA: the thresholds."""
 
     margin: NonNegative
     margin_unit: Unit
     p0: Fraction
-    parts: Positive = 1
 
 
 class Losses(Section):
@@ -175,6 +174,7 @@ class Compute(Section):
     threads: Positive = 1
     workers: Annotated[int, Field(ge=0)] = 0
     processes: Positive = 1
+    parts: Positive = 1
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     recompute_activations: bool = False
@@ -193,6 +193,7 @@ class Configuration(Section):
     data_root: str
     cache: bool = False
     street: Street | None = None
+    start_from: dict[Literal["pretrain", "warmup"], str] = Field(default_factory=dict)
     classes: Literal["cityscapes19", "cityscapes16", "cityscapes13"] | tuple[ClassEntry, ...]
     ignore: tuple[LabelValue, ...] = (255,)
     source: Domain
@@ -236,9 +237,20 @@ class Configuration(Section):
                 raise ValueError(
                     f"{name}.batch_size: must be a multiple of compute.processes, found {training.batch_size}"
                 )
+        if without := [name for name, recipe in self.recipes.items() if recipe.start not in self.runs]:
+            raise ValueError(
+                f"recipes.{without[0]}.start: there is no source-only model where the warm-up is brought; "
+                "bring one too, by start_from.pretrain"
+            )
         if taken := sorted(name for name in self.recipes if name in FOLDERS or name.startswith("ablation-")):
             raise ValueError(f"recipes: {taken[0]} is a folder of other results, choose another name")
         return self
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The runs before the stages; nothing needs source only where the warm-up is brought, so that it must be too."""
+        brought = self.start_from.keys()
+        return ("warmup",) if "warmup" in brought and "pretrain" not in brought else ("pretrain", "warmup")
 
     @property
     def root(self) -> Path:

@@ -54,13 +54,19 @@ def parse_configuration(values: Any, path: Path) -> Configuration:
         configuration = Configuration.model_validate(content)
     except ValidationError as error:
         raise UserError(_one_line(error, path)) from None
-    expanded = os.path.expandvars(os.path.expanduser(configuration.data_root))
+    brought = {run: _expanded(given, f"start_from.{run}", path) for run, given in configuration.start_from.items()}
+    data_root = _expanded(configuration.data_root, "data_root", path)
+    return configuration.model_copy(update={"data_root": data_root, "start_from": brought})
+
+
+def _expanded(given: str, key: str, path: Path) -> str:
+    """A path of the YAML with its environment variables and `~` replaced."""
+    expanded = os.path.expandvars(os.path.expanduser(given))
     if "$" in expanded:
         raise UserError(
-            f"{path}: data_root: {configuration.data_root} names an environment variable that is not set; "
-            "set it, or give the folder with --config data_root=FOLDER"
+            f"{path}: {key}: {given} names an environment variable that is not set; set it, or write the path itself"
         )
-    return configuration.model_copy(update={"data_root": expanded})
+    return expanded
 
 
 def _double_keys(node: Any) -> list[str]:

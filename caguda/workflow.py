@@ -14,14 +14,19 @@ def validated(values: Any, name: Path) -> Configuration:
     """The experiment of a mapping whose data are there, or one line for the person at the keyboard and the end."""
     try:
         configuration = parse_configuration(values, name)
-        _require_folders(configuration, name)
+        _require_files(configuration, name)
     except UserError as error:
         sys.exit(f"caguda: {error}")
     return configuration
 
 
-def _require_folders(configuration: Configuration, name: Path) -> None:
-    """Refuse a data set that is not there; generated scenes are made by the workflow itself."""
+def _require_files(configuration: Configuration, name: Path) -> None:
+    """Refuse models and data sets that are not there; generated scenes are made by the workflow itself."""
+    for run, path in configuration.start_from.items():
+        if not Path(path).is_file():
+            raise UserError(
+                f"{name}: start_from.{run}: the checkpoint {path} does not exist; put it there, or name another"
+            )
     if configuration.street is not None:
         return
     for key in ("source", "target", "evaluation", "test"):

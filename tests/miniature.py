@@ -13,7 +13,7 @@ from caguda.config import Configuration
 from caguda.configfile import parse_configuration
 from caguda.datasets.street import write_street
 from caguda.stages.adapt import adapt
-from caguda.stages.anchors import construct_anchors
+from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
 from caguda.stages.labels import create_store, write_part
 from caguda.stages.supervised import pretrain
@@ -95,12 +95,20 @@ class Miniature:
         verb(configuration, seed=0, manifest=self.manifest, output=output, state=state, **inputs)
         return output
 
+    def anchors(self, output: Path, configuration: Configuration, checkpoint: Path, parts: int = 1) -> Path:
+        """The anchors file `output`, made in `parts` parts, the last one first."""
+        files = [output.with_name(f"{output.stem}.{part}-of-{parts}.h5") for part in range(1, parts + 1)]
+        for part in range(parts, 0, -1):
+            sum_part(configuration, self.manifest, checkpoint, part, parts, files[part - 1])
+        construct_anchors(configuration, self.manifest, checkpoint, files[::-1], output)
+        return output
+
     def label(self, name: str, configuration: Configuration, checkpoint: Path, parts: int = 1) -> Path:
         """The JSON of a label store in the folder `name`, made in `parts` parts, the last one first."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         inputs = (self.manifest, checkpoint, folder / "anchors.h5")
-        construct_anchors(configuration, self.manifest, checkpoint, inputs[2])
+        self.anchors(inputs[2], configuration, checkpoint)
         create_store(configuration, *inputs, folder / "labels.zarr", folder / "labels.created.json")
         for part in range(parts, 0, -1):
             write_part(configuration, *inputs, folder / "labels.zarr", part, parts, folder / f"{part}.json")

@@ -268,7 +268,7 @@ def test_damaged_anchors_are_a_user_error_wherever_the_damage_is(tmp_path: Path)
             load_anchors(path)
         assert one_line(refused, path)
     path.unlink()
-    with pytest.raises(UserError, match="make them first"):
+    with pytest.raises(UserError, match="make it first"):
         load_anchors(path)
 
 

@@ -21,7 +21,6 @@ from caguda.datasets.io import read_image, read_label
 from caguda.datasets.loader import TrainingFrames
 from caguda.datasets.manifest import read_manifest
 from caguda.models.batch_norm import freeze
-from caguda.stages.anchors import construct_anchors
 from caguda.stages.common import Run
 from caguda.stages.runtime import restore_network
 from caguda.stages.supervised import control, pretrain
@@ -137,7 +136,7 @@ def test_target_resolution(mini: Miniature, elsewhere: Miniature) -> None:
 def test_anchors_of_every_kind(mini: Miniature, elsewhere: Miniature, pixels: str, mean: str, least: int) -> None:
     settings = elsewhere.configuration(anchors={"pixels": pixels, "mean": mean, "min_pixels": least})
     output = elsewhere.folder / "anchors.h5"
-    construct_anchors(settings, mini.manifest, mini.weights("pretrain"), output)
+    elsewhere.anchors(output, settings, mini.weights("pretrain"))
     anchors, _ = load_anchors(output)
     table = class_table(settings)
     network, _ = restore_network(mini.weights("pretrain"), CPU, table)

@@ -54,6 +54,7 @@ class Desk:
             "--parts": 1, "--manifest": self.mini.manifest, "--initial": self.mini.weights("warmup"),
             "--checkpoint": self.mini.weights("warmup"), "--anchors": labels / "anchors.h5",
             "--labels": labels / "labels.json", "--store": labels / "labels.zarr", "--state": self.new / "state",
+            "--part-files": self.new / "part.h5",
             "--output": self.new / ("checkpoint.safetensors" if "state" in VERBS[verb][2] else "output"),
         }  # fmt: skip
         sound |= {f"--{name}": value for name, value in options.items()}
@@ -94,10 +95,13 @@ def refused(fault: Fault, *words: object) -> None:
 
 def test_sound_calls_work(desk: Desk) -> None:
     """The calls that the tests below spoil."""
-    for verb in ("check", "anchors", "label-store", "label-part", "labels", "diagnose", "evaluate", "adapt"):
+    for verb in ("check", "anchor-part", "label-store", "label-part", "labels", "diagnose", "evaluate", "adapt"):
         assert desk.call(verb).code == 0
         if verb == "label-store":
             assert desk.call("label-part").code == 0
+        if verb == "anchor-part":
+            shutil.move(desk.new / "output", desk.new / "part.h5")
+            assert desk.call("anchors").code == 0
 
 
 @pytest.mark.parametrize("verb", ["check", "pretrain", "evaluate"])
@@ -174,10 +178,10 @@ def test_a_frame_that_was_spoilt_after_the_check(desk: Desk, name: str, workers:
         desk.mini.root / file,
         *words,
     )
-    refused(desk.call("anchors"), desk.mini.root / file, *words)
+    refused(desk.call("anchor-part"), desk.mini.root / file, *words)
 
 
-@pytest.mark.parametrize("verb", ["anchors", "label-store", "label-part", "evaluate", "warmup", "control", "adapt"])
+@pytest.mark.parametrize("verb", ["anchor-part", "label-store", "label-part", "evaluate", "warmup", "control", "adapt"])
 def test_a_checkpoint_that_is_missing_or_damaged(desk: Desk, verb: str) -> None:
     option = "checkpoint" if "checkpoint" in VERBS[verb][2] else "initial"
     path = desk.mini.folder / "none" / "checkpoint.safetensors"
@@ -214,7 +218,7 @@ def test_an_incomplete_label_store_is_not_verified(desk: Desk) -> None:
     refused(desk.call("labels"), "labels.zarr", "not completely written")
 
 
-@pytest.mark.parametrize("verb", ["pretrain", "anchors", "label-store", "adapt", "evaluate", "diagnose"])
+@pytest.mark.parametrize("verb", ["pretrain", "anchor-part", "label-store", "adapt", "evaluate", "diagnose"])
 def test_a_manifest_that_is_missing(desk: Desk, verb: str) -> None:
     refused(desk.call(verb, manifest=desk.mini.folder / "none.json"), "none.json", "check")
 
@@ -222,7 +226,9 @@ def test_a_manifest_that_is_missing(desk: Desk, verb: str) -> None:
 def test_names_and_numbers_that_do_not_exist(desk: Desk) -> None:
     refused(desk.call("adapt", recipe="cga"), "cga", "cag")
     for part, parts in ((0, 2), (3, 2), (-1, 2), (1, 0)):
-        refused(desk.call("label-part", part=part, parts=parts), "--part")
+        for verb in ("anchor-part", "label-part"):
+            refused(desk.call(verb, part=part, parts=parts), "--part")
+    refused(desk.call("label-part", part=1, parts=9), "compute.parts", "at most 1 parts of whole batches, found 9")
 
 
 @pytest.mark.parametrize("verb", ["label-part", "adapt", "evaluate"])

@@ -31,12 +31,11 @@ from caguda.models.batch_norm import estimate_statistics, freeze
 from caguda.models.discriminator import discriminator
 from caguda.models.inputs import IMAGENET_MEAN, IMAGENET_STD
 from caguda.stages import common
-from caguda.stages.anchors import construct_anchors
 from caguda.stages.common import Run
 from caguda.stages.evaluate import diagnose, evaluate
 from caguda.stages.figure import qualitative
 from caguda.stages.generate import generate
-from caguda.stages.labels import bounds, create_store, write_part
+from caguda.stages.labels import create_store, write_part
 from caguda.stages.runtime import restore_network
 from caguda.stages.supervised import control, oracle, pretrain
 from caguda.stages.training import build_optimiser
@@ -269,7 +268,7 @@ def _input(frame: Frame) -> Tensor:
 @pytest.mark.parametrize("run", ["pretrain", "warmup"])
 def test_anchors_are_the_mean_features_of_all_source_pixels(mini: Miniature, elsewhere: Miniature, run: str) -> None:
     weights, output = mini.weights(run), elsewhere.folder / "anchors.h5"
-    construct_anchors(mini.configuration(), mini.manifest, weights, output)
+    elsewhere.anchors(output, mini.configuration(), weights)
     anchors, attributes = load_anchors(output)
     network, _ = restore_network(weights, CPU, class_table(mini.configuration()))
     if run == "warmup":  # it has the target's statistics: the source passes with its own
@@ -298,7 +297,7 @@ def test_anchors_are_the_mean_features_of_all_source_pixels(mini: Miniature, els
 def test_a_category_that_the_source_lacks_is_absent_and_never_a_label(
     mini: Miniature, elsewhere: Miniature, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    construct_anchors(mini.configuration(), mini.manifest, mini.weights("warmup"), elsewhere.folder / "anchors.h5")
+    elsewhere.anchors(elsewhere.folder / "anchors.h5", mini.configuration(), mini.weights("warmup"))
     assert f"{UNSEEN}: absent" in capsys.readouterr().out
     anchors, _ = load_anchors(mini.folder / "labels" / "anchors.h5")
     assert not anchors.present[19] and np.isnan(anchors.vectors[19]).all() and anchors.pixel_count[19] == 0
@@ -316,7 +315,7 @@ def test_one_category_is_too_few_for_anchors(elsewhere: Miniature, mini: Miniatu
     settings = elsewhere.configuration(classes=only, ignore=[*range(7), *range(8, 35), 255])
     weights = elsewhere.train(pretrain, "few", settings)
     with pytest.raises(UserError, match="two categories or more"):
-        construct_anchors(settings, mini.manifest, weights, elsewhere.folder / "anchors.h5")
+        elsewhere.anchors(elsewhere.folder / "anchors.h5", settings, weights)
     assert not (elsewhere.folder / "anchors.h5").exists()
 
 
@@ -348,26 +347,6 @@ def test_labels_are_those_of_the_method_for_every_frame(mini: Miniature) -> None
         assert (row.probability_label == np.where(row.active & 2, row.predicted, IGNORE)).all()
         active += np.bincount(row.active.ravel(), minlength=4)
     assert (active > 0).all(), "every combination of the two rules occurs"
-
-
-@pytest.mark.parametrize("batch", [3, 8])
-def test_the_number_of_parts_changes_no_label(mini: Miniature, elsewhere: Miniature, batch: int) -> None:
-    settings = elsewhere.configuration(compute__inference_batch_size=batch)
-    found = set()
-    for parts in (1, 2, 3, 9):
-        labels = elsewhere.label("parts", settings, mini.weights("warmup"), parts)
-        found.add(json.loads(labels.read_text())["digest"])
-    assert len(found) == 1
-
-
-@pytest.mark.parametrize("frames", [1, 7, 8, 9, 24, 500])
-@pytest.mark.parametrize("parts", [1, 2, 7, 70])
-def test_parts_are_whole_batches_and_of_nearly_one_size(frames: int, parts: int) -> None:
-    found = [bounds(frames, part, parts, 8) for part in range(1, parts + 1)]
-    assert [first for first, _ in found] + [frames] == [0] + [last for _, last in found]
-    assert all(last % 8 == 0 or last == frames for _, last in found)
-    batches = [-(-(last - first) // 8) for first, last in found]
-    assert max(batches) - min(batches) <= 1
 
 
 def test_a_margin_may_be_absolute(mini: Miniature, elsewhere: Miniature) -> None:

@@ -36,7 +36,8 @@ from caguda.models.build import build_network
 from caguda.stages import predict as stage
 from caguda.stages.check import check, check_test
 from caguda.stages.evaluate import evaluate
-from caguda.stages.predict import predict
+from caguda.stages.predict import predict_part
+from caguda.stages.predictions import list_predictions
 from caguda.stages.submission import submission
 
 pytestmark = pytest.mark.xdist_group("submission")
@@ -71,11 +72,22 @@ class Desk:
     def configuration(self, **changes: Any) -> Configuration:
         return load_configuration(self.yaml(**changes))
 
-    def predict(self, name: Any = "test", checkpoint: str = "one", place: str = "run", **changes: Any) -> Path:
-        """The JSON of the predictions of a set."""
-        output = self.folder / place / f"{name}.json"
-        weights = self.folder / f"{checkpoint}.safetensors"
-        predict(self.configuration(**changes), self.manifests[name], weights, name, output.with_suffix(""), output)
+    def predict(
+        self, name: Any = "test", checkpoint: str = "one", place: str = "run", parts: int = 1, **changes: Any
+    ) -> Path:
+        """The JSON of the predictions of a set, made in `parts` parts, the last one first."""
+        output, settings = self.folder / place / f"{name}.json", self.configuration(**changes)
+        given = (
+            settings,
+            self.manifests[name],
+            self.folder / f"{checkpoint}.safetensors",
+            name,
+            output.with_suffix(""),
+        )
+        files = [output.parent / "parts" / f"{name}.{part}-of-{parts}.json" for part in range(1, parts + 1)]
+        for part in range(parts, 0, -1):
+            predict_part(*given, part, parts, files[part - 1])
+        list_predictions(*given, files, output)
         return output
 
     def submit(self, predictions: Path) -> Path:
@@ -251,23 +263,25 @@ def test_a_kill_leaves_whole_files_and_the_next_call_goes_on(desk: Desk, moment:
     output = desk.folder / "killed" / "test.json"
     options = {
         "config": desk.yaml(), "manifest": desk.manifests["test"], "checkpoint": desk.folder / "one.safetensors",
-        "set": "test", "folder": output.with_suffix(""), "output": output,
+        "set": "test", "folder": output.with_suffix(""), "part": 1, "parts": 1, "output": output,
     }  # fmt: skip
     arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
-    done = subprocess.run([sys.executable, "-c", KILLED, moment, "predict", *arguments], check=False, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", KILLED, moment, "predict-part", *arguments], check=False, cwd=ROOT)
     assert done.returncode == -signal.SIGKILL and not output.exists()
     left = {path.name: path.read_bytes() for path in output.with_suffix("").glob("*.png")}
     assert len(left) == named and all(undisturbed[name] == content for name, content in left.items())
     assert len(list(output.with_suffix("").glob("*.partial"))) == (moment != "unlisted")
     before = stamps(output.with_suffix(""))
-    assert main(["predict", *arguments]) == 0
+    assert main(["predict-part", *arguments]) == 0
+    given = (desk.manifests["test"], desk.folder / "one.safetensors", "test", output.with_suffix(""))
+    list_predictions(desk.configuration(), *given, [output], output.with_name("vouched.json"))
     assert contents(output.with_suffix("")) == undisturbed
     after = stamps(output.with_suffix(""))
     assert [before[frame] == after[frame] for frame in IDS[:2]] == [True, True], "the first batch is kept"
 
 
 def test_a_torn_line_of_the_journal_is_passed_over(desk: Desk) -> None:
-    journal = desk.folder / "run" / "test.journal"
+    journal = desk.folder / "run" / "test.1-of-1.journal"
     text = journal.read_text()
     journal.write_text(text.rstrip("\n")[:-30])  # of the last frame, a batch of its own
     before = stamps(desk.folder / "run" / "test")
@@ -281,7 +295,7 @@ def test_a_torn_line_of_the_journal_is_passed_over(desk: Desk) -> None:
 def test_a_file_that_the_journal_does_not_have_yet_is_written_again(desk: Desk) -> None:
     """A process that was killed after its first file."""
     undisturbed = contents(desk.folder / "run" / "test")
-    (desk.folder / "run" / "test.journal").write_text("")
+    (desk.folder / "run" / "test.1-of-1.journal").write_text("")
     (desk.folder / "run" / "test" / FIRST).write_bytes(b"something else")
     desk.predict()
     assert contents(desk.folder / "run" / "test") == undisturbed
@@ -305,7 +319,7 @@ def test_a_file_changed_meanwhile_is_noticed(desk: Desk, monkeypatch: pytest.Mon
         return digest
 
     monkeypatch.setattr(stage, "write_prediction", spoilt)
-    with pytest.raises(UserError, match=rf"{IDS[0]}\.png: this file was changed"):
+    with pytest.raises(UserError, match=rf"{IDS[0]}\.png: this must be the file .* delete .*1-of-1\.json"):
         desk.predict(place="new")
     assert not (desk.folder / "new" / "test.json").exists()
 
@@ -314,6 +328,34 @@ def test_label_ids_that_need_more_than_eight_bits_are_refused(desk: Desk) -> Non
     classes = [{"id": 300 + n, "name": f"c{n}", "color": [n, 0, 0]} for n in range(19)]
     with pytest.raises(UserError, match="at most 255 for an 8-bit file, found 318"):
         desk.predict(classes=classes, ignore=[])
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_the_number_of_parts_changes_no_prediction(desk: Desk, parts: int) -> None:
+    before = json.loads((desk.folder / "run" / "test.json").read_text())
+    folder = desk.folder / "run" / "test"
+    kept = stamps(folder)
+    content = json.loads(desk.predict(parts=parts).read_text())
+    assert stamps(folder) == kept, "what another number of parts has finished is kept"
+    again = json.loads(desk.predict(place="new", parts=parts).read_text())
+    assert content["files"] == again["files"] == before["files"]
+    assert contents(desk.folder / "new" / "test") == contents(folder)
+    with pytest.raises(
+        UserError, match=r"compute\.parts: the test frames .* at most 3 parts of whole batches, found 4"
+    ):
+        desk.predict(parts=4)
+
+
+def test_parts_that_do_not_belong_together_are_not_vouched_for(desk: Desk) -> None:
+    desk.predict(parts=2)
+    parts = sorted((desk.folder / "run" / "parts").glob("test.*-of-2.json"))
+    given = (desk.manifests["test"], desk.folder / "one.safetensors", "test", desk.folder / "run" / "test")
+    with pytest.raises(UserError, match=r"parts must make a whole, found 2 of 5 units"):
+        list_predictions(desk.configuration(), *given, parts[1:], desk.folder / "new.json")
+    flipped = desk.configuration(inference={"flip": True})
+    with pytest.raises(UserError, match=r"1-of-2\.json: a part must be made of the given files"):
+        list_predictions(flipped, *given, parts, desk.folder / "new.json")
+    assert not (desk.folder / "new.json").exists()
 
 
 # The test set
@@ -507,6 +549,6 @@ def test_a_json_of_something_else_is_refused(desk: Desk, capsys: pytest.CaptureF
 
 
 def test_the_zip_is_made_without_torch() -> None:
-    program = "import sys, caguda.stages.submission; print('torch' in sys.modules)"
+    program = "import sys, caguda.stages.submission, caguda.stages.predictions; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"

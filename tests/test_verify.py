@@ -24,7 +24,8 @@ from caguda.artifacts.submission import pack as zip_of
 from caguda.cli import main
 from caguda.stages.evaluate import diagnose, evaluate
 from caguda.stages.pack import pack
-from caguda.stages.predict import predict
+from caguda.stages.predict import predict_part
+from caguda.stages.predictions import list_predictions
 from caguda.stages.verify import verify_labels
 
 pytestmark = pytest.mark.xdist_group("miniature")
@@ -147,7 +148,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         diagnose(configuration, mini.manifest, results / "labels" / "labels.json", results / "labels" / "accuracy.json")
         pack(configuration, mini.manifest, "target", results / "packed" / "target.h5")
         predicted = results / "predicted"
-        predict(configuration, mini.manifest, stage, "evaluation", predicted / "of", predicted / "of.json")
+        given = (configuration, mini.manifest, stage, "evaluation", predicted / "of")
+        predict_part(*given, 1, 1, predicted / "parts" / "of.1-of-1.json")
+        list_predictions(*given, [predicted / "parts" / "of.1-of-1.json"], predicted / "of.json")
         with write_atomically(results / "submission.zip") as archive:
             zip_of(sorted((predicted / "of").glob("*.png")), archive)
         described = {"images": 9, "sha256": sha256(results / "submission.zip"), "set": "evaluation"}
@@ -167,8 +170,8 @@ def results(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_a_tree_without_faults_is_told_of_by_kind(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(results)]) == 0
     told = [line for line in capsys.readouterr().out.splitlines() if line != "other JSON file: 1, not checked"]
-    kinds = {"anchors": 1, "checkpoint": 3, "configuration": 1, "evaluation": 1, "label accuracy": 1, "label job": 2,
-             "label store": 1, "manifest": 1, "packed cache": 1, "predictions": 1, "submission": 1,
+    kinds = {"anchors": 1, "checkpoint": 3, "class sums": 1, "configuration": 1, "evaluation": 1, "label accuracy": 1, "label job": 2,
+             "label store": 1, "manifest": 1, "packed cache": 1, "prediction job": 1, "predictions": 1, "submission": 1,
              "training state": 3}  # fmt: skip
     assert told == [f"{kind}: {count}, 0 with faults" for kind, count in kinds.items()]
 
@@ -232,7 +235,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], list[list[str]]]] = {
         [["warmup/checkpoint.safetensors: the weights must have"], ["stage/checkpoint.safetensors: the weights must have"],
          ["labels/anchors.h5: what it was made of", "warmup/checkpoint.safetensors changed since"],
          ["evaluation.json: what it was made of", "stage/checkpoint.safetensors changed since"], ["labels.json"],
-         ["labels.created.json"], ["of.json"]],
+         ["labels.created.json"], ["of.json"], ["anchors.1-of-1.h5"], ["of.1-of-1.json"]],
     ),
     "an input that is gone": (
         lambda root: [path.unlink() for path in (root / "pretrain").glob("checkpoint.*")],
@@ -252,7 +255,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], list[list[str]]]] = {
         [["more.png: of.json lists no such file"]],
     ),
     "a line of the journal": (
-        lambda root: forget_a_line(root / "predicted/of.journal"), [["of.journal: the last line of " + FRAME]],
+        lambda root: forget_a_line(root / "predicted/of.1-of-1.journal"), [["of: a line of " + FRAME]],
     ),
 }  # fmt: skip
 

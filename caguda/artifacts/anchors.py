@@ -1,17 +1,14 @@
 """The category anchors as one HDF5 file."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from caguda.artifacts.atomic import write_atomically
-from caguda.artifacts.hdf5 import USER_BLOCK, digest_of, read_texts, seal, write_texts
+from caguda.artifacts.hdf5 import read_arrays, write_arrays
 from caguda.errors import UserError
 
 FORMAT = "caguda-anchors"
@@ -49,36 +46,15 @@ class Anchors:
 def save_anchors(path: Path, anchors: Anchors, attributes: Mapping[str, Any]) -> None:
     """Writes the anchors atomically with `attributes` (JSON values by name, among them `categories`, `provenance`)."""
     _check(anchors, path)
-    arrays = _arrays(anchors)
-    texts = {name: json.dumps(value, ensure_ascii=False, sort_keys=True) for name, value in attributes.items()}
-    # From version 1.8 of the format on, HDF5 keeps checksums of its own structures and long attributes.
-    with write_atomically(path) as partial:
-        with h5py.File(partial, "w", libver=("v108", "v108"), userblock_size=USER_BLOCK) as file:
-            for name, array in arrays.items():
-                file.create_dataset(name, data=array)
-            head = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "sha256": digest_of(arrays, texts)}
-            write_texts(file, head | texts)
-        seal(partial)
+    write_arrays(path, (FORMAT, FORMAT_VERSION), _arrays(anchors), attributes)
 
 
 def load_anchors(path: Path) -> tuple[Anchors, dict[str, Any]]:
     """The anchors and their attributes; a UserError if the file is missing, damaged or of another format."""
-    try:
-        with h5py.File(path, "r") as file:
-            texts = read_texts(file)
-            arrays = {name: np.asarray(file[name]) for name in DATASETS}
-    except FileNotFoundError:
-        raise UserError(f"{path}: the anchors must exist, found no file; make them first") from None
-    except Exception as error:  # noqa: BLE001  h5py raises OSError, KeyError, RuntimeError or ValueError
-        raise _damaged(path, str(error)) from None
-    found = (texts.pop("format", None), texts.pop("format_version", None))
-    if found != (FORMAT, str(FORMAT_VERSION)):
-        raise UserError(f"{path}: anchors must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}")
-    if texts.pop("sha256", None) != digest_of(arrays, texts):
-        raise _damaged(path, "content that does not have the digest it was written with")
+    arrays, attributes = read_arrays(path, (FORMAT, FORMAT_VERSION), DATASETS)
     anchors = Anchors(arrays["anchors"], arrays["pixel_count"], arrays["spread"], arrays["pairwise"])
     _check(anchors, path)
-    return anchors, {name: json.loads(text) for name, text in texts.items()}
+    return anchors, attributes
 
 
 def _arrays(anchors: Anchors) -> dict[str, np.ndarray]:
@@ -103,7 +79,3 @@ def _check(anchors: Anchors, path: Path) -> None:
             f"{path}: an anchor must be finite where its category has pixels and nan where it has none, "
             f"found otherwise for category {odd[0]}; the network that made the features may have diverged"
         )
-
-
-def _damaged(path: Path, what: str) -> UserError:
-    return UserError(f"{path}: the anchors must be whole, found {what}; delete the file and make it again")

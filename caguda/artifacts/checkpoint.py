@@ -43,8 +43,13 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path}: the weights must have the SHA-256 that {side.name} gives, found {digest}; "
             "the file is damaged or belongs to another run: delete both and make them again"
         )
+    return load_weights(path), description
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The weights in a safetensors file, on the CPU; a UserError if it is missing or damaged."""
     try:
-        return load_file(path), description
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path}: the weights must be safetensors, found: {error}; delete it and make it again"

@@ -1,12 +1,15 @@
 """What the HDF5 artifacts share: attributes that are texts, a digest over what they mean, and one over all bytes."""
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
+from caguda.artifacts.atomic import write_atomically
 from caguda.errors import UserError
 
 USER_BLOCK = 512
@@ -46,6 +49,45 @@ def digest_of(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str
     for name in sorted(texts):
         digest.update(f"{name}\0{texts[name]}\0".encode())
     return digest.hexdigest()
+
+
+def write_arrays(
+    path: Path, kind: tuple[str, int], arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
+) -> None:
+    """Writes a small file of arrays and JSON attributes atomically; `kind` is its format and the format's version."""
+    texts = {name: json.dumps(value, ensure_ascii=False, sort_keys=True) for name, value in attributes.items()}
+    # From version 1.8 of the format on, HDF5 keeps checksums of its own structures and long attributes.
+    with write_atomically(path) as partial:
+        with h5py.File(partial, "w", libver=("v108", "v108"), userblock_size=USER_BLOCK) as file:
+            for name, array in arrays.items():
+                file.create_dataset(name, data=array)
+            head = {"format": kind[0], "format_version": str(kind[1]), "sha256": digest_of(arrays, texts)}
+            write_texts(file, head | texts)
+        seal(partial)
+
+
+def read_arrays(
+    path: Path, kind: tuple[str, int], names: Iterable[str]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of these names and the attributes of a file of `write_arrays`; a UserError if it is not a whole one."""
+    try:
+        with h5py.File(path, "r") as file:
+            texts = read_texts(file)
+            arrays = {name: np.asarray(file[name]) for name in names}
+    except FileNotFoundError:
+        raise UserError(f"{path}: the file must exist, found none; make it first") from None
+    except Exception as error:  # noqa: BLE001  h5py raises OSError, KeyError, RuntimeError or ValueError
+        raise _damaged(path, str(error)) from None
+    found = (texts.pop("format", None), texts.pop("format_version", None))
+    if found != (kind[0], str(kind[1])):
+        raise UserError(f"{path}: the file must be {kind[0]} {kind[1]}, found {found[0]} {found[1]}")
+    if texts.pop("sha256", None) != digest_of(arrays, texts):
+        raise _damaged(path, "content that does not have the digest it was written with")
+    return arrays, {name: json.loads(text) for name, text in texts.items()}
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(f"{path}: the file must be whole, found {what}; delete it and make it again")
 
 
 def seal(path: Path) -> None:

@@ -64,8 +64,17 @@ class LabelStore:
         """All seven arrays of one image, each (h, w); 254 and nan where nothing was written."""
         return LabelArrays(**{name: self.read_array(index, name) for name in NAMES})
 
+    def whole(self, index: int) -> bool:
+        """Whether the labels of one image are written, undamaged and consistent."""
+        if not all((self.path / name / f"c.{index}.0.0").exists() for name in NAMES):
+            return False
+        try:
+            return not faults(self.read(index), len(self.categories))
+        except UserError:
+            return False
+
     def missing(self) -> list[int]:
-        """The indices of the images that lack a chunk, in order: what is still to be written after a crash."""
+        """The indices of the images that lack a chunk, in order."""
         found = [{entry.name for entry in (self.path / name).iterdir()} for name in NAMES]
         return [i for i in range(self.count) if not all(f"c.{i}.0.0" in names for names in found)]
 

@@ -1,8 +1,9 @@
 """Predictions on disk: a folder with one PNG of label ids for each frame, and a JSON beside it that vouches for them."""
 
+import glob
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ def prediction_file(folder: Path, frame: str) -> Path:
     return folder / f"{frame}.png"
 
 
-def write_prediction(folder: Path, frame: str, key: str, label_ids: NDArray[np.uint8]) -> str:
+def write_prediction(folder: Path, journal: Path, frame: str, key: str, label_ids: NDArray[np.uint8]) -> str:
     """Writes the label ids (H, W) of a frame as an 8-bit grey PNG, whole or not at all; its SHA-256.
 
-    The journal of the folder then has a line more: of what (`key`) the file was made, and its digest. The line comes
-    after the file, so a process that is killed between the two leaves a file that nothing vouches for.
+    The journal then has a line more: of what (`key`) the file was made, and its digest. The line comes after the file,
+    so a process that is killed between the two leaves a file that nothing vouches for.
     """
     buffer = io.BytesIO()
     Image.fromarray(label_ids).save(buffer, format="PNG")
@@ -35,36 +36,46 @@ def write_prediction(folder: Path, frame: str, key: str, label_ids: NDArray[np.u
         partial.write_bytes(buffer.getvalue())
         digest = sha256(partial)
     line = json.dumps({"id": frame, "key": key, "sha256": digest})
-    with _journal(folder).open("a", encoding="utf-8") as journal:
-        journal.write(f"\n{line}\n")  # the first break ends what a killed writer may have left
+    with journal.open("a", encoding="utf-8") as lines:
+        lines.write(f"\n{line}\n")  # the first break ends what a killed writer may have left
     return digest
 
 
-def resume_predictions(folder: Path, keys: Mapping[str, str]) -> dict[str, str]:
-    """Readies the folder for predictions of the frames in `keys`; the SHA-256 of those that are finished, by frame.
+def open_journal(folder: Path, division: str) -> Path:
+    """The journal of one part of the predictions in a folder, such as `1-of-2`; both are made where they are absent.
 
-    Finished are the files whose last line in the journal has the frame's key, and that still have the digest there.
-    Every other PNG is deleted, and what killed writers left. A folder without a journal must be empty or absent.
+    A folder without any journal must be empty or absent. Each part has a journal, for no two may write one file.
     """
-    journal = _journal(folder)
-    if not journal.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise UserError(
-                f"{folder}: the folder of predictions must be empty or absent before the first ones, found files of "
-                "something else; remove them, or choose another folder"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        journal.touch()
-    records = _records(journal)
-    finished = {
-        frame: record["sha256"]
-        for frame, record in records.items()
-        if record["key"] == keys.get(frame) and _has_digest(prediction_file(folder, frame), record["sha256"])
-    }
-    kept = {prediction_file(folder, frame) for frame in finished}
+    if folder.exists() and any(folder.iterdir()) and not _journals(folder):
+        raise UserError(
+            f"{folder}: the folder of predictions must be empty or absent before the first ones, found files of "
+            "something else; remove them, or choose another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder.with_name(f"{folder.name}.{division}.journal")
+    journal.touch()
+    return journal
+
+
+def finished_predictions(folder: Path, keys: Mapping[str, str]) -> dict[str, str]:
+    """The SHA-256 of the finished predictions of the frames in `keys`, by frame.
+
+    Finished are the files of which a line in a journal, of whatever part, has the frame's key and the file's digest.
+    """
+    vouched: dict[str, set[str]] = {}
+    for record in _records(folder):
+        if record["key"] == keys.get(record["id"]):
+            vouched.setdefault(record["id"], set()).add(record["sha256"])
+    files = {frame: prediction_file(folder, frame) for frame in vouched}
+    digests = {frame: sha256(path) for frame, path in files.items() if path.is_file()}
+    return {frame: digest for frame, digest in digests.items() if digest in vouched[frame]}
+
+
+def remove_others(folder: Path, frames: Collection[str]) -> None:
+    """Deletes PNG files that are not of these frames, and what killed writers left. For when no writer is at work."""
+    kept = {prediction_file(folder, frame) for frame in frames}
     for path in {*folder.glob("*.png"), *folder.glob("*.partial")} - kept:
         path.unlink(missing_ok=True)
-    return finished
 
 
 def read_predictions(path: Path) -> dict[str, Any]:
@@ -80,16 +91,16 @@ def check_predictions(path: Path) -> list[str]:
     """What is wrong with the files that the JSON at `path` vouches for, a line each that names the file."""
     content = read_predictions(path)
     folder = path.parent / content["folder"]
-    records, files = _records(_journal(folder)), content["files"]
+    vouched, files = {(record["id"], record["sha256"]) for record in _records(folder)}, content["files"]
     found = [] if content["digest"] == fingerprint({"files": files}) else [f"{path}: digest must be that of files"]
     for entry in files:
         file = prediction_file(folder, entry["id"])
-        if not _has_digest(file, entry["sha256"]):
+        if not (file.is_file() and sha256(file) == entry["sha256"]):
             found.append(f"{file}: this must be the file that `predict` wrote, found {_what(file)}; predict again")
         elif not _is_label_map(file, (entry["width"], entry["height"])):
             found.append(f"{file}: this must be an 8-bit grey PNG of {entry['width']}x{entry['height']}; predict again")
-        if records.get(entry["id"], {}).get("sha256") != entry["sha256"]:
-            found.append(f"{_journal(folder)}: the last line of {entry['id']} must have its digest; predict again")
+        if (entry["id"], entry["sha256"]) not in vouched:
+            found.append(f"{folder}: a line of {entry['id']} in a journal must have its digest; predict again")
     expected = {prediction_file(folder, entry["id"]) for entry in files}
     return found + [f"{file}: {path.name} lists no such file; remove it" for file in {*folder.glob("*.png")} - expected]
 
@@ -107,14 +118,14 @@ def _is_label_map(path: Path, size: tuple[int, int]) -> bool:
         return False
 
 
-def _records(journal: Path) -> dict[str, dict[str, str]]:
-    """The last line of each frame in the journal."""
-    lines = journal.read_text(encoding="utf-8", errors="replace").splitlines()
-    return {record["id"]: record for line in lines if (record := _record(line))}
+def _journals(folder: Path) -> list[Path]:
+    return sorted(folder.parent.glob(f"{glob.escape(folder.name)}.*.journal"))
 
 
-def _journal(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.journal")
+def _records(folder: Path) -> list[dict[str, str]]:
+    """The whole lines of all journals of a folder."""
+    lines = [line for path in _journals(folder) for line in path.read_text("utf-8", errors="replace").splitlines()]
+    return [record for line in lines if (record := _record(line))]
 
 
 def _record(line: str) -> dict[str, str] | None:
@@ -124,7 +135,3 @@ def _record(line: str) -> dict[str, str] | None:
         return {key: record[key] for key in ("id", "key", "sha256")}
     except (ValueError, TypeError, KeyError):
         return None
-
-
-def _has_digest(path: Path, digest: str) -> bool:
-    return path.is_file() and sha256(path) == digest

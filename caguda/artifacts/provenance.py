@@ -46,6 +46,16 @@ def provenance(
     }
 
 
+def same_origin(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two provenances have the same settings, method version and inputs, whatever the inputs are called."""
+
+    def origin(made: Mapping[str, Any]) -> list[Any]:
+        inputs = sorted(given["sha256"] for given in made["inputs"].values())
+        return [made["configuration"], made["method_version"], inputs]
+
+    return origin(first) == origin(second)
+
+
 def _library_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in LIBRARIES:

@@ -94,11 +94,16 @@ def by_row(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
 
 
 def check_evaluations(
-    evaluations: Sequence[Evaluation], classes: Sequence[str], seeds: Sequence[int], stages: int
+    evaluations: Sequence[Evaluation],
+    classes: Sequence[str],
+    seeds: Sequence[int],
+    stages: int,
+    optional: Sequence[str] = (),
 ) -> None:
     """Returns when the evaluations make one complete table: these classes, same frames, every row with every seed.
 
-    Raises UserError naming the file otherwise. The control and the oracle may be left out, but not for some seeds only.
+    Raises UserError naming the file otherwise. The control, the oracle and `optional` rows may be left out, but not for
+    some seeds only.
     """
     if not evaluations:
         raise UserError("a table needs evaluations, found none; name the evaluation.json files")
@@ -127,12 +132,14 @@ def check_evaluations(
             )
         seen[item.row, item.seed] = item.path
     for row in known:
-        _check_seeds(row, {seed: path for (name, seed), path in seen.items() if name == row}, seeds)
+        paths = {seed: path for (name, seed), path in seen.items() if name == row}
+        if paths or row not in ("control", "oracle", *optional):
+            _check_seeds(row, paths, seeds)
 
 
 def _check_seeds(row: str, paths: Mapping[int, Path], seeds: Sequence[int]) -> None:
     missing = [seed for seed in seeds if seed not in paths]
-    if not missing or (row in ("control", "oracle") and not paths):
+    if not missing:
         return
     found = ", ".join(str(path) for path in paths.values()) or "no file"
     raise UserError(

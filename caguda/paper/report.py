@@ -19,7 +19,7 @@ from caguda.artifacts.atomic import read_json, write_atomically
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.paper.charts import PART_COLORS, job_title, label_parts, shown_rows
-from caguda.paper.table import ABSENT, NOTE, Row, best, read_evaluations, show, table_rows
+from caguda.paper.table import ABSENT, Row, best, note, read_evaluations, show, table_rows
 
 ROW_NOTES = {
     "source only": "no adaptation",
@@ -120,7 +120,7 @@ def stage_labels(labels: Sequence[Path], accuracy: Sequence[Path]) -> list[Stage
 def headline(rows: Sequence[Row]) -> dict[str, Any]:
     """The rows that the report opens with, and the share of the distance to the oracle that the last stage closes."""
     named = {row.name: row for row in rows}
-    source, last = named["source only"], [row for row in rows if row.name.startswith("stage")][-1]
+    source, last = rows[0], [row for row in rows if row.name.startswith("stage")][-1]
     oracle = named.get("oracle")
     assert source.as_trained is not None and last.as_trained is not None
     closed = None
@@ -188,7 +188,7 @@ def write_report(
         "best_trained": best_values(rows, "as_trained"),
         "best_target": best_values(rows, "target_statistics"),
         "headline": headline(rows),
-        "note": NOTE,
+        "note": note(configuration),
         "classes": per_class(classes, rows),
         "shown": [row for row in shown_rows(rows) if row.as_trained is not None],
         "names": classes.names,

@@ -45,7 +45,7 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Summary:
-    """A row's scores in percent over its seeds; the gain is over source only as trained, paired by seed."""
+    """A row's scores in percent over its seeds; the gain is over the first row as trained, paired by seed."""
 
     iou: tuple[Statistic, ...]
     miou: Statistic
@@ -96,10 +96,10 @@ def _summary(scores: Sequence[Score | None], base: Sequence[float]) -> Summary |
 def table_rows(evaluations: Sequence[Evaluation]) -> tuple[Row, ...]:
     """The rows in the order source only, AdaBN, warm-up, control, stages, oracle; see check_evaluations.
 
-    AdaBN is the target-statistics score of source only, and is left out where that does not exist.
+    AdaBN is the target-statistics score of source only. Both are left out where they do not exist.
     """
     groups = by_row(evaluations)
-    base = [100.0 * item.as_trained.miou for item in groups["source only"]]
+    base = [100.0 * item.as_trained.miou for item in next(iter(groups.values()))]
     rows: list[Row] = []
     for name, items in groups.items():
         seeds = tuple(item.seed for item in items)
@@ -149,7 +149,7 @@ def _summary_table(rows: Sequence[Row]) -> str:
     columns = [
         [row.label for row in rows],
         _bold([show(value) for value in trained], best(rows, trained)),
-        [show(row.as_trained.gain if row.as_trained and row.name != "source only" else None, True) for row in rows],
+        [show(row.as_trained.gain if row.as_trained and row is not rows[0] else None, True) for row in rows],
         _bold([show(value) for value in target], best(rows, target)),
         [show(row.target_statistics.gain if row.target_statistics else None, True) for row in rows],
         [str(len(row.seeds)) for row in rows],
@@ -172,7 +172,13 @@ def _class_table(classes: Sequence[str], rows: Sequence[Row], summaries: Sequenc
     return markdown_table(("class", *(row.name for row in rows)), body)
 
 
-def to_markdown(title: str, evaluations: Sequence[Evaluation]) -> str:
+def note(configuration: Configuration) -> str:
+    """What a reader must know of the rows, and which models were brought from elsewhere."""
+    brought = [f"the model of {run} is {path}" for run, path in configuration.start_from.items()]
+    return NOTE + (f" Not trained here: {', '.join(brought)}." if brought else "")
+
+
+def to_markdown(title: str, evaluations: Sequence[Evaluation], note: str = NOTE) -> str:
     """The table as Markdown: what was run, a summary, then one table per kind of statistics with classes as rows.
 
     IoU and mIoU in percent; the best adapted value is bold; lines stay below 120 columns for up to five stages.
@@ -182,9 +188,9 @@ def to_markdown(title: str, evaluations: Sequence[Evaluation]) -> str:
     spread = "mean ± sample standard deviation over seeds" if len(rows[0].seeds) > 1 else "one seed, no deviation"
     run = (
         f"Seeds: {seeds} ({spread}). Evaluation: {first.frames} target frames, {len(first.classes)} classes. "
-        "IoU in percent, gain in points over source only as trained; best adapted value in bold."
+        f"IoU in percent, gain in points over {rows[0].label} as trained; best adapted value in bold."
     )
-    parts = [f"# {title}", textwrap.fill(run, 116), textwrap.fill(NOTE, 116), _summary_table(rows)]
+    parts = [f"# {title}", textwrap.fill(run, 116), textwrap.fill(note, 116), _summary_table(rows)]
     tables = (
         ("as trained", [(row, row.as_trained) for row in rows]),
         ("with target statistics", [(row, row.target_statistics) for row in rows if row.name != "source only"]),
@@ -206,7 +212,7 @@ def to_csv(evaluations: Sequence[Evaluation]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     classes = evaluations[0].classes
     writer.writerow(("row", "statistics", "seed", "frames", *classes, *_means(classes), "gain"))
-    base = {item.seed: item.as_trained.miou for item in evaluations if item.row == "source only"}
+    base = {item.seed: item.as_trained.miou for item in next(iter(by_row(evaluations).values()))}
     for item in (item for items in by_row(evaluations).values() for item in items):
         scores = (("as trained", item.as_trained), ("target", item.target_statistics))
         for statistics, score in scores:
@@ -227,7 +233,8 @@ def read_evaluations(configuration: Configuration, paths: Sequence[Path]) -> lis
     for path in paths:
         refuse_broken_chain(path, digest, seen)
     evaluations = [read_evaluation(path) for path in paths]
-    check_evaluations(evaluations, class_table(configuration).names, configuration.seeds, configuration.stages.count)
+    names, optional = class_table(configuration).names, () if "pretrain" in configuration.runs else ("source only",)
+    check_evaluations(evaluations, names, configuration.seeds, configuration.stages.count, optional)
     return evaluations
 
 
@@ -237,6 +244,6 @@ def write_table(
     """Writes the result table of a recipe as CSV and as Markdown; see check_evaluations for what is refused."""
     read = read_evaluations(configuration, evaluations)
     title = f"{configuration.experiment}, {recipe}"
-    for path, text in ((csv, to_csv(read)), (markdown, to_markdown(title, read))):
+    for path, text in ((csv, to_csv(read)), (markdown, to_markdown(title, read, note(configuration)))):
         with write_atomically(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

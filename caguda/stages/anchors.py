@@ -2,14 +2,18 @@
 
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from caguda.artifacts.anchors import Anchors, save_anchors
+from caguda.artifacts.class_sums import load_class_sums, save_class_sums
 from caguda.artifacts.provenance import provenance
 from caguda.classes import class_table
 from caguda.config import Anchors as Choice
@@ -22,51 +26,98 @@ from caguda.datasets.transforms import scaled
 from caguda.errors import UserError
 from caguda.method.anchors import ClassSums, anchors_from, class_sums, correctly_predicted, image_means, labels_at
 from caguda.models.batch_norm import estimate_statistics
+from caguda.stages.parts import refuse_gaps, refuse_others, share
 from caguda.stages.runtime import prepare, restore_network
+
+BLOCKS = 64  # of the source's frames; sums are kept of each, and added in their order
 
 
 @torch.inference_mode()
-def construct_anchors(configuration: Configuration, manifest: Path, checkpoint: Path, output: Path) -> None:
-    """Write the category anchors: the mean feature f_D of every category over the source.
+def sum_part(
+    configuration: Configuration, manifest: Path, checkpoint: Path, part: int, parts: int, output: Path
+) -> None:
+    """Write what Eq. 4 adds up over part `part` of `parts` (1-based) of the source, with the section `anchors`' choices.
 
-    Eq. 4, over the pixels and with the weights that the section `anchors` says. Labels are taken at the resolution of
-    f_D by nearest neighbour. A checkpoint with the target's statistics of batch normalisation gets the source's for
-    this pass, so that either domain is seen with its own. Categories that the source lacks are marked absent, and
-    named; fewer than two present ones are a UserError, since distances between anchors are the unit.
+    Labels are taken at the resolution of f_D by nearest neighbour. A part is some consecutive ones of at most BLOCKS
+    blocks of whole batches, which lie where they do whatever the number of parts. A checkpoint with the target's
+    statistics of batch normalisation gets the source's for this pass, so that either domain is seen with its own: every
+    part makes a pass over the whole source for them.
     """
     started = time.time()
     device = prepare(configuration.compute.threads)
     table, size = class_table(configuration, configuration.source), configuration.compute.inference_batch_size
     network, description = restore_network(checkpoint, device, table)
     frames = read_manifest(manifest).frames("source")
+    blocks = blocks_of(len(frames), size)
+    own = share(blocks, part, parts, "source")
     if description["target_statistics"]:
         batches = inference_batches(frames, size)
         estimate_statistics(network, (scaled(batch, device) for _, batch in batches))
 
-    total: ClassSums | None = None
-    with tqdm(total=len(frames), desc="anchors", disable=not sys.stderr.isatty()) as bar:
-        for indices, images in inference_batches(frames, size):
-            features, logits = network(scaled(images, device))
-            labels = torch.stack([read_label(label_of(frames[i]), table) for i in indices]).to(device)
-            sums = _sums(features, logits, labels, configuration.anchors)
-            total = sums if total is None else total + sums
-            bar.update(len(indices))
-    assert total is not None, "a checked set has frames"
+    total = sum(map(len, own))
+    with tqdm(total=total, desc=f"anchors {part}/{parts}", disable=not sys.stderr.isatty()) as bar:
+
+        def sums(block: range) -> Iterator[ClassSums]:
+            inside = [frames[i] for i in block]
+            for indices, images in inference_batches(inside, size):
+                features, logits = network(scaled(images, device))
+                labels = torch.stack([read_label(label_of(inside[i]), table) for i in indices]).to(device)
+                yield _sums(features, logits, labels, configuration.anchors)
+                bar.update(len(indices))
+
+        found = [reduce(ClassSums.__add__, sums(block)) for block in own]
+    made_by = provenance("anchor-part", _settings(configuration), [manifest, checkpoint], None, started)
+    save_class_sums(output, found, {"first_block": blocks.index(own[0]), "provenance": made_by})
+    print(f"anchors: part {part} of {parts}, frames {own[0].start} to {own[-1].stop - 1} -> {output}")
+
+
+def blocks_of(frames: int, batch_size: int) -> list[range]:
+    """The places of the frames of each block: consecutive whole batches, as many as in the others or one more."""
+    batches = -(-frames // batch_size)
+    blocks = min(BLOCKS, batches)
+    bounds = [min(batches * done // blocks * batch_size, frames) for done in range(blocks + 1)]
+    return [range(first, last) for first, last in pairwise(bounds)]
+
+
+def construct_anchors(
+    configuration: Configuration, manifest: Path, checkpoint: Path, part_files: Sequence[Path], output: Path
+) -> None:
+    """Write the category anchors: the mean feature f_D of every category over the source (Eq. 4).
+
+    The sums of all blocks are added in their order: the same bits for any number of parts. Categories that the source
+    lacks are marked absent, and named; fewer than two present ones are a UserError, since distances between anchors
+    are the unit. So are parts of something else than the manifest, the checkpoint and the configured settings.
+    """
+    started = time.time()
+    table, size = class_table(configuration, configuration.source), configuration.compute.inference_batch_size
+    made_by = provenance("anchors", _settings(configuration), [manifest, checkpoint], None, started)
+    sums: dict[int, ClassSums] = {}
+    for path in part_files:
+        blocks, attributes = load_class_sums(path)
+        refuse_others(path, attributes["provenance"], made_by)
+        sums |= enumerate(blocks, attributes["first_block"])
+    expected = range(len(blocks_of(len(read_manifest(manifest).frames("source")), size)))
+    refuse_gaps(part_files, sums, expected)
+    total = reduce(ClassSums.__add__, (sums[block] for block in expected))
     if (found := int((total.counts > 0).sum())) < 2:
         raise UserError(
             f"{manifest}: the source must have pixels of two categories or more that make an anchor, found {found}; "
             "check the keys classes and anchors, or train the network for longer"
         )
-    made = anchors_from(total)
-    anchors = Anchors(*(values.cpu().numpy() for values in made))
+    anchors = Anchors(*(values.numpy() for values in anchors_from(total)))
     absent = [name for name, here in zip(table.names, anchors.present, strict=True) if not here]
     if absent:
         print(f"anchors: no source pixel of {', '.join(absent)}: absent, these can never become pseudo-labels")
-    settings = configuration.model_dump(mode="json", include={"network", "anchors"})
-    made_by = provenance("anchors", settings, [manifest, checkpoint], None, started)
     save_anchors(output, anchors, {"categories": list(table.names), "provenance": made_by})
-    pixels = int(anchors.pixel_count.sum())
-    print(f"anchors: {pixels} pixels of {len(frames)} images, mean distance {anchors.mean_distance:.3f} -> {output}")
+    print(f"anchors: {int(anchors.pixel_count.sum())} pixels, mean distance {anchors.mean_distance:.3f} -> {output}")
+
+
+def _settings(configuration: Configuration) -> dict[str, Any]:
+    """What decides the sums, beside the files."""
+    return {
+        **configuration.model_dump(mode="json", include={"network", "anchors"}),
+        "inference_batch_size": configuration.compute.inference_batch_size,
+    }
 
 
 def _sums(features: Tensor, logits: Tensor, labels: Tensor, choice: Choice) -> ClassSums:

@@ -1,6 +1,7 @@
-"""What the paper's authors have released, as artifacts of this pipeline: their anchors and their checkpoints."""
+"""What comes from elsewhere, as artifacts of this pipeline: the authors' anchors and checkpoints, and a user's own."""
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from caguda.artifacts.anchors import Anchors, save_anchors
-from caguda.artifacts.checkpoint import save_checkpoint
+from caguda.artifacts.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from caguda.artifacts.provenance import provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
@@ -93,6 +94,56 @@ def convert_checkpoint(configuration: Configuration, input: Path, output: Path) 
     }
     save_checkpoint(output, built.state_dict(), description)
     print(f"convert-checkpoint: {len(given)} arrays -> {output}")
+
+
+def import_checkpoint(configuration: Configuration, run: str, seed: int, input: Path, output: Path) -> None:
+    """Write a checkpoint of elsewhere as that of a run before the stages, which is not trained then.
+
+    `input` is a checkpoint of this pipeline, or the weights alone, of which the configured network and classes are then
+    believed. The provenance says that it was imported and, if it is known, what made it. UserError unless the weights
+    are those of the configured network for the configured classes.
+    """
+    started = time.time()
+    network, table = configuration.network, class_table(configuration)
+    theirs: dict[str, Any] = {}
+    if input.with_suffix(".json").exists():
+        given, theirs = load_checkpoint(input)
+        _refuse_another(input, theirs, network.model_dump(mode="json"), list(table.names))
+    else:
+        given = load_weights(input)
+    built = build_network(network, table.count)
+    if found := misfit(given, built.state_dict()):
+        raise UserError(
+            f"{input}: the weights of the configured network with {table.count} categories are needed, found {found}; "
+            "check the keys network, classes and start_from"
+        )
+    built.load_state_dict(given)
+    settings = {**configuration.model_dump(mode="json", include={"network"}), "run": run}
+    made_by = provenance("import", settings, [input], seed, started)
+    description = {
+        "architecture": network.model_dump(mode="json"),
+        "classes": list(table.names),
+        "target_statistics": theirs.get("target_statistics", False),
+        "metrics": {},
+        "provenance": made_by | {"imported": {"path": str(input.absolute()), "provenance": theirs.get("provenance")}},
+    }
+    save_checkpoint(output, built.state_dict(), description)
+    print(f"import: {input}, made by {theirs.get('provenance', {}).get('made_by', 'somebody')} -> {output}")
+
+
+def _refuse_another(path: Path, found: Mapping[str, Any], network: Mapping[str, Any], classes: Sequence[str]) -> None:
+    """UserError unless a checkpoint's description has this network, wherever its backbone's weights, and these classes."""
+    if found["classes"] != classes:
+        raise UserError(
+            f"{path}: the checkpoint must be for the configured categories, {len(classes)} of them, found one for "
+            f"{len(found['classes'])} other or otherwise ordered ones; check the keys classes and start_from"
+        )
+    for key in sorted({*network, *found["architecture"]} - {"weights"}):
+        if (given := found["architecture"].get(key)) != network.get(key):
+            raise UserError(
+                f"{path}: the checkpoint must be of the configured network, found {key} {given} instead of "
+                f"{network.get(key)}; check the keys network and start_from"
+            )
 
 
 def _read_anchors(path: Path, categories: int) -> tuple[Float64[np.ndarray, "c d"], Float64[np.ndarray, " c"]]:

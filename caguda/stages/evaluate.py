@@ -53,9 +53,10 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
         estimate_statistics(network, (scaled(batch, device) for _, batch in images))
         adapted = _confusion(network, frames, table, inference, size, device)
     made_by = description["provenance"]
+    run = made_by["settings"].get("run", made_by["made_by"])  # what an imported one stands for
     settings = configuration.model_dump(mode="json", include={"inference"})
     result = {
-        "row": ROWS.get(made_by["made_by"], made_by["made_by"]),
+        "row": ROWS.get(run, run),
         "recipe": made_by["settings"].get("recipe", {}).get("name"),
         "seed": made_by["seed"],
         "frames": len(frames),

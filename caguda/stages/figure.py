@@ -1,6 +1,6 @@
 """The qualitative figure, after the paper's Figure 2: what the networks see, and what the pseudo-labels say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from caguda.stages.common import verified_labels
 from caguda.stages.runtime import prepare, restore_network
 
 ROWS = 4
-NETWORKS = ("source only", "warm-up", "last stage")
+NETWORKS = {"pretrain": "source only", "warmup": "warm-up"}
 
 
 @torch.inference_mode()
@@ -34,7 +34,7 @@ def qualitative(
 ) -> None:
     """Draw evenly spaced evaluation frames with the networks' predictions, and target frames with their pseudo-labels.
 
-    `checkpoints` are those of source only, warm-up and last stage; `labels` is the label store of the last stage. The
+    `checkpoints` are those of source only and warm-up, as far as they are there, and of the last stage; `labels` is the label store of the last stage. The
     frames are chosen by their place in the set alone.
     """
     device = prepare(configuration.compute.threads)
@@ -43,13 +43,14 @@ def qualitative(
         class_table(configuration, d) for d in (configuration.evaluation, configuration.target)
     )
     read = read_manifest(manifest)
-    networks = [restore_network(path, device, table)[0] for path in checkpoints]
+    names = [NETWORKS.get(path.parent.name, "last stage") for path in checkpoints]
+    networks = {name: restore_network(path, device, table)[0] for name, path in zip(names, checkpoints, strict=True)}
     target = read.frames("target")
     store = verified_labels(labels, target, manifest)
     evaluated = _spaced(read.frames("evaluation"))
     predicted = Block(
         f"(a) evaluation frames, {recipe}, seed {seed}",
-        ("input", "truth", *NETWORKS),
+        ("input", "truth", *networks),
         [
             _row(frame, evaluation_table) | _predictions(networks, frame, configuration.inference, device)
             for _, frame in evaluated
@@ -77,8 +78,7 @@ def _row(frame: Frame, table: ClassTable) -> dict[str, np.ndarray]:
 
 
 def _predictions(
-    networks: Sequence[nn.Module], frame: Frame, inference: Inference, device: torch.device
+    networks: Mapping[str, nn.Module], frame: Frame, inference: Inference, device: torch.device
 ) -> dict[str, np.ndarray]:
     image = scaled(read_image(frame.image)[None], device)
-    names = zip(NETWORKS, networks, strict=True)
-    return {name: most_probable(network, image, inference)[0].cpu().numpy() for name, network in names}
+    return {name: most_probable(network, image, inference)[0].cpu().numpy() for name, network in networks.items()}

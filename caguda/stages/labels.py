@@ -2,25 +2,28 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from caguda.artifacts.anchors import load_anchors
 from caguda.artifacts.atomic import write_json
 from caguda.artifacts.labels import LabelArrays, create_label_store, open_label_store, write_labels
-from caguda.artifacts.provenance import provenance
+from caguda.artifacts.provenance import provenance, same_origin
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.config import Labels as Thresholds
 from caguda.datasets.io import read_image
-from caguda.datasets.loader import inference_batches
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.errors import UserError
-from caguda.method.labels import by_anchor, by_probability, pseudo_labels
+from caguda.method.labels import ByAnchor, ByProbability, by_anchor, by_probability, pseudo_labels
 from caguda.stages.common import refuse_other_frames
+from caguda.stages.parts import share
 from caguda.stages.runtime import prepare, restore_network
 
 
@@ -38,16 +41,20 @@ def create_store(
     network, _ = restore_network(checkpoint, device, class_table(configuration))
     frames = read.frames("target")
     features, _ = network(scaled(read_image(frames[0].image)[None], device))
-    settings = configuration.model_dump(mode="json", include={"network", "labels"})
     found, _ = load_anchors(anchors)
     attributes = {
         "margin": absolute_margin(configuration.labels, found.mean_distance),
         "p0": configuration.labels.p0,
-        "provenance": provenance("labels", settings, [manifest, checkpoint, anchors], None, started),
+        "provenance": _provenance(configuration, [manifest, checkpoint, anchors], started),
     }
     ids = [frame.id for frame in frames]
     create_label_store(store, ids, features.shape[-2], features.shape[-1], class_table(configuration), attributes)
     write_json(output, {"store": store.name, "images": len(ids), **attributes})
+
+
+def _provenance(configuration: Configuration, inputs: Sequence[Path], started: float) -> dict[str, Any]:
+    settings = configuration.model_dump(mode="json", include={"network", "labels"})
+    return provenance("labels", settings, inputs, None, started)
 
 
 def absolute_margin(thresholds: Thresholds, mean_distance: float) -> float:
@@ -69,10 +76,10 @@ def write_part(
     """Write the labels of part `part` of `parts` (1-based, consecutive frames) into the store.
 
     Eq. 5 to 7 by anchors, and the probability rule of Eq. 11. Frames are divided by whole batches of inference, since
-    the last bits of a feature may depend on the size of its batch: any number of parts gives the same labels.
+    the last bits of a feature may depend on the size of its batch: any number of parts gives the same labels. Batches
+    that an earlier call has finished are kept, if the store was created for the same inputs.
     """
-    if not 1 <= part <= parts:
-        raise UserError(f"--part {part} --parts {parts}: parts count from 1, and none is beyond the last")
+    started = time.time()
     device = prepare(configuration.compute.threads)
     network, _ = restore_network(checkpoint, device, class_table(configuration))
     found, _ = load_anchors(anchors)
@@ -82,32 +89,33 @@ def write_part(
     margin, p0 = float(opened.attributes["margin"]), float(opened.attributes["p0"])
     frames = read_manifest(manifest).frames("target")
     refuse_other_frames(opened, frames, manifest)
+    made_by = _provenance(configuration, [manifest, checkpoint, anchors], started)
+    same = same_origin(opened.attributes["provenance"], made_by)
     size = configuration.compute.inference_batch_size
-    first, last = bounds(len(frames), part, parts, size)
-    with tqdm(total=last - first, desc=f"labels {part}/{parts}", disable=not sys.stderr.isatty()) as bar:
-        for indices, images in inference_batches(frames[first:last], size):
-            features, logits = network(scaled(images, device))
-            anchored = by_anchor(features, vectors, present, margin)
-            probable = by_probability(logits, p0)
-            arrays = {
-                "active": anchored.active.byte() + 2 * probable.active.byte(),
-                "anchor_label": pseudo_labels(anchored.nearest, anchored.active),
-                "probability_label": pseudo_labels(probable.predicted, probable.active),
-                "nearest_anchor": anchored.nearest,
-                "predicted": probable.predicted,
-                "margin": anchored.margin.half(),
-                "confidence": probable.confidence.half(),
-            }
-            rows = {name: values.cpu().numpy() for name, values in arrays.items()}
-            for place, index in enumerate(indices):
-                write_labels(store, first + index, LabelArrays(**{name: row[place] for name, row in rows.items()}))
-            bar.update(len(indices))
-    write_json(output, {"store": store.name, "part": part, "parts": parts, "first": first, "last": last - 1})
-    print(f"labels: part {part} of {parts}, frames {first} to {last - 1} -> {store}")
+    batches = [range(first, min(first + size, len(frames))) for first in range(0, len(frames), size)]
+    own = share(batches, part, parts, "target")
+    left = [batch for batch in own if not (same and all(opened.whole(index) for index in batch))]
+    for batch in tqdm(left, desc=f"labels {part}/{parts}", disable=not sys.stderr.isatty()):
+        images = torch.stack([read_image(frames[index].image) for index in batch])
+        features, logits = network(scaled(images, device))
+        rows = _labels(by_anchor(features, vectors, present, margin), by_probability(logits, p0))
+        for place, index in enumerate(batch):
+            write_labels(store, index, LabelArrays(**{name: row[place] for name, row in rows.items()}))
+    first, last = own[0].start, own[-1].stop - 1
+    write_json(output, {"store": store.name, "part": part, "parts": parts, "first": first, "last": last})
+    kept = sum(map(len, own)) - sum(map(len, left))
+    print(f"labels: part {part} of {parts}, frames {first} to {last}, {kept} of them from an earlier call -> {store}")
 
 
-def bounds(frames: int, part: int, parts: int, batch_size: int) -> tuple[int, int]:
-    """The first frame of a part and the one after its last; parts differ by one batch of inference at most."""
-    batches = -(-frames // batch_size)
-    first, last = (min(batches * done // parts * batch_size, frames) for done in (part - 1, part))
-    return first, last
+def _labels(anchored: ByAnchor, probable: ByProbability) -> dict[str, NDArray[Any]]:
+    """The seven arrays of some images, (n, h, w) each."""
+    arrays = {
+        "active": anchored.active.byte() + 2 * probable.active.byte(),
+        "anchor_label": pseudo_labels(anchored.nearest, anchored.active),
+        "probability_label": pseudo_labels(probable.predicted, probable.active),
+        "nearest_anchor": anchored.nearest,
+        "predicted": probable.predicted,
+        "margin": anchored.margin.half(),
+        "confidence": probable.confidence.half(),
+    }
+    return {name: values.cpu().numpy() for name, values in arrays.items()}

@@ -11,14 +11,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from caguda.artifacts.atomic import sha256, write_json
-from caguda.artifacts.predictions import (
-    FORMAT,
-    FORMAT_VERSION,
-    prediction_file,
-    resume_predictions,
-    write_prediction,
-)
+from caguda.artifacts.atomic import write_json
+from caguda.artifacts.predictions import finished_predictions, open_journal, write_prediction
 from caguda.artifacts.provenance import fingerprint, provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
@@ -27,18 +21,27 @@ from caguda.datasets.manifest import SetName, read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.errors import UserError
 from caguda.models.inference import most_probable
+from caguda.stages.parts import share
 from caguda.stages.runtime import prepare, restore_network
 from caguda.version import METHOD_VERSION
 
 
 @torch.inference_mode()
-def predict(
-    configuration: Configuration, manifest: Path, checkpoint: Path, name: SetName, folder: Path, output: Path
+def predict_part(
+    configuration: Configuration,
+    manifest: Path,
+    checkpoint: Path,
+    name: SetName,
+    folder: Path,
+    part: int,
+    parts: int,
+    output: Path,
 ) -> None:
-    """Write one PNG of label ids for each frame of the set `name` into `folder`, and a JSON that vouches for all.
+    """Write one PNG of label ids for each frame of part `part` of `parts` (1-based) of the set `name` into `folder`.
 
     A call that was killed goes on where it was: a file is kept if it is whole and of this checkpoint, this image and
-    these settings. Batches are the same ones then, as another size of a batch may change last digits.
+    these settings, whichever part had it. Batches are the same ones then, as another size of a batch may change last
+    digits. `output` is a JSON that lists the files.
     """
     started = time.time()
     device = prepare(configuration.compute.threads)
@@ -47,25 +50,26 @@ def predict(
         raise UserError(f"predict: label ids must be at most 255 for an 8-bit file, found {table.label_ids.max()}")
     read = read_manifest(manifest, [name])
     entries, frames = read.entries(name), read.frames(name)
+    own = share(list(batches(entries, configuration.compute.inference_batch_size)), part, parts, name)
     network, description = restore_network(checkpoint, device, table)
     settings = configuration.model_dump(mode="json", include={"inference"})
     threads, weights = configuration.compute.threads, description["weights_sha256"]
     decisive = [settings, weights, table.label_ids.tolist(), METHOD_VERSION, threads, device.type]
-    keys = {entry["id"]: fingerprint({"image": entry["image_sha256"], "by": decisive}) for entry in entries}
-    digests = resume_predictions(folder, keys)
+    images = {entries[i]["id"]: entries[i]["image_sha256"] for batch in own for i in batch}
+    keys = {frame: fingerprint({"image": image, "by": decisive}) for frame, image in images.items()}
+    journal = open_journal(folder, f"{part}-of-{parts}")
+    digests = finished_predictions(folder, keys)
     kept, label_ids = len(digests), table.label_ids.astype(np.uint8)
-    with tqdm(total=len(frames), desc="predict", disable=not sys.stderr.isatty()) as bar:
-        for batch in batches(entries, configuration.compute.inference_batch_size):
-            if not digests.keys() >= {frames[i].id for i in batch}:
-                images = torch.stack([read_image(frames[i].image) for i in batch])
-                predicted = most_probable(network, scaled(images, device), configuration.inference)
-                for i, ids in zip(batch, label_ids[predicted.cpu().numpy()], strict=True):
-                    digests[frames[i].id] = write_prediction(folder, frames[i].id, keys[frames[i].id], ids)
-            bar.update(len(batch))
-    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "set": name, "folder": folder.name}
-    made_by = provenance("predict", settings, [manifest, checkpoint], description["provenance"]["seed"], started)
-    write_json(output, head | summary(folder, entries, digests) | {"provenance": made_by})
-    print(f"predict: {len(frames)} frames of the {name} set, {kept} of them from an earlier call -> {folder}")
+    left = [batch for batch in own if not digests.keys() >= {frames[i].id for i in batch}]
+    for batch in tqdm(left, desc=f"predict {part}/{parts}", disable=not sys.stderr.isatty()):
+        pixels = torch.stack([read_image(frames[i].image) for i in batch])
+        predicted = most_probable(network, scaled(pixels, device), configuration.inference)
+        for i, ids in zip(batch, label_ids[predicted.cpu().numpy()], strict=True):
+            digests[frames[i].id] = write_prediction(folder, journal, frames[i].id, keys[frames[i].id], ids)
+    seed = description["provenance"]["seed"]
+    made_by = provenance("predict-part", settings, [manifest, checkpoint], seed, started)
+    write_json(output, {"part": part, "parts": parts, "files": digests, "provenance": made_by})
+    print(f"predict: part {part} of {parts}, {len(keys)} frames, {kept} of them from an earlier call -> {folder}")
 
 
 def batches(entries: Sequence[Mapping[str, Any]], size: int) -> Iterator[list[int]]:
@@ -73,15 +77,3 @@ def batches(entries: Sequence[Mapping[str, Any]], size: int) -> Iterator[list[in
     for _, same in groupby(range(len(entries)), key=lambda i: (entries[i]["height"], entries[i]["width"])):
         places = list(same)
         yield from (places[first : first + size] for first in range(0, len(places), size))
-
-
-def summary(folder: Path, entries: Sequence[Mapping[str, Any]], digests: Mapping[str, str]) -> dict[str, Any]:
-    """What the folder holds: every file is read back, and must be the one that was written."""
-    for frame, digest in digests.items():
-        if sha256(path := prediction_file(folder, frame)) != digest:
-            raise UserError(f"{path}: this file was changed while `predict` was at work; run it again")
-    files = [
-        {"id": entry["id"], "height": entry["height"], "width": entry["width"], "sha256": digests[entry["id"]]}
-        for entry in entries
-    ]
-    return {"images": len(files), "digest": fingerprint({"files": files}), "files": files}

@@ -130,6 +130,8 @@ def _kind(path: Path) -> tuple[str, Check]:
         _require(path, sealed=is_sealed_hdf5(path))
         if texts_of(path).get("format") == ANCHORS:
             return "anchors", _once(load_anchors)
+        if texts_of(path).get("format") == "caguda-class-sums":
+            return "class sums", _once(_read_class_sums)
         return "packed cache", _once(_read_packed)
     content = read_json(path)
     kind, check = next((KINDS[key] for key in KINDS if key in content), (NOT_OURS, _once(read_json)))
@@ -165,6 +167,12 @@ def _read_packed(path: Path) -> None:
     from caguda.artifacts.packed import check_packed  # torch takes seconds to import: only where it is needed
 
     check_packed(path)
+
+
+def _read_class_sums(path: Path) -> None:
+    from caguda.artifacts.class_sums import load_class_sums
+
+    load_class_sums(path)
 
 
 def _read_state(path: Path) -> None:
@@ -252,6 +260,7 @@ KINDS: dict[str, tuple[str, Check]] = {
     "store": ("label job", _once(read_json)),
     "warnings": ("manifest", _manifest_faults),
     "street": ("generated frames", _once(read_json)),
+    "parts": ("prediction job", _once(read_json)),
     "set": ("submission", _submission_faults),
 }
 """A key that only one kind of JSON has."""

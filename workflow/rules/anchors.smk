@@ -1,16 +1,16 @@
-# Category anchors of the source under the model that the stage starts from (Eq. 4).
+# Category anchors of the source under the model that the stage starts from (Eq. 4): sums by parts, then all of them added.
 
 
-rule anchors:
+rule anchor_part:
     input:
         manifest=MANIFEST,
         checkpoint=labeller,
     output:
-        f"{GIVEN}/anchors.h5",
+        f"{GIVEN}/parts/anchors.{{part}}-of-{{parts}}.h5",
     log:
-        f"{GIVEN}/log/anchors.txt",
+        f"{GIVEN}/log/anchor_part.{{part}}-of-{{parts}}.txt",
     benchmark:
-        f"{GIVEN}/benchmark/anchors.tsv"
+        f"{GIVEN}/benchmark/anchor_part.{{part}}-of-{{parts}}.tsv"
     priority: 100
     conda:
         "../envs/caguda.yaml"
@@ -23,5 +23,32 @@ rule anchors:
         settings=fingerprint(anchors=without("anchors", "every_stage")),
         method_version=METHOD_VERSION,
     shell:
+        "python -m caguda anchor-part --config {params.config} --manifest {input.manifest}"
+        " --checkpoint {input.checkpoint} --part {wildcards.part} --parts {wildcards.parts} --output {output}"
+        " > {log} 2>&1"
+
+
+rule anchors:
+    input:
+        manifest=MANIFEST,
+        checkpoint=labeller,
+        parts=lambda wildcards: parts_of(f"{EXPERIMENT}/seed{wildcards.seed}/{wildcards.given}", "anchors.h5"),
+    output:
+        f"{GIVEN}/anchors.h5",
+    log:
+        f"{GIVEN}/log/anchors.txt",
+    benchmark:
+        f"{GIVEN}/benchmark/anchors.tsv"
+    priority: 100
+    conda:
+        "../envs/caguda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
+    shell:
         "python -m caguda anchors --config {params.config} --manifest {input.manifest}"
-        " --checkpoint {input.checkpoint} --output {output} > {log} 2>&1"
+        " --checkpoint {input.checkpoint} --part-files {input.parts} --output {output} > {log} 2>&1"

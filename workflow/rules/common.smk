@@ -66,9 +66,10 @@ GENERATED = [local(f"{configuration.data_root}/data.json")] if configuration.str
 MANIFEST_OF = {"evaluation": MANIFEST, "test": f"{EXPERIMENT}/manifest.test.json"}
 PREDICTED = "test" if configuration.test else "evaluation"
 PACKED = f"{EXPERIMENT}/packed/{{domain}}.h5"
-PARTS = [f"{part}-of-{configuration.labels.parts}" for part in range(1, configuration.labels.parts + 1)]
 STAGES = range(1, configuration.stages.count + 1)
 BOUNDS = ("control", "oracle")
+RUNS = list(configuration.runs)
+TRAINED = [run for run in RUNS if run not in configuration.start_from]
 CHAINS = chains(configuration.recipes)
 FIRST_RECIPE = next(iter(configuration.recipes))
 FIRST_SEED = configuration.seeds[0]
@@ -79,6 +80,7 @@ wildcard_constraints:
     recipe="|".join(CHAINS),
     domain="source|target",
     stage=r"[1-9]\d*",
+    imported="|".join(configuration.start_from) or "none",
     number="[1-4]",
     given=rf"stage1|({'|'.join(CHAINS)})/stage[1-9]\d*",
     part=r"[1-9]\d*",
@@ -109,6 +111,12 @@ def caches(*domains: str) -> list[str]:
 
 
 DATA_ARTIFACTS = [*GENERATED, MANIFEST, *caches("source", "target")]
+
+
+def brought(run: str) -> list[str]:
+    """The files of a model that stands for a run: its weights and, where it is there, their description."""
+    weights = Path(configuration.start_from[run])
+    return [local(str(path)) for path in (weights, weights.with_suffix(".json")) if path == weights or path.exists()]
 
 
 def model_before(seed: int | str, recipe: str, stage: int) -> str:
@@ -146,9 +154,25 @@ def given_to(wildcards, artifact: str) -> str:
     return given(wildcards.seed, wildcards.recipe, int(wildcards.stage), artifact)
 
 
+def parts_of(folder: str, artifact: str) -> list[str]:
+    """The files of all parts of an artifact in a folder: for `labels.json`, `parts/labels.1-of-2.json` and so on.
+
+    As many as configured, unless all of another number are there: what is finished stays so when the number is changed.
+    """
+    name, suffix = artifact.split(".")
+
+    def files(parts: int) -> list[str]:
+        return [f"{folder}/parts/{name}.{part}-of-{parts}.{suffix}" for part in range(1, parts + 1)]
+
+    first = sorted(path.stem for path in Path(placed(folder), "parts").glob(f"{name}.1-of-*.{suffix}"))
+    numbers = [configuration.compute.parts, *(int(stem.rpartition("-")[2]) for stem in first)]
+    whole = (files(parts) for parts in numbers if all(os.path.exists(placed(path)) for path in files(parts)))
+    return next(whole, files(configuration.compute.parts))
+
+
 def chain_of(recipe: str) -> list[str]:
     """The runs that make a recipe's last model, in order."""
-    return ["pretrain", "warmup", *(f"{recipe}/stage{stage}" for stage in STAGES)]
+    return [*RUNS, *(f"{recipe}/stage{stage}" for stage in STAGES)]
 
 
 def of_all_seeds(folders: list[str], artifact: str) -> list[str]:
@@ -163,9 +187,11 @@ def run_artifacts(run: str) -> list[str]:
 
 def given_artifacts(seed: int, recipe: str, stage: int) -> list[str]:
     """What a stage trains on."""
-    names = ["labels.zarr/zarr.json", "labels.created.json", "labels.json", "label_accuracy.json"]
-    names += ["anchors.h5", *(f"parts/{part}.json" for part in PARTS)]
-    return [given(seed, recipe, stage, name) for name in names]
+    names = ("anchors.h5", "labels.zarr/zarr.json", "labels.created.json", "labels.json", "label_accuracy.json")
+    made = [given(seed, recipe, stage, name) for name in names]
+    for name in ("anchors.h5", "labels.json"):
+        made += parts_of(os.path.dirname(given(seed, recipe, stage, name)), name)
+    return made
 
 
 def given_to_all(recipe: str, artifact: str) -> list[str]:
@@ -176,7 +202,7 @@ def given_to_all(recipe: str, artifact: str) -> list[str]:
 def seed_artifacts(seed: int) -> list[str]:
     """Everything below a seed's folder."""
     stages = [(recipe, stage) for recipe in configuration.recipes for stage in STAGES]
-    runs = ["pretrain", "warmup", *BOUNDS, *(f"{recipe}/stage{stage}" for recipe, stage in stages)]
+    runs = [*RUNS, *BOUNDS, *(f"{recipe}/stage{stage}" for recipe, stage in stages)]
     artifacts = [path for run in runs for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
     return artifacts + [path for recipe, stage in stages for path in given_artifacts(seed, recipe, stage)]
 
@@ -210,8 +236,15 @@ def table_inputs(number: int) -> list[str]:
         sys.exit(f"caguda: {configuration_name()}: classes must be {needed} for table{number}, found other ones")
     if number == 2:
         return of_all_seeds([chain_of(FIRST_RECIPE)[-1]], "submission.json")
-    ablated = ["pretrain", "warmup", *(f"{recipe}/stage{stage}" for recipe, stage in ABLATED)]
+    ablated = [source_only(f"table{number}"), "warmup", *(f"{recipe}/stage{stage}" for recipe, stage in ABLATED)]
     return of_all_seeds(ablated if number == 4 else chain_of(FIRST_RECIPE), "evaluation.json")
+
+
+def source_only(what: str) -> str:
+    """The run that a table or picture measures gains against; or one line and the end, where there is none."""
+    if "pretrain" not in RUNS:
+        sys.exit(f"caguda: {configuration_name()}: {what} needs a source-only model; bring it too, by start_from.pretrain")
+    return "pretrain"
 
 
 def table_artifacts(number: int) -> list[str]:
@@ -224,6 +257,7 @@ def submission_artifacts(seed: int, recipe: str) -> list[str]:
     runs = [f"{EXPERIMENT}/seed{seed}/{run}" for run in chain_of(recipe)]
     made = [f"{run}/checkpoint.{suffix}" for run in runs for suffix in ("safetensors", "json")]
     made += [path for stage in STAGES for path in given_artifacts(seed, recipe, stage)]
+    made += parts_of(f"{runs[-1]}/predictions", f"{PREDICTED}.json")
     return made + [
         f"{runs[-1]}/{name}" for name in (f"predictions/{PREDICTED}.json", "submission.zip", "submission.json")
     ]

@@ -24,7 +24,7 @@ rule label_store:
         runtime=30,
     params:
         config=CONFIG,
-        settings=fingerprint(labels=without("labels", "parts")),
+        settings=fingerprint("labels"),
         method_version=METHOD_VERSION,
         store=subpath(output.group, parent=True),
     shell:
@@ -41,7 +41,7 @@ rule label_part:
         checkpoint=labeller,
         anchors=anchors_of,
     output:
-        f"{GIVEN}/parts/{{part}}-of-{{parts}}.json",
+        f"{GIVEN}/parts/labels.{{part}}-of-{{parts}}.json",
     log:
         f"{GIVEN}/log/label_part.{{part}}-of-{{parts}}.txt",
     benchmark:
@@ -68,7 +68,7 @@ rule labels:
     input:
         created=rules.label_store.output.created,
         group=rules.label_store.output.group,
-        parts=expand(f"{GIVEN}/parts/{{part}}.json", part=PARTS, allow_missing=True),
+        parts=lambda wildcards: parts_of(f"{EXPERIMENT}/seed{wildcards.seed}/{wildcards.given}", "labels.json"),
     output:
         f"{GIVEN}/labels.json",
     log:

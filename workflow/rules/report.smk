@@ -35,7 +35,7 @@ rule figure:
         manifest=MANIFEST,
         checkpoints=lambda wildcards: [
             f"{EXPERIMENT}/seed{FIRST_SEED}/{run}/checkpoint.safetensors"
-            for run in ("pretrain", "warmup", chain_of(wildcards.recipe)[-1])
+            for run in (*RUNS, chain_of(wildcards.recipe)[-1])
         ],
         labels=lambda wildcards: given(FIRST_SEED, wildcards.recipe, STAGES[-1], "labels.json"),
     output:
@@ -69,7 +69,9 @@ rule figure:
 rule curves:
     input:
         checkpoints=lambda wildcards: [
-            f"{EXPERIMENT}/seed{FIRST_SEED}/{run}/checkpoint.json" for run in chain_of(wildcards.recipe)
+            f"{EXPERIMENT}/seed{FIRST_SEED}/{run}/checkpoint.json"
+            for run in chain_of(wildcards.recipe)
+            if run not in configuration.start_from
         ],
     output:
         report(

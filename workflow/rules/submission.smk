@@ -1,17 +1,17 @@
 # What Cityscapes' test server takes: the label ids of every frame of a set as PNG files, and all of them in one zip.
-# The files are written one by one into a folder beside the JSON, which comes last and vouches for them.
+# The files are written one by one, by several jobs, into a folder beside the JSON, which comes last and vouches for them.
 
 
-rule predict:
+rule predict_part:
     input:
         manifest=lambda wildcards: MANIFEST_OF[wildcards.frames],
         checkpoint=f"{SEED}/{{run}}/checkpoint.safetensors",
     output:
-        f"{SEED}/{{run}}/predictions/{{frames}}.json",
+        f"{SEED}/{{run}}/predictions/parts/{{frames}}.{{part}}-of-{{parts}}.json",
     log:
-        f"{SEED}/{{run}}/log/predict.{{frames}}.txt",
+        f"{SEED}/{{run}}/log/predict_part.{{frames}}.{{part}}-of-{{parts}}.txt",
     benchmark:
-        f"{SEED}/{{run}}/benchmark/predict.{{frames}}.tsv"
+        f"{SEED}/{{run}}/benchmark/predict_part.{{frames}}.{{part}}-of-{{parts}}.tsv"
     conda:
         "../envs/caguda.yaml"
     threads: configuration.compute.threads
@@ -22,11 +22,40 @@ rule predict:
         config=CONFIG,
         settings=fingerprint("inference"),
         method_version=METHOD_VERSION,
+        folder=placed(f"{SEED}/{{run}}/predictions/{{frames}}"),
+    shell:
+        "python -m caguda predict-part --config {params.config} --manifest {input.manifest}"
+        " --checkpoint {input.checkpoint} --set {wildcards.frames} --folder {params.folder}"
+        " --part {wildcards.part} --parts {wildcards.parts} --output {output} > {log} 2>&1"
+
+
+rule predict:
+    input:
+        manifest=lambda wildcards: MANIFEST_OF[wildcards.frames],
+        checkpoint=f"{SEED}/{{run}}/checkpoint.safetensors",
+        parts=lambda wildcards: parts_of(
+            f"{EXPERIMENT}/seed{wildcards.seed}/{wildcards.run}/predictions", f"{wildcards.frames}.json"
+        ),
+    output:
+        f"{SEED}/{{run}}/predictions/{{frames}}.json",
+    log:
+        f"{SEED}/{{run}}/log/predict.{{frames}}.txt",
+    benchmark:
+        f"{SEED}/{{run}}/benchmark/predict.{{frames}}.tsv"
+    conda:
+        "../envs/caguda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
         folder=subpath(output[0], strip_suffix=".json"),
     shell:
         "python -m caguda predict --config {params.config} --manifest {input.manifest}"
-        " --checkpoint {input.checkpoint} --set {wildcards.frames} --folder {params.folder} --output {output}"
-        " > {log} 2>&1"
+        " --checkpoint {input.checkpoint} --set {wildcards.frames} --folder {params.folder} --part-files {input.parts}"
+        " --output {output} > {log} 2>&1"
 
 
 rule submission_zip:

@@ -1,0 +1,44 @@
+"""One pass over the frames of a set, divided into parts for as many jobs: the same results for any number of parts."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from caguda.artifacts.provenance import same_origin
+from caguda.errors import UserError
+
+T = TypeVar("T")
+
+
+def share(units: Sequence[T], part: int, parts: int, set_name: str) -> Sequence[T]:
+    """The units of work of part `part` of `parts` (1-based): consecutive ones, as many as in the others or one more.
+
+    A unit is never divided, since the last bits of a feature may depend on the batch that it is in. UserError where a
+    part would have none.
+    """
+    if not 1 <= part <= parts:
+        raise UserError(f"--part {part} --parts {parts}: parts count from 1, and none is beyond the last")
+    if parts > len(units):
+        raise UserError(
+            f"compute.parts: the {set_name} frames can be divided into at most {len(units)} parts of whole batches, "
+            f"found {parts}; lower it, or compute.inference_batch_size"
+        )
+    return units[len(units) * (part - 1) // parts : len(units) * part // parts]
+
+
+def refuse_others(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """UserError unless a part was made with just those settings of just those inputs; both are provenances."""
+    if not same_origin(found, expected):
+        raise UserError(
+            f"{path}: a part must be made of the given files with the configured settings, found other ones; "
+            "delete it and make it again"
+        )
+
+
+def refuse_gaps(paths: Sequence[Path], found: Collection[T], expected: Collection[T]) -> None:
+    """UserError unless the parts have every unit of work."""
+    if missing := sum(unit not in found for unit in expected):
+        raise UserError(
+            f"{', '.join(map(str, paths))}: these parts must make a whole, found {missing} of {len(expected)} units of "
+            "work missing; name every part of one division"
+        )
