@@ -243,7 +243,9 @@ def table_inputs(number: int) -> list[str]:
 def source_only(what: str) -> str:
     """The run that a table or picture measures gains against; or one line and the end, where there is none."""
     if "pretrain" not in RUNS:
-        sys.exit(f"caguda: {configuration_name()}: {what} needs a source-only model; bring it too, by start_from.pretrain")
+        sys.exit(
+            f"caguda: {configuration_name()}: {what} needs a source-only model; bring it too, by start_from.pretrain"
+        )
     return "pretrain"
 
 

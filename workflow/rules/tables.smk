@@ -32,7 +32,9 @@ rule paper_table:
 
 rule class_chart:
     input:
-        evaluations=lambda wildcards: of_all_seeds([source_only("classes.png"), chain_of(wildcards.recipe)[-1]], "evaluation.json"),
+        evaluations=lambda wildcards: of_all_seeds(
+            [source_only("classes.png"), chain_of(wildcards.recipe)[-1]], "evaluation.json"
+        ),
     output:
         report(
             f"{EXPERIMENT}/{{recipe}}/classes.png",
