@@ -34,10 +34,11 @@ def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (HEIGHT, WIDT
 
 
 def write_label(path: Path, values: Any = (7, 8, 0, 33)) -> None:
-    """A palette PNG, as GTA5's are; the colours are no label values."""
+    """A grey PNG as Cityscapes' are, elsewhere a palette PNG as GTA5's are, whose colours are no label values."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(np.resize(np.array(values, dtype=np.uint8), (HEIGHT, WIDTH)), mode="P")
-    image.putpalette(list(range(255, -1, -1)) * 3)
+    image = Image.fromarray(np.resize(np.array(values, dtype=np.uint8), (HEIGHT, WIDTH)))
+    if "gtFine" not in path.parts:
+        image.putpalette(list(range(255, -1, -1)) * 3)
     image.save(path)
 
 

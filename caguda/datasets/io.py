@@ -52,11 +52,17 @@ def decode_label(content: bytes, path: Path, *, in_red: bool = False) -> Shaped[
         raise UserError(f"{path}: a label must be a PNG file, and this is not one")
     if b"IEND" not in content or len(content) < _HEADER:
         raise UserError(f"{path}: this label is damaged (image file is truncated)")
-    if in_red:
-        return _red_channel(content, path)
+    bits, kind = content[24], content[25]
+    if in_red and (bits, kind) != (16, 2):
+        raise UserError(
+            f"{path}: a SYNTHIA label must be an RGB PNG of 16 bits a channel (type 2), as GT/LABELS has them, "
+            f"found {bits} bits and type {kind}; take the original file"
+        )
+    if in_red or (bits >= 8 and kind == 0):
+        return _first_channel(content, path)
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            if image.mode not in ("L", "P", "I;16") or image.tile[0].args in ("L;2", "L;4"):
+            if image.mode != "P":
                 raise UserError(
                     f"{path}: a label must be a PNG of one 8-bit, 16-bit or palette channel that holds label values, "
                     f"found mode {image.mode}" + (" with fewer bits" if image.mode in ("1", "L") else "")
@@ -66,14 +72,8 @@ def decode_label(content: bytes, path: Path, *, in_red: bool = False) -> Shaped[
         raise UserError(f"{path}: this label is damaged ({' '.join(str(error).split())})") from None
 
 
-def _red_channel(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
-    """The first channel of a 16-bit RGB PNG, uint16. Pillow would keep the upper 8 bits, all 0, without a word."""
-    bits, kind = content[24], content[25]
-    if (bits, kind) != (16, 2):
-        raise UserError(
-            f"{path}: a SYNTHIA label must be an RGB PNG of 16 bits a channel (type 2), as GT/LABELS has them, "
-            f"found {bits} bits and type {kind}; take the original file"
-        )
+def _first_channel(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
+    """The first channel of a PNG as it is. Of one with 16 bits in RGB, Pillow would keep the upper 8, all 0, silently."""
     encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     try:
         channels: Tensor = torchvision_decode(encoded, mode=ImageReadMode.UNCHANGED)
