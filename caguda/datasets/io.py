@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode
 from torchvision.io import decode_image as torchvision_decode
 
-from caguda.classes import ClassTable
+from caguda.classes import UNWRITTEN, ClassTable
 from caguda.errors import UserError
 
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
@@ -84,16 +84,20 @@ def _first_channel(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
 
 def to_train_ids(raw: Shaped[np.ndarray, "H W"], table: ClassTable, path: Path) -> UInt8[Tensor, "H W"]:
     """The train ids of raw values, IGNORE where void; UserError with every unknown value and its number of pixels."""
-    train_ids = np.take(table.lookup, raw)
-    if train_ids.size and train_ids.min() < 0:
-        values, counts = np.unique(raw[train_ids < 0], return_counts=True)
+    if raw.dtype == np.uint8:  # as np.take would, in half the time
+        mapped = bytearray(raw).translate(table.lookup[:256].tobytes())
+        train_ids = np.frombuffer(mapped, dtype=np.uint8).reshape(raw.shape)
+    else:
+        train_ids = np.take(table.lookup, raw)
+    if (unknown := train_ids == UNWRITTEN).any():
+        values, counts = np.unique(raw[unknown], return_counts=True)
         found = ", ".join(f"{value} ({count} pixels)" for value, count in list(zip(values, counts, strict=True))[:5])
         more = f" and {len(values) - 5} more" if len(values) > 5 else ""
         raise UserError(
             f"{path}: label values outside the class table: {found}{more}; correct the file, or add them to "
             "the keys classes or ignore"
         )
-    return torch.from_numpy(train_ids.astype(np.uint8))
+    return torch.from_numpy(train_ids)
 
 
 def read_image(path: Path) -> UInt8[Tensor, "3 H W"]:
