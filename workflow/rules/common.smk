@@ -133,7 +133,9 @@ def caches(*domains: str) -> list[str]:
     return expand(PACKED, domain=domains) if configuration.cache else []
 
 
-DATA_ARTIFACTS = [*GENERATED, MANIFEST, *caches("source", "target")]
+# No target lists the caches: all that makes one out of date does so to the manifest or to every training as well, and
+# when all is trained, they may be deleted.
+DATA_ARTIFACTS = [*GENERATED, MANIFEST]
 
 
 def before(wildcards) -> str:
