@@ -1,0 +1,22 @@
+# The paper's tables: what was measured here beside what is published.
+
+
+rule paper_table:
+    input:
+        evaluations=lambda wildcards: table_inputs(int(wildcards.number)),
+    output:
+        multiext(f"{EXPERIMENT}/tables/table{{number}}", ".csv", ".md", ".tex", ".html"),
+    log:
+        f"{EXPERIMENT}/log/table{{number}}.txt",
+    benchmark:
+        f"{EXPERIMENT}/benchmark/table{{number}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
+    shell:
+        "python -m caguda paper-table --config {params.config} --number {wildcards.number}"
+        " --evaluations {input.evaluations} --output {output[0]} > {log} 2>&1"
