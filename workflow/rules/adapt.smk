@@ -16,7 +16,7 @@ rule adapt:
     benchmark:
         f"{STAGE}/benchmark/adapt.tsv"
     priority: 100
-    threads: configuration.compute.threads * configuration.compute.processes
+    threads: TRAINER_CORES
     resources:
         mem_mb=16000,
         runtime=2880,

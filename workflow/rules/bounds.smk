@@ -14,7 +14,7 @@ rule control:
         f"{SEED}/control/log/control.txt",
     benchmark:
         f"{SEED}/control/benchmark/control.tsv"
-    threads: configuration.compute.threads * configuration.compute.processes
+    threads: TRAINER_CORES
     resources:
         mem_mb=16000,
         runtime=2880,
@@ -41,7 +41,7 @@ rule oracle:
         f"{SEED}/oracle/log/oracle.txt",
     benchmark:
         f"{SEED}/oracle/benchmark/oracle.tsv"
-    threads: configuration.compute.threads * configuration.compute.processes
+    threads: TRAINER_CORES
     resources:
         mem_mb=16000,
         runtime=2880,

@@ -131,6 +131,7 @@ TRAINING = {
     "reduction": configuration.losses.reduction,
 }
 PROCESSES = configuration.compute.processes
+TRAINER_CORES = PROCESSES * (configuration.compute.threads + configuration.compute.workers)
 TRAINER = "python -m caguda"
 if PROCESSES > 1:
     TRAINER = f"python -m torch.distributed.run --standalone --nproc-per-node {PROCESSES} -m caguda"

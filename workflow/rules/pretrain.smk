@@ -13,7 +13,7 @@ rule pretrain:
     benchmark:
         f"{SEED}/pretrain/benchmark/pretrain.tsv"
     priority: 100
-    threads: configuration.compute.threads * configuration.compute.processes
+    threads: TRAINER_CORES
     resources:
         mem_mb=16000,
         runtime=2880,

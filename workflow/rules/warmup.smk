@@ -14,7 +14,7 @@ rule warmup:
     benchmark:
         f"{SEED}/warmup/benchmark/warmup.tsv"
     priority: 100
-    threads: configuration.compute.threads * configuration.compute.processes
+    threads: TRAINER_CORES
     resources:
         mem_mb=16000,
         runtime=2880,
