@@ -12,7 +12,7 @@ from torchvision.io import ImageReadMode
 from torchvision.io import decode_image as torchvision_decode
 
 from caguda.classes import UNWRITTEN, ClassTable
-from caguda.errors import UserError
+from caguda.errors import UserError, first
 
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _HEADER = 33
@@ -91,10 +91,9 @@ def to_train_ids(raw: Shaped[np.ndarray, "H W"], table: ClassTable, path: Path) 
         train_ids = np.take(table.lookup, raw)
     if (unknown := train_ids == UNWRITTEN).any():
         values, counts = np.unique(raw[unknown], return_counts=True)
-        found = ", ".join(f"{value} ({count} pixels)" for value, count in list(zip(values, counts, strict=True))[:5])
-        more = f" and {len(values) - 5} more" if len(values) > 5 else ""
+        found = first([f"{value} ({count} pixels)" for value, count in zip(values, counts, strict=True)], 5)
         raise UserError(
-            f"{path}: label values outside the class table: {found}{more}; correct the file, or add them to "
+            f"{path}: label values outside the class table: {found}; correct the file, or add them to "
             "the keys classes or ignore"
         )
     return torch.from_numpy(train_ids)
