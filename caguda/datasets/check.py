@@ -75,7 +75,7 @@ def _check_label(frame: Frame, table: ClassTable, pixels: NDArray[np.int64]) -> 
         return {"classes": [], "label_sha256": None, "label_size": None}
     content = read_bytes(frame.label)
     raw = decode_label(content, frame.label, in_red=table.in_red)
-    pixels[:] = np.bincount(to_train_ids(raw, table, frame.label).numpy().ravel(), minlength=256)
+    pixels[:] = to_train_ids(raw, table, frame.label).flatten().bincount(minlength=256).numpy()
     present = [int(train_id) for train_id in np.flatnonzero(pixels) if train_id != IGNORE]
     return {"classes": present, "label_sha256": hashlib.sha256(content).hexdigest(), "label_size": raw.shape}
 
