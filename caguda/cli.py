@@ -140,6 +140,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     ),
     "table": ("paper.table:write_table", "the result table", "config recipe evaluations csv markdown"),
     "paper-table": ("paper.tables:write_paper_table", "a table of the paper", "config number evaluations output"),
+    "class-chart": (
+        "paper.class_charts:write_class_chart",
+        "gains and confusions of every category as a picture",
+        "config evaluations output",
+    ),
     "figure": (
         "stages.figure:qualitative",
         "frames, predictions and pseudo-labels as a picture",

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from paper_samples import configuration as settings
 from paper_samples import confusion, score
@@ -16,6 +17,7 @@ from caguda.ablations import ablations, chains
 from caguda.classes import CITYSCAPES_19, class_table
 from caguda.config import Configuration
 from caguda.errors import UserError
+from caguda.paper.class_charts import class_chart, write_class_chart
 from caguda.paper.formats import Line, PrintedTable, to_csv, to_html, to_latex, to_markdown
 from caguda.paper.published import Published, published
 from caguda.paper.table import Statistic
@@ -177,6 +179,22 @@ def test_the_formats_say_the_same() -> None:
     read = list(csv.reader(to_csv(table).splitlines()))
     assert read[0] == ["row", "origin", "road & all", "road & all sd", "mIoU", "mIoU sd", "gain", "gain sd"]
     assert read[2] == ["<x>", "measured", "50.04", "1.00", "40.00", "0.25", "-3.00", "0.50"]
+
+
+def test_the_chart_of_categories_has_the_gains_of_all_seeds_and_all_confusions(tmp_path: Path) -> None:
+    configuration = settings(seeds=(0, 1))
+    experiment(tmp_path, configuration)
+    chosen = [tmp_path / f"{seed}-{place}.json" for seed in (0, 1) for place in (0, 4)]
+    write_class_chart(configuration, chosen, tmp_path / "classes.png")
+    assert (tmp_path / "classes.png").read_bytes().startswith(b"\x89PNG")
+    names = class_table(configuration).names
+    gains = np.array([[10.0, np.nan, -2.0], [20.0, np.nan, -4.0]])
+    left, right = class_chart(names[:3], gains, np.array([[8, 2, 0], [0, 0, 0], [1, 0, 1]]), "stage 3").axes
+    bars = [
+        (bar.get_width(), label.get_text()) for bar, label in zip(left.patches, left.get_yticklabels(), strict=True)
+    ]
+    assert bars == [(15.0, "road"), (0.0, "sidewalk (absent)"), (-3.0, "building")]
+    assert [text.get_text() for text in right.texts] == ["80", "20", "50", "50"]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
