@@ -93,7 +93,7 @@ def save_random_network(configuration: Configuration, image: Path, path: Path, s
         network.classifier.bias.sub_(network(read_image(image)[None] / 255)[1].mean(dim=(0, 2, 3)))
     description = {
         "architecture": configuration.network.model_dump(mode="json"), "classes": list(CITYSCAPES_19.names),
-        "target_statistics": False, "metrics": {}, "provenance": {"made_by": "pretrain", "seed": 3},
+        "target_statistics": False, "metrics": {}, "provenance": {"made_by": "pretrain", "seed": 3, "settings": {}},
     }  # fmt: skip
     save_checkpoint(path, network.state_dict(), description)
 
