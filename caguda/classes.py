@@ -16,9 +16,9 @@ from caguda.config_frames import Domain
 IGNORE = 255
 """The train id of a void pixel: no loss, no score."""
 UNWRITTEN = 254
-"""What a label store holds where nothing was written yet; never a category."""
+"""What a label store holds where nothing was written yet, and what a class table has for an unknown raw value; never a
+category."""
 
-_UNKNOWN = -1
 _Color = tuple[int, int, int]
 
 
@@ -42,9 +42,9 @@ class ClassTable:
         return len(self.names)
 
     @cached_property
-    def lookup(self) -> NDArray[np.int16]:
-        """The train id of every raw value, (65536,): IGNORE for a void value, -1 for an unknown one. Read-only."""
-        lookup = np.full(65536, _UNKNOWN, dtype=np.int16)
+    def lookup(self) -> NDArray[np.uint8]:
+        """The train id of every raw value, (65536,): IGNORE for a void value, UNWRITTEN for an unknown one. Read-only."""
+        lookup = np.full(65536, UNWRITTEN, dtype=np.uint8)
         for raw, train in self.train_id.items():
             lookup[raw] = train
         lookup.setflags(write=False)

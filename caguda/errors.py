@@ -1,5 +1,7 @@
 """What a user can put right: said in one line, with the file's name, never as a traceback."""
 
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """A message for the person at the keyboard: what must hold, what was found, in which file, what to do."""
@@ -17,3 +19,9 @@ class Faulty(UserError):
     """Artifacts are not what they should be: the faults have been listed."""
 
     exit_code = 1
+
+
+def first(names: Sequence[object], count: int = 3) -> str:
+    """The first few of some names for a message, and how many more there are."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(str(name) for name in names[:count]) + more

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sixteen_bit_png
 import yaml
 from PIL import Image
 
@@ -19,6 +20,8 @@ from caguda.stages.check import check
 PROJECT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("CAGUDA_SHARED", PROJECT.parent / "shared"))
 HEIGHT, WIDTH = 24, 40
+SYNTHIA = {7: 3, 8: 4, 33: 11, 0: 0, 255: 0, 34: 22}
+"""Road, sidewalk, bicycle, void, and lane marking in the place of the licence plate."""
 
 
 def shared(name: str) -> Path:
@@ -34,10 +37,17 @@ def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (HEIGHT, WIDT
 
 
 def write_label(path: Path, values: Any = (7, 8, 0, 33)) -> None:
-    """A palette PNG, as GTA5's are; the colours are no label values."""
+    """A label of Cityscapes' ids as the layout has it: grey; 16-bit RGB with SYNTHIA's ids for these; or GTA5's palette.
+
+    The colours of a palette are no label values.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(np.resize(np.array(values, dtype=np.uint8), (HEIGHT, WIDTH)), mode="P")
-    image.putpalette(list(range(255, -1, -1)) * 3)
+    raw = np.resize(np.array(values, dtype=np.uint8), (HEIGHT, WIDTH))
+    if "GT" in path.parts:
+        return sixteen_bit_png.write(path, np.vectorize(lambda value: SYNTHIA.get(value, value))(raw), green=5)
+    image = Image.fromarray(raw)
+    if "gtFine" not in path.parts:
+        image.putpalette(list(range(255, -1, -1)) * 3)
     image.save(path)
 
 
@@ -79,9 +89,9 @@ def make_tree(root: Path, layout: str) -> Tree:
         pairs = [cityscapes_frame(place, "val", *frame) for frame in (("bad ä", 1), ("bad ä", 2), ("ulm", 3))]
         ids = tuple(image.stem.removesuffix("_leftImg8bit") for image, _ in pairs)
         return Tree(domain | {"split": "val"}, ids, tuple(i for i, _ in pairs), tuple(label for _, label in pairs))
-    ids = ("00001", "00002", "00003") if layout == "gta5" else ("größe 1", "größe 2", "größe 3")
-    images = tuple(place / "images" / f"{name}.png" for name in ids)
-    labels = tuple(place / "labels" / f"{name}.png" for name in ids)
+    ids = ("größe 1", "größe 2", "größe 3") if layout == "folder" else ("00001", "00002", "00003")
+    folders = ("RGB", "GT/LABELS") if layout == "synthia" else ("images", "labels")
+    images, labels = (tuple(place / folder / f"{name}.png" for name in ids) for folder in folders)
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         write_image(image, number)
         write_label(label)

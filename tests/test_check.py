@@ -37,7 +37,7 @@ from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
 from caguda.stages.check import check
 
-LAYOUTS = ("gta5", "cityscapes", "folder")
+LAYOUTS = ("gta5", "synthia", "cityscapes", "folder")
 Told = Callable[..., list[str]]
 
 
@@ -96,6 +96,7 @@ def test_a_clean_set_is_told_without_a_warning(told: Told, tree: Tree) -> None:
 def test_published_counts_stand_beside_those_found(told: Told, root: Path) -> None:
     make_tree(root, "cityscapes")
     assert row(told({"layout": "gta5", "root": "gta"}), "  published") == ["24966", "2975", "500"]
+    assert row(told(make_tree(root, "synthia").domain), "  published") == ["9400", "2975", "500"]
     (root / "city/leftImg8bit/val").rename(root / "city/leftImg8bit/test")
     (root / "city/gtFine/val").rename(root / "city/gtFine/test")
     test = {"layout": "cityscapes", "root": "city", "split": "test"}
@@ -138,7 +139,7 @@ def test_an_image_of_one_colour_is_named(told: Told, tree: Tree) -> None:
     assert row(lines, "  of a single colour") == ["1", "0", "0"]
 
 
-def test_ids_34_and_255_are_void(told: Told, root: Path, tree: Tree) -> None:
+def test_ids_34_and_255_and_lane_markings_are_void(told: Told, root: Path, tree: Tree) -> None:
     write_label(tree.labels[0], [34, 255, 255, 7])
     write_label(tree.labels[1], [34, 255])
     lines = told(tree.domain)
@@ -219,7 +220,8 @@ def test_an_empty_folder_of_images_is_named(root: Path, tree: Tree, capsys: pyte
         image.unlink()
     (found,) = problems(root, capsys, source=dict(tree.domain))
     assert found.startswith(f"source: {root / tree.domain['root']}: no frames found; layout {tree.domain['layout']} ")
-    assert ("leftImg8bit/val/CITY/" if tree.domain["layout"] == "cityscapes" else " images/*.png") in found
+    place = {"cityscapes": "leftImg8bit/val/CITY/", "synthia": "RGB/*.png"}.get(tree.domain["layout"], " images/*.png")
+    assert place in found
 
 
 def test_an_empty_folder_of_labels_is_named(root: Path, tree: Tree, capsys: pytest.CaptureFixture[str]) -> None:

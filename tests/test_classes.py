@@ -31,7 +31,7 @@ def test_cityscapes_ids_are_the_published_ones() -> None:
     assert CITYSCAPES_19.lookup[raw].tolist() == list(range(19))
     void = [value for value in (*range(35), 255) if value not in raw]
     assert set(CITYSCAPES_19.lookup[void].tolist()) == {IGNORE}
-    assert set(CITYSCAPES_19.lookup[[35, 200, 254, 256, 65535]].tolist()) == {-1}
+    assert set(CITYSCAPES_19.lookup[[35, 200, 254, 256, 65535]].tolist()) == {UNWRITTEN}
 
 
 def test_cityscapes_names_and_colours() -> None:
@@ -43,8 +43,8 @@ def test_cityscapes_names_and_colours() -> None:
     assert not palette[[19, UNWRITTEN, IGNORE]].any()
 
 
-def test_lookup_is_read_only_and_int16() -> None:
-    assert CITYSCAPES_19.lookup.shape == (65536,) and CITYSCAPES_19.lookup.dtype == np.int16
+def test_lookup_is_read_only_and_of_bytes() -> None:
+    assert CITYSCAPES_19.lookup.shape == (65536,) and CITYSCAPES_19.lookup.dtype == np.uint8
     with pytest.raises(ValueError, match="read-only"):
         CITYSCAPES_19.lookup[0] = 1
 
@@ -57,7 +57,7 @@ def test_table_of_ones_own_follows_the_order_of_the_list() -> None:
     classes = [{"id": 300, "name": "b", "color": [1, 2, 3]}, {"id": 0, "name": "a", "color": [4, 5, 6]}]
     table = class_table(configuration(classes=classes, ignore=[255, 9]))
     assert table.names == ("b", "a")
-    assert table.lookup[[300, 0, 255, 9, 1]].tolist() == [0, 1, IGNORE, IGNORE, -1]
+    assert table.lookup[[300, 0, 255, 9, 1]].tolist() == [0, 1, IGNORE, IGNORE, UNWRITTEN]
     assert table.palette()[:2].tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
@@ -114,8 +114,8 @@ def test_values_that_only_one_kind_of_file_has() -> None:
     """34 is GTA5's licence plate; among train ids it can only be a file of the other kind."""
     by_id, by_train_id = (class_table(configuration(), domain).lookup for domain in (CITYSCAPES, TRAIN_IDS))
     assert by_id[34] == by_id[255] == by_train_id[255] == IGNORE
-    assert set(by_train_id[[19, 26, 33, 34, 254, 65535]].tolist()) == {-1}
-    assert by_id[65535] == -1, "-1 in 16 bits: no tool writes such files"
+    assert set(by_train_id[[19, 26, 33, 34, 254, 65535]].tolist()) == {UNWRITTEN}
+    assert by_id[65535] == UNWRITTEN, "-1 in 16 bits: no tool writes such files"
 
 
 def test_the_layout_decides_what_raw_values_mean() -> None:
@@ -124,7 +124,7 @@ def test_the_layout_decides_what_raw_values_mean() -> None:
     assert all(class_table(settings, domain) is class_table(settings, CITYSCAPES) for domain in layouts)
     synthia = class_table(settings, Domain(layout="synthia"))
     assert synthia.names == class_table(settings).names
-    assert synthia.in_red and synthia.lookup[22] == IGNORE and synthia.lookup[23] == -1
+    assert synthia.in_red and synthia.lookup[22] == IGNORE and synthia.lookup[23] == UNWRITTEN
     assert synthia.names[synthia.lookup[12]] == "motorcycle" and synthia.names[synthia.lookup[11]] == "bicycle"
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -268,10 +269,26 @@ def test_inference_takes_every_frame_once_in_order_and_neighbours_of_one_size_to
     assert list(inference_batches([], 2)) == []
 
 
-def test_inference_holds_one_batch_at_a_time(tmp_path: Path) -> None:
+def test_inference_reads_one_batch_ahead_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next batch comes while the first is at work; damage is told when its turn comes."""
     frames = write_frames(tmp_path, [(8, 10)] * 4)
     frames[3].image.unlink()
-    assert [indices for indices, _ in islice(inference_batches(frames, 1), 3)] == [[0], [1], [2]]
+    read: list[Path] = []
+    second = threading.Event()
+
+    def watched(path: Path) -> Tensor:
+        read.append(path)
+        if path == frames[1].image:
+            second.set()
+        return read_image(path)
+
+    monkeypatch.setattr("caguda.datasets.loader.read_image", watched)
+    batches = inference_batches(frames, 1)
+    assert next(batches)[0] == [0] and second.wait(timeout=60)
+    assert len(read) == 2
+    assert [indices for indices, _ in islice(batches, 2)] == [[1], [2]]
+    with pytest.raises(UserError, match=r"3\.png: this file cannot be read"):
+        next(batches)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -222,3 +222,24 @@ def test_with_a_cache_every_training_waits_for_it_and_reads_it(tmp_path: Path) -
     without = Workflow(tmp_path, SMOKE).plan()
     assert not any("packed" in " ".join(job.input + job.output) for job in without)
     assert {job.output[0] for job in jobs} == {job.output[0] for job in without} | both
+
+
+@pytest.mark.xdist_group("workflow")
+def test_the_workflow_with_a_cache_ends_with_the_same_weights(finished: Workflow, tmp_path: Path) -> None:
+    """The frames and their manifest are there; what is deleted of the cache comes back alone, and only where needed."""
+    workflow, cached = finished.copy(tmp_path), ("--config", "cache=true")
+    shutil.rmtree(workflow.results / "seed0")
+    runs = ["pretrain", "warmup", "control", "oracle", "cag/stage1"]
+    checkpoints = [f"results/smoke/seed0/{run}/checkpoint.safetensors" for run in runs]
+    done = workflow.run(*checkpoints, *cached)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for checkpoint in checkpoints:
+        assert (tmp_path / checkpoint).read_bytes() == (finished.directory / checkpoint).read_bytes(), checkpoint
+    packed = workflow.results / "packed" / "source.h5"
+    before = open_packed(packed).digests
+    shutil.rmtree(packed.parent)
+    assert workflow.planned(*checkpoints, *cached) == set(), "nothing is to be trained that would read it"
+    done = workflow.run("results/smoke/packed/source.h5", *cached)
+    assert done.returncode == 0 and open_packed(packed).digests == before, done.stdout + done.stderr
+    assert [path.name for path in packed.parent.iterdir()] == ["source.h5"]
+    assert not any(job.output[0].startswith(("data", "manifest")) for job in workflow.plan(*cached))

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -120,6 +121,15 @@ def test_what_is_finished_is_not_done_again(finished: Workflow) -> None:
 )
 def test_a_change_runs_what_depends_on_it(finished: Workflow, change: str, expected: set[str]) -> None:
     assert finished.planned("--config", change) == expected
+
+
+def test_a_rule_takes_a_core_for_every_thread_and_worker(tmp_path: Path) -> None:
+    target = "results/smoke/seed0/pretrain/checkpoint.safetensors"
+    cores = ("--cores", "16", "--config", "compute={threads: 2, workers: 3}")
+    done = Workflow(tmp_path).run("--dry-run", target, *cores)
+    assert re.search(r"^rule pretrain:\n(    .*\n)*    threads: 5\n", done.stdout + done.stderr, re.MULTILINE), (
+        done.stderr
+    )
 
 
 def test_a_rule_starts_as_many_trainers_as_configured(finished: Workflow, tmp_path: Path) -> None:

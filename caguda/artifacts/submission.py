@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from caguda.classes import CITYSCAPES_19
+from caguda.errors import first
 
 SIZE = (1024, 2048)
 """Height and width of Cityscapes' frames."""
@@ -81,8 +82,7 @@ def _fault_of_ids(pixels: Mapping[int, int]) -> str | None:
     """What is wrong with the values of a file, given the number of pixels of each."""
     if not (others := {value: count for value, count in pixels.items() if value not in EVALUATED}):
         return None
-    listed = ", ".join(f"{value} ({count} pixels)" for value, count in list(others.items())[:5])
-    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+    listed = first([f"{value} ({count} pixels)" for value, count in others.items()], 5)
     hint = "; are these train ids?" if max(pixels) < CITYSCAPES_19.count else ""
     known = " ".join(str(value) for value in sorted(EVALUATED))
-    return f"the server evaluates the label ids {known}, found {listed}{more}{hint}"
+    return f"the server evaluates the label ids {known}, found {listed}{hint}"

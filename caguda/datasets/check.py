@@ -75,7 +75,7 @@ def _check_label(frame: Frame, table: ClassTable, pixels: NDArray[np.int64]) -> 
         return {"classes": [], "label_sha256": None, "label_size": None}
     content = read_bytes(frame.label)
     raw = decode_label(content, frame.label, in_red=table.in_red)
-    pixels[:] = np.bincount(to_train_ids(raw, table, frame.label).numpy().ravel(), minlength=256)
+    pixels[:] = to_train_ids(raw, table, frame.label).flatten().bincount(minlength=256).numpy()
     present = [int(train_id) for train_id in np.flatnonzero(pixels) if train_id != IGNORE]
     return {"classes": present, "label_sha256": hashlib.sha256(content).hexdigest(), "label_size": raw.shape}
 
@@ -94,28 +94,24 @@ def check_frame(frame: Frame, table: ClassTable) -> Checked:
     """What is known of one frame: an entry, or the problems that forbid its use."""
     problems: list[str] = []
     pixels = np.zeros(256, dtype=np.int64)
-    image: dict[str, Any] | None = None
-    label: dict[str, Any] | None = None
-    try:
-        image = _check_image(frame)
-    except UserError as error:
-        problems.append(str(error))
-    try:
-        label = _check_label(frame, table, pixels)
-    except UserError as error:
-        problems.append(str(error))
-    if image is None or label is None:
+    label = None if frame.label is None else str(frame.label)
+    entry: dict[str, Any] = {"id": frame.id, "image": str(frame.image), "label": label}
+    for look in (partial(_check_image, frame), partial(_check_label, frame, table, pixels)):
+        try:
+            entry |= look()
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
         return Checked([], problems, [], pixels)
-    size = label.pop("label_size")
-    if size not in (None, (image["height"], image["width"])):
+    size, height, width = entry.pop("label_size"), entry["height"], entry["width"]
+    if size not in (None, (height, width)):
         problem = (
-            f"{frame.label}: this label is {size[1]}x{size[0]} and its image {frame.image} is "
-            f"{image['width']}x{image['height']}; they must be of one size: correct a file, or leave the frame out "
-            f"with the key skip: {json.dumps([frame.id], ensure_ascii=False)}"
+            f"{label}: this label is {size[1]}x{size[0]} and its image {frame.image} is {width}x{height}; they must be of "
+            f"one size: correct a file, or leave the frame out with the key skip: "
+            f"{json.dumps([frame.id], ensure_ascii=False)}"
         )
         return Checked([], [problem], [], pixels, [frame.id])
-    paths = {"image": str(frame.image), "label": None if frame.label is None else str(frame.label)}
-    return _usable({"id": frame.id, **paths, **image, **label}, pixels)
+    return _usable(entry, pixels)
 
 
 def _with_progress(results: Iterable[Checked], total: int, title: str) -> Iterator[Checked]:

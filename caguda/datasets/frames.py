@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
 from caguda.config_frames import Domain
 from caguda.datasets import cityscapes, folder, gta5, synthia
 from caguda.datasets.frame import Frame
-from caguda.errors import UserError
+from caguda.errors import UserError, first
 
 __all__ = ["Frame", "find_images", "label_path", "list_frames", "narrowed"]
 
 
 def _layout(domain: Domain) -> ModuleType:
     return {"gta5": gta5, "synthia": synthia, "cityscapes": cityscapes, "folder": folder}[domain.layout]
-
-
-def _first(names: Collection[str]) -> str:
-    """The first three of some names, and how many more there are."""
-    shown = ", ".join(sorted(names)[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def _listed(path: Path) -> list[str]:
@@ -64,7 +58,9 @@ def narrowed(domain: Domain, root: Path, images: Mapping[str, Path]) -> list[Fra
     if domain.list is not None:
         wanted = set(_listed(root / domain.list))
         if missing := wanted - set(images):
-            raise UserError(f"{root / domain.list}: no image for these ids (an id has no suffix): {_first(missing)}")
+            raise UserError(
+                f"{root / domain.list}: no image for these ids (an id has no suffix): {first(sorted(missing))}"
+            )
     frames = []
     for name in sorted(wanted - set(domain.skip)):
         label = label_path(domain, root, images[name])

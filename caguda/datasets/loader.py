@@ -5,6 +5,7 @@ import signal
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -113,7 +114,19 @@ def _obey_the_trainer_alone(_worker: int) -> None:
 
 
 def inference_batches(frames: Sequence[Frame], batch_size: int) -> Iterator[tuple[list[int], Tensor]]:
-    """Every frame once in order: (indices, uint8 images); a batch holds neighbouring frames of one size."""
+    """Every frame once in order: (indices, uint8 images); a batch holds neighbouring frames of one size.
+
+    The next batch is read in a thread of its own while a batch is at work.
+    """
+    batches = _read(frames, batch_size)
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
+
+
+def _read(frames: Sequence[Frame], batch_size: int) -> Iterator[tuple[list[int], Tensor]]:
     images = ((index, read_image(frame.image)) for index, frame in enumerate(frames))
     for _, same_size in groupby(images, key=lambda item: item[1].shape):
         batch: list[tuple[int, Tensor]] = []

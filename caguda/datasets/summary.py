@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from caguda.datasets.survey import Survey
+from caguda.errors import first
 
-_SIZES, _NAMES = 5, 5
+_NAMES = 5
 Content = Mapping[str, Any]
 
 
@@ -20,14 +21,7 @@ def _row(title: str, cells: Iterable[object]) -> str:
 def _sizes(entries: Sequence[Content]) -> str:
     """The most frequent sizes, width x height, of some entries, and how many have them."""
     sizes = Counter((entry["width"], entry["height"]) for entry in entries).most_common()
-    shown = ", ".join(f"{width}x{height} ({count})" for (width, height), count in sizes[:_SIZES])
-    return shown if len(sizes) <= _SIZES else f"{shown} and {len(sizes) - _SIZES} more sizes"
-
-
-def _first(names: Sequence[object]) -> str:
-    """The first of some names, and how many more there are."""
-    shown = ", ".join(str(name) for name in names[:_NAMES])
-    return shown if len(names) <= _NAMES else f"{shown} and {len(names) - _NAMES} more"
+    return first([f"{width}x{height} ({count})" for (width, height), count in sizes], _NAMES)
 
 
 _COUNTS: tuple[tuple[str, Callable[[Content, Survey], object]], ...] = (
@@ -65,7 +59,9 @@ def summary(sets: Mapping[str, Content], surveys: Mapping[str, Survey]) -> list[
     lines += [f"{name}: width x height (frames): {_sizes(content['frames'])}" for name, content in sets.items()]
     for name, content in sets.items():
         if hidden := surveys[name].hidden:
-            lines.append(f"{name}: hidden, left out: {_first([_below(path, content['root']) for path in hidden])}")
+            lines.append(
+                f"{name}: hidden, left out: {first([_below(path, content['root']) for path in hidden], _NAMES)}"
+            )
     return lines
 
 

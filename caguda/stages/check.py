@@ -23,7 +23,7 @@ from caguda.datasets.frames import Frame, find_images, label_path, narrowed
 from caguda.datasets.manifest import SET_NAMES, SetName
 from caguda.datasets.summary import summary
 from caguda.datasets.survey import Survey, survey
-from caguda.errors import UserError
+from caguda.errors import UserError, first
 
 _SHOWN = 20
 _NAMED = 3
@@ -38,11 +38,10 @@ def _missing_labels(domain: Domain, root: Path, frames: Sequence[Frame]) -> list
     for folder, inside in folders.items():
         missing = [frame for frame in inside if frame.label is None]
         if missing and len(missing) == len(inside):
-            names = ", ".join(frame.image.name for frame in missing[:_NAMED])
-            more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+            names = first([frame.image.name for frame in missing])
             lines.append(
                 f"{label_path(domain, root, missing[0].image)}: none of the {len(missing)} images of the folder {folder} "
-                f"has a label ({names}{more}), this is where the first one belongs"
+                f"has a label ({names}), this is where the first one belongs"
             )
             continue
         lines += [

@@ -81,9 +81,9 @@ def _confusion(
     total = torch.zeros(table.count, table.count, dtype=torch.int64)
     with tqdm(total=len(frames), desc="evaluate", disable=not sys.stderr.isatty()) as bar:
         for indices, images in inference_batches(frames, batch_size):
-            truth = torch.stack([read_label(label_of(frames[i]), table) for i in indices]).to(device)
-            predicted = most_probable(network, scaled(images, device), inference)
-            total += confusion_matrix(predicted, truth, table.count).cpu()
+            predicted = most_probable(network, scaled(images, device), inference)  # a GPU is at it while truth is read
+            truth = torch.stack([read_label(label_of(frames[i]), table) for i in indices])
+            total += confusion_matrix(predicted, truth.to(device), table.count).cpu()
             bar.update(len(indices))
     return total
 

@@ -16,7 +16,7 @@ rule control:
         f"{SEED}/control/benchmark/control.tsv"
     conda:
         "../envs/caguda.yaml"
-    threads: configuration.compute.threads * configuration.compute.processes
+    threads: TRAINER_CORES
     resources:
         mem_mb=16000,
         runtime=2880,
@@ -45,7 +45,7 @@ rule oracle:
         f"{SEED}/oracle/benchmark/oracle.tsv"
     conda:
         "../envs/caguda.yaml"
-    threads: configuration.compute.threads * configuration.compute.processes
+    threads: TRAINER_CORES
     resources:
         mem_mb=16000,
         runtime=2880,

@@ -103,6 +103,7 @@ TRAINING = {
     "compile": configuration.compute.compile,
     "reduction": configuration.losses.reduction,
 }
+TRAINER_CORES = configuration.compute.processes * (configuration.compute.threads + configuration.compute.workers)
 
 
 def caches(*domains: str) -> list[str]:
@@ -110,7 +111,9 @@ def caches(*domains: str) -> list[str]:
     return expand(PACKED, domain=domains) if configuration.cache else []
 
 
-DATA_ARTIFACTS = [*GENERATED, MANIFEST, *caches("source", "target")]
+# No target lists the caches: all that makes one out of date does so to the manifest or to every training as well, and
+# when all is trained, they may be deleted.
+DATA_ARTIFACTS = [*GENERATED, MANIFEST]
 
 
 def brought(run: str) -> list[str]:

@@ -15,7 +15,7 @@ rule pretrain:
     priority: 100
     conda:
         "../envs/caguda.yaml"
-    threads: configuration.compute.threads * configuration.compute.processes
+    threads: TRAINER_CORES
     resources:
         mem_mb=16000,
         runtime=2880,

@@ -16,7 +16,7 @@ rule warmup:
     priority: 100
     conda:
         "../envs/caguda.yaml"
-    threads: configuration.compute.threads * configuration.compute.processes
+    threads: TRAINER_CORES
     resources:
         mem_mb=16000,
         runtime=2880,
