@@ -16,8 +16,9 @@ rule adapt:
     benchmark:
         f"{STAGE}/benchmark/adapt.tsv"
     priority: 100
-    threads: configuration.compute.threads * configuration.compute.processes
+    threads: TRAINER_THREADS
     resources:
+        gpu=PROCESSES,
         mem_mb=16000,
         runtime=2880,
     params:

@@ -14,6 +14,7 @@ rule anchors:
     priority: 100
     threads: configuration.compute.threads
     resources:
+        gpu=1,
         mem_mb=8000,
         runtime=240,
     params:

@@ -14,8 +14,9 @@ rule control:
         f"{SEED}/control/log/control.txt",
     benchmark:
         f"{SEED}/control/benchmark/control.tsv"
-    threads: configuration.compute.threads * configuration.compute.processes
+    threads: TRAINER_THREADS
     resources:
+        gpu=PROCESSES,
         mem_mb=16000,
         runtime=2880,
     params:
@@ -41,8 +42,9 @@ rule oracle:
         f"{SEED}/oracle/log/oracle.txt",
     benchmark:
         f"{SEED}/oracle/benchmark/oracle.tsv"
-    threads: configuration.compute.threads * configuration.compute.processes
+    threads: TRAINER_THREADS
     resources:
+        gpu=PROCESSES,
         mem_mb=16000,
         runtime=2880,
     params:

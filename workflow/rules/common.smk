@@ -123,9 +123,11 @@ TRAINING = {
     "reduction": configuration.losses.reduction,
 }
 PROCESSES = configuration.compute.processes
-TRAINER = "python -m caguda"
+TRAINER_THREADS = PROCESSES * (configuration.compute.threads + configuration.compute.workers)
+# `exec`: a shell in between would die of the SIGTERM that a trainer saves on, and the job with it.
+TRAINER = "exec python -m caguda"
 if PROCESSES > 1:
-    TRAINER = f"python -m torch.distributed.run --standalone --nproc-per-node {PROCESSES} -m caguda"
+    TRAINER = f"exec python -m torch.distributed.run --standalone --nproc-per-node {PROCESSES} -m caguda"
 
 
 def caches(*domains: str) -> list[str]:

@@ -13,6 +13,7 @@ rule evaluate:
         f"{SEED}/{{run}}/benchmark/evaluate.tsv"
     threads: configuration.compute.threads
     resources:
+        gpu=1,
         mem_mb=8000,
         runtime=240,
     params:

@@ -47,6 +47,7 @@ rule label_part:
     priority: 100
     threads: configuration.compute.threads
     resources:
+        gpu=1,
         mem_mb=8000,
         runtime=480,
     params:

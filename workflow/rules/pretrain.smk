@@ -13,8 +13,9 @@ rule pretrain:
     benchmark:
         f"{SEED}/pretrain/benchmark/pretrain.tsv"
     priority: 100
-    threads: configuration.compute.threads * configuration.compute.processes
+    threads: TRAINER_THREADS
     resources:
+        gpu=PROCESSES,
         mem_mb=16000,
         runtime=2880,
     params:

@@ -39,6 +39,7 @@ rule figure:
         f"{EXPERIMENT}/{{recipe}}/benchmark/figure.tsv"
     threads: 1
     resources:
+        gpu=1,
         mem_mb=8000,
         runtime=30,
     params:

@@ -14,6 +14,7 @@ rule predict:
         f"{SEED}/{{run}}/benchmark/predict.{{frames}}.tsv"
     threads: configuration.compute.threads
     resources:
+        gpu=1,
         mem_mb=8000,
         runtime=480,
     params:

@@ -14,8 +14,9 @@ rule warmup:
     benchmark:
         f"{SEED}/warmup/benchmark/warmup.tsv"
     priority: 100
-    threads: configuration.compute.threads * configuration.compute.processes
+    threads: TRAINER_THREADS
     resources:
+        gpu=PROCESSES,
         mem_mb=16000,
         runtime=2880,
     params:
