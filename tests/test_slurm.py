@@ -24,7 +24,10 @@ LONGER = ("--config", "pretrain={iterations: 600}", "warmup={iterations: 400}", 
 def test_the_profile_lists_every_rule_that_takes_more_than_one_core() -> None:
     assert (ROOT / "slurm").readlink() == Path("workflow/profiles/slurm")
     rules = "".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
-    asks = {name: asked for name, asked in re.findall(r"^ *rule (\w+):\n.*?threads: (.*?)params:", rules, re.S | re.M)}
+    asks = {
+        name: asked
+        for name, asked in re.findall(r"^ *rule (\w+):\n.*?threads: (.*?)params:", rules, re.DOTALL | re.MULTILINE)
+    }
     small = {rule for rule, asked in asks.items() if asked.startswith("1\n") and "gpu=" not in asked}
     assert set(PROFILE["set-resources"]) == asks.keys() - small
     assert set(PROFILE["set-threads"]) == {rule for rule, asked in asks.items() if asked.startswith("8\n")}
