@@ -39,16 +39,17 @@ SlurmdSpoolDir={folder}/slurmd
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
 SlurmdParameters=config_overrides
-NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=65536 Gres=gpu:2
+NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=65536 Gres=gpu:4
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
-GPUS = "NodeName={host} Name=gpu File=/dev/null\nNodeName={host} Name=gpu File=/dev/zero\n"  # any character devices
+GPUS = "".join(f"NodeName={{host}} Name=gpu File=/dev/{name}\n" for name in ("null", "zero", "full", "random"))
+APT = ("apt-get", "--yes", "--option=DPkg::Lock::Timeout=120")
 ETC = Path("/etc/slurm")  # the one place where a job step that is started from a job looks
 
 
 @contextmanager
 def slurm_node(folder: Path) -> Iterator[None]:
-    """Slurm is installed and runs inside the block: a node that claims 8 cores and 2 GPUs, and no accounting.
+    """Slurm is installed and runs inside the block: a node that claims 8 cores and 4 GPUs, and no accounting.
 
     Afterwards the machine is as it was. Skips where Slurm cannot be had.
     """
@@ -92,18 +93,18 @@ def _installed(*packages: str) -> Iterator[None]:
     """These packages are there inside the block. With Slurm's client and no Slurm every later Snakemake starts slowly."""
     before = _packages()
     quiet = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "capture_output": True, "text": True}
-    for command in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
-        done = subprocess.run(["apt-get", *command], check=False, **quiet)
+    for command in (["update"], ["install", "--no-install-recommends", *packages]):
+        done = subprocess.run([*APT, *command], check=False, **quiet)
         if done.returncode:
             pytest.skip(f"Slurm: Debian's packages cannot be had ({done.stderr.strip().splitlines()[-1]})")
     try:
         yield
     finally:
-        subprocess.run(["apt-get", "purge", "--yes", *(_packages() - before)], check=True, **quiet)
+        subprocess.run([*APT, "purge", *(_packages() - before)], check=True, **quiet)
 
 
 def _packages() -> set[str]:
-    return set(output("dpkg-query", "--show", "--showformat=${db:Status-Abbrev}${Package}\n").splitlines())
+    return set(output("dpkg-query", "--show", "--showformat=${Package}\n").splitlines())
 
 
 @contextmanager

@@ -18,20 +18,26 @@ from workflow_runs import ROOT, SMOKE, Workflow, environment
 pytestmark = pytest.mark.xdist_group("slurm")
 
 PROFILE = yaml.safe_load((ROOT / "slurm" / "config.yaml").read_text())
-LONGER = ("--config", "pretrain={iterations: 600}", "warmup={iterations: 400}", "stages={iterations: 400}")
+RULES = re.findall(
+    r"^ *rule (\w+):\n.*?threads: (.*?)params:.*?shell:(.*?)(?=^ *rule |\Z)",
+    "".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk"))),
+    re.DOTALL | re.MULTILINE,
+)
+LONGER = ("--config", "pretrain={iterations: 300}", "warmup={iterations: 300}", "stages={iterations: 300, count: 1}")
 
 
 def test_the_profile_lists_every_rule_that_takes_more_than_one_core() -> None:
     assert (ROOT / "slurm").readlink() == Path("workflow/profiles/slurm")
-    rules = "".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")))
-    asks = {
-        name: asked
-        for name, asked in re.findall(r"^ *rule (\w+):\n.*?threads: (.*?)params:", rules, re.DOTALL | re.MULTILINE)
-    }
+    asks = {name: asked for name, asked, _ in RULES}
     small = {rule for rule, asked in asks.items() if asked.startswith("1\n") and "gpu=" not in asked}
     assert set(PROFILE["set-resources"]) == asks.keys() - small
     assert set(PROFILE["set-threads"]) == {rule for rule, asked in asks.items() if asked.startswith("8\n")}
-    assert set(PROFILE["preemptible-rules"]) == {rule for rule, asked in asks.items() if "gpu=PROCESSES" in asked}
+    assert set(PROFILE["preemptible-rules"]) == {name for name, _, command in RULES if "--state" in command}
+
+
+def test_no_shell_stands_between_a_trainer_and_the_signal_on_which_it_saves() -> None:
+    commands = [command for _, _, command in RULES if "--state" in command]
+    assert len(commands) == 5 and all(command.lstrip(' \n"').startswith("exec ") for command in commands)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +50,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
     """`snakemake --profile slurm` at the project's root, with results in another folder; what it prints is printed.txt."""
     command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--configfile", str(SMOKE)]
+    command += ["--slurm-init-seconds-before-status-checks", "2"]
     with (directory / "printed.txt").open("w") as printed:
         return subprocess.Popen(
             [*command, "--directory", str(directory), *arguments], cwd=ROOT, env=environment(), text=True,
@@ -51,11 +58,11 @@ def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
         )  # fmt: skip
 
 
-def trainer(run: Path) -> str:
-    """The Slurm job that trains a run and has saved a state; empty if there is none."""
-    if not (run / "state" / "state.pt").exists():
-        return ""
-    return "".join(re.findall(r"job (\d+)", (run / "state" / "lock").read_text()))
+def trainer(run: Path) -> tuple[str, str]:
+    """The process that trains a run and has saved a state, and its Slurm job; empty if there is none."""
+    lock = run / "state" / "lock"
+    found = re.search(r"pid (\d+), job (\d+)", lock.read_text()) if lock.with_name("state.pt").exists() else None
+    return (found[1], found[2]) if found else ("", "")
 
 
 def weights(results: Path) -> dict[str, bytes]:
@@ -63,41 +70,45 @@ def weights(results: Path) -> dict[str, bytes]:
     return {str(path.relative_to(results)): path.read_bytes() for path in results.rglob("checkpoint.safetensors")}
 
 
-CANCEL = "scancel {}"
-REQUEUE = "scontrol requeue {}"
-LIMIT = "scontrol update JobId={} TimeLimit=1"
+CANCEL = "scancel {job}"
+# Slurm lets a job that is queued again wait for two minutes, unless it is told otherwise.
+REQUEUE = (
+    "scontrol requeue {job}; until squeue --noheader --states=PENDING --jobs={job} | grep -q .; do sleep 0.2; done;"
+    " scontrol update JobId={job} StartTime=now"
+)
+# Slurm looks at time limits every 30 seconds, longer than these trainings take; it wakes what it signals.
+LIMIT = "kill -STOP {pid}; scontrol update JobId={job} TimeLimit=1"
 FAULTS = {
     "pretrain": [CANCEL],
     "warmup": [CANCEL],
     "cag/stage1": [CANCEL],
-    "cag/stage2": [REQUEUE],
     "oracle": [CANCEL, REQUEUE],
     "control": [CANCEL, LIMIT],
 }
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("slurm")
 def test_faults_in_every_kind_of_training_change_no_weight(tmp_path: Path) -> None:
     alone, disturbed = Workflow(tmp_path / "alone"), Workflow(tmp_path / "disturbed")
     alone.directory.mkdir()
     disturbed.directory.mkdir()
     call = start(disturbed.directory, *LONGER)
-    faults = [(disturbed.results / "seed0" / run, fault) for run, planned in FAULTS.items() for fault in planned]
-    hit: dict[Path, str] = {}
+    hit: dict[str, str] = {}
+    left = {run: list(planned) for run, planned in FAULTS.items()}
+    commands = []
     while call.poll() is None:
-        for run, fault in {run: fault for run, fault in reversed(faults)}.items():
-            job = trainer(run)
-            if job and job != hit.get(run):
-                hit[run] = job
-                faults.remove((run, fault))
-                subprocess.run(fault.format(job).split(), check=True)
-                if fault == REQUEUE:  # which Slurm delays by two minutes
-                    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
-        time.sleep(0.05)
+        for run, planned in left.items():
+            pid, job = trainer(disturbed.results / "seed0" / run)
+            if planned and job and pid != hit.get(run):
+                hit[run] = pid
+                commands.append(subprocess.Popen(planned.pop(0).format(pid=pid, job=job), shell=True))
+        time.sleep(0.02)
+    assert not any(command.wait() for command in commands)
     printed = (disturbed.directory / "printed.txt").read_text()
     assert call.returncode == 0, printed
-    assert faults == [], printed
+    assert not any(left.values()), printed
     for run, planned in FAULTS.items():
         description = json.loads((disturbed.results / "seed0" / run / "checkpoint.json").read_text())
         assert description["metrics"]["attempts"] == len(planned) + 1, run
@@ -108,19 +119,20 @@ def test_faults_in_every_kind_of_training_change_no_weight(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("slurm")
 def test_a_trainer_that_outlives_its_snakemake_is_not_doubled(tmp_path: Path) -> None:
     target = ("results/smoke/seed0/pretrain/checkpoint.safetensors", "--config", "pretrain={iterations: 1000000}")
     run = tmp_path / "results" / "smoke" / "seed0" / "pretrain"
     first = start(tmp_path, *target)
-    wait_until(lambda: trainer(run) != "", 120)
+    wait_until(lambda: trainer(run) != ("", ""), 120)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    orphan = trainer(run)
+    _, orphan = trainer(run)
     again = start(tmp_path, *target, "--preemptible-retries", "1")
     assert again.wait() != 0
     told = (tmp_path / "printed.txt").read_text()
     assert f"one trainer at a time may work here, found another (host {os.uname().nodename}" in told
-    assert told.count("has been submitted") == 2 and trainer(run) == orphan
+    assert told.count("has been submitted") == 2 and trainer(run)[1] == orphan
     subprocess.run(["scancel", orphan], check=True)
     wait_until(lambda: not output("squeue", "--noheader"), 60)

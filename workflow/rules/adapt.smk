@@ -18,7 +18,7 @@ rule adapt:
     priority: 100
     threads: TRAINER_THREADS
     resources:
-        gpu=PROCESSES,
+        gpu=configuration.compute.processes,
         mem_mb=16000,
         runtime=2880,
     params:
@@ -32,7 +32,7 @@ rule adapt:
         method_version=METHOD_VERSION,
         state=f"{STAGE}/state",
     shell:
-        "{TRAINER} adapt --config {params.config} --seed {wildcards.seed} --recipe {wildcards.recipe}"
+        "exec {TRAINER} adapt --config {params.config} --seed {wildcards.seed} --recipe {wildcards.recipe}"
         " --stage {wildcards.stage} --manifest {input.manifest} --initial {input.initial}"
         " --anchors {input.anchors} --labels {input.labels} --output {output.checkpoint} --state {params.state} --packed {input.packed}"
         " > {log} 2>&1"

@@ -16,7 +16,7 @@ rule control:
         f"{SEED}/control/benchmark/control.tsv"
     threads: TRAINER_THREADS
     resources:
-        gpu=PROCESSES,
+        gpu=configuration.compute.processes,
         mem_mb=16000,
         runtime=2880,
     params:
@@ -25,7 +25,7 @@ rule control:
         method_version=METHOD_VERSION,
         state=f"{SEED}/control/state",
     shell:
-        "{TRAINER} control --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "exec {TRAINER} control --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --initial {input.initial} --output {output.checkpoint} --state {params.state} --packed {input.packed}"
         " > {log} 2>&1"
 
@@ -44,7 +44,7 @@ rule oracle:
         f"{SEED}/oracle/benchmark/oracle.tsv"
     threads: TRAINER_THREADS
     resources:
-        gpu=PROCESSES,
+        gpu=configuration.compute.processes,
         mem_mb=16000,
         runtime=2880,
     params:
@@ -53,5 +53,5 @@ rule oracle:
         method_version=METHOD_VERSION,
         state=f"{SEED}/oracle/state",
     shell:
-        "{TRAINER} oracle --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "exec {TRAINER} oracle --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --output {output.checkpoint} --state {params.state} --packed {input.packed} > {log} 2>&1"

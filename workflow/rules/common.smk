@@ -105,6 +105,7 @@ BOUNDS = ("control", "oracle")
 CHAINS = chains(configuration.recipes)
 FIRST_RECIPE = next(iter(configuration.recipes))
 FIRST_SEED = configuration.seeds[0]
+TRAINER_THREADS = configuration.compute.processes * (configuration.compute.threads + configuration.compute.workers)
 
 
 wildcard_constraints:
@@ -112,6 +113,7 @@ wildcard_constraints:
     recipe="|".join(CHAINS),
     domain="source|target",
     stage=r"[1-9]\d*",
+    number="[1-4]",
     given=rf"stage1|({'|'.join(CHAINS)})/stage[1-9]\d*",
     part=r"[1-9]\d*",
     parts=r"[1-9]\d*",
@@ -130,11 +132,9 @@ TRAINING = {
     "reduction": configuration.losses.reduction,
 }
 PROCESSES = configuration.compute.processes
-TRAINER_THREADS = PROCESSES * (configuration.compute.threads + configuration.compute.workers)
-# `exec`: a shell in between would die of the SIGTERM that a trainer saves on, and the job with it.
-TRAINER = "exec python -m caguda"
+TRAINER = "python -m caguda"
 if PROCESSES > 1:
-    TRAINER = f"exec python -m torch.distributed.run --standalone --nproc-per-node {PROCESSES} -m caguda"
+    TRAINER = f"python -m torch.distributed.run --standalone --nproc-per-node {PROCESSES} -m caguda"
 
 
 def caches(*domains: str) -> list[str]:
@@ -226,6 +226,31 @@ def ablation_artifacts(seed: int) -> list[str]:
     artifacts = [path for run in runs for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
     made = [path for recipe, stage in ABLATED for path in given_artifacts(seed, recipe, stage)]
     return artifacts + list(dict.fromkeys(made))
+
+
+def compared_artifacts(seed: int) -> list[str]:
+    """What our rows of Tables 1 and 3 are made from: the chain of the first recipe."""
+    artifacts = [path for run in chain_of(FIRST_RECIPE) for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
+    return artifacts + [path for stage in STAGES for path in given_artifacts(seed, FIRST_RECIPE, stage)]
+
+
+TABLE_CLASSES = {1: ("cityscapes19",), 2: ("cityscapes19",), 3: ("cityscapes16", "cityscapes19")}
+
+
+def table_inputs(number: int) -> list[str]:
+    """The evaluations of a table of the paper, seed by seed; for Table 2 what describes the submissions."""
+    if configuration.classes not in TABLE_CLASSES.get(number, (configuration.classes,)):
+        needed = " or ".join(TABLE_CLASSES[number])
+        sys.exit(f"caguda: {configuration_name()}: classes must be {needed} for table{number}, found other ones")
+    if number == 2:
+        return of_all_seeds([chain_of(FIRST_RECIPE)[-1]], "submission.json")
+    ablated = ["pretrain", "warmup", *(f"{recipe}/stage{stage}" for recipe, stage in ABLATED)]
+    return of_all_seeds(ablated if number == 4 else chain_of(FIRST_RECIPE), "evaluation.json")
+
+
+def table_artifacts(number: int) -> list[str]:
+    """A table of the paper in all its formats."""
+    return [f"{EXPERIMENT}/tables/table{number}.{suffix}" for suffix in ("csv", "md", "tex", "html")]
 
 
 def submission_artifacts(seed: int, recipe: str) -> list[str]:

@@ -15,7 +15,7 @@ rule pretrain:
     priority: 100
     threads: TRAINER_THREADS
     resources:
-        gpu=PROCESSES,
+        gpu=configuration.compute.processes,
         mem_mb=16000,
         runtime=2880,
     params:
@@ -24,5 +24,5 @@ rule pretrain:
         method_version=METHOD_VERSION,
         state=f"{SEED}/pretrain/state",
     shell:
-        "{TRAINER} pretrain --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "exec {TRAINER} pretrain --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --output {output.checkpoint} --state {params.state} --packed {input.packed} > {log} 2>&1"

@@ -16,7 +16,7 @@ rule warmup:
     priority: 100
     threads: TRAINER_THREADS
     resources:
-        gpu=PROCESSES,
+        gpu=configuration.compute.processes,
         mem_mb=16000,
         runtime=2880,
     params:
@@ -25,6 +25,6 @@ rule warmup:
         method_version=METHOD_VERSION,
         state=f"{SEED}/warmup/state",
     shell:
-        "{TRAINER} warmup --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "exec {TRAINER} warmup --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --initial {input.initial} --output {output.checkpoint} --state {params.state} --packed {input.packed}"
         " > {log} 2>&1"
