@@ -20,6 +20,7 @@ rule adapt:
         "../envs/caguda.yaml"
     threads: TRAINER_CORES
     resources:
+        gpu=configuration.compute.processes,
         mem_mb=16000,
         runtime=2880,
     params:
@@ -33,7 +34,7 @@ rule adapt:
         method_version=METHOD_VERSION,
         state=placed(f"{STAGE}/state"),
     shell:
-        "python -m caguda adapt --config {params.config} --seed {wildcards.seed} --recipe {wildcards.recipe}"
+        "exec python -m caguda adapt --config {params.config} --seed {wildcards.seed} --recipe {wildcards.recipe}"
         " --stage {wildcards.stage} --manifest {input.manifest} --initial {input.initial}"
         " --anchors {input.anchors} --labels {input.labels} --output {output.checkpoint} --state {params.state} --packed {input.packed}"
         " > {log} 2>&1"

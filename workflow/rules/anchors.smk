@@ -16,6 +16,7 @@ rule anchor_part:
         "../envs/caguda.yaml"
     threads: configuration.compute.threads
     resources:
+        gpu=1,
         mem_mb=8000,
         runtime=240,
     params:

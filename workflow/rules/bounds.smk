@@ -18,6 +18,7 @@ rule control:
         "../envs/caguda.yaml"
     threads: TRAINER_CORES
     resources:
+        gpu=configuration.compute.processes,
         mem_mb=16000,
         runtime=2880,
     params:
@@ -26,7 +27,7 @@ rule control:
         method_version=METHOD_VERSION,
         state=placed(f"{SEED}/control/state"),
     shell:
-        "python -m caguda control --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "exec python -m caguda control --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --initial {input.initial} --output {output.checkpoint} --state {params.state} --packed {input.packed}"
         " > {log} 2>&1"
 
@@ -47,6 +48,7 @@ rule oracle:
         "../envs/caguda.yaml"
     threads: TRAINER_CORES
     resources:
+        gpu=configuration.compute.processes,
         mem_mb=16000,
         runtime=2880,
     params:
@@ -55,5 +57,5 @@ rule oracle:
         method_version=METHOD_VERSION,
         state=placed(f"{SEED}/oracle/state"),
     shell:
-        "python -m caguda oracle --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "exec python -m caguda oracle --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --output {output.checkpoint} --state {params.state} --packed {input.packed} > {log} 2>&1"

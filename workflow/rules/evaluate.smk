@@ -15,6 +15,7 @@ rule evaluate:
         "../envs/caguda.yaml"
     threads: configuration.compute.threads
     resources:
+        gpu=1,
         mem_mb=8000,
         runtime=240,
     params:

@@ -51,6 +51,7 @@ rule label_part:
         "../envs/caguda.yaml"
     threads: configuration.compute.threads
     resources:
+        gpu=1,
         mem_mb=8000,
         runtime=480,
     params:

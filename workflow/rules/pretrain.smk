@@ -17,6 +17,7 @@ rule pretrain:
         "../envs/caguda.yaml"
     threads: TRAINER_CORES
     resources:
+        gpu=configuration.compute.processes,
         mem_mb=16000,
         runtime=2880,
     params:
@@ -25,5 +26,5 @@ rule pretrain:
         method_version=METHOD_VERSION,
         state=placed(f"{SEED}/pretrain/state"),
     shell:
-        "python -m caguda pretrain --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "exec python -m caguda pretrain --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --output {output.checkpoint} --state {params.state} --packed {input.packed} > {log} 2>&1"

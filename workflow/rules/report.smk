@@ -53,6 +53,7 @@ rule figure:
         "../envs/caguda.yaml"
     threads: 1
     resources:
+        gpu=1,
         mem_mb=8000,
         runtime=30,
     params:

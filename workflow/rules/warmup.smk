@@ -18,6 +18,7 @@ rule warmup:
         "../envs/caguda.yaml"
     threads: TRAINER_CORES
     resources:
+        gpu=configuration.compute.processes,
         mem_mb=16000,
         runtime=2880,
     params:
@@ -26,6 +27,6 @@ rule warmup:
         method_version=METHOD_VERSION,
         state=placed(f"{SEED}/warmup/state"),
     shell:
-        "python -m caguda warmup --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
+        "exec python -m caguda warmup --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
         " --initial {input.initial} --output {output.checkpoint} --state {params.state} --packed {input.packed}"
         " > {log} 2>&1"
