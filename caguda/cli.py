@@ -33,7 +33,8 @@ def _parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=help_text, description=help_text)
         for option in options.split():
             flags, settings = OPTIONS[option]
-            sub.add_argument(flags, required="default" not in settings, **settings)
+            required = {"required": "default" not in settings} if flags.startswith("-") else {}
+            sub.add_argument(flags, **required, **settings)
         sub.set_defaults(verb=name)
     return parser
 
@@ -78,6 +79,11 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "checkpoints": ("--checkpoints", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "checkpoints, in order"}),
     "all-labels": ("--labels", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label store JSONs"}),
     "accuracy": ("--accuracy", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label accuracy JSONs"}),
+    "stores": ("stores", {"type": Path, "nargs": "+", "metavar": "STORE", "help": "label stores, folders"}),
+    "frames": ("--frames", {"default": None, "metavar": "ID,...", "help": "the frames of these ids"}),
+    "worst": ("--worst", {"type": int, "default": None, "metavar": "N", "help": "the N worst frames"}),
+    "random": ("--random", {"type": int, "default": None, "metavar": "N", "help": "N frames at random"}),
+    "html": ("--html", {"action": "store_true", "default": False, "help": "a page instead of pictures"}),
     "evaluations": ("--evaluations", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "evaluation JSONs"}),
 }
 
@@ -136,6 +142,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "stages.submission:submission",
         "predictions as the zip that Cityscapes' test server takes",
         "manifest predictions output",
+    ),
+    "view": (
+        "stages.view:view",
+        "pseudo-labels as pictures, or as a page to page through",
+        "stores frames worst random html output",
     ),
     "table": ("paper.table:write_table", "the result table", "config recipe evaluations csv markdown"),
     "figure": (
