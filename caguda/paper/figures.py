@@ -102,11 +102,13 @@ def _draw(figure: Figure, block: Block, table: ClassTable, top: float, size: tup
             if title not in frame:
                 axes.text(0.5, 0.5, "not known", ha="center", va="center", size=6.5, color=MUTED)
                 continue
-            labels, below = frame[title].ndim == 2, frame.get(block.below or "")
-            if labels and below is not None:
-                axes.imshow(below, aspect="auto", extent=UNIT)
-            seen: dict[str, Any] = {"interpolation": "nearest", "alpha": OPACITY if below is not None else 1.0} if labels else {}
-            axes.imshow(colored(frame[title], table), aspect="auto", extent=UNIT, **seen)
+            panel, below = frame[title], frame.get(block.below or "")
+            drawn: dict[str, Any] = {"aspect": "auto", "extent": UNIT}
+            if panel.ndim == 2 and below is not None:
+                axes.imshow(below, **drawn)
+                drawn["alpha"] = OPACITY
+            smooth = "nearest" if panel.ndim == 2 else "auto"
+            axes.imshow(colored(panel, table), interpolation=smooth, **drawn)
 
 
 def _text(figure: Figure, left: float, top: float, text: str, weight: str = "normal") -> None:

@@ -19,8 +19,8 @@ DIFFERENCES = {
     "neither": PART_COLORS["not assigned"],
     "anchors only": PART_COLORS["anchors only"],
     "probability only": PART_COLORS["probability only"],
-    "both, one category": PART_COLORS["both"],
-    "both, two categories": "#b3372f",
+    "both agree": PART_COLORS["both"],
+    "both differ": "#b3372f",
 }
 """What the two kinds of labels say of a pixel, and its colour; the values of `difference`, in order."""
 RARE, SMALLEST, MARKS = 0.05, 3, 8
@@ -70,9 +70,8 @@ def regions(values: NDArray[np.uint8]) -> NDArray[np.int64]:
     while True:
         found = index.copy()
         for one, other, same in ((found[:, :-1], found[:, 1:], across), (found[:-1], found[1:], down)):
-            smaller = np.minimum(one, other)
-            np.copyto(one, smaller, where=same)
-            np.copyto(other, smaller, where=same)
+            np.minimum(one, other, out=one, where=same)
+            np.minimum(other, one, out=other, where=same)
         found = found.ravel()[found]
         if (found == index).all():
             return index

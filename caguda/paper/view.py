@@ -67,7 +67,7 @@ def render(page: Page, listed: Sequence[Sequence[Any]]) -> str:
         "chosen": page.chosen,
         "categories": page.table.names,
         "colors": page.table.colors,
-        "differences": DIFFERENCES,
+        "differences": list(DIFFERENCES.items()),
         "stages": [
             {
                 "title": title,

@@ -182,7 +182,9 @@ def _chosen(
         return [written[int(place)] for place in picked], "at random"
     if worst is not None:
         return _worst(scene, written, count)
-    return [written[len(written) * (2 * k + 1) // (2 * count)] for k in range(count)], "evenly spaced"
+    return [written[len(written) * (2 * k + 1) // (2 * count)] for k in range(count)], (
+        "in their order" if count == len(written) else "evenly spaced"
+    )
 
 
 def _worst(scene: Scene, written: Sequence[int], count: int) -> tuple[list[int], str]:
