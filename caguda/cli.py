@@ -33,8 +33,9 @@ def _parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=help_text, description=help_text)
         for option in options.split():
             flags, settings = OPTIONS[option]
-            required = {"required": "default" not in settings} if flags.startswith("-") else {}
-            sub.add_argument(flags, **required, **settings)
+            if flags.startswith("-"):
+                settings = settings | {"required": "default" not in settings}
+            sub.add_argument(flags, **settings)
         sub.set_defaults(verb=name)
     return parser
 
