@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         for option in options.split():
             flags, settings = OPTIONS[option]
             if flags.startswith("-"):
-                settings = settings | {"required": "default" not in settings}
+                settings = {"required": "default" not in settings, **settings}
             sub.add_argument(flags, **settings)
         sub.set_defaults(verb=name)
     return parser
@@ -46,6 +46,10 @@ def _path(flag: str, destination: str, help_text: str) -> tuple[str, dict[str, A
 
 def _number(flag: str, help_text: str) -> tuple[str, dict[str, Any]]:
     return flag, {"type": int, "metavar": "N", "help": help_text}
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
 
 
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -79,6 +83,17 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "curves": _path("--curves", "curves", "the loss curves"),
     "checkpoints": ("--checkpoints", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "checkpoints, in order"}),
     "all-labels": ("--labels", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label store JSONs"}),
+    "looked-at": ("store", {"type": Path, "metavar": "STORE", "help": "a labels.zarr folder, or its labels.json"}),
+    "json": ("--json", {"dest": "as_json", "action": "store_true", "default": False, "help": "print JSON"}),
+    "plot": ("--plot", {"type": Path, "default": None, "metavar": "FOLDER", "help": "draw pictures into this folder"}),
+    "margins": (
+        "--margin",
+        {"dest": "margins", "type": _numbers, "default": (), "metavar": "M,M,...", "help": "what other margins give"},
+    ),
+    "p0s": (
+        "--p0",
+        {"dest": "p0s", "type": _numbers, "default": (), "metavar": "P,P,...", "help": "what other P0 give"},
+    ),
     "accuracy": ("--accuracy", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label accuracy JSONs"}),
     "stores": ("stores", {"type": Path, "nargs": "+", "metavar": "STORE", "help": "label stores, folders"}),
     "frames": ("--frames", {"default": None, "metavar": "ID,...", "help": "the frames of these ids"}),
@@ -134,6 +149,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     ),
     "evaluate": ("stages.evaluate:evaluate", "IoU of a checkpoint", "config manifest checkpoint output"),
     "diagnose": ("stages.evaluate:diagnose", "accuracy of pseudo-labels", "config manifest labels output"),
+    "inspect": (
+        "stages.inspect:inspect",
+        "what a label store holds, and what other thresholds would give",
+        "looked-at json plot margins p0s",
+    ),
     "predict": (
         "stages.predict:predict",
         "label ids of every frame of a set as PNG files",

@@ -20,7 +20,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caguda.artifacts.label_arrays import NAMES, LabelStatistics, faults
+from caguda.artifacts.label_arrays import NAMES, faults
 from caguda.artifacts.labels import (
     LabelArrays,
     create_label_store,
@@ -233,7 +233,7 @@ def test_many_faults_are_counted_and_some_are_listed(empty: Path) -> None:
     assert "frame4" in message and "frame5" not in message and "and 4 more" in message
 
 
-# --- faults and statistics
+# --- faults
 
 
 @given(seed=st.integers(0, 1 << 30), position=st.integers(0, H * W - 1), data=st.data())
@@ -260,30 +260,6 @@ def test_a_label_must_agree_with_its_bit(name: str) -> None:
         values.flat[np.flatnonzero((labels.active & bit > 0) == is_set)[0]] = 255 if is_set else 0
         assert f"where active has bit {bit} and 255 elsewhere, found 1 others" in faults(
             replace(labels, **{name: values}), 3)[0]  # fmt: skip
-
-
-@given(seeds=st.lists(st.integers(0, 1 << 30), min_size=1, max_size=4))
-@settings(max_examples=25, deadline=None)
-def test_statistics_are_those_of_all_pixels_together(seeds: list[int]) -> None:
-    statistics, images = LabelStatistics(3), [some_labels(seed) for seed in seeds]
-    for image in images:
-        statistics.add(image)
-    found = statistics.summary(TABLE.names)
-    joined = {name: np.concatenate([getattr(image, name).ravel() for image in images]) for name in NAMES}
-    active = joined["active"]
-    assert found["pixels"] == active.size and found["share"]["both"] == np.mean(active == 3)
-    assert found["share"]["anchor"] == pytest.approx(np.mean(active & 1 > 0))
-    assert found["share"]["probability"] == pytest.approx(np.mean(active & 2 > 0))
-    assert found["share"]["either"] == np.mean(active > 0)
-    for i, row in enumerate(found["per_category"]):
-        assert row == {
-            "name": TABLE.names[i],
-            "anchor": np.mean(joined["anchor_label"] == i),
-            "probability": np.mean(joined["probability_label"] == i),
-        }
-    for q, value in found["margin_quantiles"].items():
-        expected = np.sort(joined["margin"])[int(np.ceil(round(float(q) * active.size, 6))) - 1]
-        assert (np.inf if value is None else value) == expected
 
 
 def test_the_digest_is_of_the_content_and_the_ids(full: Path, tmp_path: Path) -> None:

@@ -196,12 +196,17 @@ class Run:
 
 def verified_labels(labels: Path, frames: Sequence[Frame], manifest: Path) -> LabelStore:
     """The label store that the JSON `labels` vouches for; UserError unless it is of just these frames of `manifest`."""
+    store = open_label_store(store_of(labels))
+    refuse_other_frames(store, frames, manifest)
+    return store
+
+
+def store_of(labels: Path) -> Path:
+    """The folder of the label store that the JSON `labels` names."""
     name = read_json(labels).get("store")
     if not isinstance(name, str):
         raise UserError(f"{labels}: the JSON of a label store must name it, found no key store; make it with `labels`")
-    store = open_label_store(labels.parent / name)
-    refuse_other_frames(store, frames, manifest)
-    return store
+    return labels.parent / name
 
 
 def refuse_other_frames(store: LabelStore, frames: Sequence[Frame], manifest: Path) -> None:

@@ -2,19 +2,19 @@
 
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from caguda.artifacts.atomic import write_json
-from caguda.artifacts.labels import LabelArrays
+from caguda.artifacts.label_arrays import LabelStatistics, relabelled
 from caguda.artifacts.provenance import provenance
-from caguda.classes import IGNORE, ClassTable, class_table, smaller_sets
+from caguda.classes import ClassTable, class_table, smaller_sets
 from caguda.config import Configuration, Inference
 from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.io import read_label
@@ -109,42 +109,18 @@ def diagnose(configuration: Configuration, manifest: Path, labels: Path, output:
     table = class_table(configuration, configuration.target)
     frames = read_manifest(manifest).frames("target")
     store = verified_labels(labels, frames, manifest)
-    kinds = ("anchor", "probability", "anchor_only", "nearest_anchor_all", "predicted_all")
     known = [index for index, frame in enumerate(frames) if frame.label is not None]
-    confusions = {kind: torch.zeros(table.count, table.count, dtype=torch.int64) for kind in kinds}
-    truths = torch.zeros(table.count, dtype=torch.int64)
+    assigned, everywhere = LabelStatistics(table.count), LabelStatistics(table.count)
     for index in tqdm(known, desc="diagnose", disable=not sys.stderr.isatty()):
-        row = store.read(index)
-        truth = labels_at(read_label(label_of(frames[index]), table)[None], row.predicted.shape)[0]
-        truths += torch.bincount(truth[truth != IGNORE].int(), minlength=table.count)
-        for kind, label in _label_kinds(row).items():
-            where = torch.where(label != IGNORE, truth, torch.full_like(truth, IGNORE))
-            confusions[kind] += confusion_matrix(label[None].where(label != IGNORE, 0), where[None], table.count)
-    result = {kind: _label_scores(confusions[kind], truths, table) if known else None for kind in kinds}
-    write_json(output, {"images_with_truth": len(known), **result})
+        row, truth = store.read(index), truth_at(frames[index], table, store.shape)
+        assigned.add(row, truth)
+        everywhere.add(relabelled(row, -1.0, -1.0), truth)
+    scores, all_pixels = assigned.scores(table.names), everywhere.scores(table.names)
+    scores |= {"nearest_anchor_all": all_pixels["anchor"], "predicted_all": all_pixels["probability"]}
+    found = {kind: score if known else None for kind, score in scores.items()}
+    write_json(output, {"images_with_truth": len(known), **found})
 
 
-def _label_kinds(row: LabelArrays) -> Mapping[str, Tensor]:
-    anchor, probability = torch.from_numpy(row.anchor_label), torch.from_numpy(row.probability_label)
-    return {
-        "anchor": anchor,
-        "probability": probability,
-        "anchor_only": anchor.masked_fill(probability != IGNORE, IGNORE),
-        "nearest_anchor_all": torch.from_numpy(row.nearest_anchor),
-        "predicted_all": torch.from_numpy(row.predicted),
-    }
-
-
-def _label_scores(confusion: Tensor, truths: Tensor, table: ClassTable) -> dict[str, Any]:
-    def ratio(part: Tensor, whole: Tensor) -> float | None:
-        return float(part / whole) if whole > 0 else None
-
-    hits = confusion.diagonal()
-    return {
-        "accuracy": ratio(hits.sum(), confusion.sum()),
-        "coverage": ratio(confusion.sum(), truths.sum()),
-        "per_category": [
-            {"name": name, "precision": ratio(hits[c], confusion[:, c].sum()), "recall": ratio(hits[c], truths[c])}
-            for c, name in enumerate(table.names)
-        ],
-    }
+def truth_at(frame: Frame, table: ClassTable, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+    """The train ids of a frame's label at the resolution (h, w) of a label store, IGNORE where void."""
+    return labels_at(read_label(label_of(frame), table)[None], size)[0].numpy()

@@ -5,28 +5,25 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-import torch
-import zarr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from caguda.artifacts.atomic import sha256
-from caguda.artifacts.labels import LabelStore, open_label_store
-from caguda.classes import IGNORE, ClassTable, class_table
-from caguda.configfile import load_configuration
+from caguda.artifacts.labels import LabelStore
+from caguda.classes import IGNORE, ClassTable
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import decode_image, read_bytes, read_label
+from caguda.datasets.io import decode_image, read_bytes
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
-from caguda.method.anchors import labels_at
 from caguda.paper.charts import job_title
 from caguda.paper.overlays import ViewedFrame, agreement, write_sheet
 from caguda.paper.view import Page, write_page
+from caguda.stages.evaluate import truth_at
+from caguda.stages.origin import open_origin
 
 SHEETS = 4
 """How many frames, evenly spaced, are drawn where none are asked for."""
@@ -69,13 +66,18 @@ def view(
 
 @dataclass
 class Scene:
-    """One or two label stores of the same images, and the files of these images as far as they are still there."""
+    """One or two label stores of the same images, and the files of these images as far as they are still there.
+
+    `frames` has each image's frame and the digest of its file; `truth` the frames with a label, by their place in the
+    first store, and how to read it. What is gone is told in `notes`.
+    """
 
     stores: Sequence[LabelStore]
     table: ClassTable
-    frames: Mapping[str, tuple[Frame, str]]
-    truth_table: ClassTable | None
-    notes: dict[str, None] = field(default_factory=dict)
+    frames: Sequence[tuple[Frame, str]]
+    labelled: Mapping[int, Frame]
+    raw: ClassTable
+    notes: dict[str, None]
 
     @property
     def first(self) -> LabelStore:
@@ -91,16 +93,16 @@ class Scene:
     def frame(self, index: int) -> ViewedFrame:
         """What is known of an image; what is gone is noted."""
         name = self.first.image_ids[index]
-        image, missing = self._image(name)
-        if missing:
+        image, missing = self._image(index)
+        if image is None and self.frames:
             self.notes[f"{name}: {missing}"] = None
         labels = [store.read(store.image_ids.index(name)) for store in self.stores]
-        return ViewedFrame(name, image, missing, self.truth(name), labels)
+        return ViewedFrame(name, image, missing, self.truth(index), labels)
 
-    def _image(self, name: str) -> tuple[NDArray[np.uint8] | None, str]:
-        if name not in self.frames:
-            return None, "no manifest names its image"
-        frame, digest = self.frames[name]
+    def _image(self, index: int) -> tuple[NDArray[np.uint8] | None, str]:
+        if not self.frames:
+            return None, "its image is not known"
+        frame, digest = self.frames[index]
         try:
             content = read_bytes(frame.image)
             if hashlib.sha256(content).hexdigest() != digest:
@@ -109,55 +111,33 @@ class Scene:
         except UserError as error:
             return None, str(error)
 
-    def truth(self, name: str) -> list[NDArray[np.uint8]] | None:
+    def truth(self, index: int) -> list[NDArray[np.uint8]] | None:
         """The train ids of an image at the resolution of each store; None where they are not known."""
-        frame, _ = self.frames.get(name, (None, ""))
-        if frame is None or frame.label is None or self.truth_table is None:
+        if index not in self.labelled:
             return None
         try:
-            label = read_label(frame.label, self.truth_table)[None]
+            return [truth_at(self.labelled[index], self.raw, store.shape) for store in self.stores]
         except UserError as error:
-            self.notes[f"{name}: {error}"] = None
+            self.notes[f"{self.first.image_ids[index]}: {error}"] = None
             return None
-        return [labels_at(label, store.shape)[0].to(torch.uint8).numpy() for store in self.stores]
 
 
 def open_scene(paths: Sequence[Path]) -> Scene:
     """The label stores at some paths with the frames of the first; a UserError if they are not of the same images."""
-    stores = [open_label_store(path) for path in paths]
-    first = stores[0]
+    origins = [open_origin(path) for path in paths]
+    origin, stores = origins[0], [origin.store for origin in origins]
     for other in stores[1:]:
-        if set(other.image_ids) != set(first.image_ids) or other.categories != first.categories:
+        if set(other.image_ids) != set(stores[0].image_ids) or other.categories != stores[0].categories:
             raise UserError(f"{other.path}: stores that are compared must have the same images and categories, found "
-                            f"other ones than in {first.path}; name two stages of one experiment")  # fmt: skip
-    colors = str(zarr.open_array(first.path / "nearest_anchor", mode="r").attrs["flag_colors"]).split()
-    rgb = tuple((int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)) for color in colors)
-    scene = Scene(stores, ClassTable(first.categories, rgb, {}), {}, None)
-    named = first.attributes["provenance"]["inputs"]
-    manifest = next((Path(name) for name in named if name.endswith(".json")), Path("manifest.json"))
-    found = _found(manifest, first.path)
-    if found is None:
-        scene.notes[f"{manifest}: the manifest of these labels is gone, so no image and no truth is known"] = None
-        return scene
-    if sha256(found) != named[manifest.as_posix()]["sha256"]:
-        scene.notes[f"{found}: this manifest has changed since the labels were made"] = None
-    read = read_manifest(found)
-    digests = [entry["image_sha256"] for entry in read.entries("target")]
-    scene.frames = {f.id: (f, digest) for f, digest in zip(read.frames("target"), digests, strict=True)}
+                            f"other ones than in {stores[0].path}; name two stages of one experiment")  # fmt: skip
+    scene = Scene(stores, origin.table, (), {}, origin.table, {})
     try:
-        configuration = load_configuration(found.with_name("config.json"))
-        table = class_table(configuration, configuration.target)
+        entries = read_manifest(origin.input(".json")).entries("target")
+        scene.frames = [(f, e["image_sha256"]) for f, e in zip(origin.frames, entries, strict=True)]
+        scene.labelled, scene.raw = origin.truth()
     except UserError as error:
-        scene.notes[f"no truth is known: {error}"] = None
-    else:
-        scene.truth_table = table if table.names == first.categories else None
+        scene.notes[f"{'no truth is' if scene.frames else 'neither images nor truth are'} known: {error}"] = None
     return scene
-
-
-def _found(path: Path, store: Path) -> Path | None:
-    """Where an input is that a store names: from here, or from a folder above the store, as the workflow ran there."""
-    folders = [Path(), *store.resolve().parents]
-    return next((folder / path for folder in folders if (folder / path).is_file()), None)
 
 
 def _chosen(
@@ -193,7 +173,7 @@ def _worst(scene: Scene, written: Sequence[int], count: int) -> tuple[list[int],
     for index in tqdm(written, desc="worst", disable=not sys.stderr.isatty()):
         label = scene.first.read_array(index, "anchor_label")
         active.append((float(np.mean(label != IGNORE)), index))
-        truth = scene.truth(scene.first.image_ids[index])
+        truth = scene.truth(index)
         share = None if truth is None else agreement(label, truth[0])
         if share is not None:
             right.append((share, index))

@@ -1,0 +1,170 @@
+"""What label arrays tell: other thresholds without a network, and counts that are those of loops over all pixels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_artifacts_labels import TABLE, some_labels
+
+from caguda.artifacts.label_arrays import (
+    NAMES,
+    PATTERNS,
+    LabelArrays,
+    LabelStatistics,
+    count_verdicts,
+    faults,
+    pattern,
+    precision_and_coverage,
+    relabelled,
+    rounded,
+    values_of_patterns,
+)
+
+SEEDS = st.lists(st.integers(0, 1 << 30), min_size=1, max_size=3)
+
+
+def some_truth(seed: int, labels: LabelArrays) -> np.ndarray:
+    """Train ids of which about half are what the labels say, and some are void."""
+    random = np.random.default_rng(seed)
+    guess = random.choice([0, 1, 2, 255], labels.active.shape).astype(np.uint8)
+    return np.where(random.random(labels.active.shape) < 0.5, labels.nearest_anchor, guess)
+
+
+def ratio(part: float, whole: float) -> float | None:
+    return pytest.approx(part / whole) if whole else None
+
+
+def quantiles(values: np.ndarray) -> dict[str, float | None] | None:
+    """The smallest value that at least the share q does not exceed, by sorting."""
+    if not values.size:
+        return None
+    ranks = {q: -(-int(q * 100 + 0.5) * values.size // 100) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
+    found = {str(q): float(np.sort(values)[rank - 1]) for q, rank in ranks.items()}
+    return {q: value if np.isfinite(value) else None for q, value in found.items()}
+
+
+@given(seeds=SEEDS)
+def test_the_summary_is_that_of_all_pixels_together(seeds: list[int]) -> None:
+    statistics, images = LabelStatistics(3), [some_labels(seed) for seed in seeds]
+    for image in images:
+        statistics.add(image)
+    found = statistics.summary(TABLE.names)
+    everything = {name: np.concatenate([getattr(image, name).ravel() for image in images]) for name in NAMES}
+    a, p, active = (everything[name] for name in ("anchor_label", "probability_label", "active"))
+    both = active == 3
+    assert found["pixels"] == active.size
+    assert found["share"] == {
+        "anchor": pytest.approx(np.mean(active & 1 > 0)),
+        "probability": pytest.approx(np.mean(active & 2 > 0)),
+        "both": np.mean(both),
+        "either": np.mean(active > 0),
+        "agreement": ratio(np.sum(a[both] == p[both]), np.sum(both)),
+    }
+    for i, row in enumerate(found["per_category"]):
+        assert row == {
+            "name": TABLE.names[i],
+            "anchor": np.mean(a == i),
+            "probability": np.mean(p == i),
+            "both": np.mean((a == i) & (p == i)),
+            "nearest": np.mean(everything["nearest_anchor"] == i),
+            "predicted": np.mean(everything["predicted"] == i),
+            "agreement": ratio(np.sum((a == i) & (p == i)), np.sum(both & ((a == i) | (p == i)))),
+            "margin_quantiles": quantiles(everything["margin"][everything["nearest_anchor"] == i]),
+        }
+    assert found["margin_quantiles"] == quantiles(everything["margin"])
+
+
+@given(seeds=SEEDS)
+def test_scores_are_those_of_the_labelled_pixels_with_a_truth(seeds: list[int]) -> None:
+    statistics, images = LabelStatistics(3), [some_labels(seed) for seed in seeds]
+    truths = [some_truth(seed, image) for seed, image in zip(seeds, images, strict=True)]
+    for image, truth in zip(images, truths, strict=True):
+        statistics.add(image, truth)
+    statistics.add(some_labels(7))  # an image without a truth
+    scores = statistics.scores(TABLE.names)
+    t = np.concatenate([truth.ravel() for truth in truths])
+    a, p = (np.concatenate([getattr(i, n).ravel() for i in images]) for n in ("anchor_label", "probability_label"))
+    known = t != 255
+    labels = {
+        "anchor": a,
+        "probability": p,
+        "anchor_only": np.where(p == 255, a, 255),
+        "both": np.where(a == p, a, 255),
+    }
+    assert scores.keys() == labels.keys()
+    for kind, label in labels.items():
+        judged, right = known & (label != 255), label[known] == t[known]
+        assert scores[kind]["accuracy"] == ratio(right.sum(), judged.sum())
+        assert scores[kind]["coverage"] == ratio(judged.sum(), known.sum())
+        for i, row in enumerate(scores[kind]["per_category"]):
+            hits = np.sum((label == i) & (t == i))
+            assert row["precision"] == ratio(hits, np.sum(judged & (label == i)))
+            assert row["recall"] == ratio(hits, np.sum(t == i))
+
+
+def test_a_category_without_pixels_has_no_quantiles_and_no_scores() -> None:
+    statistics = LabelStatistics(4)
+    statistics.add(some_labels(0), some_truth(0, some_labels(0)))
+    row = statistics.summary((*TABLE.names, "unicorn"))["per_category"][3]
+    assert row["anchor"] == 0.0 and row["agreement"] is None and row["margin_quantiles"] is None
+    scores = statistics.scores((*TABLE.names, "unicorn"))["both"]["per_category"][3]
+    assert (scores["precision"], scores["recall"]) == (None, None)
+
+
+def test_bit_patterns_sort_as_the_numbers_do() -> None:
+    values = values_of_patterns()
+    finite = values[: pattern(np.array([np.inf], np.float16))[0] + 1]
+    assert len(values) == PATTERNS and (np.diff(finite[:-1].astype(float)) > 0).all() and finite[-1] == np.inf
+    assert np.isnan(values[len(finite) :]).all()
+    np.testing.assert_array_equal(pattern(values), np.arange(PATTERNS))
+    assert pattern(np.array([-0.0], np.float16)) == 0
+
+
+@given(seed=st.integers(0, 1 << 30), margin=st.floats(0, 5, width=32), p0=st.floats(0, 1, width=32))
+def test_another_threshold_gives_the_labels_of_the_rules(seed: int, margin: float, p0: float) -> None:
+    labels = some_labels(seed)
+    found = relabelled(labels, margin, p0)
+    assert faults(found, 3) == []
+    np.testing.assert_array_equal(found.active & 1 > 0, labels.margin.astype(np.float64) > margin)
+    np.testing.assert_array_equal(found.active & 2 > 0, labels.confidence.astype(np.float64) > p0)
+    for name in ("nearest_anchor", "predicted", "margin", "confidence"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(labels, name))
+    alone = relabelled(labels, margin=margin)
+    np.testing.assert_array_equal(alone.probability_label, labels.probability_label)
+    np.testing.assert_array_equal(relabelled(alone, p0=p0).active, found.active)
+    np.testing.assert_array_equal(relabelled(labels).active, labels.active)
+
+
+@given(
+    exact=st.lists(st.floats(0, 70000, width=32), min_size=1, max_size=20),
+    threshold=st.floats(0, 70000),
+    near=st.booleans(),
+)
+def test_rounding_moves_a_pixel_only_at_the_rounded_threshold(exact: list[float], threshold: float, near: bool) -> None:
+    """Against the decision before rounding, in float32 as torch takes it; `near` puts the threshold beside a margin."""
+    if near:
+        threshold = float(np.nextafter(np.float32(exact[0]), np.float32(threshold)))
+    gaps = np.array(exact, np.float32)[None]
+    with np.errstate(over="ignore"):
+        stored = gaps.astype(np.float16)
+    labels = replace(some_labels(0, shape=gaps.shape), margin=stored)
+    differ = (relabelled(labels, margin=threshold).active & 1 > 0) != (gaps > np.float32(threshold))
+    assert not (differ & (stored != rounded(threshold))).any()
+
+
+@given(seed=st.integers(0, 1 << 30))
+def test_precision_and_coverage_are_those_of_every_threshold(seed: int) -> None:
+    labels = some_labels(seed)
+    truth = some_truth(seed, labels)
+    verdicts = np.zeros((2, PATTERNS), np.int64)
+    count_verdicts(verdicts, labels.nearest_anchor, labels.margin, truth)
+    precision, coverage = precision_and_coverage(*verdicts)
+    known = truth != 255
+    for threshold in np.unique([*labels.margin.ravel(), np.float16(0)])[::5]:
+        above = known & (labels.margin > threshold)
+        right = above & (labels.nearest_anchor == truth)
+        at = pattern(np.array([threshold]))[0]
+        assert coverage[at] == pytest.approx(above.sum() / known.sum())
+        assert precision[at] == pytest.approx(right.sum() / above.sum()) if above.any() else np.isnan(precision[at])
