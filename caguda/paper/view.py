@@ -110,4 +110,4 @@ def pack(frame: ViewedFrame, place: int) -> str:
     ]
     truth = [] if frame.truth is None else [frame.truth[place]]
     planes = [labels.nearest_anchor, labels.predicted, labels.active, *halves, *truth]
-    return base64.b64encode(zlib.compress(b"".join(plane.tobytes() for plane in planes))).decode("ascii")
+    return base64.b64encode(zlib.compress(b"".join(plane.tobytes() for plane in planes), level=1)).decode("ascii")
