@@ -85,6 +85,21 @@ def test_small_objects_are_those_that_the_probability_misses() -> None:
     assert small_objects(labels(nearest, active)) == []
 
 
+def test_the_eight_largest_small_objects_are_marked() -> None:
+    nearest = np.zeros((40, 50), np.uint8)
+    for number in range(10):
+        nearest[5 : 8 + number, 4 * number + 2] = number + 1
+    marks = small_objects(labels(nearest, np.ones(nearest.shape, int)))
+    assert [round(mark.x * 50 - 0.5) for mark in marks] == [4 * number + 2 for number in range(9, 1, -1)]
+
+
+@pytest.mark.parametrize(("columns", "found"), [(50, 1), (51, 0)])
+def test_a_category_of_more_than_a_twentieth_of_the_image_is_not_small(columns: int, found: int) -> None:
+    nearest = np.zeros((40, 51), np.uint8)
+    nearest[:2, :columns] = 1
+    assert len(small_objects(labels(nearest, np.ones(nearest.shape, int)))) == found
+
+
 @given(hnp.arrays(np.uint8, (2, 3, 4), elements=st.sampled_from([0, 1, IGNORE])))
 def test_agreement_counts_pixels_with_label_and_truth(pair: np.ndarray) -> None:
     known = [(a, b) for a, b in zip(pair[0].flat, pair[1].flat, strict=True) if IGNORE not in (a, b)]

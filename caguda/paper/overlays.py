@@ -112,11 +112,11 @@ def write_sheet(frame: ViewedFrame, table: ClassTable, heading: str, output: Pat
     """Writes a PNG of a frame: image and truth, both kinds of labels as in Figure 2b, and their difference."""
     labels = frame.labels[0]
     row: Mapping[str, NDArray[np.uint8]] = {
+        **({} if frame.image is None else {"image": frame.image}),
+        **({} if frame.truth is None else {"truth": frame.truth[0]}),
         "by probability": labels.probability_label,
         "by anchors": labels.anchor_label,
         "difference": painted(difference(labels)),
-        **({} if frame.image is None else {"image": frame.image}),
-        **({} if frame.truth is None else {"truth": frame.truth[0]}),
     }
     second = "Pseudo-labels as in Figure 2b; circles: small objects that anchors alone activate"
     blocks = [
