@@ -28,13 +28,13 @@ FIELDS = {"nearest anchor": "nearest_anchor", "predicted": "predicted", "d2 − 
 
 
 def arrays(random: np.random.Generator, size: tuple[int, int]) -> LabelArrays:
-    """Consistent arrays of one image in which every kind of pixel occurs, an infinite margin included."""
+    """Consistent arrays of one image in which every kind of pixel occurs, infinite and subnormal margins included."""
     nearest, predicted = random.integers(0, 19, (2, *size)).astype(np.uint8)
     predicted = np.where(random.random(size) < 0.6, nearest, predicted)
     active = random.integers(0, 4, size).astype(np.uint8)
     labels = [np.where(active & bit, of, IGNORE).astype(np.uint8) for bit, of in ((1, nearest), (2, predicted))]
     margin = (5 * random.random(size)).astype(np.float16)
-    margin[0, 0] = np.inf
+    margin[0, 0], margin[-1, -1] = np.inf, 3e-7
     return LabelArrays(active, *labels, nearest, predicted, margin, random.random(size).astype(np.float16))
 
 
