@@ -33,9 +33,8 @@ def _parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=help_text, description=help_text)
         for option in options.split():
             flags, settings = OPTIONS[option]
-            if flags.startswith("-"):
-                settings = {"required": "default" not in settings, **settings}
-            sub.add_argument(flags, **settings)
+            needed = {"required": "default" not in settings} if flags.startswith("-") else {}
+            sub.add_argument(flags, **settings | needed)
         sub.set_defaults(verb=name)
     return parser
 
@@ -48,11 +47,15 @@ def _number(flag: str, help_text: str) -> tuple[str, dict[str, Any]]:
     return flag, {"type": int, "metavar": "N", "help": help_text}
 
 
-def _numbers(text: str) -> list[float]:
+def numbers(text: str) -> list[float]:
+    """The numbers of a list that is separated by commas; a ValueError where one is none."""
     return [float(part) for part in text.split(",")]
 
 
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "paths": ("paths", {"type": Path, "nargs": "+", "metavar": "PATH", "help": "artifacts, or folders with some"}),
+    "artifact": ("artifact", {"type": Path, "metavar": "ARTIFACT", "help": "a file, or a label store"}),
+    "json": ("--json", {"dest": "as_json", "action": "store_true", "default": False, "help": "print JSON"}),
     "config": _path("--config", "configuration", "the experiment: a YAML, or the config.json of the workflow"),
     "seed": _number("--seed", "the seed of weights and data order"),
     "recipe": ("--recipe", {"metavar": "NAME", "help": "which loss weights, a key of `recipes`"}),
@@ -85,15 +88,14 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "checkpoints": ("--checkpoints", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "checkpoints, in order"}),
     "all-labels": ("--labels", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label store JSONs"}),
     "looked-at": ("store", {"type": Path, "metavar": "STORE", "help": "a labels.zarr folder, or its labels.json"}),
-    "json": ("--json", {"dest": "as_json", "action": "store_true", "default": False, "help": "print JSON"}),
     "plot": ("--plot", {"type": Path, "default": None, "metavar": "FOLDER", "help": "draw pictures into this folder"}),
     "margins": (
         "--margin",
-        {"dest": "margins", "type": _numbers, "default": (), "metavar": "M,M,...", "help": "what other margins give"},
+        {"dest": "margins", "type": numbers, "default": (), "metavar": "M,M,...", "help": "what other margins give"},
     ),
     "p0s": (
         "--p0",
-        {"dest": "p0s", "type": _numbers, "default": (), "metavar": "P,P,...", "help": "what other P0 give"},
+        {"dest": "p0s", "type": numbers, "default": (), "metavar": "P,P,...", "help": "what other P0 give"},
     ),
     "accuracy": ("--accuracy", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label accuracy JSONs"}),
     "stores": ("stores", {"type": Path, "nargs": "+", "metavar": "STORE", "help": "label stores, folders"}),
@@ -165,6 +167,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "predictions as the zip that Cityscapes' test server takes",
         "manifest predictions output",
     ),
+    "verify": ("stages.verify:verify", "check artifacts, or a whole tree of results, to the last bit", "paths"),
+    "provenance": ("stages.provenance:provenance", "what an artifact was made of, back to the frames", "artifact json"),
     "view": (
         "stages.view:view",
         "pseudo-labels as pictures, or as a page to page through",

@@ -48,8 +48,9 @@ def parse_configuration(values: Any, path: Path) -> Configuration:
         raise UserError(f"{path}: the configuration is empty")
     if not isinstance(values, dict):
         raise UserError(f"{path}: the file must hold keys and values, found {type(values).__name__}")
+    content = {key: value for key, value in values.items() if key != "sha256_of_all_above"}  # in the workflow's JSON
     try:
-        configuration = Configuration.model_validate(values)
+        configuration = Configuration.model_validate(content)
     except ValidationError as error:
         raise UserError(_one_line(error, path)) from None
     expanded = os.path.expandvars(os.path.expanduser(configuration.data_root))

@@ -11,3 +11,9 @@ class LockHeld(UserError):
     """Another trainer works in this state directory; the exit code tells a scheduler to try again later."""
 
     exit_code = 75
+
+
+class Faulty(UserError):
+    """Artifacts are not what they should be: the faults have been listed."""
+
+    exit_code = 1

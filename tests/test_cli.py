@@ -16,6 +16,7 @@ import yaml
 from miniature import Miniature, make_miniature
 from PIL import Image
 
+from caguda.artifacts.atomic import write_json
 from caguda.cli import OPTIONS, VERBS, main
 
 pytestmark = pytest.mark.xdist_group("miniature")
@@ -78,7 +79,7 @@ def desk(pristine: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     shutil.copytree(pristine.folder, tmp_path / "results")
     mini = replace(pristine, root=tmp_path / "data", folder=tmp_path / "results")
     moved = mini.manifest.read_text().replace(str(pristine.root), str(mini.root))
-    mini.manifest.write_text(moved)
+    write_json(mini.manifest, json.loads(moved))
     return Desk(mini, capsys)
 
 

@@ -122,9 +122,12 @@ def test_bit_patterns_sort_as_the_numbers_do() -> None:
     assert pattern(np.array([-0.0], np.float16)) == 0
 
 
-@given(seed=st.integers(0, 1 << 30), margin=st.floats(0, 5, width=32), p0=st.floats(0, 1, width=32))
-def test_another_threshold_gives_the_labels_of_the_rules(seed: int, margin: float, p0: float) -> None:
+@given(seed=st.integers(0, 1 << 30), margin=st.floats(0, 5, width=32), p0=st.floats(0, 1, width=32), at=st.booleans())
+def test_another_threshold_gives_the_labels_of_the_rules(seed: int, margin: float, p0: float, at: bool) -> None:
+    """Strictly above; `at` puts the thresholds on stored values."""
     labels = some_labels(seed)
+    if at:
+        margin, p0 = float(labels.margin[0, 0]), float(labels.confidence[0, 0])
     found = relabelled(labels, margin, p0)
     assert faults(found, 3) == []
     np.testing.assert_array_equal(found.active & 1 > 0, labels.margin.astype(np.float64) > margin)
@@ -135,6 +138,15 @@ def test_another_threshold_gives_the_labels_of_the_rules(seed: int, margin: floa
     np.testing.assert_array_equal(alone.probability_label, labels.probability_label)
     np.testing.assert_array_equal(relabelled(alone, p0=p0).active, found.active)
     np.testing.assert_array_equal(relabelled(labels).active, labels.active)
+
+
+@pytest.mark.parametrize("threshold", [0.95, 0.9, 0.2, 0.3001])
+def test_a_threshold_is_not_rounded_to_the_stored_precision(threshold: float) -> None:
+    """A stored value beside it is above it or not, by itself: 0.95 lies below the float16 that is next to it."""
+    stored = np.full((6, 9), threshold, np.float16)
+    found = relabelled(replace(some_labels(0), margin=stored, confidence=stored), threshold, threshold)
+    assert (found.active == (3 if float(stored[0, 0]) > threshold else 0)).all()
+    assert {float(np.float16(t)) > t for t in (0.95, 0.9, 0.2, 0.3001)} == {True, False}
 
 
 @given(

@@ -22,6 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional
 
+from caguda.artifacts.atomic import read_json
 from caguda.artifacts.checkpoint import save_checkpoint
 from caguda.classes import CITYSCAPES_19
 from caguda.cli import main
@@ -319,7 +320,7 @@ def test_label_ids_that_need_more_than_eight_bits_are_refused(desk: Desk) -> Non
 
 
 def test_the_test_set_needs_no_labels_and_has_a_manifest_of_its_own(pristine: Desk) -> None:
-    content = json.loads(pristine.manifests["test"].read_text())
+    content = read_json(pristine.manifests["test"])
     assert content.keys() == {"test", "classes", "warnings", "provenance"}
     frames = read_manifest(pristine.manifests["test"], ["test"]).frames("test")
     assert [(frame.id, frame.label) for frame in frames] == [(frame, None) for frame in IDS]

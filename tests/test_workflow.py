@@ -3,13 +3,15 @@
 import fcntl
 import json
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 import yaml
-from workflow_runs import ROOT, SMOKE, Workflow
+from workflow_runs import ROOT, SMOKE, Workflow, environment
 
 pytestmark = pytest.mark.xdist_group("workflow")
 
@@ -250,6 +252,32 @@ def test_a_killed_labelling_ends_with_the_same_labels(finished: Workflow, tmp_pa
     assert json.loads(path.read_text())["digest"] == before["digest"]
 
 
+def test_a_rerun_completes_the_missing_part_alone(finished: Workflow, tmp_path: Path) -> None:
+    """As a part leaves it that was killed: without its JSON, some images not written, one of them half."""
+    workflow = finished.copy(tmp_path)
+    stage = workflow.results / "seed0" / "cag" / "stage2"
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in stage.glob("labels.zarr/*/c.*")}
+    mine = [path for path in before if path.parent.name != "image_id" and int(path.name.split(".")[1]) >= 8]
+    for path in [*mine[::2], stage / "labels.json", stage / "parts" / "2-of-2.json"]:
+        path.unlink()
+    (stage / "labels.zarr" / "active" / f"{mine[0].name}.0123456789abcdef.partial").write_bytes(b"half")
+    done = workflow.run(str((stage / "labels.json").relative_to(tmp_path)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in stage.glob("labels.zarr/*/c.*")}
+    assert {path: content for path, (_, content) in after.items()} == {path: b for path, (_, b) in before.items()}
+    assert {path for path in before if after[path][0] != before[path][0]} == set(mine)
+    assert verified(workflow) == (0, [])
+
+
+def verified(workflow: Workflow) -> tuple[int, list[str]]:
+    """The exit code of `verify` on all results, and the faults that it names."""
+    done = subprocess.run(
+        [sys.executable, "-m", "caguda", "verify", "results"], cwd=workflow.directory, env=environment(), check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    return done.returncode, [line for line in done.stdout.splitlines() if line.startswith("fault: ")]
+
+
 TEST = ("--config", "test={layout: cityscapes, root: target, split: val}")
 LAST = "seed0/cag/stage2"
 
@@ -281,6 +309,7 @@ def test_a_submission_runs_to_its_end_and_comes_out_the_same(finished: Workflow,
         names = content.namelist()
     assert names == [f"dornbach_{number:06}_000019.png" for number in range(8)]
     assert workflow.planned("submission", *TEST) == set()
+    assert verified(workflow) == (0, [])
     before = archive.read_bytes()
     folder = archive.with_name("predictions")
     shutil.rmtree(folder)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from caguda.artifacts.atomic import write_atomically
-from caguda.artifacts.hdf5 import digest_of, read_texts, write_texts
+from caguda.artifacts.hdf5 import USER_BLOCK, digest_of, read_texts, seal, write_texts
 from caguda.errors import UserError
 
 FORMAT = "caguda-anchors"
@@ -52,11 +52,13 @@ def save_anchors(path: Path, anchors: Anchors, attributes: Mapping[str, Any]) ->
     arrays = _arrays(anchors)
     texts = {name: json.dumps(value, ensure_ascii=False, sort_keys=True) for name, value in attributes.items()}
     # From version 1.8 of the format on, HDF5 keeps checksums of its own structures and long attributes.
-    with write_atomically(path) as partial, h5py.File(partial, "w", libver=("v108", "v108")) as file:
-        for name, array in arrays.items():
-            file.create_dataset(name, data=array)
-        head = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "sha256": digest_of(arrays, texts)}
-        write_texts(file, head | texts)
+    with write_atomically(path) as partial:
+        with h5py.File(partial, "w", libver=("v108", "v108"), userblock_size=USER_BLOCK) as file:
+            for name, array in arrays.items():
+                file.create_dataset(name, data=array)
+            head = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "sha256": digest_of(arrays, texts)}
+            write_texts(file, head | texts)
+        seal(partial)
 
 
 def load_anchors(path: Path) -> tuple[Anchors, dict[str, Any]]:

@@ -11,6 +11,8 @@ from typing import Any
 
 from caguda.errors import UserError
 
+SEAL = "sha256_of_all_above"
+
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
@@ -38,22 +40,44 @@ def _flush(path: Path) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes `content` as indented UTF-8 JSON, atomically; nan and infinity, which JSON lacks, are a ValueError."""
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    """Writes `content` as indented UTF-8 JSON, atomically; nan and infinity, which JSON lacks, are a ValueError.
+
+    One key more comes last: the SHA-256 of all the bytes in the lines above it.
+    """
+    text = json.dumps({**content, SEAL: ""}, indent=1, ensure_ascii=False, allow_nan=False)
+    above = text.removesuffix(f' "{SEAL}": ""\n}}').encode()
     with write_atomically(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
+        partial.write_bytes(above + _seal(above))
+
+
+def _seal(above: bytes) -> bytes:
+    return f' "{SEAL}": "{hashlib.sha256(above).hexdigest()}"\n}}\n'.encode()
+
+
+def is_sealed(content: bytes) -> bool:
+    """Whether these are, to the last bit, the bytes of a file that `write_json` wrote."""
+    end = len(_seal(b""))
+    return content[-end:] == _seal(content[:-end])
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; a UserError when it is missing, damaged or not an object."""
+    """The object in a JSON file, without its seal; a UserError when it is missing, damaged or not an object.
+
+    What a person wrote has no seal, and is read as it is.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
+        content = json.loads(raw.decode("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: the file must be readable, found: {error.strerror}; make it first") from None
     except ValueError as error:
         raise UserError(f"{path}: the file must hold JSON, found: {error}; delete it and make it again") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: the file must hold a JSON object, found {type(content).__name__}; make it again")
+    if content.pop(SEAL, None) is not None and not is_sealed(raw):
+        raise UserError(
+            f"{path}: the file must be as it was written, found another {SEAL}; delete it and make it again"
+        )
     return content
 
 

@@ -17,6 +17,7 @@ from numcodecs.zstd import decompress
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
+from caguda.artifacts.atomic import sha256
 from caguda.artifacts.label_arrays import BY_ANCHOR, BY_PROBABILITY, DTYPES, NAMES, LabelArrays, LabelStatistics, faults
 from caguda.classes import IGNORE, UNWRITTEN, ClassTable
 from caguda.errors import UserError
@@ -27,8 +28,8 @@ REMEDY = "; make the label store again"
 SHOWN_FAULTS = 5
 Array = zarr.Array[Any]
 
-__all__ = ["LabelArrays", "LabelStore", "create_label_store", "open_label_store", "remove_partial_files",
-           "verify_label_store", "write_labels"]  # fmt: skip
+__all__ = ["LabelArrays", "LabelStore", "create_label_store", "examine_label_store", "image_digest", "metadata_digests",
+           "open_label_store", "remove_partial_files", "verify_label_store", "write_labels"]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,19 +169,30 @@ def open_label_store(path: Path) -> LabelStore:
 
 
 def verify_label_store(path: Path) -> dict[str, Any]:
-    """What a label store holds once every image is decoded and found complete and consistent; else a UserError.
+    """What a label store holds once every image is decoded and found complete and consistent; else a UserError."""
+    summary, found = examine_label_store(path)
+    if found:
+        more = f"; and {len(found) - SHOWN_FAULTS} more" if len(found) > SHOWN_FAULTS else ""
+        listed = "; ".join(found[:SHOWN_FAULTS])
+        raise UserError(f"{path}: all images must be complete and consistent, found {listed}{more}{REMEDY}")
+    return summary
 
-    Keys: `images`, `height`, `width`, `digest` and those of `LabelStatistics.summary`. The digest is the SHA-256 of
-    the line "n h w", then for each image its id, a zero byte and its seven arrays in order (C order, little endian).
-    One image is held at a time; the faults are listed by image id.
+
+def examine_label_store(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """What a label store holds, every image decoded, and all its faults, a line each; UserError if it cannot be opened.
+
+    Keys: `images`, `height`, `width`, `digest`, `metadata_sha256`, `image_sha256` and, where there is no fault, those of
+    `LabelStatistics.summary`. The digest is the SHA-256 of the line "n h w", then for each image its id, a zero byte
+    and its seven arrays in order (C order, little endian). One image is held at a time.
     """
     store = open_label_store(path)
     missing = frozenset(store.missing())
     (height, width), c = store.shape, len(store.categories)
     digest = hashlib.sha256(f"{store.count} {height} {width}\n".encode())
-    statistics = LabelStatistics(c)
+    statistics, stored = LabelStatistics(c), []
     found: list[str] = []
     for index, image_id in enumerate(store.image_ids):
+        stored.append(image_digest(path, index))
         if index in missing:
             found.append(f"image {image_id}: not completely written")
             continue
@@ -193,12 +205,26 @@ def verify_label_store(path: Path) -> dict[str, Any]:
         digest.update(image_id.encode() + b"\0" + b"".join(getattr(labels, name).tobytes() for name in NAMES))
         if not found:
             statistics.add(labels)
-    if found:
-        more = f"; and {len(found) - SHOWN_FAULTS} more" if len(found) > SHOWN_FAULTS else ""
-        listed = "; ".join(found[:SHOWN_FAULTS])
-        raise UserError(f"{path}: all images must be complete and consistent, found {listed}{more}{REMEDY}")
-    head = {"images": store.count, "height": height, "width": width, "digest": digest.hexdigest()}
-    return head | statistics.summary(store.categories)
+    summary = {"images": store.count, "height": height, "width": width, "digest": digest.hexdigest()}
+    summary |= {} if found else statistics.summary(store.categories)
+    return summary | {"metadata_sha256": metadata_digests(path), "image_sha256": stored}, found
+
+
+def metadata_digests(path: Path) -> dict[str, str]:
+    """The SHA-256 of every file of a store that belongs to no single image, by its path in the store."""
+    files = [path / "zarr.json", *sorted((path / "image_id").glob("*")), *(path / name / "zarr.json" for name in NAMES)]
+    return {file.relative_to(path).as_posix(): sha256(file) for file in files if file.suffix != ".partial"}
+
+
+def image_digest(path: Path, index: int) -> str | None:
+    """The SHA-256 of the seven files of one image, one after the other, as they are stored; None where one is missing."""
+    digest = hashlib.sha256()
+    try:
+        for name in NAMES:
+            digest.update((path / name / f"c.{index}.0.0").read_bytes())
+    except OSError:
+        return None
+    return digest.hexdigest()
 
 
 def remove_partial_files(path: Path) -> None:

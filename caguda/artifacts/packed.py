@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from caguda.artifacts.atomic import write_atomically
-from caguda.artifacts.hdf5 import digest_of, read_texts, write_texts
+from caguda.artifacts.hdf5 import USER_BLOCK, digest_of, read_texts, seal, write_texts
 from caguda.classes import IGNORE
 from caguda.errors import UserError
 
@@ -109,7 +109,7 @@ def write_packed(
     digests: dict[str, list[bytes]] = {kind: [] for kind in kinds}
     with write_atomically(path) as partial:
         # From version 1.10 of the format on, HDF5 keeps checksums of its own structures, the index of chunks too.
-        with h5py.File(partial, "w", libver=("v110", "v110")) as file:
+        with h5py.File(partial, "w", libver=("v110", "v110"), userblock_size=USER_BLOCK) as file:
             for size in sorted(set(sizes)):
                 for kind in kinds:
                     tail = (3,) if kind == "image" else ()
@@ -130,6 +130,7 @@ def write_packed(
             head = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "sha256": digest_of(arrays, texts)}
             write_texts(file, head | texts)
         check_packed(partial)
+        seal(partial)
 
 
 def open_packed(path: Path) -> PackedFrames:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from caguda.artifacts.atomic import read_json, sha256, write_atomically
+from caguda.artifacts.provenance import fingerprint
 from caguda.errors import UserError
 
 FORMAT = "caguda-predictions"
@@ -54,8 +55,7 @@ def resume_predictions(folder: Path, keys: Mapping[str, str]) -> dict[str, str]:
             )
         folder.mkdir(parents=True, exist_ok=True)
         journal.touch()
-    lines = journal.read_text(encoding="utf-8", errors="replace").splitlines()
-    records = {record["id"]: record for line in lines if (record := _record(line))}
+    records = _records(journal)
     finished = {
         frame: record["sha256"]
         for frame, record in records.items()
@@ -74,6 +74,43 @@ def read_predictions(path: Path) -> dict[str, Any]:
     if found != (FORMAT, FORMAT_VERSION):
         raise UserError(f"{path}: this must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}; run `predict`")
     return content
+
+
+def check_predictions(path: Path) -> list[str]:
+    """What is wrong with the files that the JSON at `path` vouches for, a line each that names the file."""
+    content = read_predictions(path)
+    folder = path.parent / content["folder"]
+    records, files = _records(_journal(folder)), content["files"]
+    found = [] if content["digest"] == fingerprint({"files": files}) else [f"{path}: digest must be that of files"]
+    for entry in files:
+        file = prediction_file(folder, entry["id"])
+        if not _has_digest(file, entry["sha256"]):
+            found.append(f"{file}: this must be the file that `predict` wrote, found {_what(file)}; predict again")
+        elif not _is_label_map(file, (entry["width"], entry["height"])):
+            found.append(f"{file}: this must be an 8-bit grey PNG of {entry['width']}x{entry['height']}; predict again")
+        if records.get(entry["id"], {}).get("sha256") != entry["sha256"]:
+            found.append(f"{_journal(folder)}: the last line of {entry['id']} must have its digest; predict again")
+    expected = {prediction_file(folder, entry["id"]) for entry in files}
+    return found + [f"{file}: {path.name} lists no such file; remove it" for file in {*folder.glob("*.png")} - expected]
+
+
+def _what(path: Path) -> str:
+    return "another one" if path.is_file() else "none"
+
+
+def _is_label_map(path: Path, size: tuple[int, int]) -> bool:
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.load()
+            return (image.mode, image.size) == ("L", size)
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
+def _records(journal: Path) -> dict[str, dict[str, str]]:
+    """The last line of each frame in the journal."""
+    lines = journal.read_text(encoding="utf-8", errors="replace").splitlines()
+    return {record["id"]: record for line in lines if (record := _record(line))}
 
 
 def _journal(folder: Path) -> Path:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from zipfile import ZipFile
 
 import torch
 
 from caguda.artifacts.atomic import write_atomically
-from caguda.errors import LockHeld
+from caguda.errors import LockHeld, UserError
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -29,13 +30,29 @@ def load_state(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
+        return _read(path)
     except Exception as error:  # noqa: BLE001  torch.load raises whatever the damage leads to
         aside = path.with_name(f"{path.name}.damaged")
         os.replace(path, aside)
         reason = str(error).partition("\n")[0]
         print(f"{path}: cannot be resumed from ({reason}); moved to {aside.name}, starting afresh", file=sys.stderr)
         return None
+
+
+def check_state(path: Path) -> None:
+    """Returns when the state in a file can be resumed from, every checksum in it right; else a UserError."""
+    try:
+        with ZipFile(path) as archive:
+            damaged = archive.testzip()
+        _read(path)
+    except Exception as error:  # noqa: BLE001  as above
+        damaged = str(error).partition("\n")[0]
+    if damaged:
+        raise UserError(f"{path}: a training state must be whole, found damage ({damaged}); delete it to start afresh")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -90,7 +91,7 @@ def margins(
         "d2 - d1" + (f"   (beyond the right edge: {percent(float(beyond), 2)}%)" if beyond else ""),
         "% of pixels per bar",
     )
-    axes.legend(fontsize=6.5, frameon=False, labelcolor=INK, loc="upper right")
+    figure.legend(fontsize=6.5, frameon=False, labelcolor=INK, loc="outside lower center", ncols=4)
     return figure
 
 
@@ -147,8 +148,7 @@ def distances(heading: str, anchors: Anchors, table: ClassTable, margin: float) 
     figure = _figure(heading, 1.3 + 0.27 * c)
     axes = figure.add_subplot()
     shown = np.ma.masked_invalid(anchors.pairwise)
-    image = axes.imshow(shown, cmap="viridis", vmin=0)
-    image.cmap.set_bad(GRID)
+    image = axes.imshow(shown, cmap=colormaps["viridis"].with_extremes(bad=GRID), vmin=0)
     middle = 0.55 * float(shown.max() if shown.count() else 1.0)
     for (y, x), distance in np.ndenumerate(anchors.pairwise):
         if y == x or not np.isfinite(distance):
@@ -158,7 +158,11 @@ def distances(heading: str, anchors: Anchors, table: ClassTable, margin: float) 
         )
         if distance <= margin:
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor=WRONG, linewidth=1.2))
-    style(axes, f"Distances between anchors, mean {anchors.mean_distance:.4g}; framed: not above the margin", "x")
+    style(
+        axes,
+        f"Distances between anchors, mean {anchors.mean_distance:.4g}; framed: within the margin; grey: absent",
+        "x",
+    )
     axes.grid(visible=False)
     axes.set_xticks(range(c), table.names, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
     axes.set_yticks(range(c), table.names, parse_math=False)
@@ -203,21 +207,51 @@ def projection(
     figure = _figure(heading, 5.6)
     axes = figure.add_subplot()
     colors = table.palette()[nearest] / 255
-    axes.scatter(dots[~active, 0], dots[~active, 1], s=3, color=PASSIVE, linewidths=0, label="not active")
+    axes.scatter(dots[~active, 0], dots[~active, 1], s=3, color=PASSIVE, linewidths=0)
     axes.scatter(dots[active, 0], dots[active, 1], s=4, c=colors[active], linewidths=0, alpha=0.7)
-    for category, at in zip(present.tolist(), crosses, strict=True):
-        axes.scatter(at[0], at[1], s=60, color=_color(table, category), edgecolors="white", linewidths=1.2, zorder=4)
-        apart = at - crosses
-        x, y = np.where(apart[np.square(apart).sum(1).argsort()[1]] < 0, -1, 1)  # away from the closest other anchor
-        axes.annotate(table.names[category], at, (5 * x, 4 * y), textcoords="offset points", size=6.5, color=INK, zorder=3,
-                      ha="left" if x > 0 else "right", va="bottom" if y > 0 else "top", parse_math=False, bbox=_BEHIND)  # fmt: skip
+    names = [table.names[category] for category in present]
+    point = max(np.ptp(np.concatenate([dots, crosses]), axis=0) / (440, 270))  # a typographic point in the plane
+    sides = _sides(crosses / point, names)
+    for category, name, at, (x, y) in zip(present.tolist(), names, crosses, sides, strict=True):
+        axes.scatter(at[0], at[1], s=60, color=_color(table, category), label=name, edgecolors="white", linewidths=1.2,
+                     zorder=4)  # fmt: skip
+        axes.annotate(name, at, (5 * x, 4 * y), textcoords="offset points", size=6.5, color=INK, zorder=3,
+                      ha=("center", "left", "right")[x], va=("center", "bottom", "top")[y], parse_math=False, bbox=_BEHIND)  # fmt: skip
     style(axes, f"Anchors and {len(features):,} features of target frames; grey: not active", "y")
     axes.grid(visible=True, color=GRID, linewidth=0.6)
     axes.set_aspect("equal", adjustable="datalim")
-    names = (f"{name} principal axis of the anchors ({100 * share:.0f}% of their variance)"
+    titles = (f"{name} principal axis of the anchors ({100 * share:.0f}% of their variance)"
             for name, share in zip(("first", "second"), explained, strict=True))  # fmt: skip
-    _label(axes, *names)
+    _label(axes, *titles)
+    figure.legend(fontsize=6.5, frameon=False, labelcolor=INK, loc="outside lower center", ncols=7)
     return figure
+
+
+_SIDES = [(x, y) for x in (1, -1, 0) for y in (1, -1, 0) if (x, y) != (0, 0)]
+
+
+def _sides(points: Float64[np.ndarray, "c 2"], names: Sequence[str]) -> list[tuple[int, int]]:
+    """On which side of its marker each name stands, one of _SIDES: where it covers least of markers and other names.
+
+    `points` are in typographic points.
+    """
+    taken, chosen = [_box(point, np.array([11, 9])) for point in points], []
+    for point, name in zip(points, names, strict=True):
+        half = np.array([1.9 * len(name), 4.5])
+        boxes = {side: _box(point + side * (half + [6, 4]), half) for side in _SIDES}
+        chosen.append(min(_SIDES, key=lambda side: sum(_common(boxes[side], other) for other in taken)))
+        taken.append(boxes[chosen[-1]])
+    return chosen
+
+
+def _box(middle: np.ndarray, half: np.ndarray) -> tuple[float, ...]:
+    return (*(middle - half), *(middle + half))
+
+
+def _common(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """The area that two boxes (left, bottom, right, top) share."""
+    width, height = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
+    return max(width, 0.0) * max(height, 0.0)
 
 
 def curves(heading: str, found: Found, verdicts: Mapping[str, Int64[np.ndarray, "2 v"]]) -> Figure:

@@ -100,7 +100,7 @@ def _categories(found: Found, column: int) -> Iterator[str]:
     total += [percent(share[rule]) for rule in ("anchor", "probability", "agreement")]
     yield _row("all", column, (*total, *_quantiles(found["margin_quantiles"])), widths)
     yield f"active by both rules {percent(share['both'])}%, by either {percent(share['either'])}% of all pixels"
-    yield "labelled: of all pixels. active: of those closest to the anchor, of those the argmax gives the category."
+    yield "labelled: of all pixels. active: of those closest to the anchor, of those whose argmax this is."
     yield "agree: of the pixels active by both rules that either gives this label, those that both give it."
 
 

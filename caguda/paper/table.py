@@ -8,11 +8,13 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from caguda.artifacts.atomic import write_atomically
+from caguda.artifacts.chain import recorded_sha256, refuse_broken_chain
 from caguda.classes import class_table, smaller_sets
 from caguda.config import Configuration
 from caguda.paper.evaluations import Evaluation, Score, by_row, check_evaluations, read_evaluation
@@ -217,7 +219,13 @@ def to_csv(evaluations: Sequence[Evaluation]) -> str:
 
 
 def read_evaluations(configuration: Configuration, paths: Sequence[Path]) -> list[Evaluation]:
-    """The evaluations in the files, complete for the experiment's seeds and stages; UserError otherwise."""
+    """The evaluations in the files, complete for the experiment's seeds and stages; UserError otherwise.
+
+    All that they were made of must be there unchanged: one that is older than its checkpoint would pass for current.
+    """
+    digest, seen = cache(recorded_sha256), set[Path]()
+    for path in paths:
+        refuse_broken_chain(path, digest, seen)
     evaluations = [read_evaluation(path) for path in paths]
     check_evaluations(evaluations, class_table(configuration).names, configuration.seeds, configuration.stages.count)
     return evaluations

@@ -107,6 +107,7 @@ def diagnose(configuration: Configuration, manifest: Path, labels: Path, output:
     Diagnostics only: no training reads this. Shares and accuracies are over pixels with a truth, at the resolution of
     the store. "anchor only" are the pixels that anchors activate and probability does not.
     """
+    started = time.time()
     table = class_table(configuration, configuration.target)
     frames = read_manifest(manifest).frames("target")
     store = verified_labels(labels, frames, manifest)
@@ -119,7 +120,8 @@ def diagnose(configuration: Configuration, manifest: Path, labels: Path, output:
     scores, all_pixels = assigned.scores(table.names), everywhere.scores(table.names)
     scores |= {"nearest_anchor_all": all_pixels["anchor"], "predicted_all": all_pixels["probability"]}
     found = {kind: score if known else None for kind, score in scores.items()}
-    write_json(output, {"images_with_truth": len(known), **found})
+    made_by = provenance("diagnose", {}, [manifest, labels], None, started)
+    write_json(output, {"images_with_truth": len(known), **found, "provenance": made_by})
 
 
 def truth_at(frame: Frame, table: ClassTable, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:

@@ -106,7 +106,7 @@ def _head(origin: Origin) -> dict[str, Any]:
         "p0": store.attributes["p0"],
         "configured": dict(thresholds),
         "provenance": dict(origin.provenance),
-        "inputs": {name: state for name, (_, state) in origin.inputs.items()},
+        "inputs": {file.path.as_posix(): file.state for file in origin.inputs},
     }
 
 
@@ -164,7 +164,7 @@ def _draw(origin: Origin, counts: Counts, found: dict[str, Any], folder: Path) -
 
     def curves() -> Figure:
         if not found["accuracy"]:
-            raise UserError(f"no truth is known ({found['no_truth']})")
+            raise UserError(f"no truth is known: {found['no_truth'] or 'all of it is void'}")
         return label_charts.curves(title, found, {"anchor": counts.by_margin, "probability": counts.by_confidence})
 
     pictures: dict[str, Callable[[], Figure]] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import zarr
 
-from caguda.artifacts.atomic import sha256
+from caguda.artifacts.chain import Input, inputs_of
 from caguda.artifacts.labels import LabelStore, open_label_store
 from caguda.classes import ClassTable, class_table
 from caguda.configfile import load_configuration
@@ -59,27 +59,17 @@ class Origin:
         return ClassTable(self.store.categories, tuple((r, g, b) for r, g, b in colors), {})
 
     @cached_property
-    def inputs(self) -> dict[str, tuple[Path | None, str]]:
-        """Every file that the store was made of, by its name then: where it is, if anywhere, and how it fares.
-
-        A relative name is looked for from here, then from every folder above the store. `unchanged`, `changed` or
-        `missing`.
-        """
-        above = (Path(), *self.store.path.resolve().parents)
-        found: dict[str, tuple[Path | None, str]] = {}
-        for name, known in self.provenance.get("inputs", {}).items():
-            path = next((there for folder in above if (there := folder / name).is_file()), None)
-            same = path is not None and sha256(path) == known["sha256"]
-            found[name] = path, "missing" if path is None else "unchanged" if same else "changed"
-        return found
+    def inputs(self) -> list[Input]:
+        """The files that the store was made of, where they are now, and how they fare."""
+        return inputs_of(self.store.path)
 
     def input(self, suffix: str) -> Path:
         """The unchanged input of this kind: `.json` the manifest, `.safetensors` the checkpoint, `.h5` the anchors."""
-        for name, (path, state) in self.inputs.items():
-            if name.endswith(suffix):
-                if path is None or state != "unchanged":
-                    raise UserError(f"{name}: {state} since the store was made of it")
-                return path
+        for file in self.inputs:
+            if file.path.suffix == suffix:
+                if file.state != "unchanged":
+                    raise UserError(f"{file.path}: {file.state}, so it is not what the label store was made of")
+                return file.path
         raise UserError(f"{self.store.path}: its provenance names no {suffix} file")
 
     @cached_property

@@ -1,13 +1,49 @@
-"""The verb `labels`: nothing trains on a label store that was not read back and checked. No torch, to start at once."""
+"""The verbs `labels`, which no training goes without, and `verify`, for everything that a run leaves on disk."""
 
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
 
-from caguda.artifacts.atomic import write_json
-from caguda.artifacts.labels import open_label_store, verify_label_store
+from tqdm import tqdm
+
+from caguda.artifacts.anchors import FORMAT as ANCHORS
+from caguda.artifacts.anchors import load_anchors
+from caguda.artifacts.atomic import is_sealed, read_json, sha256, write_json
+from caguda.artifacts.chain import inputs_of, provenance_of
+from caguda.artifacts.hdf5 import is_sealed as is_sealed_hdf5
+from caguda.artifacts.hdf5 import texts_of
+from caguda.artifacts.labels import (
+    examine_label_store,
+    metadata_digests,
+    open_label_store,
+    remove_partial_files,
+    verify_label_store,
+)
+from caguda.artifacts.predictions import check_predictions
+from caguda.artifacts.provenance import fingerprint
+from caguda.configfile import load_configuration
+from caguda.datasets.manifest import read_manifest
+from caguda.datasets.record import read_record
+from caguda.errors import Faulty, UserError
+from caguda.paper.evaluations import read_evaluation
+
+Digest = Callable[[Path], str]
+Check = Callable[[Path], list[str]]
+NOT_OURS = "other JSON file"
 
 
 def verify_labels(store: Path, output: Path) -> None:
-    """Decode and check the whole store, and write what is in it: shares of active pixels, quantiles of d2 - d1."""
+    """Decode and check the whole store, and write what is in it: shares of active pixels, quantiles of d2 - d1.
+
+    No part is at work any more: what killed ones left half-written is cleared away.
+    """
+    remove_partial_files(store)
     attributes = open_label_store(store).attributes
     summary = {"store": store.name, **attributes, **verify_label_store(store)}
     write_json(output, summary)
@@ -16,3 +52,200 @@ def verify_labels(store: Path, output: Path) -> None:
         f"labels: {summary['images']} images, active by anchors {share['anchor']:.1%}, by probability "
         f"{share['probability']:.1%}, by either {share['either']:.1%}; margin {summary['margin']:.3f} -> {output}"
     )
+
+
+def verify(paths: Sequence[Path]) -> None:
+    """Decode and check all artifacts among `paths` and in the folders there, to the last bit, and what they were made of.
+
+    Prints a line for each fault, with file and image, and one for each kind of artifact; raises Faulty if any has one.
+    """
+    artifacts = sorted({artifact.resolve(): artifact for path in paths for artifact in _artifacts(path)}.values())
+    digest = cache(sha256)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        done = pool.map(partial(_examine, digest=digest), artifacts)
+        found = list(tqdm(done, "verify", len(artifacts), disable=not sys.stderr.isatty()))
+    for fault in (fault for _, faults in found for fault in faults):
+        print(f"fault: {fault}")
+    total, faulty = Counter(kind for kind, _ in found), Counter(kind for kind, faults in found if faults)
+    for kind, count in sorted(total.items()):
+        print(f"{kind}: {count}, " + ("not checked" if kind == NOT_OURS else f"{faulty[kind]} with faults"))
+    if faulty:
+        raise Faulty(f"verify: {faulty.total()} of {total.total()} artifacts have faults, all listed above")
+
+
+def _artifacts(path: Path) -> Iterator[Path]:
+    """What stands for each artifact at or below a path: its JSON where it has one, else its file or folder."""
+    if path.is_dir() and not _is_store(path):
+        for entry in sorted(path.iterdir()):
+            is_ours = entry.suffix in (".json", ".h5", ".safetensors") or entry.name == "state.pt"
+            if (is_ours and entry.is_file()) or (entry.is_dir() and not entry.name.startswith(".")):
+                yield from _artifacts(entry)
+    elif path.suffix in (".safetensors", ".zip"):
+        yield path.with_suffix(".json")
+    elif _is_store(path):
+        yield next((file for file in sorted(path.parent.glob("*.json")) if _vouches_for(file, path)), path)
+    else:
+        yield path
+
+
+def _is_store(path: Path) -> bool:
+    return path.suffix == ".zarr" or (path / "zarr.json").exists()
+
+
+def _vouches_for(file: Path, store: Path) -> bool:
+    try:
+        content = read_json(file)
+    except UserError:
+        return False
+    return content.get("store") == store.name and "metadata_sha256" in content
+
+
+def _examine(path: Path, digest: Digest) -> tuple[str, list[str]]:
+    """The kind of an artifact, and what is wrong with it, a line each; whatever the bytes are, no error is raised."""
+    kind = "damaged file"
+    try:
+        kind, check = _kind(path)
+        faults = check(path)
+        return kind, [*faults, *_faults_of_provenance(path, digest)]
+    except UserError as error:
+        return kind, [str(error)]
+    except Exception as error:  # noqa: BLE001  whatever a library makes of bytes that nobody has thought of
+        reason = str(error).partition("\n")[0]
+        return kind, [f"{path}: this must be an artifact, found damage ({type(error).__name__}: {reason})"]
+
+
+def _kind(path: Path) -> tuple[str, Check]:
+    """What an artifact is, and its check; a UserError where its own digest does not agree, so that nothing opens it."""
+    if path.is_dir():
+        return "label store", _unvouched_faults
+    if path.suffix == ".pt":
+        return "training state", _once(_read_state)
+    if path.suffix == ".h5":
+        _require(path, sealed=is_sealed_hdf5(path))
+        if texts_of(path).get("format") == ANCHORS:
+            return "anchors", _once(load_anchors)
+        return "packed cache", _once(_read_packed)
+    content = read_json(path)
+    kind, check = next((KINDS[key] for key in KINDS if key in content), (NOT_OURS, _once(read_json)))
+    _require(path, sealed=kind == NOT_OURS or is_sealed(path.read_bytes()))
+    return kind, check
+
+
+def _require(path: Path, *, sealed: bool) -> None:
+    if not sealed:
+        raise UserError(f"{path}: the file must have the SHA-256 that it gives itself, found another; make it again")
+
+
+def _faults_of_provenance(path: Path, digest: Digest) -> list[str]:
+    made = provenance_of(path)
+    found = [] if not made or made["configuration"] == fingerprint(made["settings"]) else [
+        f"{path}: provenance: configuration must be the digest of settings, found another; make it again"
+    ]  # fmt: skip
+    changed = [item for item in inputs_of(path, digest) if item.state != "unchanged"]
+    return found + [f"{path}: what it was made of must be there unchanged, found {i.path} {i.state}" for i in changed]
+
+
+def _once(read: Callable[[Path], object]) -> Check:
+    """The check of an artifact that is sound where it can be read."""
+
+    def check(path: Path) -> list[str]:
+        read(path)
+        return []
+
+    return check
+
+
+def _read_packed(path: Path) -> None:
+    from caguda.artifacts.packed import check_packed  # torch takes seconds to import: only where it is needed
+
+    check_packed(path)
+
+
+def _read_state(path: Path) -> None:
+    from caguda.artifacts.state import check_state
+
+    check_state(path)
+
+
+def _read_checkpoint(path: Path) -> None:
+    from caguda.artifacts.checkpoint import load_checkpoint
+
+    load_checkpoint(path.with_suffix(".safetensors"))
+
+
+def _label_faults(path: Path) -> list[str]:
+    """Against the JSON that `labels` wrote: first the bytes of the metadata, so that damaged ones are never opened."""
+    told = read_json(path)
+    store = path.parent / told["store"]
+    recorded, now = told["metadata_sha256"], metadata_digests(store)
+    if changed := sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name)):
+        return [f"{store / name}: the file must be as `labels` read it, found another" for name in changed]
+    summary, found = examine_label_store(store)
+    ids = open_label_store(store).image_ids
+    for image_id, before, after in zip(ids, told["image_sha256"], summary["image_sha256"], strict=True):
+        if before != after and not any(fault.startswith(f"image {image_id}:") for fault in found):
+            found.append(f"image {image_id}: its files must be as `labels` read them, found others")
+    return [f"{store}: {fault}" for fault in found]
+
+
+def _unvouched_faults(path: Path) -> list[str]:
+    found = [f"{path}: {fault}" for fault in examine_label_store(path)[1]]
+    return [*found, f"{path}: a JSON beside a label store must vouch for it, found none; run `labels`"]
+
+
+def _submission_faults(path: Path) -> list[str]:
+    archive = path.with_suffix(".zip")
+    if sha256(archive) != read_json(path)["sha256"]:
+        return [f"{archive}: the zip must have the SHA-256 that {path.name} gives, found another; make it again"]
+    with ZipFile(archive) as content:
+        damaged = content.testzip()
+    return [f"{archive}: {damaged} is damaged"] if damaged else []
+
+
+def _manifest_faults(path: Path) -> list[str]:
+    """Frames that are not what `check` read. Files of the size and time that it wrote down are not opened again."""
+    names = [name for name, value in read_json(path).items() if isinstance(value, dict) and "frames" in value]
+    manifest = read_manifest(path, names)  # type: ignore[arg-type]
+    record = read_record(path.parent / ("check-test" if names == ["test"] else "check") / "frames.jsonl")
+    known: dict[Any, str] = {}
+    for stamp, (entry, _) in record.items():
+        known |= {(entry[kind], *stamp[at : at + 2]): entry[f"{kind}_sha256"] for kind, at in PLACES.items()}
+    found = []
+    for name, content in manifest.sets.items():
+        root = Path(content["root"])
+        if not root.is_dir():
+            found.append(f"{path}: the folder of the {name} set must be there, found none at {root}")
+            continue
+        for entry in content["frames"]:
+            kinds = [
+                kind for kind in PLACES if entry[kind] is not None and not _is_as_checked(root, entry, kind, known)
+            ]
+            found += [f"{root / entry[kind]}: image {entry['id']}: this {kind} of the {name} set must be as it was when "
+                      "it was checked, found another or none; check again" for kind in kinds]  # fmt: skip
+    return found
+
+
+def _is_as_checked(root: Path, entry: Mapping[str, Any], kind: str, known: Mapping[Any, str]) -> bool:
+    file, expected = root / entry[kind], str(entry[f"{kind}_sha256"])
+    if not file.is_file():
+        return False
+    status = file.stat()
+    return known.get((str(file), status.st_size, status.st_mtime_ns)) == expected or sha256(file) == expected
+
+
+PLACES = {"image": 2, "label": 5}
+"""Where the size and the time of a frame's image and label are in a stamp of the record."""
+
+KINDS: dict[str, tuple[str, Check]] = {
+    "recipes": ("configuration", _once(load_configuration)),
+    "weights_sha256": ("checkpoint", _once(_read_checkpoint)),
+    "folder": ("predictions", check_predictions),
+    "as_trained": ("evaluation", _once(read_evaluation)),
+    "images_with_truth": ("label accuracy", _once(read_json)),
+    "metadata_sha256": ("label store", _label_faults),
+    "store": ("label job", _once(read_json)),
+    "warnings": ("manifest", _manifest_faults),
+    "street": ("generated frames", _once(read_json)),
+    "set": ("submission", _submission_faults),
+}
+"""A key that only one kind of JSON has."""

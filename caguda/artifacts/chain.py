@@ -1,0 +1,84 @@
+"""The chain from an artifact back to the frames: of which files it was made, and whether they are still the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from caguda.artifacts.atomic import read_json, sha256
+from caguda.artifacts.hdf5 import texts_of
+from caguda.errors import UserError
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file that an artifact was made of: where it is now, and whether it is what it was."""
+
+    path: Path
+    state: Literal["unchanged", "changed since", "missing"]
+
+
+def provenance_of(path: Path) -> dict[str, Any]:
+    """What an artifact says of its making; empty where it says nothing, a UserError where it cannot be read."""
+    side = path / "zarr.json" if path.is_dir() else path
+    if path.suffix in (".safetensors", ".zip"):
+        side = path.with_suffix(".json")
+    if path.suffix == ".h5":
+        found = json.loads(texts_of(path).get("provenance", "null"))
+    elif side.suffix == ".json" and (side.exists() or not path.exists()):
+        content = read_json(side)
+        found = content.get("attributes", content).get("provenance")
+    else:
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def inputs_of(path: Path, digest: Callable[[Path], str] = sha256) -> list[Input]:
+    """What an artifact was made of, as its provenance says, compared by `digest` with what is there now."""
+    found = []
+    for name, recorded in provenance_of(path).get("inputs", {}).items():
+        file = _located(name, path)
+        if not file.is_file():
+            found.append(Input(file, "missing"))
+        else:
+            found.append(Input(file, "unchanged" if digest(file) == recorded["sha256"] else "changed since"))
+    return found
+
+
+def _located(name: str, artifact: Path) -> Path:
+    """Where a file is whose name is relative to the folder in which the artifact was made.
+
+    That is the nearest folder above the artifact in which the name's first part exists, so that results may be moved.
+    """
+    path = Path(name)
+    if not path.is_absolute() and path.parts[0] != "..":
+        for folder in artifact.absolute().parents:
+            if (folder / path.parts[0]).exists():
+                return path if folder == Path.cwd() else folder / path
+    return path
+
+
+def recorded_sha256(path: Path) -> str:
+    """The SHA-256 of a file; of a checkpoint the one that its JSON gives, so that no weights are read."""
+    side = path.with_suffix(".json")
+    recorded = read_json(side).get("weights_sha256") if path.suffix == ".safetensors" and side.exists() else None
+    return sha256(path) if recorded is None else str(recorded)
+
+
+def refuse_broken_chain(path: Path, digest: Callable[[Path], str], seen: set[Path]) -> None:
+    """Returns when all that an artifact was made of, and what that was made of, is still the same; else a UserError.
+
+    Artifacts in `seen` are not looked at again, and those that were are added.
+    """
+    if path in seen:
+        return
+    for item in inputs_of(path, digest):
+        if item.state != "unchanged":
+            raise UserError(
+                f"{path}: all that it was made of must be there unchanged, found {item.path} {item.state}; make it again"
+            )
+        refuse_broken_chain(item.path, digest, seen)
+    seen.add(path)

@@ -1,0 +1,162 @@
+"""The chain back to the frames: what `provenance` says of it, and a table that is not made where it is broken."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from miniature import Miniature
+from paper_samples import configuration, rewrite, write_experiment
+
+from caguda.artifacts.atomic import read_json, write_json
+from caguda.artifacts.chain import inputs_of
+from caguda.cli import main
+from caguda.errors import UserError
+from caguda.paper.table import write_table
+
+pytestmark = pytest.mark.xdist_group("miniature")
+
+
+@pytest.fixture
+def stage(mini: Miniature, tmp_path: Path) -> Path:
+    """The results of the miniature experiment at another place, where each artifact was made of those beside it."""
+    folder = tmp_path / "results"
+    shutil.copytree(mini.folder, folder)
+    for path in [*folder.rglob("*.json"), *folder.rglob("zarr.json")]:
+        path.write_text(path.read_text().replace(f"{mini.folder}/", "results/"))
+        if path.name != "zarr.json":
+            content = json.loads(path.read_text())
+            content.pop("sha256_of_all_above")
+            write_json(path, content)
+    return folder / "stage" / "checkpoint.safetensors"
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main(["provenance", *map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_chain_goes_back_to_frames_and_settings(mini: Miniature, capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(capsys, mini.weights("stage"))
+    lines = found.splitlines()
+    seen = [(len(line) - len(line.lstrip()), line.strip()) for line in lines if str(mini.folder) in line]
+    made_of = [(depth // 4, Path(path.split(": ")[0]).relative_to(mini.folder).as_posix()) for depth, path in seen]
+    warm_up = [(1, "warmup/checkpoint.safetensors"), (2, "manifest.json"), (2, "pretrain/checkpoint.safetensors"),
+               (3, "manifest.json")]  # fmt: skip
+    assert made_of == [
+        (0, "stage/checkpoint.safetensors"), (1, "manifest.json"), *warm_up,
+        (1, "labels/anchors.h5"), (2, "manifest.json"), (2, "warmup/checkpoint.safetensors"),
+        (1, "labels/labels.json"), (2, "manifest.json"), (2, "warmup/checkpoint.safetensors"), (2, "labels/anchors.h5"),
+    ]  # fmt: skip
+    assert {line.split(": ")[1] for line in lines if str(mini.folder) in line} == {
+        "asked for", "unchanged", "unchanged, see above"}  # fmt: skip
+    manifest = read_json(mini.manifest)
+    assert f"target: 8 frames in {manifest['target']['root']}, digest {manifest['target']['digest'][:12]}" in found
+    made = read_json(mini.weights("stage").with_suffix(".json"))["provenance"]
+    assert f"by stage 1, seed 0, settings {made['configuration'][:12]}" in found and made["machine"]["host"] in found
+
+
+def test_the_same_as_json_has_the_settings(mini: Miniature, capsys: pytest.CaptureFixture[str]) -> None:
+    chain = json.loads(told(capsys, mini.weights("stage"), "--json"))
+    assert chain["made"]["settings"]["recipe"]["distance"] == 0.3
+    assert [Path(item["path"]).name for item in chain["inputs"]] == [
+        "manifest.json", "checkpoint.safetensors", "anchors.h5", "labels.json"]  # fmt: skip
+    assert chain["inputs"][0]["frames"]["source"]["frames"] == 10 and "made" not in chain["inputs"][1]["inputs"][0]
+
+
+@pytest.mark.parametrize("name", ["labels/labels.zarr", "labels/labels.json", "labels/anchors.h5", "manifest.json"])
+def test_every_kind_of_artifact_can_be_asked(mini: Miniature, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"{name}: asked for" in told(capsys, mini.folder / name)
+
+
+def test_what_changed_or_is_missing_is_told(
+    stage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = stage.parents[1]
+    shutil.rmtree(results / "pretrain")
+    (results / "labels" / "labels.json").write_text("{")
+    for folder in (tmp_path, Path("/")):  # names of inputs are found from anywhere
+        monkeypatch.chdir(folder)
+        found = told(capsys, stage)
+        assert re.search(r"results/pretrain/checkpoint\.safetensors: missing\n", found)
+        assert re.search(r"results/labels/labels\.json: changed since\n", found)
+        assert re.search(r"results/labels/anchors\.h5: unchanged\n", found)
+
+
+def test_what_has_no_provenance_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    for path in (tmp_path / "a.json", tmp_path / "none.json", tmp_path):
+        assert main(["provenance", str(path)]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and str(path) in error
+
+
+# --- the table
+
+
+def test_a_table_is_not_made_of_a_broken_chain(tmp_path: Path) -> None:
+    config = configuration(seeds=(0, 1), stages=1)
+    evaluations = write_experiment(tmp_path, config)["evaluations"]
+    manifest = tmp_path / "manifest.json"
+    write_json(manifest, {"frames": 3})
+    made_of: dict[Path, Path] = {}
+    for path in evaluations:
+        checkpoint = path.with_name("checkpoint.safetensors")
+        checkpoint.write_bytes(b"gigabytes, which no table reads")
+        seed = next(folder for folder in path.parents if folder.name.startswith("seed"))
+        before = seed / "pretrain" / "checkpoint.safetensors"
+        inputs = {str(before): {"sha256": "weights of pretrain"}} if before != checkpoint else {}
+        described = {"weights_sha256": f"weights of {path.parent.name}", "provenance": {"inputs": inputs}}
+        write_json(checkpoint.with_suffix(".json"), described)
+        recorded = {str(checkpoint): {"sha256": described["weights_sha256"]}}
+        rewrite(path, provenance={"inputs": recorded})
+        made_of[path] = checkpoint
+    outputs = (tmp_path / "table.csv", tmp_path / "table.md")
+    write_table(config, "cag", evaluations, *outputs)
+    for output in outputs:
+        output.unlink()
+
+    def refused(artifact: Path, state: str, changed: Path) -> None:
+        expected = (
+            f"{artifact}: all that it was made of must be there unchanged, found {changed} {state}; make it again"
+        )
+        with pytest.raises(UserError) as error:
+            write_table(config, "cag", evaluations, *outputs)
+        assert str(error.value) == expected and not any(output.exists() for output in outputs)
+
+    last = evaluations[-1]
+    side = made_of[last].with_suffix(".json")
+    before = side.read_bytes()
+    rewrite_sealed(side, weights_sha256="weights of another run")
+    refused(last, "changed since", made_of[last])
+    side.write_bytes(before)
+    first = evaluations[0].parents[1]
+    (first / "pretrain" / "checkpoint.safetensors").rename(first / "away")
+    refused(evaluations[0], "missing", first / "pretrain" / "checkpoint.safetensors")
+    (first / "away").rename(first / "pretrain" / "checkpoint.safetensors")
+    write_table(config, "cag", evaluations, *outputs)
+    for output in outputs:
+        output.unlink()
+    trained = next(path for path in evaluations if path.parent.name == "stage1")
+    described = made_of[trained].with_suffix(".json")
+    rewrite_sealed(described, provenance={"inputs": {str(manifest): {"sha256": "of earlier frames"}}})
+    refused(made_of[trained], "changed since", manifest)
+
+
+def rewrite_sealed(path: Path, **changes: object) -> None:
+    """Changes keys of a JSON that a verb wrote, as the verb would."""
+    write_json(path, read_json(path) | changes)
+
+
+def test_inputs_are_looked_for_above_the_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifact = tmp_path / "moved" / "results" / "run" / "a.json"
+    names = ["results/manifest.json", "elsewhere/weights.pth", "../shared.json"]
+    write_json(artifact, {"provenance": {"inputs": {name: {"sha256": ""} for name in names}}})
+    (tmp_path / "moved" / "elsewhere").mkdir()
+    monkeypatch.chdir("/")
+    found = [item.path for item in inputs_of(artifact)]
+    moved = tmp_path / "moved"
+    assert found == [moved / "results/manifest.json", moved / "elsewhere/weights.pth", Path("../shared.json")]
+    monkeypatch.chdir(moved)
+    assert inputs_of(artifact)[0].path == Path("results/manifest.json")

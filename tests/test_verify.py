@@ -1,0 +1,284 @@
+"""`verify`: every flipped bit and every fault is found and named, in one line each, and nothing is a traceback."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from miniature import make_miniature
+from test_artifacts_files import DESCRIPTION, WEIGHTS, some_anchors
+from test_artifacts_labels import TABLE, some_labels
+
+from caguda.artifacts.anchors import save_anchors
+from caguda.artifacts.atomic import is_sealed, read_json, sha256, write_atomically, write_json
+from caguda.artifacts.checkpoint import save_checkpoint
+from caguda.artifacts.labels import create_label_store, write_labels
+from caguda.artifacts.packed import write_packed
+from caguda.artifacts.provenance import provenance
+from caguda.artifacts.submission import pack as zip_of
+from caguda.cli import main
+from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.pack import pack
+from caguda.stages.predict import predict
+from caguda.stages.verify import verify_labels
+
+pytestmark = pytest.mark.xdist_group("miniature")
+MADE = provenance("labels", {"p0": 0.5}, [], None, 0.0)
+
+
+def lines(capsys: pytest.CaptureFixture[str], *paths: Path) -> tuple[int, list[str]]:
+    """The exit code of `verify`, and the faults that it printed."""
+    code = main(["verify", *map(str, paths)])
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.out + printed.err
+    assert printed.err.count("\n") == (code != 0)
+    return code, [line for line in printed.out.splitlines() if line.startswith("fault: ")]
+
+
+# --- every bit
+
+
+def label_store(folder: Path) -> None:
+    path = folder / "labels.zarr"
+    create_label_store(path, ("aachen_0", "ulm_1"), 3, 4, TABLE, {"margin": 2.5, "p0": 0.95, "provenance": MADE})
+    for index in range(2):
+        write_labels(path, index, some_labels(index, shape=(3, 4)))
+    verify_labels(path, folder / "labels.json")
+
+
+def anchors(folder: Path) -> None:
+    save_anchors(folder / "anchors.h5", some_anchors(), {"categories": ["road"], "provenance": MADE})
+
+
+def checkpoint(folder: Path) -> None:
+    save_checkpoint(folder / "checkpoint.safetensors", WEIGHTS, DESCRIPTION | {"provenance": MADE})
+
+
+def cache(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    sizes = [(9, 8), (130, 7)]
+    frames = [(random.integers(0, 256, (*size, 3), np.uint8), np.zeros(size, np.uint8)) for size in sizes]
+    attributes = {"categories": ["road"], "provenance": MADE}
+    write_packed(folder / "source.h5", ["a", "b"], sizes, frames, lambda: attributes, labelled=True)
+
+
+@pytest.mark.parametrize("make", [label_store, anchors, checkpoint, cache])
+def test_every_flipped_bit_and_every_truncation_is_found(
+    make: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """250 for each kind of artifact: 1,000 in all; each file is damaged as often as any other."""
+    make(tmp_path)
+    files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert lines(capsys, tmp_path) == (0, [])
+    random = np.random.default_rng(5)
+    for number in range(250):
+        file = files[random.integers(len(files))]
+        content = file.read_bytes()
+        position = int(random.integers(len(content)))
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << int(random.integers(8))
+        file.write_bytes(content[:position] if number % 5 == 0 else damaged)
+        code, faults = lines(capsys, tmp_path)
+        assert code == 1 and faults and str(tmp_path) in faults[0], (file, position)
+        if file.parent.name in ("active", "margin") and file.name == "c.1.0.0":
+            assert any("image ulm_1: " in fault for fault in faults)
+        file.write_bytes(content)
+    assert lines(capsys, tmp_path) == (0, [])
+
+
+NAMES = ["a.json", "anchors.h5", "state.pt", "checkpoint.json", "submission.json", "labels.zarr/zarr.json"]
+
+
+@given(content=st.binary(max_size=60), name=st.sampled_from(NAMES))
+@settings(max_examples=60)
+def test_whatever_the_bytes_are(content: bytes, name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
+    assert main(["verify", str(folder)]) == 1
+
+
+WRONG = [
+    {"weights_sha256": 5}, {"folder": ["x"]}, {"as_trained": None}, {"images_with_truth": 1, "provenance": {"inputs": 3}},
+    {"metadata_sha256": 3, "store": 4}, {"metadata_sha256": {}, "store": "none.zarr"}, {"warnings": [], "source": 4},
+    {"warnings": [], "source": {"frames": [3], "root": "/", "digest": ""}}, {"set": "test", "sha256": "x"},
+    {"recipes": {}}, {"store": "x", "provenance": MADE | {"settings": {}}}, {"street": 1, "provenance": {"a": 1}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", WRONG, ids=str)
+def test_a_sound_file_with_a_wrong_content_is_one_line(
+    content: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(tmp_path / "a.json", content)
+    code, faults = lines(capsys, tmp_path)
+    assert code == 1 and len(faults) == 1 and str(tmp_path) in faults[0]
+
+
+def test_the_digest_in_a_json_is_the_documented_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": "ä", "b": [1, 2]})
+    above, _, last = path.read_bytes().rpartition(b' "sha256_of_all_above": "')
+    partial = tmp_path / "above"
+    partial.write_bytes(above)
+    assert last == sha256(partial).encode() + b'"\n}\n' and json.loads(path.read_bytes())["a"] == "ä"
+    assert is_sealed(path.read_bytes()) and not is_sealed(b"") and not is_sealed(path.read_bytes() + b"\n")
+
+
+# --- a whole tree
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which verbs were called with relative paths: `results` has at least one artifact of each kind."""
+    folder = tmp_path_factory.mktemp("verified")
+    with contextlib.chdir(folder):
+        mini = make_miniature(Path())
+        mini.chain()
+        configuration, results = mini.configuration(), mini.folder
+        write_json(results / "config.json", configuration.model_dump(mode="json"))
+        stage = mini.weights("stage")
+        evaluate(configuration, mini.manifest, stage, results / "stage" / "evaluation.json")
+        diagnose(configuration, mini.manifest, results / "labels" / "labels.json", results / "labels" / "accuracy.json")
+        pack(configuration, mini.manifest, "target", results / "packed" / "target.h5")
+        predicted = results / "predicted"
+        predict(configuration, mini.manifest, stage, "evaluation", predicted / "of", predicted / "of.json")
+        with write_atomically(results / "submission.zip") as archive:
+            zip_of(sorted((predicted / "of").glob("*.png")), archive)
+        described = {"images": 9, "sha256": sha256(results / "submission.zip"), "set": "evaluation"}
+        write_json(results / "submission.json", described)
+        (results / "notes.json").write_text('{"a person": "wrote this"}')
+    return folder
+
+
+@pytest.fixture
+def results(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the results, in a folder that is not the one in which verify is called."""
+    shutil.copytree(made / "results", tmp_path / "results")
+    monkeypatch.chdir("/")
+    return tmp_path / "results"
+
+
+def test_a_tree_without_faults_is_told_of_by_kind(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(results)]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line != "other JSON file: 1, not checked"]
+    kinds = {"anchors": 1, "checkpoint": 3, "configuration": 1, "evaluation": 1, "label accuracy": 1, "label job": 2,
+             "label store": 1, "manifest": 1, "packed cache": 1, "predictions": 1, "submission": 1,
+             "training state": 3}  # fmt: skip
+    assert told == [f"{kind}: {count}, 0 with faults" for kind, count in kinds.items()]
+
+
+def test_files_and_stores_may_be_named_one_by_one(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["labels/labels.zarr", "labels/labels.json", "stage/checkpoint.safetensors", "stage/checkpoint.json"]
+    assert main(["verify", *(str(results / name) for name in names)]) == 0
+    assert capsys.readouterr().out.splitlines() == ["checkpoint: 1, 0 with faults", "label store: 1, 0 with faults"]
+    code, faults = lines(capsys, results / "none.json", results / "labels" / "anchors.h5")
+    assert code == 1 and len(faults) == 1 and "none.json: " in faults[0]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def swap(first: Path, second: Path) -> None:
+    one, other = first.read_bytes(), second.read_bytes()
+    first.write_bytes(other)
+    second.write_bytes(one)
+
+
+def forget_a_line(journal: Path) -> None:
+    journal.write_text("\n".join(line for line in journal.read_text().splitlines() if FRAME not in line))
+
+
+def edit(path: Path) -> None:
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+
+
+FRAME = "dornbach_000003_000019"
+SPOILT: dict[str, tuple[Callable[[Path], object], list[list[str]]]] = {
+    "a missing chunk": (
+        lambda root: (root / "labels/labels.zarr/margin/c.2.0.0").unlink(),
+        [["labels.zarr: image ahlfeld_000002_000019: not completely written"]],
+    ),
+    "chunks of two images exchanged, which agree with the rest": (
+        lambda root: swap(*((root / f"labels/labels.zarr/confidence/c.{i}.0.0") for i in (1, 2))),
+        [[f"labels.zarr: image ahlfeld_00000{i}_000019: its files must be as `labels` read them"] for i in (1, 2)],
+    ),
+    "an attribute of an array": (
+        lambda root: flip(root / "labels/labels.zarr/predicted/zarr.json"),
+        [["labels.zarr/predicted/zarr.json: the file must be as `labels` read it"]],
+    ),
+    "a store that nothing vouches for": (
+        lambda root: (root / "labels/labels.json").unlink(),
+        [["labels.zarr: a JSON beside a label store must vouch for it"],
+         ["accuracy.json: ", "labels/labels.json missing"], ["stage/checkpoint.json: ", "labels/labels.json missing"]],
+    ),
+    "a store that is gone": (
+        lambda root: shutil.rmtree(root / "labels/labels.zarr"),
+        [["labels.zarr"]],
+    ),
+    "weights of another run": (
+        lambda root: swap(root / "warmup/checkpoint.safetensors", root / "stage/checkpoint.safetensors"),
+        [["warmup/checkpoint.safetensors: the weights must have"], ["stage/checkpoint.safetensors: the weights must have"],
+         ["labels/anchors.h5: what it was made of", "warmup/checkpoint.safetensors changed since"],
+         ["evaluation.json: what it was made of", "stage/checkpoint.safetensors changed since"], ["labels.json"],
+         ["labels.created.json"], ["of.json"]],
+    ),
+    "an input that is gone": (
+        lambda root: [path.unlink() for path in (root / "pretrain").glob("checkpoint.*")],
+        [["warmup/checkpoint.json: what it was made of", "pretrain/checkpoint.safetensors missing"]],
+    ),
+    "a number that a person changed": (
+        lambda root: edit(root / "stage/evaluation.json"), [["evaluation.json: ", "sha256_of_all_above"]],
+    ),
+    "a configuration": (lambda root: edit(root / "config.json"), [["config.json: ", "sha256_of_all_above"]]),
+    "a training state": (lambda root: flip(root / "stage/state/state.pt"), [["state.pt: a training state must be whole"]]),
+    "a cache": (lambda root: flip(root / "packed/target.h5"), [["target.h5: the file must have the SHA-256"]]),
+    "a zip": (lambda root: flip(root / "submission.zip"), [["submission.zip: the zip must have the SHA-256"]]),
+    "a prediction": (lambda root: flip(root / f"predicted/of/{FRAME}.png"), [[f"{FRAME}.png: ", "found another one"]]),
+    "a prediction too few": (lambda root: (root / f"predicted/of/{FRAME}.png").unlink(), [[f"{FRAME}.png: ", "none"]]),
+    "a prediction too many": (
+        lambda root: shutil.copy(root / f"predicted/of/{FRAME}.png", root / "predicted/of/more.png"),
+        [["more.png: of.json lists no such file"]],
+    ),
+    "a line of the journal": (
+        lambda root: forget_a_line(root / "predicted/of.journal"), [["of.journal: the last line of " + FRAME]],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_fault_is_named_with_its_file_and_image(name: str, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil, expected = SPOILT[name]
+    spoil(results)
+    code, faults = lines(capsys, results)
+    assert code == 1 and len(faults) == len(expected), faults
+    for words in expected:
+        assert any(all(word in fault for word in words) for fault in faults), (words, faults)
+
+
+def test_frames_that_changed_since_the_check(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = made / "results" / "manifest.json"
+    root = Path(read_json(manifest)["target"]["root"])
+    image = root / read_json(manifest)["target"]["frames"][2]["image"]
+    before, label = image.read_bytes(), root / read_json(manifest)["target"]["frames"][1]["label"]
+    image.touch()
+    assert lines(capsys, manifest) == (0, [])
+    try:
+        flip(image)
+        label.rename(label.with_suffix(".away"))
+        code, faults = lines(capsys, manifest)
+    finally:
+        image.write_bytes(before)
+        label.with_suffix(".away").rename(label)
+    assert code == 1 and len(faults) == 2
+    assert f"{label}: image ahlfeld_000001_000019: this label of the target set must be as it was" in faults[0]
+    assert f"{image}: image ahlfeld_000002_000019: this image of the target set" in faults[1]
+    assert lines(capsys, manifest) == (0, [])
