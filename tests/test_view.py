@@ -181,12 +181,12 @@ def test_the_worst_are_least_right_and_without_truth_least_active(store: Path, t
         active.append((label != IGNORE).mean())
     expected = [opened.image_ids[i] for i in np.argsort(right, kind="stable")[:3]]
     assert shown(store, tmp_path / "page", "--worst", "3") == expected
-    assert "lowest agreement of labels by anchors with the truth" in capsys.readouterr().out
+    assert "lowest agreement with the truth" in capsys.readouterr().out
     configuration["classes"][0]["name"] = "path"  # other categories than the store's
     (store.parents[1] / "config.json").write_text(json.dumps(configuration))
     expected = [opened.image_ids[i] for i in np.argsort(active, kind="stable")[:3]]
     assert shown(store, tmp_path / "page", "--worst", "3") == expected
-    assert "lowest share of pixels active by anchors" in capsys.readouterr().out
+    assert "fewest pixels active by anchors" in capsys.readouterr().out
 
 
 def test_what_is_gone_is_named_and_the_rest_is_shown(store: Path, tmp_path: Path, capsys: Any) -> None:

@@ -178,5 +178,5 @@ def _worst(scene: Scene, written: Sequence[int], count: int) -> tuple[list[int],
         if share is not None:
             right.append((share, index))
     if right:
-        return [index for _, index in sorted(right)[:count]], "lowest agreement of labels by anchors with the truth"
-    return [index for _, index in sorted(active)[:count]], "lowest share of pixels active by anchors"
+        return [index for _, index in sorted(right)[:count]], "lowest agreement with the truth"
+    return [index for _, index in sorted(active)[:count]], "fewest pixels active by anchors"
