@@ -111,6 +111,11 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         {"dest": "p0s", "type": numbers, "default": (), "metavar": "P,P,...", "help": "what other P0 give"},
     ),
     "accuracy": ("--accuracy", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label accuracy JSONs"}),
+    "stores": ("stores", {"type": Path, "nargs": "+", "metavar": "STORE", "help": "label stores, folders"}),
+    "frames": ("--frames", {"default": None, "metavar": "ID,...", "help": "the frames of these ids"}),
+    "worst": ("--worst", {"type": int, "default": None, "metavar": "N", "help": "the N worst frames"}),
+    "random": ("--random", {"type": int, "default": None, "metavar": "N", "help": "N frames at random"}),
+    "html": ("--html", {"action": "store_true", "default": False, "help": "a page instead of pictures"}),
     "evaluations": ("--evaluations", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "evaluation JSONs"}),
 }
 
@@ -197,6 +202,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     ),
     "verify": ("stages.verify:verify", "check artifacts, or a whole tree of results, to the last bit", "paths"),
     "provenance": ("stages.provenance:provenance", "what an artifact was made of, back to the frames", "artifact json"),
+    "view": (
+        "stages.view:view",
+        "pseudo-labels as pictures, or as a page to page through",
+        "stores frames worst random html output",
+    ),
     "table": ("paper.table:write_table", "the result table", "config recipe evaluations csv markdown"),
     "paper-table": ("paper.tables:write_paper_table", "a table of the paper", "config number evaluations output"),
     "class-chart": (

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,6 +20,10 @@ from caguda.paper.charts import INK, MUTED, WIDTH, legend_below, save
 
 GAP, HEADING = 0.04, 0.36
 """Inches between two panels, and above the panels of a block."""
+OPACITY = 0.62
+"""Of labels that are painted over an image."""
+UNIT = (0.0, 1.0, 1.0, 0.0)
+"""Where a panel lies on its axes: from (0, 0), the upper left corner, to (1, 1)."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +31,13 @@ class Block:
     """Rows of panels below one heading: every frame maps a column to an RGB image (H, W, 3) or labels (h, w), uint8.
 
     Labels are train ids, IGNORE where there is none, of any size; a column that a frame lacks reads "not known".
+    `below` names the column whose panel shines through the labels of its row.
     """
 
     title: str
     columns: Sequence[str]
     frames: Sequence[Mapping[str, NDArray[np.uint8]]]
+    below: str | None = None
 
 
 def colored(panel: NDArray[np.uint8], table: ClassTable) -> NDArray[np.uint8]:
@@ -56,16 +64,17 @@ def _occurring(blocks: Sequence[Block], table: ClassTable) -> list[int]:
     return [int(category) for category in present if category < table.count]
 
 
-def qualitative(blocks: Sequence[Block], table: ClassTable) -> Figure:
+def qualitative(blocks: Sequence[Block], table: ClassTable, also: Mapping[str, str] = MappingProxyType({})) -> Figure:
     """Segmentations side by side, one block below the other, and a legend of the categories that occur in them.
 
     All blocks have the panel size of the one with most columns; a panel has the shape of the first frame's input.
+    `also` are further entries of the legend, each with its colour.
     """
-    first = next(iter(blocks[0].frames[0].values()))
+    first = next(panel for block in blocks for frame in block.frames for panel in frame.values())
     width = WIDTH / max(len(block.columns) for block in blocks) - GAP
     height = width * first.shape[0] / first.shape[1]
     categories = _occurring(blocks, table)
-    names = [*(table.names[category] for category in categories), "ignored or not assigned"]
+    names = [*(table.names[category] for category in categories), "ignored or not assigned", *also]
     per_row = max(1, int(WIDTH / (0.24 + 0.051 * max(len(name) for name in names[:-1] or names))))
     legend = 0.06 + 0.155 * math.ceil(len(names) / per_row)
     total = sum(HEADING + len(block.frames) * (height + GAP) + 2 * GAP for block in blocks) + legend
@@ -75,7 +84,8 @@ def qualitative(blocks: Sequence[Block], table: ClassTable) -> Figure:
         _draw(figure, block, table, top, (width, height))
         top += HEADING + len(block.frames) * (height + GAP) + 2 * GAP
     colors = [*(table.colors[category] for category in categories), (0, 0, 0)]
-    handles = [Patch(facecolor=(r / 255, g / 255, b / 255), edgecolor=MUTED, linewidth=0.4) for r, g, b in colors]
+    faces: list[Any] = [*((r / 255, g / 255, b / 255) for r, g, b in colors), *also.values()]
+    handles = [Patch(facecolor=face, edgecolor=MUTED, linewidth=0.4) for face in faces]
     legend_below(figure, handles, names, per_row)
     return figure
 
@@ -92,8 +102,13 @@ def _draw(figure: Figure, block: Block, table: ClassTable, top: float, size: tup
             if title not in frame:
                 axes.text(0.5, 0.5, "not known", ha="center", va="center", size=6.5, color=MUTED)
                 continue
-            smooth = "nearest" if frame[title].ndim == 2 else "auto"
-            axes.imshow(colored(frame[title], table), interpolation=smooth, aspect="auto")
+            panel, below = frame[title], frame.get(block.below or "")
+            drawn: dict[str, Any] = {"aspect": "auto", "extent": UNIT}
+            if panel.ndim == 2 and below is not None:
+                axes.imshow(below, **drawn)
+                drawn["alpha"] = OPACITY
+            smooth = "nearest" if panel.ndim == 2 else "auto"
+            axes.imshow(colored(panel, table), interpolation=smooth, **drawn)
 
 
 def _text(figure: Figure, left: float, top: float, text: str, weight: str = "normal") -> None:

@@ -1,0 +1,279 @@
+"""Pseudo-labels to look at: what the pictures say, which frames are chosen, and what becomes of files that are gone."""
+
+import base64
+import json
+import shutil
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from miniature import Miniature
+from PIL import Image
+
+from caguda.artifacts.atomic import sha256, write_json
+from caguda.artifacts.labels import NAMES, LabelArrays, LabelStore, open_label_store
+from caguda.classes import CITYSCAPES_19, IGNORE, class_table
+from caguda.cli import main
+from caguda.datasets.io import read_label
+from caguda.datasets.manifest import read_manifest
+from caguda.errors import UserError
+from caguda.paper.overlays import DIFFERENCES, ViewedFrame, agreement, difference, regions, small_objects, write_sheet
+from caguda.paper.view import Page, pack, write_page
+from caguda.stages.view import view
+
+pytestmark = pytest.mark.xdist_group("miniature")
+SMALL = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 2))
+
+
+def labels(nearest: np.ndarray, active: np.ndarray, predicted: np.ndarray | None = None) -> LabelArrays:
+    """Consistent arrays of one image; predicted is nearest unless given."""
+    predicted = nearest if predicted is None else predicted
+    anchor = np.where(active & 1, nearest, IGNORE).astype(np.uint8)
+    probability = np.where(active & 2, predicted, IGNORE).astype(np.uint8)
+    half = np.linspace(0, 1, nearest.size, dtype=np.float16).reshape(nearest.shape)
+    return LabelArrays(active.astype(np.uint8), anchor, probability, nearest, predicted, 7 * half, half)
+
+
+@given(SMALL)
+def test_regions_are_what_a_search_reaches(values: np.ndarray) -> None:
+    expected = np.full(values.shape, -1)
+    for start in np.ndindex(values.shape):
+        queue = [start] if expected[start] < 0 else []
+        while queue:
+            i, j = queue.pop()
+            inside = 0 <= i < values.shape[0] and 0 <= j < values.shape[1]
+            if inside and expected[i, j] < 0 and values[i, j] == values[start]:
+                expected[i, j] = np.ravel_multi_index(start, values.shape)
+                queue += [(i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)]
+    np.testing.assert_array_equal(regions(values), expected)
+
+
+def test_a_long_winding_region_is_one() -> None:
+    values = np.zeros((41, 40), np.uint8)
+    values[1::4, 1:] = values[3::4, :-1] = 1
+    found = regions(values)
+    assert len(np.unique(found[values == 0])) == 1 and len(np.unique(found[values == 1])) == 20
+
+
+def test_difference_names_every_case() -> None:
+    nearest = np.array([[0, 1, 2, 3, 3]], np.uint8)
+    found = difference(labels(nearest, np.array([[0, 1, 2, 3, 3]]), np.array([[0, 0, 2, 3, 4]], np.uint8)))
+    assert [list(DIFFERENCES)[value] for value in found[0]] == [
+        "neither", "anchors only", "probability only", "both agree", "both differ"]  # fmt: skip
+
+
+def test_small_objects_are_those_that_the_probability_misses() -> None:
+    nearest = np.zeros((40, 50), np.uint8)
+    nearest[:, 25:] = 1
+    nearest[5:11, 10] = 2  # a pole that anchors alone activate
+    nearest[20:26, 10] = 3  # one that the probability has too
+    nearest[30, 40:42] = 4  # too small
+    active = np.ones(nearest.shape, int)
+    active[nearest == 3] = 3
+    (mark,) = small_objects(labels(nearest, active))
+    assert (mark.x * 50, mark.y * 40) == (10.5, 8.0)
+    assert mark.width * 50 == pytest.approx(mark.height * 40) and 6 < mark.height * 40 < 12
+    active[5:8, 10] = 3
+    assert len(small_objects(labels(nearest, active))) == 1, "half of it is missed"
+    active[8, 10] = 3
+    assert small_objects(labels(nearest, active)) == []
+
+
+def test_the_eight_largest_small_objects_are_marked() -> None:
+    nearest = np.zeros((40, 50), np.uint8)
+    for number in range(10):
+        nearest[5 : 8 + number, 4 * number + 2] = number + 1
+    marks = small_objects(labels(nearest, np.ones(nearest.shape, int)))
+    assert [round(mark.x * 50 - 0.5) for mark in marks] == [4 * number + 2 for number in range(9, 1, -1)]
+
+
+@pytest.mark.parametrize(("pixels", "found"), [(100, 1), (101, 0)])
+def test_a_category_of_more_than_a_twentieth_of_the_image_is_not_small(pixels: int, found: int) -> None:
+    nearest = np.zeros((40, 50), np.uint8)
+    nearest.flat[:pixels] = 1
+    assert len(small_objects(labels(nearest, np.ones(nearest.shape, int)))) == found
+
+
+@given(hnp.arrays(np.uint8, (2, 3, 4), elements=st.sampled_from([0, 1, IGNORE])))
+def test_agreement_counts_pixels_with_label_and_truth(pair: np.ndarray) -> None:
+    known = [(a, b) for a, b in zip(pair[0].flat, pair[1].flat, strict=True) if IGNORE not in (a, b)]
+    expected = sum(a == b for a, b in known) / len(known) if known else None
+    assert agreement(*pair) == (None if expected is None else pytest.approx(expected))
+
+
+def test_a_page_holds_the_maps_without_loss() -> None:
+    nearest = np.random.default_rng(0).integers(0, 19, (5, 7)).astype(np.uint8)
+    maps = labels(nearest, nearest % 4, nearest[::-1].copy())
+    maps.margin[0, :2] = np.inf, np.nan
+    planes = zlib.decompress(base64.b64decode(pack(ViewedFrame("a", None, "", [nearest.T.copy()], [maps]), 0)))
+    read = np.frombuffer(planes, np.uint8).reshape(8, 35).astype(np.uint16)
+    for plane, name in enumerate(("nearest_anchor", "predicted", "active")):
+        np.testing.assert_array_equal(read[plane], getattr(maps, name).ravel())
+    for plane, name in ((3, "margin"), (5, "confidence")):
+        bits = read[plane] | read[plane + 1] << 8
+        np.testing.assert_array_equal(bits, getattr(maps, name).view(np.uint16).ravel())
+    np.testing.assert_array_equal(read[7], nearest.T.ravel())
+
+
+@pytest.fixture
+def store(mini: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A label store in a copy of the experiment's results, whose provenance names files as the workflow does."""
+    folder = tmp_path / "work" / "results"
+    shutil.copytree(mini.folder, folder)
+    shutil.copytree(mini.root, tmp_path / "data")
+    write_json(folder / "config.json", mini.configuration().model_dump(mode="json"))
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(str(mini.root), str(tmp_path / "data")))
+    path = folder / "labels" / "labels.zarr"
+    head = (path / "zarr.json").read_text().replace(str(mini.folder), "results")
+    (path / "zarr.json").write_text(head.replace(sha256(mini.manifest), sha256(manifest)))
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def shown(store: Path, output: Path, *options: str) -> list[str]:
+    """The frames of the page that a call leaves, in its order."""
+    shutil.rmtree(output, ignore_errors=True)
+    assert main(["view", str(store), "--html", *options, "--output", str(output)]) == 0
+    return [page_data(output, number)["name"] for number in range(len(list((output / "frames").iterdir())))]
+
+
+def page_data(page: Path, number: int) -> Any:
+    """What the script of a frame hands over."""
+    return json.loads((page / "frames" / f"{number}.js").read_text().partition(", ")[2].removesuffix(")\n"))
+
+
+def test_some_frames_are_drawn_and_all_are_on_a_page(store: Path, tmp_path: Path, capsys: Any) -> None:
+    ids = open_label_store(store).image_ids
+    assert main(["view", str(store), "--output", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{ids[i]}.png" for i in (1, 3, 5, 7)]
+    assert "4 of 8 frames, evenly spaced" in capsys.readouterr().out
+    assert shown(store, tmp_path / "page") == list(ids)
+
+
+def test_frames_are_chosen_by_name_or_at_random(store: Path, tmp_path: Path) -> None:
+    ids = open_label_store(store).image_ids
+    assert shown(store, tmp_path / "page", "--frames", f"{ids[6]},{ids[2]}") == [ids[6], ids[2]]
+    random = shown(store, tmp_path / "page", "--random", "3")
+    assert len(set(random)) == 3 and random == shown(store, tmp_path / "page", "--random", "3")
+    assert sorted(shown(store, tmp_path / "page", "--random", "99")) == list(ids)
+
+
+def test_the_worst_are_least_right_and_without_truth_least_active(store: Path, tmp_path: Path, capsys: Any) -> None:
+    opened, configuration = open_label_store(store), json.loads((store.parents[1] / "config.json").read_text())
+    frames = read_manifest(store.parents[1] / "manifest.json").frames("target")
+    table = class_table(Miniature(tmp_path / "data", store.parents[1]).configuration())
+    right, active = [], []
+    for index, frame in enumerate(frames):
+        label = opened.read(index).anchor_label
+        assert frame.label is not None
+        truth = read_label(frame.label, table).numpy()
+        step = truth.shape[0] // label.shape[0]
+        truth = truth[::step, ::step]
+        known = (truth != IGNORE) & (label != IGNORE)
+        right.append((truth == label)[known].sum() / known.sum())
+        active.append((label != IGNORE).mean())
+    expected = [opened.image_ids[i] for i in np.argsort(right, kind="stable")[:3]]
+    assert shown(store, tmp_path / "page", "--worst", "3") == expected
+    assert "lowest agreement with the truth" in capsys.readouterr().out
+    configuration["classes"][0]["name"] = "path"  # other categories than the store's
+    (store.parents[1] / "config.json").write_text(json.dumps(configuration))
+    expected = [opened.image_ids[i] for i in np.argsort(active, kind="stable")[:3]]
+    assert shown(store, tmp_path / "page", "--worst", "3") == expected
+    assert "fewest pixels active by anchors" in capsys.readouterr().out
+
+
+def test_what_is_gone_is_named_and_the_rest_is_shown(store: Path, tmp_path: Path, capsys: Any) -> None:
+    frames = read_manifest(store.parents[1] / "manifest.json").frames("target")
+    frames[0].image.unlink()
+    Image.new("RGB", (64, 32)).save(frames[1].image)
+    assert len(shown(store, tmp_path / "page")) == 8
+    printed = capsys.readouterr().out
+    assert f"{frames[0].image}: this file cannot be read" in printed
+    assert f"{frames[1].image}: this image has changed" in printed
+    (store.parents[1] / "config.json").unlink()
+    ids = shown(store, tmp_path / "page")
+    assert "no truth is known" in capsys.readouterr().out
+    first, second, third = (page_data(tmp_path / "page", i) for i in range(3))
+    assert first["image"] is None and "cannot be read" in first["missing"] and "has changed" in second["missing"]
+    assert third["image"].startswith("data:image/jpeg") and not third["truth"]
+    (store.parents[1] / "manifest.json").unlink()
+    assert main(["view", str(store), "--frames", ids[0], "--output", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / f"{ids[0]}.png").is_file()
+    assert "neither images nor truth are known" in capsys.readouterr().out
+
+
+def test_images_that_are_not_written_are_left_out(store: Path, tmp_path: Path, capsys: Any) -> None:
+    ids = open_label_store(store).image_ids
+    (store / "margin" / "c.2.0.0").unlink()
+    assert shown(store, tmp_path / "page") == [name for name in ids if name != ids[2]]
+    assert "1 not written yet" in capsys.readouterr().out
+    with pytest.raises(UserError, match=f"finished images of the store, found '{ids[2]}'"):
+        view([store], ids[2], None, None, False, tmp_path / "out")
+    for name in NAMES:
+        for chunk in (store / name).glob("c.*"):
+            chunk.unlink()
+    with pytest.raises(UserError, match="found none; make the labels first"):
+        view([store], None, None, None, True, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--frames", "nobody"], "--frames must name finished images of the store, found 'nobody'"),
+        (["--worst", "0"], "must be 1 or more, found 0"),
+        (["--worst", "1", "--random", "1"], "one of --frames, --worst and --random"),
+        (["SAME"], "two are compared on a page (--html)"),
+        (["SAME", "SAME", "--html"], "found 3 stores"),
+    ],
+)
+def test_faults_are_one_line(store: Path, tmp_path: Path, capsys: Any, options: list[str], words: str) -> None:
+    given = [str(store) if option == "SAME" else option for option in options]
+    assert main(["view", str(store), *given, "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_stores_of_other_images_are_not_compared(store: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.zarr"
+    shutil.copytree(store, other)
+    (other / "zarr.json").write_text((other / "zarr.json").read_text().replace('"unicorn"', '"horse"'))
+    with pytest.raises(UserError, match="must have the same images and categories"):
+        view([store, other], None, None, None, True, tmp_path / "out")
+
+
+def test_a_sheet_has_the_colours_of_the_categories(tmp_path: Path) -> None:
+    nearest = np.repeat(np.array([0, 10], np.uint8), 8)[None].repeat(8, axis=0)
+    grey = np.full((32, 64, 3), 100, np.uint8)
+    active = np.where(nearest == 0, 3, 0)
+    write_sheet(ViewedFrame("a", grey, "", None, [labels(nearest, active)]), CITYSCAPES_19, "a", tmp_path / "a.png")
+    colors = np.unique(np.array(Image.open(tmp_path / "a.png").convert("RGB")).reshape(-1, 3), axis=0).astype(int)
+    road = [round(0.62 * channel + 0.38 * 100) for channel in CITYSCAPES_19.colors[0]]
+    both, neither = (list(bytes.fromhex(DIFFERENCES[name][1:])) for name in ("both agree", "neither"))
+    for expected in ([100, 100, 100], road, [38, 38, 38], both, neither):
+        assert np.abs(colors - expected).max(axis=1).min() <= 1, expected
+    assert np.abs(colors - CITYSCAPES_19.colors[10]).max(axis=1).min() > 1, "no pixel has this label"
+
+
+def test_a_page_that_was_not_finished_is_none(tmp_path: Path) -> None:
+    def frames() -> Iterator[ViewedFrame]:
+        nearest = np.zeros((2, 3), np.uint8)
+        yield ViewedFrame("a </script>", None, "gone", None, [labels(nearest, nearest)])
+        if (tmp_path / "full").exists():
+            raise OSError("No space left on device")
+
+    store = LabelStore(tmp_path, ("a </script>",), {"margin": 1.0, "p0": 0.9}, (2, 3))
+    page = Page(["stage 1"], "in their order", CITYSCAPES_19, [store])
+    index = write_page(page, frames(), tmp_path / "page")
+    assert index.read_text().count("</script>") == 1, "names of frames are escaped"
+    assert "http" not in index.read_text(), "nothing comes from outside"
+    (tmp_path / "full").touch()
+    with pytest.raises(OSError, match="No space"):
+        write_page(page, frames(), tmp_path / "page")
+    assert not index.exists()
