@@ -1,5 +1,6 @@
 """Files that are either whole or absent, whenever the process dies."""
 
+import glob
 import hashlib
 import json
 import os
@@ -16,9 +17,12 @@ from caguda.errors import UserError
 def write_atomically(path: Path) -> Iterator[Path]:
     """A path in the same folder to write to, which becomes `path` when the block ends without an error.
 
-    Readers see the old file or the whole new one. After an error nothing is left; after SIGKILL a `*.partial` file is.
+    Readers see the old file or the whole new one. After an error nothing is left; after SIGKILL a `*.partial` file is,
+    until the next writer of this file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f"{glob.escape(path.name)}.????????.partial"):
+        left.unlink(missing_ok=True)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         yield partial

@@ -1,6 +1,7 @@
 """What a trainer needs to resume after it was killed, and the lock that keeps a second trainer out."""
 
 import fcntl
+import io
 import os
 import platform
 import sys
@@ -17,8 +18,10 @@ from caguda.errors import LockHeld
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Writes the training state atomically: tensors, numbers, strings, None, and dicts, lists and tuples of them."""
+    buffer = io.BytesIO()  # torch.save to a full disk raises a RuntimeError that does not say so
+    torch.save(state, buffer)
     with write_atomically(path) as partial:
-        torch.save(state, partial)
+        partial.write_bytes(buffer.getbuffer())
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
@@ -36,6 +39,14 @@ def load_state(path: Path) -> dict[str, Any] | None:
         reason = str(error).partition("\n")[0]
         print(f"{path}: cannot be resumed from ({reason}); moved to {aside.name}, starting afresh", file=sys.stderr)
         return None
+
+
+def count_attempt(path: Path, fingerprint: str) -> int:
+    """How often a training with this fingerprint has been started, this time included; `path` gets a line for each."""
+    with path.open("a+", encoding="utf-8") as file:
+        file.write(f"\n{fingerprint}\n")  # the first break ends what a full disk may have left
+        file.seek(0)
+        return file.read().splitlines().count(fingerprint)
 
 
 @contextmanager

@@ -195,12 +195,20 @@ class Run:
 
 
 def verified_labels(labels: Path, frames: Sequence[Frame], manifest: Path) -> LabelStore:
-    """The label store that the JSON `labels` vouches for; UserError unless it is of just these frames of `manifest`."""
+    """The label store that the JSON `labels` vouches for; UserError unless it is of just these frames of `manifest`.
+
+    The chunks of all images are there; each is checked when it is read.
+    """
     name = read_json(labels).get("store")
     if not isinstance(name, str):
         raise UserError(f"{labels}: the JSON of a label store must name it, found no key store; make it with `labels`")
     store = open_label_store(labels.parent / name)
     refuse_other_frames(store, frames, manifest)
+    if missing := store.missing():
+        raise UserError(
+            f"{store.path}: the label store must hold all {store.count} images, found {len(missing)} not completely "
+            f"written, such as {store.image_ids[missing[0]]}; delete this folder and make it again"
+        )
     return store
 
 

@@ -65,12 +65,14 @@ def held(folder: Path):
 
     Snakemake's own lock, which the default profile turns off, would outlive a SIGKILL and ask for `--unlock`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / "lock").open("w")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         sys.exit(f"caguda: {folder}: one call at a time may work here, found another; wait for it or end it")
+    except OSError as error:
+        sys.exit(f"caguda: {folder}: results must be writable, found: {error.strerror}; put that right and call again")
     return file
 
 
@@ -112,8 +114,9 @@ wildcard_constraints:
     run=rf"pretrain|warmup|{'|'.join(BOUNDS)}|({'|'.join(configuration.recipes)})/stage[1-9]\d*",
 
 
-# `python` in a rule is the interpreter that runs Snakemake, whether or not its environment was activated.
-shell.prefix(f'PATH="{Path(sys.executable).parent}":$PATH; ')
+# `python` in a rule is the interpreter that runs Snakemake, whether or not its environment was activated. The shell's parent
+# is Snakemake: a verb ends when it does.
+shell.prefix(f'PATH="{Path(sys.executable).parent}":$PATH; export CAGUDA_WORKFLOW=$PPID; ')
 
 
 # What decides the weights of any training beside its own section.
