@@ -31,7 +31,7 @@ Backbone = Literal[
     "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
     "wide_resnet50_2", "wide_resnet101_2",
 ]  # fmt: skip
-FOLDERS = {"pretrain", "warmup", "control", "oracle", "data", "check", "packed", "log", "benchmark"}
+FOLDERS = {"pretrain", "warmup", "stage1", "control", "oracle", "data", "check", "packed", "log", "benchmark"}
 
 
 def _each_once(what: str, values: Sequence[Hashable]) -> None:
@@ -135,12 +135,19 @@ class Losses(Section):
     target_resolution: Literal["features", "image"] = "features"
 
 
-class LossWeights(Section):
-    """The weights of Eq. 12: lambda1 on both distance losses, lambda2 on each cross entropy of a pseudo-label."""
+class Recipe(Section):
+    """The weights of Eq. 12: lambda1 on both distance losses, lambda2 on each cross entropy of a pseudo-label.
+
+    Then what an ablation departs from: whose labels the target's distance loss has, the model that the first stage
+    starts from, and whether pseudo-labels are renewed once a stage or, by the network in training, at every iteration.
+    """
 
     distance: NonNegative
     anchor_cross_entropy: NonNegative
     probability_cross_entropy: NonNegative
+    distance_labels: Literal["anchor", "probability"] = "anchor"
+    start: Literal["warmup", "pretrain"] = "warmup"
+    renewed: Literal["stage", "iteration"] = "stage"
 
 
 class Stages(Training):
@@ -199,7 +206,7 @@ class Configuration(Section):
     labels: Labels
     losses: Losses = Losses()
     stages: Stages
-    recipes: Annotated[dict[Name, LossWeights], Field(min_length=1)]
+    recipes: Annotated[dict[Name, Recipe], Field(min_length=1)]
     inference: Inference = Inference()
     compute: Compute = Compute()
 
@@ -229,7 +236,7 @@ class Configuration(Section):
                 raise ValueError(
                     f"{name}.batch_size: must be a multiple of compute.processes, found {training.batch_size}"
                 )
-        if taken := sorted(FOLDERS & self.recipes.keys()):
+        if taken := sorted(name for name in self.recipes if name in FOLDERS or name.startswith("ablation-")):
             raise ValueError(f"recipes: {taken[0]} is a folder of other results, choose another name")
         return self
 

@@ -20,12 +20,12 @@ LAYERS = (
     ("datasets",),
     ("models",),
     ("method",),
-    ("configfile",),
+    ("ablations", "configfile"),
     ("classes", "config"),
     ("config_frames", "errors", "version"),
 )
 LEVEL = {room: len(LAYERS) - depth for depth, rooms in enumerate(LAYERS) for room in rooms}
-NO_TORCH = ("classes", "config", "config_frames", "configfile", "errors", "version", "cli")
+NO_TORCH = ("ablations", "classes", "config", "config_frames", "configfile", "errors", "version", "cli")
 LONGEST_FILE, LONGEST_FUNCTION, LONGEST_LOOP = 300, 50, 80
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -56,7 +56,7 @@ def test_the_example_reaches_stage_1(example: Workflow) -> None:
     scores = json.loads((stage / "evaluation.json").read_text(encoding="utf-8"))["as_trained"]
     assert len(scores["iou"]) == len(NAMES)
     assert scores["miou"] > 0.4
-    labels = json.loads((stage / "labels.json").read_text(encoding="utf-8"))
+    labels = json.loads((stage.parent.parent / "stage1" / "labels.json").read_text(encoding="utf-8"))
     assert labels["images"] == 16
 
 

@@ -22,6 +22,11 @@ PRETRAIN = {"seed0/pretrain/checkpoint.safetensors", "seed0/pretrain/evaluation.
 DATA = {"data/data.json", "manifest.json"}
 
 
+def given(stage: int) -> str:
+    """The folder of what a stage trains on: that of the first is shared by all recipes."""
+    return "stage1" if stage == 1 else f"cag/stage{stage}"
+
+
 def training(stage: int) -> set[str]:
     """What the training of a stage makes, and what is told about it."""
     return {f"seed0/cag/stage{stage}/{name}" for name in ("checkpoint.safetensors", "evaluation.json")}
@@ -30,12 +35,12 @@ def training(stage: int) -> set[str]:
 def labels(stage: int) -> set[str]:
     """The label store of a stage, and what is told about it."""
     names = ("labels.created.json", "parts/1-of-2.json", "parts/2-of-2.json", "labels.json", "label_accuracy.json")
-    return {f"seed0/cag/stage{stage}/{name}" for name in names}
+    return {f"seed0/{given(stage)}/{name}" for name in names}
 
 
 def anchors(stage: int) -> set[str]:
     """The anchors of a stage."""
-    return {f"seed0/cag/stage{stage}/anchors.h5"}
+    return {f"seed0/{given(stage)}/anchors.h5"}
 
 
 def stage(stage: int) -> set[str]:
@@ -100,6 +105,10 @@ def test_what_is_finished_is_not_done_again(finished: Workflow) -> None:
         ("recipes={cag: {distance: 0.5}}", training(1) | stage(2) | REPORT),
         ("stages={count: 3}", stage(3) | CONTROL | REPORT),
         ("stages={count: 1}", CONTROL | REPORT),
+        (
+            "recipes={t: {distance: 0, anchor_cross_entropy: 1, probability_cross_entropy: 0}}",
+            {name.replace("cag/", "t/") for name in training(1) | stage(2) | REPORT},
+        ),
         ("losses={distance: squared_l2}", training(1) | stage(2) | REPORT),
         ("losses={reduction: sum}", EVERYTHING - DATA),
         ("compute={precision: bfloat16}", EVERYTHING - DATA),
@@ -161,7 +170,7 @@ def test_a_deleted_label_store_is_made_again(finished: Workflow, tmp_path: Path,
 
 def remade(workflow: Workflow, stage: int) -> list[str]:
     """What to ask for after a label store was deleted: its group file, and the JSON of what is in it."""
-    folder = (workflow.results / "seed0" / "cag" / f"stage{stage}").relative_to(workflow.directory)
+    folder = (workflow.results / "seed0" / given(stage)).relative_to(workflow.directory)
     return [str(folder / "labels.zarr" / "zarr.json"), str(folder / "labels.json")]
 
 
@@ -231,7 +240,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(finished: Workflow, tmp_p
 
 def test_a_killed_labelling_ends_with_the_same_labels(finished: Workflow, tmp_path: Path) -> None:
     workflow = finished.copy(tmp_path)
-    path = workflow.results / "seed0" / "cag" / "stage1" / "labels.json"
+    path = workflow.results / "seed0" / "stage1" / "labels.json"
     before = json.loads(path.read_text())
     store = path.parent / "labels.zarr"
     shutil.rmtree(store)
@@ -292,8 +301,9 @@ SOME_LOG = {
     "generate": "log/generate.txt",
     "check": "log/check.txt",
     **{run: f"seed0/{run}/log/{run}.txt" for run in ("pretrain", "warmup", "control", "oracle")},
-    **{rule: f"seed0/cag/stage1/log/{rule}.txt" for rule in ("anchors", "label_store", "labels", "adapt", "diagnose")},
-    "label_part": "seed0/cag/stage1/log/label_part.1-of-2.txt",
+    **{rule: f"seed0/stage1/log/{rule}.txt" for rule in ("anchors", "label_store", "labels", "diagnose")},
+    "adapt": "seed0/cag/stage1/log/adapt.txt",
+    "label_part": "seed0/stage1/log/label_part.1-of-2.txt",
     "evaluate": "seed0/cag/stage1/log/evaluate.txt",
     **{rule: f"cag/log/{rule}.txt" for rule in ("table", "figure", "curves", "report")},
 }

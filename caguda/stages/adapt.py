@@ -6,11 +6,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from caguda.ablations import chains
 from caguda.artifacts.anchors import Anchors, load_anchors
-from caguda.config import Configuration, LossWeights
+from caguda.artifacts.labels import LabelStore
+from caguda.config import Configuration, Recipe
 from caguda.datasets.loader import TrainingFrames
 from caguda.errors import UserError
 from caguda.method.anchors import correctly_predicted, labels_at
+from caguda.method.labels import by_anchor, by_probability, pseudo_labels
 from caguda.method.losses import (
     LossSum,
     class_mean_distance_loss,
@@ -41,25 +44,28 @@ def adapt(
     packed: Sequence[Path] = (),
 ) -> None:
     """Train M_k from M_(k-1) with the objective of Eq. 12 on fixed anchors and pseudo-labels."""
-    if recipe not in configuration.recipes:
-        known = ", ".join(configuration.recipes)
-        raise UserError(f"--recipe {recipe}: the configuration has no such recipe, only {known}")
-    training, weights = configuration.stages, configuration.recipes[recipe]
+    known = chains(configuration.recipes)
+    if recipe not in known:
+        raise UserError(f"--recipe {recipe}: the configuration has no such recipe, only {', '.join(known)}")
+    training, weights = configuration.stages, known[recipe]
     settings = configuration.model_dump(mode="json", include={"network", "stages", "losses"}) | {
-        "recipe": weights.model_dump(mode="json"),
+        "recipe": {"name": recipe} | weights.model_dump(mode="json"),
         "stage": stage,
     }
     run = Run(f"stage {stage}", configuration, seed, manifest, settings, [initial, anchors, labels], packed)
     network, _ = restore_network(initial, run.device, run.table)
     model = run.ready_to_train(network, training)
     source = run.frames("source", training.augmentation, labelled=True)
-    target = _pseudo_labelled(run, labels)
-    step = _objective_step(run, model, load_anchors(anchors)[0], weights)
+    store = verified_labels(labels, run.manifest.frames("target"), manifest)
+    target = _pseudo_labelled(run, store)
+    step = _objective_step(run, model, load_anchors(anchors)[0], weights, store.attributes)
     rates = {"network": training.optimiser.learning_rate}
     run.train(step, training, {"network": network}, rates, run.batches(training, source, target), output, state)
 
 
-def _objective_step(run: Run, model: nn.Module, anchors: Anchors, weights: LossWeights) -> Step:
+def _objective_step(
+    run: Run, model: nn.Module, anchors: Anchors, weights: Recipe, thresholds: Mapping[str, float]
+) -> Step:
     """The step of an iteration: the part of the objective on a batch of the source, then that on one of the target.
 
     Eq. 12, read as the section `losses` says. The source's cross entropy is at the resolution of the image, distances
@@ -68,12 +74,13 @@ def _objective_step(run: Run, model: nn.Module, anchors: Anchors, weights: LossW
     """
     choice = run.configuration.losses
     unit = anchors.mean_distance if choice.distance_unit == "mean_anchor_distance" else 1.0
-    vectors = torch.nan_to_num(torch.from_numpy(anchors.vectors)).to(run.device) / unit
+    vectors = torch.nan_to_num(torch.from_numpy(anchors.vectors)).to(run.device)
     present = torch.from_numpy(anchors.present).to(run.device)
+    in_units = vectors / unit
 
     def distance(features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         counted = correctly_predicted(labels, logits) if choice.distance_pixels == "correct" else labels
-        return run.reduced(DISTANCES[choice.distance](features / unit, vectors, counted, present))
+        return run.reduced(DISTANCES[choice.distance](features / unit, in_units, counted, present))
 
     target_entropy = image_cross_entropy if choice.target_resolution == "image" else _feature_cross_entropy
 
@@ -86,8 +93,11 @@ def _objective_step(run: Run, model: nn.Module, anchors: Anchors, weights: LossW
         }
         yield objective(terms, {"source_cross_entropy": 1.0, "source_distance": weights.distance}), terms
         features, logits = run.forward(model, target["image"])
+        if weights.renewed == "iteration":
+            renewed = _renewed(features.detach(), logits.detach(), vectors, present, thresholds)
+            target |= {name: _at(target["image"], labels) for name, labels in renewed.items()}
         terms = {
-            "target_distance": distance(features, logits, _at(features, target["anchor_label"])),
+            "target_distance": distance(features, logits, _at(features, target[f"{weights.distance_labels}_label"])),
             "anchor_cross_entropy": run.reduced(target_entropy(logits, target["anchor_label"])),
             "probability_cross_entropy": run.reduced(target_entropy(logits, target["probability_label"])),
         }
@@ -101,9 +111,21 @@ def _objective_step(run: Run, model: nn.Module, anchors: Anchors, weights: LossW
     return step
 
 
-def _at(features: Tensor, labels: Tensor) -> Tensor:
-    """Label maps of images (n, H, W) at the resolution of the features (n, d, h, w)."""
-    return labels_at(labels, (features.shape[-2], features.shape[-1]))
+def _renewed(
+    features: Tensor, logits: Tensor, vectors: Tensor, present: Tensor, thresholds: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """Both pseudo-labels of a batch by the network as it is, (n, h, w): Eq. 6, 7 and 11 without the delay of a stage."""
+    anchored = by_anchor(features, vectors, present, thresholds["margin"])
+    probable = by_probability(logits, thresholds["p0"])
+    return {
+        "anchor_label": pseudo_labels(anchored.nearest, anchored.active),
+        "probability_label": pseudo_labels(probable.predicted, probable.active),
+    }
+
+
+def _at(maps: Tensor, labels: Tensor) -> Tensor:
+    """Label maps (n, H, W) at the resolution of other maps (n, d, h, w)."""
+    return labels_at(labels, (maps.shape[-2], maps.shape[-1]))
 
 
 def _feature_cross_entropy(logits: Tensor, labels: Tensor) -> LossSum:
@@ -111,14 +133,12 @@ def _feature_cross_entropy(logits: Tensor, labels: Tensor) -> LossSum:
     return cross_entropy(logits, _at(logits, labels))
 
 
-def _pseudo_labelled(run: Run, labels: Path) -> TrainingFrames:
+def _pseudo_labelled(run: Run, store: LabelStore) -> TrainingFrames:
     """The target's frames for training, with both kinds of pseudo-labels as their label maps."""
-    frames = run.manifest.frames("target")
-    store = verified_labels(labels, frames, run.manifest_path)
 
     def maps(index: int) -> dict[str, Tensor]:
         return {name: torch.from_numpy(store.read_array(index, name)) for name in ("anchor_label", "probability_label")}
 
     augmentation = run.configuration.stages.target_augmentation
     purpose = f"stage {run.settings['stage']} target"
-    return TrainingFrames(frames, maps, augmentation, run.seed, purpose, run.images("target"))
+    return TrainingFrames(run.manifest.frames("target"), maps, augmentation, run.seed, purpose, run.images("target"))

@@ -56,6 +56,7 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
     settings = configuration.model_dump(mode="json", include={"inference"})
     result = {
         "row": ROWS.get(made_by["made_by"], made_by["made_by"]),
+        "recipe": made_by["settings"].get("recipe", {}).get("name"),
         "seed": made_by["seed"],
         "frames": len(frames),
         "classes": list(table.names),

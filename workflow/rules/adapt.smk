@@ -5,9 +5,9 @@ rule adapt:
     input:
         manifest=MANIFEST,
         packed=caches("source", "target"),
-        initial=before,
-        anchors=anchors_of,
-        labels=f"{STAGE}/labels.json",
+        initial=lambda wildcards: model_before(wildcards.seed, wildcards.recipe, int(wildcards.stage)),
+        anchors=lambda wildcards: given_to(wildcards, "anchors.h5"),
+        labels=lambda wildcards: given_to(wildcards, "labels.json"),
     output:
         checkpoint=f"{STAGE}/checkpoint.safetensors",
         description=f"{STAGE}/checkpoint.json",
@@ -25,7 +25,7 @@ rule adapt:
         settings=lambda wildcards: fingerprint(
             "losses",
             stages=without("stages", "count"),
-            weights=SETTINGS["recipes"][wildcards.recipe],
+            weights=CHAINS[wildcards.recipe].model_dump(mode="json"),
             training=TRAINING,
         ),
         method_version=METHOD_VERSION,

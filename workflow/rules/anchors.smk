@@ -4,13 +4,13 @@
 rule anchors:
     input:
         manifest=MANIFEST,
-        checkpoint=before,
+        checkpoint=labeller,
     output:
-        f"{STAGE}/anchors.h5",
+        f"{GIVEN}/anchors.h5",
     log:
-        f"{STAGE}/log/anchors.txt",
+        f"{GIVEN}/log/anchors.txt",
     benchmark:
-        f"{STAGE}/benchmark/anchors.tsv"
+        f"{GIVEN}/benchmark/anchors.tsv"
     priority: 100
     threads: configuration.compute.threads
     resources:

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from caguda.ablations import ablations, chains
 from caguda.artifacts.atomic import write_json
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
@@ -86,11 +87,14 @@ onstart:
     write_json(Path(CONFIG), SETTINGS)
 
 
-# Paths: EXPERIMENT, SEED and STAGE are folders; a run is a folder that holds one checkpoint.
+# Paths: EXPERIMENT, SEED, STAGE and GIVEN are folders; a run is a folder that holds one checkpoint. A stage trains in STAGE
+# on the anchors and pseudo-labels in GIVEN. These are the same for the first stage of all recipes that start from the warm-up:
+# they lie in `stage1`, and those of any other stage in `RECIPE/stageK` beside its checkpoint.
 
 EXPERIMENT = f"results/{configuration.experiment}"
 SEED = f"{EXPERIMENT}/seed{{seed}}"
 STAGE = f"{SEED}/{{recipe}}/stage{{stage}}"
+GIVEN = f"{SEED}/{{given}}"
 CONFIG = f"{EXPERIMENT}/config.json"
 MANIFEST = f"{EXPERIMENT}/manifest.json"
 GENERATED = [f"{configuration.data_root}/data.json"] if configuration.street else []
@@ -100,18 +104,21 @@ PACKED = f"{EXPERIMENT}/packed/{{domain}}.h5"
 PARTS = [f"{part}-of-{configuration.labels.parts}" for part in range(1, configuration.labels.parts + 1)]
 STAGES = range(1, configuration.stages.count + 1)
 BOUNDS = ("control", "oracle")
+CHAINS = chains(configuration.recipes)
+FIRST_RECIPE = next(iter(configuration.recipes))
 FIRST_SEED = configuration.seeds[0]
 
 
 wildcard_constraints:
     seed="|".join(str(seed) for seed in configuration.seeds),
-    recipe="|".join(configuration.recipes),
+    recipe="|".join(CHAINS),
     domain="source|target",
     stage=r"[1-9]\d*",
+    given=rf"stage1|({'|'.join(CHAINS)})/stage[1-9]\d*",
     part=r"[1-9]\d*",
     parts=r"[1-9]\d*",
     frames="|".join(MANIFEST_OF),
-    run=rf"pretrain|warmup|{'|'.join(BOUNDS)}|({'|'.join(configuration.recipes)})/stage[1-9]\d*",
+    run=rf"pretrain|warmup|{'|'.join(BOUNDS)}|({'|'.join(CHAINS)})/stage[1-9]\d*",
 
 
 # `python` in a rule is the interpreter that runs Snakemake, whether or not its environment was activated. The shell's parent
@@ -139,17 +146,39 @@ def caches(*domains: str) -> list[str]:
 DATA_ARTIFACTS = [*GENERATED, MANIFEST, *caches("source", "target")]
 
 
-def before(wildcards) -> str:
-    """The checkpoint that a stage starts from: the previous stage's, the warm-up's for the first."""
-    stage = int(wildcards.stage)
-    run = f"{wildcards.recipe}/stage{stage - 1}" if stage > 1 else "warmup"
-    return f"{EXPERIMENT}/seed{wildcards.seed}/{run}/checkpoint.safetensors"
+def model_before(seed: int | str, recipe: str, stage: int) -> str:
+    """The checkpoint that a stage starts from: the previous stage's, or the one that the recipe starts from."""
+    run = f"{recipe}/stage{stage - 1}" if stage > 1 else CHAINS[recipe].start
+    return f"{EXPERIMENT}/seed{seed}/{run}/checkpoint.safetensors"
+
+
+def labeller(wildcards) -> str:
+    """The checkpoint that makes the anchors and pseudo-labels in GIVEN: the one that their stage starts from."""
+    if wildcards.given == "stage1":
+        return f"{EXPERIMENT}/seed{wildcards.seed}/warmup/checkpoint.safetensors"
+    recipe, stage = wildcards.given.split("/stage")
+    return model_before(wildcards.seed, recipe, int(stage))
 
 
 def anchors_of(wildcards) -> str:
-    """The anchors of a stage: its own, or the first stage's for all of them."""
-    stage = wildcards.stage if configuration.anchors.every_stage else 1
-    return f"{EXPERIMENT}/seed{wildcards.seed}/{wildcards.recipe}/stage{stage}/anchors.h5"
+    """The anchors that the pseudo-labels in GIVEN are made with."""
+    if wildcards.given == "stage1":
+        return f"{EXPERIMENT}/seed{wildcards.seed}/stage1/anchors.h5"
+    recipe, stage = wildcards.given.split("/stage")
+    return given(wildcards.seed, recipe, int(stage), "anchors.h5")
+
+
+def given(seed: int | str, recipe: str, stage: int, artifact: str) -> str:
+    """An artifact that a stage trains on: its own pseudo-labels and anchors, or what the first stages share."""
+    if artifact == "anchors.h5" and not configuration.anchors.every_stage:
+        stage = 1
+    shared = stage == 1 and CHAINS[recipe].start == "warmup"
+    return f"{EXPERIMENT}/seed{seed}/{'stage1' if shared else f'{recipe}/stage{stage}'}/{artifact}"
+
+
+def given_to(wildcards, artifact: str) -> str:
+    """The same for the stage of a training rule."""
+    return given(wildcards.seed, wildcards.recipe, int(wildcards.stage), artifact)
 
 
 def chain_of(recipe: str) -> list[str]:
@@ -157,9 +186,9 @@ def chain_of(recipe: str) -> list[str]:
     return ["pretrain", "warmup", *(f"{recipe}/stage{stage}" for stage in STAGES)]
 
 
-def of_all_seeds(runs: list[str], artifact: str) -> list[str]:
-    """One artifact of each of some runs, seed by seed."""
-    return [f"{EXPERIMENT}/seed{seed}/{run}/{artifact}" for seed in configuration.seeds for run in runs]
+def of_all_seeds(folders: list[str], artifact: str) -> list[str]:
+    """One artifact from each of some folders, seed by seed."""
+    return [f"{EXPERIMENT}/seed{seed}/{folder}/{artifact}" for seed in configuration.seeds for folder in folders]
 
 
 def run_artifacts(run: str) -> list[str]:
@@ -167,27 +196,44 @@ def run_artifacts(run: str) -> list[str]:
     return [f"{run}/{name}" for name in ("checkpoint.safetensors", "checkpoint.json", "evaluation.json")]
 
 
-def stage_artifacts(stage: str) -> list[str]:
-    """What a stage leaves before its training."""
+def given_artifacts(seed: int, recipe: str, stage: int) -> list[str]:
+    """What a stage trains on."""
     names = ["labels.zarr/zarr.json", "labels.created.json", "labels.json", "label_accuracy.json"]
-    if configuration.anchors.every_stage or stage.endswith("/stage1"):
-        names.insert(0, "anchors.h5")
-    return [f"{stage}/{name}" for name in names] + [f"{stage}/parts/{part}.json" for part in PARTS]
+    names += ["anchors.h5", *(f"parts/{part}.json" for part in PARTS)]
+    return [given(seed, recipe, stage, name) for name in names]
+
+
+def given_to_all(recipe: str, artifact: str) -> list[str]:
+    """An artifact of every stage, seed by seed."""
+    return [given(seed, recipe, stage, artifact) for seed in configuration.seeds for stage in STAGES]
 
 
 def seed_artifacts(seed: int) -> list[str]:
     """Everything below a seed's folder."""
-    stages = [f"{recipe}/stage{stage}" for recipe in configuration.recipes for stage in STAGES]
-    runs = ["pretrain", "warmup", *BOUNDS, *stages]
+    stages = [(recipe, stage) for recipe in configuration.recipes for stage in STAGES]
+    runs = ["pretrain", "warmup", *BOUNDS, *(f"{recipe}/stage{stage}" for recipe, stage in stages)]
     artifacts = [path for run in runs for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
-    return artifacts + [path for stage in stages for path in stage_artifacts(f"{EXPERIMENT}/seed{seed}/{stage}")]
+    return artifacts + [path for recipe, stage in stages for path in given_artifacts(seed, recipe, stage)]
+
+
+# Table 4: the ablations, one stage each, then the stages of the first recipe and one more, which the paper found saturated.
+ABLATED = [(name, 1) for name in ablations(configuration.recipes[FIRST_RECIPE])]
+ABLATED += [(FIRST_RECIPE, stage) for stage in (*STAGES, len(STAGES) + 1)]
+
+
+def ablation_artifacts(seed: int) -> list[str]:
+    """What the rows of Table 4 are made from."""
+    runs = ["pretrain", "warmup", *(f"{recipe}/stage{stage}" for recipe, stage in ABLATED)]
+    artifacts = [path for run in runs for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
+    made = [path for recipe, stage in ABLATED for path in given_artifacts(seed, recipe, stage)]
+    return artifacts + list(dict.fromkeys(made))
 
 
 def submission_artifacts(seed: int, recipe: str) -> list[str]:
     """The submission of a recipe's last model, and what makes it."""
     runs = [f"{EXPERIMENT}/seed{seed}/{run}" for run in chain_of(recipe)]
     made = [f"{run}/checkpoint.{suffix}" for run in runs for suffix in ("safetensors", "json")]
-    made += [path for stage in runs[2:] for path in stage_artifacts(stage)]
+    made += [path for stage in STAGES for path in given_artifacts(seed, recipe, stage)]
     return made + [f"{runs[-1]}/{name}" for name in (f"predictions/{PREDICTED}.json", "submission.zip", "submission.json")]
 
 

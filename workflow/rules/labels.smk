@@ -6,15 +6,15 @@
 rule label_store:
     input:
         manifest=MANIFEST,
-        checkpoint=before,
+        checkpoint=labeller,
         anchors=anchors_of,
     output:
-        created=f"{STAGE}/labels.created.json",
-        group=f"{STAGE}/labels.zarr/zarr.json",
+        created=f"{GIVEN}/labels.created.json",
+        group=f"{GIVEN}/labels.zarr/zarr.json",
     log:
-        f"{STAGE}/log/label_store.txt",
+        f"{GIVEN}/log/label_store.txt",
     benchmark:
-        f"{STAGE}/benchmark/label_store.tsv"
+        f"{GIVEN}/benchmark/label_store.tsv"
     priority: 100
     threads: 1
     resources:
@@ -36,14 +36,14 @@ rule label_part:
         created=rules.label_store.output.created,
         group=rules.label_store.output.group,
         manifest=MANIFEST,
-        checkpoint=before,
+        checkpoint=labeller,
         anchors=anchors_of,
     output:
-        f"{STAGE}/parts/{{part}}-of-{{parts}}.json",
+        f"{GIVEN}/parts/{{part}}-of-{{parts}}.json",
     log:
-        f"{STAGE}/log/label_part.{{part}}-of-{{parts}}.txt",
+        f"{GIVEN}/log/label_part.{{part}}-of-{{parts}}.txt",
     benchmark:
-        f"{STAGE}/benchmark/label_part.{{part}}-of-{{parts}}.tsv"
+        f"{GIVEN}/benchmark/label_part.{{part}}-of-{{parts}}.tsv"
     priority: 100
     threads: configuration.compute.threads
     resources:
@@ -64,13 +64,13 @@ rule labels:
     input:
         created=rules.label_store.output.created,
         group=rules.label_store.output.group,
-        parts=expand(f"{STAGE}/parts/{{part}}.json", part=PARTS, allow_missing=True),
+        parts=expand(f"{GIVEN}/parts/{{part}}.json", part=PARTS, allow_missing=True),
     output:
-        f"{STAGE}/labels.json",
+        f"{GIVEN}/labels.json",
     log:
-        f"{STAGE}/log/labels.txt",
+        f"{GIVEN}/log/labels.txt",
     benchmark:
-        f"{STAGE}/benchmark/labels.tsv"
+        f"{GIVEN}/benchmark/labels.tsv"
     priority: 100
     threads: 1
     resources:
@@ -86,13 +86,13 @@ rule labels:
 rule diagnose:
     input:
         manifest=MANIFEST,
-        labels=f"{STAGE}/labels.json",
+        labels=f"{GIVEN}/labels.json",
     output:
-        f"{STAGE}/label_accuracy.json",
+        f"{GIVEN}/label_accuracy.json",
     log:
-        f"{STAGE}/log/diagnose.txt",
+        f"{GIVEN}/log/diagnose.txt",
     benchmark:
-        f"{STAGE}/benchmark/diagnose.tsv"
+        f"{GIVEN}/benchmark/diagnose.tsv"
     threads: 1
     resources:
         mem_mb=4000,

@@ -30,7 +30,7 @@ rule figure:
             f"{EXPERIMENT}/seed{FIRST_SEED}/{run}/checkpoint.safetensors"
             for run in ("pretrain", "warmup", chain_of(wildcards.recipe)[-1])
         ],
-        labels=f"{EXPERIMENT}/seed{FIRST_SEED}/{{recipe}}/stage{STAGES[-1]}/labels.json",
+        labels=lambda wildcards: given(FIRST_SEED, wildcards.recipe, STAGES[-1], "labels.json"),
     output:
         f"{EXPERIMENT}/{{recipe}}/figure.png",
     log:
@@ -79,8 +79,8 @@ rule report:
         figure=f"{EXPERIMENT}/{{recipe}}/figure.png",
         curves=f"{EXPERIMENT}/{{recipe}}/curves.png",
         evaluations=rules.table.input.evaluations,
-        labels=lambda wildcards: of_all_seeds(chain_of(wildcards.recipe)[2:], "labels.json"),
-        accuracy=lambda wildcards: of_all_seeds(chain_of(wildcards.recipe)[2:], "label_accuracy.json"),
+        labels=lambda wildcards: given_to_all(wildcards.recipe, "labels.json"),
+        accuracy=lambda wildcards: given_to_all(wildcards.recipe, "label_accuracy.json"),
         checkpoints=lambda wildcards: of_all_seeds([*chain_of(wildcards.recipe), *BOUNDS], "checkpoint.json"),
     output:
         f"{EXPERIMENT}/{{recipe}}/report.html",
