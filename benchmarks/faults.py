@@ -1,6 +1,6 @@
 """What kills at random moments leave behind: every verb is hit once in a run, and the same command given again.
 
-    python benchmarks/faults.py --folder FOLDER --seeds 0 1 2 3 4 5 [--table]
+    python benchmarks/faults.py --folder FOLDER --seeds 0 1 2 3 4 5 [--processes 1] [--table]
 
 One seed is one run of a miniature experiment from nothing to its end. When a verb is seen at work for the first time, then
 after a random part of the time that it takes, SIGKILL, SIGTERM or SIGINT goes to Snakemake, to its whole process group,
@@ -222,9 +222,8 @@ class Campaign:
         return found
 
 
-def campaign(folder: Path, seed: int, reference: Workflow) -> list[dict[str, Any]]:
+def campaign(workflow: Workflow, seed: int, reference: Workflow) -> list[dict[str, Any]]:
     """The lines of one seed: its kills, then the run as a whole."""
-    workflow = experiment(folder / f"seed{seed}")
     shutil.rmtree(workflow.results, ignore_errors=True)
     started = time.monotonic()
     at_work = Campaign(workflow, seed, durations(reference))
@@ -266,15 +265,17 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="*", default=[])
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--processes", type=int, default=1, help="how many share a training; a folder has one number")
     given = parser.parse_args()
-    reference, known = experiment(given.folder.resolve() / "reference"), given.folder / "kills.jsonl"
+    folder, known = given.folder.resolve(), given.folder / "kills.jsonl"
+    reference = experiment(folder / "reference", given.processes)
     lines = [json.loads(line) for line in known.read_text().splitlines()] if known.exists() else []
     if not given.table and reference.plan():
         done = reference.run()
         assert done.returncode == 0, done.stderr
     for seed in () if given.table else given.seeds:
         if not any("kills" in line and line["seed"] == seed for line in lines):
-            new = campaign(given.folder.resolve(), seed, reference)
+            new = campaign(experiment(folder / f"seed{seed}", given.processes), seed, reference)
             lines += new
             with known.open("a") as file:
                 file.writelines(json.dumps(line) + "\n" for line in new)

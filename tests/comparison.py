@@ -15,12 +15,17 @@ from caguda.artifacts.labels import verify_label_store
 VOLATILE = {"provenance", "seconds", "attempts", "root"}
 
 
-def experiment(folder: Path) -> Workflow:
-    """The miniature of the tests in a folder, with one stage, a packed cache and workers that load frames."""
+def experiment(folder: Path, processes: int = 1) -> Workflow:
+    """The miniature of the tests in a folder, with one stage, a packed cache and workers that load frames.
+
+    Several processes that share a training on CPUs cannot train statistics of batch normalisation.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     values = yaml.safe_load(SMOKE.read_text())
     values["stages"]["count"] = 1
-    values |= {"cache": True, "compute": {"save_every": 5, "workers": 1}}
+    values |= {"cache": True, "compute": {"save_every": 5, "workers": 1, "processes": processes}}
+    if processes > 1:
+        values["pretrain"]["batch_norm"] = values["warmup"]["batch_norm"] = "frozen"
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump(values))
     return Workflow(folder, path)
