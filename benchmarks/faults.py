@@ -17,7 +17,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -29,7 +28,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 
 
 import psutil
 from comparison import differences, experiment
-from workflow_runs import Workflow, environment
+from workflow_runs import Call, Workflow, verb_of
 
 from caguda.artifacts.state import load_state
 
@@ -37,45 +36,6 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 VICTIMS = ("snakemake", "group", "shell", "verb", "worker")
 TRAININGS, TRAINING_SHARE = ("pretrain", "oracle", "warmup", "control", "adapt"), 0.3
 HANG, ORPHAN = 600, 30
-
-
-@dataclass
-class Call:
-    """A call of Snakemake at work, in a session of its own."""
-
-    workflow: Workflow
-    process: subprocess.Popen[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        with self.printed.open("w") as file:
-            self.process = subprocess.Popen(
-                self.workflow.command(), cwd=self.workflow.directory, env=environment(), stdin=subprocess.DEVNULL,
-                stdout=file, stderr=subprocess.STDOUT, start_new_session=True, text=True,
-            )  # fmt: skip
-
-    @property
-    def printed(self) -> Path:
-        return self.workflow.directory / "printed.txt"
-
-    def below(self) -> list[psutil.Process]:
-        """The processes that this call has started, as far as they still live."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except (ProcessLookupError, psutil.NoSuchProcess):
-                continue
-        return [process for process in found if process.pid != self.process.pid]
-
-
-def verb_of(process: psutil.Process) -> str | None:
-    """The verb that a process is; None for anything else."""
-    try:
-        words = process.cmdline()
-        return words[words.index("caguda") + 1] if words[:2] == ["python", "-m"] and "caguda" in words else None
-    except (psutil.Error, IndexError):
-        return None
 
 
 def victims(call: Call) -> dict[str, list[psutil.Process]]:

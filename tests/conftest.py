@@ -11,6 +11,7 @@ from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
     from miniature import Miniature
+    from workflow_runs import Workflow
 
 install_import_hook("caguda.method", "beartype.beartype")
 
@@ -33,3 +34,14 @@ def elsewhere(mini: "Miniature", tmp_path: Path) -> "Miniature":
     """The same frames and manifest, and a folder without other artifacts."""
     shutil.copy(mini.manifest, tmp_path / "manifest.json")
     return replace(mini, folder=tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> "Workflow":
+    """The workflow's smallest experiment, run once; no test changes it."""
+    from workflow_runs import Workflow
+
+    workflow = Workflow(tmp_path_factory.mktemp("workflow"))
+    done = workflow.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workflow

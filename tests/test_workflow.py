@@ -54,15 +54,6 @@ EVALUATIONS = {
 EVERYTHING = DATA | PRETRAIN | WARMUP | CONTROL | ORACLE | stage(1) | stage(2) | REPORT
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
-    """The miniature experiment, run once; no test changes it."""
-    workflow = Workflow(tmp_path_factory.mktemp("workflow"))
-    done = workflow.run()
-    assert done.returncode == 0, done.stdout + done.stderr
-    return workflow
-
-
 def test_a_fresh_plan_has_one_job_for_every_artifact(tmp_path: Path) -> None:
     jobs = Workflow(tmp_path).plan()
     assert sorted(job.output[0] for job in jobs) == sorted(EVERYTHING)
