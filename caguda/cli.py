@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         place = error.filename or given.get("output", given.get("csv", Path())).parent
         print(
-            f"caguda: error: {place}: must be readable and writable, found: {error.strerror}; put that right and give the "
+            f"caguda: error: {place}: must be readable and writable, found: {os.strerror(error.errno)}; put that right and give the "
             "same command again: what was finished is still there",
             file=sys.stderr,
         )

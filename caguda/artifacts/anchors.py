@@ -1,6 +1,5 @@
 """The category anchors as one HDF5 file."""
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,15 +52,11 @@ def save_anchors(path: Path, anchors: Anchors, attributes: Mapping[str, Any]) ->
     arrays = _arrays(anchors)
     texts = {name: json.dumps(value, ensure_ascii=False, sort_keys=True) for name, value in attributes.items()}
     # From version 1.8 of the format on, HDF5 keeps checksums of its own structures and long attributes.
-    # In memory first: HDF5 on a full disk ends in errors that do not say so, or in a crash.
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w", libver=("v108", "v108")) as file:
+    with write_atomically(path) as partial, h5py.File(partial, "w", libver=("v108", "v108")) as file:
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
         head = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "sha256": digest_of(arrays, texts)}
         write_texts(file, head | texts)
-    with write_atomically(path) as partial:
-        partial.write_bytes(buffer.getbuffer())
 
 
 def load_anchors(path: Path) -> tuple[Anchors, dict[str, Any]]:

@@ -1,7 +1,6 @@
 """What a trainer needs to resume after it was killed, and the lock that keeps a second trainer out."""
 
 import fcntl
-import io
 import os
 import platform
 import sys
@@ -18,10 +17,8 @@ from caguda.errors import LockHeld
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Writes the training state atomically: tensors, numbers, strings, None, and dicts, lists and tuples of them."""
-    buffer = io.BytesIO()  # torch.save to a full disk raises a RuntimeError that does not say so
-    torch.save(state, buffer)
     with write_atomically(path) as partial:
-        partial.write_bytes(buffer.getbuffer())
+        torch.save(state, partial)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
