@@ -155,14 +155,19 @@ def test_one_call_at_a_time_and_nothing_trains_on_when_it_is_killed(finished: Wo
     assert "continues after iteration" in log.read_text() and checkpoint.read_bytes() == before
 
 
-def test_results_on_a_read_only_disk_are_one_line(small: Path) -> None:
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+def test_results_on_a_disk_that_takes_nothing_are_one_line(small: Path, fault: str) -> None:
     workflow = Workflow(small.parent)
     workflow.results.parent.mkdir()
     workflow.results.symlink_to(small, target_is_directory=True)
-    assert mount("-o", "remount,ro", small)
+    if fault == "full":
+        fill(small)
+    else:
+        assert mount("-o", "remount,ro", small)
     done = workflow.run()
     said = [line for line in done.stderr.splitlines() if line.startswith("caguda: ")]
-    assert done.returncode == 1 and len(said) == 1 and "Read-only file system" in said[0], done.stderr
+    reason = {"full": "No space left on device", "read-only": "Read-only file system"}[fault]
+    assert done.returncode == 1 and len(said) == 1 and reason in said[0] and "Traceback" not in done.stderr, done.stderr
 
 
 @pytest.mark.xdist_group("workflow")

@@ -66,14 +66,12 @@ def held(folder: Path):
 
     Snakemake's own lock, which the default profile turns off, would outlive a SIGKILL and ask for `--unlock`.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / "lock").open("w")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:
         sys.exit(f"caguda: {folder}: one call at a time may work here, found another; wait for it or end it")
-    except OSError as error:
-        sys.exit(f"caguda: {folder}: results must be writable, found: {error.strerror}; put that right and call again")
     return file
 
 
@@ -83,8 +81,11 @@ LOCKS = []
 
 
 onstart:
-    LOCKS.append(held(Path(EXPERIMENT)))
-    write_json(Path(CONFIG), SETTINGS)
+    try:
+        LOCKS.append(held(Path(EXPERIMENT)))
+        write_json(Path(CONFIG), SETTINGS)
+    except OSError as error:
+        sys.exit(f"caguda: {EXPERIMENT}: must be writable, found: {os.strerror(error.errno)}; put that right, call again")
 
 
 # Paths: EXPERIMENT, SEED, STAGE and GIVEN are folders; a run is a folder that holds one checkpoint. A stage trains in STAGE
