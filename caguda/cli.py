@@ -108,6 +108,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         {"type": Path, "nargs": "*", "default": (), "metavar": "FILE", "help": "packed caches to read frames from"},
     ),
     "state": _path("--state", "state", "the folder of the state to resume from"),
+    "number": ("--number", {"type": int, "choices": (1, 2, 3, 4), "help": "which table of the paper"}),
     "csv": _path("--output-csv", "csv", "the table as CSV"),
     "markdown": _path("--output-md", "markdown", "the table as Markdown"),
     "table": _path("--table", "table", "the table as CSV"),
@@ -176,6 +177,12 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "manifest predictions output",
     ),
     "table": ("paper.table:write_table", "the result table", "config recipe evaluations csv markdown"),
+    "paper-table": ("paper.tables:write_paper_table", "a table of the paper", "config number evaluations output"),
+    "class-chart": (
+        "paper.class_charts:write_class_chart",
+        "gains and confusions of every category as a picture",
+        "config evaluations output",
+    ),
     "figure": (
         "stages.figure:qualitative",
         "frames, predictions and pseudo-labels as a picture",

@@ -153,6 +153,7 @@ def write_experiment(root: Path, config: Configuration, *, truth: bool = True) -
             at = root / config.experiment / f"seed{seed}" / folder
             evaluation = {
                 "row": row,
+                "recipe": "cag" if row.startswith("stage") else None,
                 "seed": seed,
                 "frames": 150,
                 "classes": list(names),

@@ -23,7 +23,7 @@ from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper import charts
 from caguda.paper.figures import Block, qualitative, write_figure
-from caguda.paper.report import duration, seed_of, stage_labels, write_report
+from caguda.paper.report import artifact, duration, seed_of, spent, stage_labels, write_report
 from caguda.paper.table import read_evaluations, show, table_rows, to_csv
 
 FILES = ("figure.png", "curves.png", "table.csv")
@@ -139,6 +139,9 @@ def test_report_is_self_contained_and_lists_every_artifact(three: Any, tmp_path:
     assert all(show(row.target_statistics.miou) in page.text for row in rows if row.target_statistics)
     assert "diagnostic only: uses target labels" in page.text
     assert "margin_unit: mean_anchor_distance" in page.text
+    items = [artifact(path, tmp_path) for path in (*paths["checkpoints"], *paths["labels"])]
+    verbs = {verb: (jobs, seconds) for verb, jobs, seconds in spent(items)}
+    assert list(verbs)[-1] == "labels" and verbs["labels"] == (6, 6 * 8.5) and verbs["pretrain"] == (3, 3 * 75.0)
     assert html == report(config, paths, tmp_path)
 
 

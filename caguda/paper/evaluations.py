@@ -37,6 +37,7 @@ class Evaluation:
 
     path: Path
     row: str
+    recipe: str | None
     seed: int
     frames: int
     classes: tuple[str, ...]
@@ -67,6 +68,7 @@ def read_evaluation(path: Path) -> Evaluation:
         return Evaluation(
             path=path,
             row=str(values["row"]),
+            recipe=values["recipe"],
             seed=int(values["seed"]),
             frames=int(values["frames"]),
             classes=classes,

@@ -207,7 +207,7 @@ def write_report(
         "figure": data_uri(figure),
         "curves": data_uri(curves),
         "artifacts": artifacts,
-        "total": sum(item.seconds or 0.0 for item in artifacts),
+        "spent": spent(artifacts),
         "versions": versions(artifacts),
         "settings": yaml.safe_dump(
             configuration.model_dump(mode="json"), sort_keys=False, width=100, default_flow_style=None
@@ -215,6 +215,15 @@ def write_report(
     }
     with write_atomically(output) as temporary:
         temporary.write_text(render(context), encoding="utf-8")
+
+
+def spent(artifacts: Sequence[Artifact]) -> list[tuple[str, int, float]]:
+    """The verbs that made the artifacts, how many each, and their seconds in all, the longest first."""
+    seconds: dict[str, list[float]] = {}
+    for item in artifacts:
+        if item.seconds is not None:
+            seconds.setdefault(str(item.provenance["made_by"]), []).append(item.seconds)
+    return sorted(((verb, len(each), sum(each)) for verb, each in seconds.items()), key=lambda entry: -entry[2])
 
 
 def versions(artifacts: Sequence[Artifact]) -> dict[str, str]:

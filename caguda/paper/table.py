@@ -126,7 +126,8 @@ def best(rows: Sequence[Row], values: Sequence[Statistic | None]) -> list[bool]:
     return [mean == top > -math.inf for mean in means]
 
 
-def _markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Cells as a Markdown table with aligned columns, the first to the left."""
     widths = [max(len(cell) for cell in column) for column in zip(header, *body, strict=True)]
     lines = [
         [cells[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))]
@@ -152,7 +153,7 @@ def _summary_table(rows: Sequence[Row]) -> str:
         [str(len(row.seeds)) for row in rows],
     ]
     header = ("row", "mIoU as trained", "gain", "mIoU target statistics", "gain", "seeds")
-    return _markdown(header, list(zip(*columns, strict=True)))
+    return markdown_table(header, list(zip(*columns, strict=True)))
 
 
 def _means(classes: Sequence[str]) -> tuple[str, ...]:
@@ -166,7 +167,7 @@ def _class_table(classes: Sequence[str], rows: Sequence[Row], summaries: Sequenc
     for name, values in zip((*classes, *_means(classes)), zip(*columns, strict=True), strict=True):
         means = [show(Statistic(value.mean, None)) for value in values]
         body.append((name.replace("|", "\\|"), *_bold(means, best(rows, values))))
-    return _markdown(("class", *(row.name for row in rows)), body)
+    return markdown_table(("class", *(row.name for row in rows)), body)
 
 
 def to_markdown(title: str, evaluations: Sequence[Evaluation]) -> str:

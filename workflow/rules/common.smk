@@ -115,6 +115,7 @@ wildcard_constraints:
     recipe="|".join(CHAINS),
     domain="source|target",
     stage=r"[1-9]\d*",
+    number="[1-4]",
     given=rf"stage1|({'|'.join(CHAINS)})/stage[1-9]\d*",
     part=r"[1-9]\d*",
     parts=r"[1-9]\d*",
@@ -228,6 +229,31 @@ def ablation_artifacts(seed: int) -> list[str]:
     artifacts = [path for run in runs for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
     made = [path for recipe, stage in ABLATED for path in given_artifacts(seed, recipe, stage)]
     return artifacts + list(dict.fromkeys(made))
+
+
+def compared_artifacts(seed: int) -> list[str]:
+    """What our rows of Tables 1 and 3 are made from: the chain of the first recipe."""
+    artifacts = [path for run in chain_of(FIRST_RECIPE) for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
+    return artifacts + [path for stage in STAGES for path in given_artifacts(seed, FIRST_RECIPE, stage)]
+
+
+TABLE_CLASSES = {1: ("cityscapes19",), 2: ("cityscapes19",), 3: ("cityscapes16", "cityscapes19")}
+
+
+def table_inputs(number: int) -> list[str]:
+    """The evaluations of a table of the paper, seed by seed; for Table 2 what describes the submissions."""
+    if configuration.classes not in TABLE_CLASSES.get(number, (configuration.classes,)):
+        needed = " or ".join(TABLE_CLASSES[number])
+        sys.exit(f"caguda: {configuration_name()}: classes must be {needed} for table{number}, found other ones")
+    if number == 2:
+        return of_all_seeds([chain_of(FIRST_RECIPE)[-1]], "submission.json")
+    ablated = ["pretrain", "warmup", *(f"{recipe}/stage{stage}" for recipe, stage in ABLATED)]
+    return of_all_seeds(ablated if number == 4 else chain_of(FIRST_RECIPE), "evaluation.json")
+
+
+def table_artifacts(number: int) -> list[str]:
+    """A table of the paper in all its formats."""
+    return [f"{EXPERIMENT}/tables/table{number}.{suffix}" for suffix in ("csv", "md", "tex", "html")]
 
 
 def submission_artifacts(seed: int, recipe: str) -> list[str]:

@@ -1,0 +1,75 @@
+"""The paper's tables as targets: what they plan on the paper's configurations, and a pass through all in miniature."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow_runs import ROOT, Workflow
+
+PAPER = ROOT / "config" / "gta5_cityscapes_paper.yaml"
+SYNTHIA = ROOT / "config" / "synthia_cityscapes_paper.yaml"
+
+
+def paper(directory: Path, configfile: Path, **changes: object) -> Workflow:
+    """A configuration of the paper over empty folders where its data sets would be: a plan opens no frame."""
+    content = yaml.safe_load(configfile.read_text(encoding="utf-8")) | changes | {"data_root": str(directory / "data")}
+    for name in ("source", "target", "evaluation"):
+        (directory / "data" / content[name]["root"]).mkdir(parents=True, exist_ok=True)
+    path = directory / "paper.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return Workflow(directory, path)
+
+
+def test_the_plan_of_all_tables_has_every_shared_artifact_once(tmp_path: Path) -> None:
+    jobs = paper(tmp_path, PAPER, seeds=[0, 1]).plan("table1", "table2", "table3", "table4")
+    outputs = [output for job in jobs for output in job.output]
+    assert len(outputs) == len(set(outputs))
+    stages, ablations, seeds = 4, 8, 2
+    assert Counter(
+        job.rule for job in jobs if job.rule in {"pretrain", "warmup", "adapt", "evaluate", "paper_table"}
+    ) == {
+        "pretrain": seeds,
+        "warmup": seeds,
+        "adapt": seeds * (stages + ablations),
+        "evaluate": seeds * (2 + stages + ablations),
+        "paper_table": 4,
+    }
+    stores = [job for job in jobs if job.rule == "labels"]
+    assert len(stores) == seeds * (stages + 1), "one for each stage, and one of the model without warm-up"
+    shared = [job for job in jobs if job.rule == "adapt" and any("seed0/stage1/labels.json" in i for i in job.input)]
+    assert len(shared) == 1 + ablations - 1
+    (without,) = [job for job in jobs if job.rule == "adapt" and "seed0/ablation-no-warm-up" in job.output[0]]
+    assert any("seed0/pretrain/checkpoint" in name for name in without.input)
+    assert any("seed0/ablation-no-warm-up/stage1/labels.json" in name for name in without.input)
+
+
+def test_table_1_takes_the_chain_of_the_recipe_and_nothing_else(tmp_path: Path) -> None:
+    jobs = paper(tmp_path, PAPER).plan("table1")
+    assert Counter(job.rule for job in jobs if job.rule in {"adapt", "control", "oracle", "figure"}) == {"adapt": 3}
+
+
+def test_a_table_of_19_categories_is_refused_for_an_experiment_with_16(tmp_path: Path) -> None:
+    workflow = paper(tmp_path, SYNTHIA)
+    assert any(job.rule == "paper_table" for job in workflow.plan("table3"))
+    done = workflow.run("--dry-run", "table1")
+    said = done.stdout + done.stderr
+    assert done.returncode != 0 and "Traceback" not in said
+    assert "paper.yaml: classes must be cityscapes19 for table1" in said
+
+
+@pytest.mark.slow
+def test_a_pass_through_every_table(tmp_path: Path) -> None:
+    workflow = Workflow(tmp_path)
+    done = workflow.run("table1", "table2", "table3", "table4")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {}
+    for number in (1, 2, 3, 4):
+        path = workflow.results / "tables" / f"table{number}.csv"
+        rows[number] = [row["row"] for row in csv.DictReader(path.open(encoding="utf-8"))]
+        assert all(path.with_suffix(suffix).stat().st_size for suffix in (".md", ".tex", ".html"))
+    assert rows[1] == rows[3] == ["source only", "warm-up", "stage 2"]
+    assert len(rows[2]) == 2 and rows[2][1].startswith("seed 0: 8 frames, SHA-256 ")
+    assert rows[4][:3] == ["source only", "warm-up", "+ CE(tP)"] and len(rows[4]) == 13
+    assert workflow.planned("table1", "table2", "table3", "table4") == set()
