@@ -1,6 +1,8 @@
 """Artifacts that are truncated or deleted: who notices, and that the same command makes them again."""
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -73,4 +75,18 @@ def test_a_label_store_with_a_chunk_missing_trains_nothing(finished: Workflow, t
     (said,) = set(complaints(refused.stderr))
     assert refused.returncode == 1 and "labels.zarr" in said and "delete this folder" in said, refused.stderr
     shutil.rmtree(store)
+    remade(workflow, finished)
+
+
+@pytest.mark.slow
+def test_a_clock_that_was_an_hour_ahead_is_told_and_touch_puts_it_right(finished: Workflow, tmp_path: Path) -> None:
+    """Whatever is made now would be older than what it is made from: Snakemake says so and keeps no such file."""
+    workflow = finished.copy(tmp_path)
+    for path in workflow.results.rglob("*"):
+        moment = path.stat().st_mtime + 3600
+        os.utime(path, (moment, moment))
+    (workflow.results / "seed0" / "stage1" / "label_accuracy.json").unlink()
+    refused = workflow.run()
+    assert refused.returncode == 1 and "could indicate a clock skew problem" in refused.stderr
+    subprocess.run("find results -exec touch -d 2020-01-01 {} +", shell=True, cwd=tmp_path, check=True)
     remade(workflow, finished)
