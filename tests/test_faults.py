@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 from miniature import Miniature
-from workflow_runs import Call, Workflow, verb_of
+from workflow_runs import Call, Workflow, environment, verb_of
 
 from caguda.artifacts.state import load_state, save_state
 from caguda.cli import main
@@ -112,6 +112,24 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.setattr("caguda.paper.charts.write_curves", interrupted)
     assert main(["curves", "--checkpoints", "a.json", "--output", "b.png"]) == 130
     assert capsys.readouterr().err == "caguda: interrupted\n"
+
+
+def test_workers_end_with_the_verb_that_was_killed(tmp_path: Path) -> None:
+    script = tmp_path / "verb.py"
+    script.write_text(
+        "import os, time; from caguda.datasets.workers import workers\n"
+        "if __name__ == '__main__':\n"
+        "    with workers(2, [], 'verb') as pool:\n"
+        "        print(pool.submit(os.getpid).result(), flush=True)\n"
+        "        time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment()) as verb:
+        assert verb.stdout is not None
+        worker = int(verb.stdout.readline())
+        started = psutil.Process(verb.pid).children(recursive=True)
+        assert worker in [process.pid for process in started]
+        verb.kill()
+    assert psutil.wait_procs(started, 30)[1] == []
 
 
 def trainer(call: Call) -> psutil.Process:

@@ -20,6 +20,7 @@ from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper.charts import PART_COLORS, job_title, label_parts, shown_rows
+from caguda.paper.evaluations import Evaluation
 from caguda.paper.table import ABSENT, NOTE, Row, best, read_evaluations, show, table_rows, to_csv
 
 ROW_NOTES = {
@@ -182,10 +183,7 @@ def write_report(
     give the same bytes.
     """
     read = read_evaluations(configuration, evaluations)
-    if table.read_bytes() != to_csv(read).encode():
-        raise UserError(
-            f"{table}: the table must be that of the evaluations, found another; delete it and make it again"
-        )
+    _require_table(table, read)
     rows, classes = table_rows(read), class_table(configuration)
     listed = [*checkpoints, *evaluations, *labels, *accuracy, table, figure, curves]
     artifacts = [artifact(path, output.parent) for path in listed]
@@ -224,6 +222,14 @@ def spent(artifacts: Sequence[Artifact]) -> list[tuple[str, int, float]]:
         if item.seconds is not None:
             seconds.setdefault(str(item.provenance["made_by"]), []).append(item.seconds)
     return sorted(((verb, len(each), sum(each)) for verb, each in seconds.items()), key=lambda entry: -entry[2])
+
+
+def _require_table(path: Path, evaluations: Sequence[Evaluation]) -> None:
+    """UserError unless the file is the table of these evaluations, to the last byte."""
+    if path.read_bytes() != to_csv(evaluations).encode():
+        raise UserError(
+            f"{path}: the table must be that of the evaluations, found another; delete it and make it again"
+        )
 
 
 def versions(artifacts: Sequence[Artifact]) -> dict[str, str]:
