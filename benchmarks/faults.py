@@ -1,8 +1,8 @@
-"""What kills at random moments leave behind: every verb is hit once in a run, and the same command given again.
+"""What kills at random moments leave behind, and the same command given again after each of them.
 
     python benchmarks/faults.py --folder FOLDER --seeds 0 1 2 3 4 5 [--processes 1] [--table]
 
-One seed is one run of a miniature experiment from nothing to its end. When a verb is seen at work for the first time, then
+One seed is one run of a miniature experiment from nothing to its end. When a verb is seen at work, up to twice for each, then
 after a random part of the time that it takes, SIGKILL, SIGTERM or SIGINT goes to Snakemake, to its whole process group,
 to the shell of a rule, to a verb, or to a worker of one. When Snakemake has ended the same command is given again, at once.
 At the end everything on disk is compared with an undisturbed run, which FOLDER/reference holds.
@@ -19,7 +19,7 @@ import shutil
 import signal
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from caguda.artifacts.state import load_state
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 VICTIMS = ("snakemake", "group", "shell", "verb", "worker")
 TRAININGS, TRAINING_SHARE = ("pretrain", "oracle", "warmup", "control", "adapt"), 0.3
-HANG, ORPHAN = 600, 30
+TIMES, HANG, ORPHAN = 2, 600, 30
 
 
 def victims(call: Call) -> dict[str, list[psutil.Process]]:
@@ -103,7 +103,8 @@ class Campaign:
     seed: int
     usual: dict[str, float]
     records: list[dict[str, Any]] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)
+    met: Counter[str] = field(default_factory=Counter)
+    seen: set[int] = field(default_factory=set)
     saved: dict[str, int] = field(default_factory=dict)
     strays: list[tuple[psutil.Process, float]] = field(default_factory=list)
 
@@ -132,9 +133,11 @@ class Campaign:
     def _until_the_end(self, call: Call, rng: random.Random, deck: list[tuple[str, signal.Signals]]) -> None:
         last = time.monotonic()
         while call.process.poll() is None:
-            if new := {verb for process in call.below() if (verb := verb_of(process)) and verb not in self.seen}:
-                verb = min(new)
-                self.seen.add(verb)
+            verbs = {process.pid: verb for process in call.below() if (verb := verb_of(process))}
+            if new := [pid for pid, verb in verbs.items() if pid not in self.seen and self.met[verb] < TIMES]:
+                verb = verbs[new[0]]
+                self.seen.add(new[0])
+                self.met[verb] += 1
                 delay = self._moment(call, rng, verb)
                 kind, number = deck[len(self.records) % len(deck)]
                 self._lost()
