@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         place = error.filename or given.get("output", given.get("csv", Path())).parent
         print(
-            f"caguda: error: {place}: must be readable and writable, found: {os.strerror(error.errno)}; put that right and give the "
-            "same command again: what was finished is still there",
+            f"caguda: error: {place}: must be readable and writable, found: {os.strerror(error.errno)}; put that right and give "
+            "the same command again: what was finished is still there",
             file=sys.stderr,
         )
         return UserError.exit_code
@@ -55,10 +54,15 @@ def end_with(process: str | None) -> None:
     """
     if process is None or not hasattr(os, "pidfd_open"):
         return
+    try:
+        opened = os.pidfd_open(int(process))
+    except ProcessLookupError:
+        sys.exit(128 + signal.SIGTERM)
+    except OSError:  # a kernel without it
+        return
 
     def wait() -> None:
-        with suppress(ProcessLookupError):
-            select.select([os.pidfd_open(int(process))], [], [])
+        select.select([opened], [], [])
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -114,6 +114,15 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert capsys.readouterr().err == "caguda: interrupted\n"
 
 
+def test_a_verb_of_a_workflow_that_has_ended_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as workflow:
+        pass
+    monkeypatch.setenv("CAGUDA_WORKFLOW", str(workflow.pid))
+    with pytest.raises(SystemExit) as end:
+        main(["curves", "--checkpoints", "a.json", "--output", "b.png"])
+    assert end.value.code == 143
+
+
 def test_workers_end_with_the_verb_that_was_killed(tmp_path: Path) -> None:
     script = tmp_path / "verb.py"
     script.write_text(
