@@ -1,9 +1,13 @@
 """The command line: one thin verb for every rule of the workflow."""
 
 import argparse
+import errno
 import importlib
 import os
+import select
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +15,15 @@ from typing import Any
 from caguda.configfile import load_configuration
 from caguda.errors import UserError
 
+NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of one verb: 0, or what the error asks for after one line that says what was wrong."""
     arguments = sys.argv[1:] if arguments is None else arguments
     given = vars(_parser().parse_args(arguments))
     module, function = VERBS[given.pop("verb")][0].split(":")
+    end_with(os.environ.get("CAGUDA_WORKFLOW"))
     try:
         if "configuration" in given:
             given["configuration"] = load_configuration(given["configuration"])
@@ -27,6 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"caguda: error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in NOT_WRITABLE:
+            raise
+        place = error.filename or given.get("output", given.get("csv", Path())).parent
+        print(
+            f"caguda: error: {place}: must be readable and writable, found: {os.strerror(error.errno)}; put that right and give "
+            "the same command again: what was finished is still there",
+            file=sys.stderr,
+        )
+        return UserError.exit_code
+    except KeyboardInterrupt:
+        print("caguda: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -35,6 +55,27 @@ def _share(processes: int, arguments: Sequence[str]) -> None:
     if processes > 1:
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         os.execv(sys.executable, [sys.executable, *torchrun, "-m", "caguda", *arguments])
+
+
+def end_with(process: str | None) -> None:
+    """From now on SIGTERM reaches this process when `process` has ended, the Snakemake that a rule started it from.
+
+    A verb would otherwise work on after a SIGKILL of Snakemake, unseen, beside those of the next call. Linux only.
+    """
+    if process is None or not hasattr(os, "pidfd_open"):
+        return
+    try:
+        opened = os.pidfd_open(int(process))
+    except ProcessLookupError:
+        sys.exit(128 + signal.SIGTERM)
+    except OSError:  # a kernel without it
+        return
+
+    def wait() -> None:
+        select.select([opened], [], [])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -53,7 +54,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
 
 
-def test_a_killed_write_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_killed_write_leaves_the_old_file_and_a_part_that_the_next_one_removes(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     code = (
@@ -64,6 +65,26 @@ def test_a_killed_write_leaves_the_old_file(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert path.read_text() == "old" and len(list(tmp_path.glob("file.*.partial"))) == 1
+    (tmp_path / "file.json.01234567.partial").touch()
+    with write_atomically(path) as partial:
+        partial.write_text("new")
+    assert path.read_text() == "new"
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "file.json.01234567.partial"], (
+        "another file's writer is at work"
+    )
+
+
+def test_a_library_that_fails_for_want_of_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        with write_atomically(tmp_path / "file"):
+            raise RuntimeError("unexpected pos 704 vs 598")
+
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        fail()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(OSError, match=r"No space left on device: .*file"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
 
 
 @given(content=st.dictionaries(st.text(), JSON_VALUES, max_size=4))

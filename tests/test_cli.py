@@ -69,8 +69,10 @@ class Desk:
 
 
 def tree(folder: Path) -> dict[Path, tuple[int, int]]:
-    """Every file below a folder with its size and time; a trainer's lock and the notes of a check are no result."""
-    files = (path for path in folder.rglob("*") if path.is_file() and not {"lock", "check"} & set(path.parts))
+    """Every file below a folder with its size and time; a trainer's lock and count, and the notes of a check, are no result."""
+    files = (
+        path for path in folder.rglob("*") if path.is_file() and not {"lock", "check", "attempts.txt"} & set(path.parts)
+    )
     return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.suffix != ".yaml"}
 
 

@@ -16,14 +16,17 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from paper_samples import configuration, rewrite, write_experiment
+from PIL import Image
 
 from caguda.classes import CITYSCAPES_19
 from caguda.config import Configuration
+from caguda.errors import UserError
 from caguda.paper import charts
 from caguda.paper.figures import Block, qualitative, write_figure
 from caguda.paper.report import artifact, duration, seed_of, spent, stage_labels, write_report
-from caguda.paper.table import read_evaluations, show, table_rows
+from caguda.paper.table import read_evaluations, show, table_rows, to_csv
 
+FILES = ("figure.png", "curves.png", "table.csv")
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 
@@ -111,10 +114,10 @@ class Page(HTMLParser):
 
 
 def report(config: Configuration, paths: Mapping[str, list[Path]], folder: Path, recipe: str = "cag") -> str:
-    pictures = [folder / "figure.png", folder / "curves.png", folder / "table.csv"]
-    for path in pictures:
-        path.write_bytes(b"\x89PNG made up")
-    figure, curves, table = pictures
+    figure, curves, table = (folder / name for name in FILES)
+    for path in (figure, curves):
+        Image.new("RGB", (3, 2)).save(path)
+    table.write_text(to_csv(read_evaluations(config, paths["evaluations"])))
     write_report(config, recipe, table=table, figure=figure, curves=curves, **paths, output=folder / "report.html")
     return (folder / "report.html").read_text()
 
@@ -160,6 +163,17 @@ def test_report_escapes_names_and_does_without_oracle_and_truth(tmp_path: Path) 
     assert "a & b" in page.text
     assert "closed" not in page.text
     assert stage_labels(paths["labels"], paths["accuracy"])[0].right("anchor") is None
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_report_refuses_a_part_of_a_file(three: Any, tmp_path: Path, name: str) -> None:
+    config, paths = three
+    report(config, paths, tmp_path)
+    files = {kind: tmp_path / file for kind, file in zip(("figure", "curves", "table"), FILES, strict=True)}
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
+    with pytest.raises(UserError, match=f"{name}: .* delete it"):
+        write_report(config, "cag", **files, **paths, output=tmp_path / "again.html")
+    assert not (tmp_path / "again.html").exists()
 
 
 def test_words_for_times_and_seeds() -> None:

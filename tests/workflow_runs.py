@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).parent.parent
 SMOKE = ROOT / "tests" / "smoke.yaml"
@@ -65,25 +67,17 @@ class Workflow:
 
     def kill_when(self, ready: Callable[[], bool], *arguments: str) -> None:
         """Start a call, and SIGKILL it and all its jobs as soon as `ready`."""
-        printed = self.directory / "printed.txt"
-        with printed.open("w") as file:
-            process = subprocess.Popen(
-                self.command(*arguments),
-                cwd=self.directory,
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        call = Call(self, arguments)
         try:
             while not ready():
-                assert process.poll() is None, f"the call ended before it could be killed:\n{printed.read_text()}"
+                assert call.process.poll() is None, (
+                    f"the call ended before it could be killed:\n{call.printed.read_text()}"
+                )
                 time.sleep(0.005)
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+                os.killpg(call.process.pid, signal.SIGKILL)
+            call.process.wait()
 
     def copy(self, directory: Path) -> "Workflow":
         """The same state in another folder, to be changed at will."""
@@ -102,3 +96,44 @@ def environment(path: Path | None = None) -> dict[str, str]:
     """The environment of a call: this checkout is what Python imports, one thread for each process."""
     folders = [str(folder) for folder in (path, os.environ.get("PYTHONPATH"), ROOT) if folder]
     return os.environ | {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
+
+
+@dataclass
+class Call:
+    """A call of Snakemake at work, in a session of its own."""
+
+    workflow: Workflow
+    arguments: Sequence[str] = ()
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        with self.printed.open("w") as file:
+            self.process = subprocess.Popen(
+                self.workflow.command(*self.arguments), cwd=self.workflow.directory, env=environment(),
+                stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def printed(self) -> Path:
+        """What the call has printed."""
+        return self.workflow.directory / "printed.txt"
+
+    def below(self) -> list[psutil.Process]:
+        """The processes that this call has started, and those have, as far as they still live."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except (ProcessLookupError, psutil.NoSuchProcess):
+                continue
+        return [process for process in found if process.pid != self.process.pid]
+
+
+def verb_of(process: psutil.Process) -> str | None:
+    """The verb that a process is; None for anything else."""
+    try:
+        words = process.cmdline()
+        return words[words.index("caguda") + 1] if words[:2] == ["python", "-m"] and "caguda" in words else None
+    except (psutil.Error, IndexError):
+        return None

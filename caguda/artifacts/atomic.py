@@ -1,9 +1,12 @@
 """Files that are either whole or absent, whenever the process dies."""
 
+import errno
+import glob
 import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,21 +15,29 @@ from typing import Any
 from caguda.errors import UserError
 
 SEAL = "sha256_of_all_above"
+_ROOM = 1 << 20
 
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
     """A path in the same folder to write to, which becomes `path` when the block ends without an error.
 
-    Readers see the old file or the whole new one. After an error nothing is left; after SIGKILL a `*.partial` file is.
+    Readers see the old file or the whole new one. After an error nothing is left; after SIGKILL a `*.partial` file is,
+    until the next writer of this file. A disk that is full is an OSError, also where a library calls it something else.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f"{glob.escape(path.name)}.????????.partial"):
+        left.unlink(missing_ok=True)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     try:
         yield partial
         _flush(partial)
         os.replace(partial, path)
         _flush(path.parent)
+    except RuntimeError as error:  # of HDF5 or torch.save
+        if shutil.disk_usage(path.parent).free > _ROOM:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -24,7 +24,7 @@ from caguda.errors import UserError
 
 FORMAT = "caguda-labels"
 FORMAT_VERSION = 1
-REMEDY = "; make the label store again"
+REMEDY = "; delete this folder and make it again"
 SHOWN_FAULTS = 5
 Array = zarr.Array[Any]
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -108,6 +109,7 @@ def write_packed(
     rows = [next(places[size]) for size in sizes]
     digests: dict[str, list[bytes]] = {kind: [] for kind in kinds}
     with write_atomically(path) as partial:
+        _require_room(path.parent, sum(height * width for height, width in sizes) * (3 + labelled))
         # From version 1.10 of the format on, HDF5 keeps checksums of its own structures, the index of chunks too.
         with h5py.File(partial, "w", libver=("v110", "v110"), userblock_size=USER_BLOCK) as file:
             for size in sorted(set(sizes)):
@@ -178,6 +180,15 @@ def check_packed(path: Path) -> dict[str, int]:
                     raise _damaged(path, f"frame {frames.ids[index]}: a label that is no category")
                 total += values.nbytes
     return {"frames": len(frames.ids), "bytes": total}
+
+
+def _require_room(folder: Path, needed: int) -> None:
+    """HDF5 on a full disk ends in errors that do not say so, or in a crash."""
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise UserError(
+            f"{folder}: a packed cache needs {needed / 2**30:.2f} GiB, found {free / 2**30:.2f} GiB free; make room there, "
+            "or set `cache: false`"
+        )
 
 
 def _place(kind: str, size: tuple[int, int]) -> str:

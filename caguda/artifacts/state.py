@@ -55,6 +55,14 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
+def count_attempt(path: Path, fingerprint: str) -> int:
+    """How often a training with this fingerprint has been started, this time included; `path` gets a line for each."""
+    with path.open("a+", encoding="utf-8") as file:
+        file.write(f"\n{fingerprint}\n")  # the first break ends what a full disk may have left
+        file.seek(0)
+        return file.read().splitlines().count(fingerprint)
+
+
 @contextmanager
 def lock(directory: Path) -> Iterator[None]:
     """Holds a state directory (made if need be) for this process alone; LockHeld names the holder if there is one.

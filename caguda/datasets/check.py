@@ -11,11 +11,8 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ from tqdm import tqdm
 from caguda.classes import IGNORE, ClassTable
 from caguda.datasets.frame import Frame
 from caguda.datasets.record import Stamp, add, appended, read_record, stamp
+from caguda.datasets.workers import workers
 from caguda.errors import UserError
 
 _CHECK_VERSION = 1
@@ -132,15 +130,9 @@ def _opened(frames: Sequence[Frame], table: ClassTable, title: str) -> Iterator[
 
     Processes and not threads, because the decoders keep Python's lock.
     """
-    cores = min(len(os.sched_getaffinity(0)), max(1, len(frames)))
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__, "caguda.datasets.io"])
-    try:
-        with ProcessPoolExecutor(cores, mp_context=context) as pool:
-            results = pool.map(partial(check_frame, table=table), frames, chunksize=8)
-            yield from _with_progress(results, len(frames), title)
-    except BrokenProcessPool:
-        raise UserError(f"{title}: a process of the check was killed, often for want of memory; try again") from None
+    with workers(len(frames), [__name__, "caguda.datasets.io"], title) as pool:
+        results = pool.map(partial(check_frame, table=table), frames, chunksize=8)
+        yield from _with_progress(results, len(frames), title)
 
 
 def _reading(layout: str, table: ClassTable) -> str:

@@ -18,8 +18,10 @@ from jinja2 import Environment, StrictUndefined
 from caguda.artifacts.atomic import read_json, write_atomically
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
+from caguda.errors import UserError
 from caguda.paper.charts import PART_COLORS, job_title, label_parts, shown_rows
-from caguda.paper.table import ABSENT, Row, best, note, read_evaluations, show, table_rows
+from caguda.paper.evaluations import Evaluation
+from caguda.paper.table import ABSENT, Row, best, note, read_evaluations, show, table_rows, to_csv
 
 ROW_NOTES = {
     "source only": "no adaptation",
@@ -97,8 +99,13 @@ def duration(seconds: float | None) -> str:
 
 
 def data_uri(path: Path) -> str:
-    """A PNG file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    """A PNG file as a data URI; a UserError if it is not whole."""
+    content = path.read_bytes()
+    if not (content.startswith(b"\x89PNG") and content.endswith(b"IEND\xaeB`\x82")):
+        raise UserError(
+            f"{path}: the picture must be a whole PNG file, found a part of one; delete it and make it again"
+        )
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
 def artifact(path: Path, folder: Path) -> Artifact:
@@ -176,6 +183,7 @@ def write_report(
     give the same bytes.
     """
     read = read_evaluations(configuration, evaluations)
+    _require_table(table, read)
     rows, classes = table_rows(read), class_table(configuration)
     listed = [*checkpoints, *evaluations, *labels, *accuracy, table, figure, curves]
     artifacts = [artifact(path, output.parent) for path in listed]
@@ -214,6 +222,14 @@ def spent(artifacts: Sequence[Artifact]) -> list[tuple[str, int, float]]:
         if item.seconds is not None:
             seconds.setdefault(str(item.provenance["made_by"]), []).append(item.seconds)
     return sorted(((verb, len(each), sum(each)) for verb, each in seconds.items()), key=lambda entry: -entry[2])
+
+
+def _require_table(path: Path, evaluations: Sequence[Evaluation]) -> None:
+    """UserError unless the file is the table of these evaluations, to the last byte."""
+    if path.read_bytes() != to_csv(evaluations).encode():
+        raise UserError(
+            f"{path}: the table must be that of the evaluations, found another; delete it and make it again"
+        )
 
 
 def versions(artifacts: Sequence[Artifact]) -> dict[str, str]:

@@ -195,9 +195,17 @@ class Run:
 
 
 def verified_labels(labels: Path, frames: Sequence[Frame], manifest: Path) -> LabelStore:
-    """The label store that the JSON `labels` vouches for; UserError unless it is of just these frames of `manifest`."""
+    """The label store that the JSON `labels` vouches for; UserError unless it is of just these frames of `manifest`.
+
+    The chunks of all images are there; each is checked when it is read.
+    """
     store = open_label_store(store_of(labels))
     refuse_other_frames(store, frames, manifest)
+    if missing := store.missing():
+        raise UserError(
+            f"{store.path}: the label store must hold all {store.count} images, found {len(missing)} not completely "
+            f"written, such as {store.image_ids[missing[0]]}; delete this folder and make it again"
+        )
     return store
 
 

@@ -5,10 +5,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from caguda.config import Configuration
 from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.io import decode_image, decode_label, read_bytes, to_train_ids
 from caguda.datasets.manifest import Manifest, SetName, read_manifest
+from caguda.datasets.workers import workers
 from caguda.errors import UserError
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -91,19 +89,13 @@ def _decoded(
     frames: Sequence[Frame], entries: Sequence[Mapping[str, Any]], table: ClassTable, *, labelled: bool
 ) -> Iterator[Decoded]:
     """The decoded frames in their order, made on all cores, a few at a time."""
-    cores = min(len(os.sched_getaffinity(0)), len(frames))
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
     last = time.monotonic()
-    try:
-        with ProcessPoolExecutor(cores, mp_context=context) as pool:
-            work = (pool.submit(_decode, *pair, table, labelled) for pair in zip(frames, entries, strict=True))
-            ahead = deque(islice(work, 4 * cores))
-            for done in range(len(frames)):
-                yield ahead.popleft().result()
-                ahead.extend(islice(work, 1))
-                if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
-                    last = time.monotonic()
-                    print(f"pack: {done + 1} of {len(frames)} frames", flush=True)
-    except BrokenProcessPool:
-        raise UserError("pack: a process was killed, often for want of memory; try again") from None
+    with workers(len(frames), [__name__], "pack") as pool:
+        work = (pool.submit(_decode, *pair, table, labelled) for pair in zip(frames, entries, strict=True))
+        ahead = deque(islice(work, 4 * len(os.sched_getaffinity(0))))
+        for done in range(len(frames)):
+            yield ahead.popleft().result()
+            ahead.extend(islice(work, 1))
+            if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
+                last = time.monotonic()
+                print(f"pack: {done + 1} of {len(frames)} frames", flush=True)

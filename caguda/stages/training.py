@@ -16,7 +16,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import SGD, AdamW, Optimizer
 from tqdm import tqdm
 
-from caguda.artifacts.state import load_state, lock, save_state
+from caguda.artifacts.state import count_attempt, load_state, lock, save_state
 from caguda.config import Optimiser, Training
 from caguda.datasets.loader import Sample
 from caguda.errors import UserError
@@ -78,6 +78,8 @@ def train(job: Job, directory: Path, fingerprint: str, save_every: int) -> Progr
     state, end = directory / "state.pt", job.training.iterations
     with lock(directory) if rank() == 0 else nullcontext(), _signals() as received:
         progress = _restore(job, state, fingerprint)
+        if rank() == 0:
+            progress.attempts = count_attempt(directory / "attempts.txt", fingerprint)
         batches = job.batches(progress.iteration)
         positions = range(progress.iteration, end)
         silent = rank() > 0 or not sys.stderr.isatty()
@@ -175,14 +177,13 @@ def _restore(job: Job, path: Path, fingerprint: str) -> Progress:
     if state is None or state["fingerprint"] != fingerprint:
         if state is not None:
             say(f"{job.name}: {path} was made with other settings or inputs; starting afresh")
-        return Progress(0, 0.0, 1, {}, [])
+        return Progress(0, 0.0, 0, {}, [])
     for name, module in job.modules.items():
         module.load_state_dict(state["modules"][name])
     for name, optimiser in job.optimisers.items():
         optimiser.load_state_dict(state["optimisers"][name])
     job.scaler.load_state_dict(state["scaler"])
     progress = Progress(**state["progress"])
-    progress.attempts += 1
     say(f"{job.name}: continues after iteration {progress.iteration} of {job.training.iterations}")
     return progress
 

@@ -43,8 +43,13 @@ LOCKS = []
 
 
 onstart:
-    LOCKS.append(held(Path(CONFIG).parent))
-    write_json(Path(CONFIG), SETTINGS)
+    try:
+        LOCKS.append(held(Path(CONFIG).parent))
+        write_json(Path(CONFIG), SETTINGS)
+    except OSError as error:
+        sys.exit(
+            f"caguda: {EXPERIMENT}: must be writable, found: {os.strerror(error.errno)}; put that right, call again"
+        )
 
 
 def placed(path: str) -> str:
@@ -90,11 +95,13 @@ wildcard_constraints:
 
 
 # `python` in a rule is the interpreter that runs Snakemake, whether or not its environment was activated; with
-# `--sdm conda`, that of workflow/envs/caguda.yaml, which runs this package.
+# `--sdm conda`, that of workflow/envs/caguda.yaml, which runs this package. The shell's parent is Snakemake: a verb ends
+# when it does.
 if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
-    shell.prefix(f'export PYTHONPATH="{Path(caguda.__file__).parents[1]}"; ')
+    python = f'export PYTHONPATH="{Path(caguda.__file__).parents[1]}"'
 else:
-    shell.prefix(f'PATH="{Path(sys.executable).parent}":$PATH; ')
+    python = f'PATH="{Path(sys.executable).parent}":$PATH'
+shell.prefix(f"{python}; export CAGUDA_WORKFLOW=$PPID; ")
 
 
 # What decides the weights of any training beside its own section.

@@ -1,0 +1,38 @@
+"""Processes that open files on all cores."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
+
+from caguda.errors import UserError
+
+
+@contextmanager
+def workers(tasks: int, preload: Sequence[str], what: str) -> Iterator[ProcessPoolExecutor]:
+    """As many processes as this one may use cores, with modules imported once; UserError when one of them is killed."""
+    cores = min(len(os.sched_getaffinity(0)), max(1, tasks))
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    try:
+        with ProcessPoolExecutor(cores, mp_context=context, initializer=_end_with_the_verb) as pool:
+            yield pool
+    except BrokenProcessPool:
+        raise UserError(f"{what}: a process was killed, often for want of memory; try again") from None
+
+
+def _end_with_the_verb() -> None:
+    """A worker would otherwise wait for ever for work from a verb that was killed."""
+    verb = parent_process()
+    assert verb is not None
+
+    def wait() -> None:
+        verb.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

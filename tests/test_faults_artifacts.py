@@ -1,0 +1,92 @@
+"""Artifacts that are truncated or deleted: who notices, and that the same command makes them again."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from comparison import differences
+from workflow_runs import Workflow
+
+pytestmark = pytest.mark.xdist_group("workflow")
+
+READ = [
+    "manifest.json",
+    "seed0/pretrain/checkpoint.safetensors",
+    "seed0/pretrain/checkpoint.json",
+    "seed0/stage1/anchors.h5",
+    "seed0/stage1/labels.json",
+    "seed0/stage1/label_accuracy.json",
+    "seed0/warmup/evaluation.json",
+    "cag/table.csv",
+    "cag/figure.png",
+    "cag/curves.png",
+]
+UNREAD = ["data/data.json", "seed0/stage1/labels.created.json", "seed0/stage1/parts/1-of-2.json", "cag/report.html"]
+
+
+def truncate(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def complaints(printed: str) -> list[str]:
+    return [line for line in printed.splitlines() if line.startswith("caguda: error: ")]
+
+
+def remade(workflow: Workflow, finished: Workflow) -> None:
+    """The same command makes what was deleted, and what it ends with is what there was."""
+    done = workflow.run()
+    assert done.returncode == 0, done.stderr
+    assert differences(finished, workflow) == [] and workflow.planned() == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READ)
+def test_a_truncated_artifact_is_refused_by_name_and_made_again_when_deleted(
+    finished: Workflow, tmp_path: Path, name: str
+) -> None:
+    workflow = finished.copy(tmp_path)
+    truncate(workflow.results / name)
+    refused = workflow.run()
+    said = complaints(refused.stderr)
+    assert refused.returncode == 1 and said and "Traceback" not in refused.stderr, refused.stderr
+    assert all(name in line for line in said), said
+    (workflow.results / name).unlink()
+    remade(workflow, finished)
+
+
+@pytest.mark.slow
+def test_what_nobody_reads_is_made_again_when_it_is_deleted(finished: Workflow, tmp_path: Path) -> None:
+    workflow = finished.copy(tmp_path)
+    for name in UNREAD:
+        (workflow.results / name).unlink()
+    remade(workflow, finished)
+
+
+@pytest.mark.slow
+def test_a_label_store_with_a_chunk_missing_trains_nothing(finished: Workflow, tmp_path: Path) -> None:
+    workflow = finished.copy(tmp_path)
+    store = workflow.results / "seed0" / "stage1" / "labels.zarr"
+    (store / "anchor_label" / "c.3.0.0").unlink()
+    (workflow.results / "seed0" / "cag" / "stage1" / "checkpoint.safetensors").unlink()
+    refused = workflow.run()
+    (said,) = set(complaints(refused.stderr))
+    assert refused.returncode == 1 and "labels.zarr" in said and "delete this folder" in said, refused.stderr
+    shutil.rmtree(store)
+    remade(workflow, finished)
+
+
+@pytest.mark.slow
+def test_a_clock_that_was_an_hour_ahead_is_told_and_touch_puts_it_right(finished: Workflow, tmp_path: Path) -> None:
+    """Whatever is made now would be older than what it is made from: Snakemake says so and keeps no such file."""
+    workflow = finished.copy(tmp_path)
+    for path in workflow.results.rglob("*"):
+        moment = path.stat().st_mtime + 3600
+        os.utime(path, (moment, moment))
+    (workflow.results / "seed0" / "stage1" / "label_accuracy.json").unlink()
+    refused = workflow.run()
+    assert refused.returncode == 1 and "could indicate a clock skew problem" in refused.stderr
+    subprocess.run("find results -exec touch -d 2020-01-01 {} +", shell=True, cwd=tmp_path, check=True)
+    remade(workflow, finished)
