@@ -112,7 +112,7 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("content", WRONG, ids=str)
+@pytest.mark.parametrize("content", WRONG, ids=lambda content: "-".join(content))
 def test_a_sound_file_with_a_wrong_content_is_one_line(
     content: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
