@@ -71,14 +71,17 @@ def recorded_sha256(path: Path) -> str:
 def refuse_broken_chain(path: Path, digest: Callable[[Path], str], seen: set[Path]) -> None:
     """Returns when all that an artifact was made of, and what that was made of, is still the same; else a UserError.
 
-    Artifacts in `seen` are not looked at again, and those that were are added.
+    Artifacts in `seen` are not looked at again, and those that were are added. The chain ends at a model that a user
+    brought: it has to be what was imported, whatever has become of its own inputs.
     """
     if path in seen:
         return
+    brought = provenance_of(path).get("made_by") == "import"
     for item in inputs_of(path, digest):
         if item.state != "unchanged":
             raise UserError(
                 f"{path}: all that it was made of must be there unchanged, found {item.path} {item.state}; make it again"
             )
-        refuse_broken_chain(item.path, digest, seen)
+        if not brought:
+            refuse_broken_chain(item.path, digest, seen)
     seen.add(path)
