@@ -22,7 +22,7 @@ def workers(tasks: int, preload: Sequence[str], what: str) -> Iterator[ProcessPo
     try:
         with ProcessPoolExecutor(cores, mp_context=context, initializer=_end_with_the_verb) as pool:
             yield pool
-    except BrokenProcessPool:
+    except (BrokenProcessPool, EOFError, ConnectionError):  # the latter two when it is the one that forks them
         raise UserError(f"{what}: a process was killed, often for want of memory; try again") from None
 
 
