@@ -230,6 +230,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--processes", type=int, default=1, help="how many share a training; a folder has one number")
     given = parser.parse_args()
+    # A job in the background of a shell ignores SIGINT, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder, known = given.folder.resolve(), given.folder / "kills.jsonl"
     reference = experiment(folder / "reference", given.processes)
     lines = [json.loads(line) for line in known.read_text().splitlines()] if known.exists() else []

@@ -130,7 +130,7 @@ def _opened(frames: Sequence[Frame], table: ClassTable, title: str) -> Iterator[
 
     Processes and not threads, because the decoders keep Python's lock.
     """
-    with workers(len(frames), [__name__, "caguda.datasets.io"], title) as pool:
+    with workers(len(frames), [__name__, "caguda.datasets.io"], "check") as pool:
         results = pool.map(partial(check_frame, table=table), frames, chunksize=8)
         yield from _with_progress(results, len(frames), title)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,14 +21,15 @@ def workers(tasks: int, preload: Sequence[str], what: str) -> Iterator[ProcessPo
     context = get_context("forkserver")
     context.set_forkserver_preload(list(preload))
     try:
-        with ProcessPoolExecutor(cores, mp_context=context, initializer=_end_with_the_verb) as pool:
+        with ProcessPoolExecutor(cores, mp_context=context, initializer=_obey_the_verb_alone) as pool:
             yield pool
-    except BrokenProcessPool:
+    except (BrokenProcessPool, EOFError, ConnectionError):  # the latter two when it is the one that forks them
         raise UserError(f"{what}: a process was killed, often for want of memory; try again") from None
 
 
-def _end_with_the_verb() -> None:
-    """A worker would otherwise wait for ever for work from a verb that was killed."""
+def _obey_the_verb_alone() -> None:
+    """A worker leaves Ctrl-C to the verb, and ends when that was killed instead of waiting for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     verb = parent_process()
     assert verb is not None
 
