@@ -50,7 +50,6 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
     """`snakemake --profile slurm` at the project's root, with results in another folder; what it prints is printed.txt."""
     command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--configfile", str(SMOKE)]
-    command += ["--slurm-init-seconds-before-status-checks", "2"]
     with (directory / "printed.txt").open("w") as printed:
         return subprocess.Popen(
             [*command, "--directory", str(directory), *arguments], cwd=ROOT, env=environment(), text=True,
