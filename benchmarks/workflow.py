@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PLANS = 5
-EVERYTHING = ("all", "oracles", "table4", "figure2", "submission")
+EVERYTHING = ("all", "oracles", "table1", "table2", "table3", "table4", "figure2", "submission")
 # As Snakemake runs a job on one core: with its own interpreter and one thread.
 ENVIRONMENT = os.environ | {
     "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
@@ -64,7 +64,7 @@ def overhead(folder: Path, configfile: Path) -> tuple[float, float, int]:
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir()
     seconds, printed = snakemake(folder / "workflow", configfile)
-    commands = re.findall(r"^ *Shell command: (python .*)$", printed, re.MULTILINE)
+    commands = re.findall(r"^ *Shell command: ((?:exec )?python .*)$", printed, re.MULTILINE)
     (settings,) = {re.findall(r"--config (\S+)", command)[0] for command in commands if "--config" in command}
     return seconds, by_hand(folder / "hand", commands, Path(settings)), len(commands)
 
