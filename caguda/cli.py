@@ -34,20 +34,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"caguda: error: {error}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
-        if error.errno not in NOT_WRITABLE:
+    except (OSError, RuntimeError) as error:
+        told = _told(error, given)
+        if told is None:
             raise
-        place = error.filename or given.get("output", given.get("csv", Path())).parent
-        print(
-            f"caguda: error: {place}: must be readable and writable, found: {os.strerror(error.errno)}; put that right and give "
-            "the same command again: what was finished is still there",
-            file=sys.stderr,
-        )
+        print(f"caguda: error: {told}", file=sys.stderr)
         return UserError.exit_code
     except KeyboardInterrupt:
         print("caguda: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+def _told(error: OSError | RuntimeError, given: dict[str, Any]) -> str | None:
+    """What a person can do about a fault of the machine; None for one of the program."""
+    if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
+        place = error.filename or given.get("output", given.get("csv", Path())).parent
+        return (
+            f"{place}: must be readable and writable, found: {os.strerror(error.errno)}; put that right and give the same "
+            "command again: what was finished is still there"
+        )
+    if isinstance(error, ConnectionError) or str(error).startswith("DataLoader worker"):
+        return "a process that loads frames was killed, often for want of memory; the same command goes on from there"
+    return None
 
 
 def _share(processes: int, arguments: Sequence[str]) -> None:

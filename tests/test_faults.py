@@ -114,6 +114,22 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert capsys.readouterr().err == "caguda: interrupted\n"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionResetError(104, "reset"), RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")],
+)
+def test_a_killed_loading_process_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("caguda.paper.charts.write_curves", fail)
+    assert main(["curves", "--checkpoints", "a.json", "--output", "b.png"]) == 2
+    printed = capsys.readouterr().err
+    assert "a process that loads frames was killed" in printed and printed.count("\n") == 1
+
+
 def test_a_verb_of_a_workflow_that_has_ended_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as workflow:
         pass

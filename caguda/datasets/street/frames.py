@@ -7,7 +7,6 @@ differ in `domain`: `street.strength` moves Layout and Palette, `street.photo` m
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
@@ -37,6 +36,7 @@ from caguda.datasets.street.domain import (
 from caguda.datasets.street.photo import add_texture, expose, reduce_canvas
 from caguda.datasets.street.scene import sample_scene
 from caguda.datasets.street.traffic import paint_item, paint_shadows, paint_skyline, paint_yards, sample_items
+from caguda.datasets.workers import workers
 
 SPLITS = ("source", "train", "val")  # train and val are the target domain
 CITIES = {"train": ("ahlfeld", "brunnstadt", "corvingen"), "val": ("dornbach",)}
@@ -136,10 +136,9 @@ def write_street(root: Path, street: Street) -> None:
     todo = list(jobs(root, street))
     for folder in {path.parent for job in todo for path in job[:2]}:
         folder.mkdir(parents=True, exist_ok=True)
-    cores = min(len(os.sched_getaffinity(0)), len(todo))
     terminal = sys.stderr.isatty()
-    with multiprocessing.get_context("fork").Pool(cores) as pool:
-        done = pool.imap_unordered(write_frame, todo, chunksize=max(1, min(16, len(todo) // (4 * cores))))
+    with workers(len(todo), [__name__], "generate") as pool:
+        done = pool.map(write_frame, todo, chunksize=min(16, -(-len(todo) // 64)))
         for count, _ in enumerate(tqdm(done, total=len(todo), unit="frame", disable=not terminal), start=1):
             if not terminal and (count == len(todo) or count % 500 == 0):
                 print(f"street: {count} of {len(todo)} frames", file=sys.stderr, flush=True)
