@@ -53,7 +53,7 @@ def verb_arguments(mini: Miniature, verb: str, folder: Path) -> list[str]:
         "check": "",
         "pack": f"--manifest {mini.manifest} --domain source ",
         "pretrain": f"--manifest {mini.manifest} --seed 0 --state {folder}/state ",
-        "anchors": network,
+        "anchor-part": f"{network}--part 1 --parts 1 ",
         "label-store": f"{network}--anchors {labels}/anchors.h5 --store {folder}/labels.zarr ",
         "labels": f"--store {labels}/labels.zarr ",
         "evaluate": network,
@@ -71,7 +71,7 @@ def miniature(mini: Miniature) -> Miniature:
     return mini
 
 
-WRITERS = ["check", "pack", "pretrain", "anchors", "label-store", "labels", "evaluate", "curves"]
+WRITERS = ["check", "pack", "pretrain", "anchor-part", "label-store", "labels", "evaluate", "curves"]
 
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])

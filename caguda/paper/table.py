@@ -178,6 +178,11 @@ def note(configuration: Configuration) -> str:
     return NOTE + (f" Not trained here: {', '.join(brought)}." if brought else "")
 
 
+def _filled(text: str) -> str:
+    """Text in lines of at most 116 characters; no name of a file is broken."""
+    return textwrap.fill(text, 116, break_on_hyphens=False, break_long_words=False)
+
+
 def to_markdown(title: str, evaluations: Sequence[Evaluation], note: str = NOTE) -> str:
     """The table as Markdown: what was run, a summary, then one table per kind of statistics with classes as rows.
 
@@ -190,7 +195,7 @@ def to_markdown(title: str, evaluations: Sequence[Evaluation], note: str = NOTE)
         f"Seeds: {seeds} ({spread}). Evaluation: {first.frames} target frames, {len(first.classes)} classes. "
         f"IoU in percent, gain in points over {rows[0].label} as trained; best adapted value in bold."
     )
-    parts = [f"# {title}", textwrap.fill(run, 116), textwrap.fill(note, 116), _summary_table(rows)]
+    parts = [f"# {title}", _filled(run), _filled(note), _summary_table(rows)]
     tables = (
         ("as trained", [(row, row.as_trained) for row in rows]),
         ("with target statistics", [(row, row.target_statistics) for row in rows if row.name != "source only"]),
@@ -202,7 +207,7 @@ def to_markdown(title: str, evaluations: Sequence[Evaluation], note: str = NOTE)
             text = _class_table(first.classes, [row for row, _ in known], [summary for _, summary in known])
             parts += [f"## IoU per class {heading}{means}", text]
     if smaller_sets(first.classes):
-        parts.append(textwrap.fill(SMALLER, 116))
+        parts.append(_filled(SMALLER))
     return "\n\n".join(parts) + "\n"
 
 
