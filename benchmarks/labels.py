@@ -35,7 +35,7 @@ from caguda.artifacts.label_arrays import NAMES
 from caguda.artifacts.labels import LabelArrays, create_label_store, open_label_store, write_labels
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.configfile import parse_configuration
-from caguda.stages.anchors import construct_anchors
+from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
 from caguda.stages.labels import create_store
 from caguda.stages.supervised import pretrain
@@ -161,7 +161,8 @@ def experiment(folder: Path, frames: int) -> list[Path]:
     )
     check(configuration, manifest)
     pretrain(configuration, seed=0, manifest=manifest, output=checkpoint, state=folder / "state")
-    construct_anchors(configuration, manifest, checkpoint, anchors)
+    sum_part(configuration, manifest, checkpoint, 1, 1, folder / "sums.h5")
+    construct_anchors(configuration, manifest, checkpoint, [folder / "sums.h5"], anchors)
     create_store(configuration, manifest, checkpoint, anchors, store, folder / "created.json")
     write_json(folder / "config.json", configuration.model_dump(mode="json"))
     return [manifest, checkpoint, anchors, store]
