@@ -10,9 +10,10 @@ import numpy as np
 import yaml
 from workflow_runs import SMOKE, Workflow
 
+from caguda.artifacts.atomic import SEAL
 from caguda.artifacts.labels import verify_label_store
 
-VOLATILE = {"provenance", "seconds", "attempts", "root"}
+VOLATILE = {"provenance", "seconds", "attempts", "root", "metadata_sha256", SEAL}
 
 
 def experiment(folder: Path, processes: int = 1) -> Workflow:
