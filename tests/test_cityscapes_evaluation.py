@@ -16,7 +16,9 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix, 
 
 from caguda.classes import CITYSCAPES_19, IGNORE, smaller_sets
 from caguda.datasets.io import read_label
+from caguda.errors import UserError
 from caguda.method.metrics import confusion_matrix, iou, mean_iou
+from caguda.stages.evaluate import judged
 
 if not hasattr(np, "in1d"):  # a stand-in: cityscapesScripts 2.3 scores instances by what NumPy 2.4 has under this name
     np.in1d = np.isin  # type: ignore[attr-defined]
@@ -73,7 +75,9 @@ def confusion(files: list[tuple[Path, Path]]) -> torch.Tensor:
     total = torch.zeros(19, 19, dtype=torch.int64)
     for truth, prediction in files:
         guess = read_label(prediction, CITYSCAPES_19)
-        total += confusion_matrix(guess[None], read_label(truth, CITYSCAPES_19)[None], 19)
+        matrix = judged(guess, truth, CITYSCAPES_19)
+        assert torch.equal(matrix, confusion_matrix(guess[None], read_label(truth, CITYSCAPES_19)[None], 19))
+        total += matrix
     return total
 
 
@@ -122,6 +126,24 @@ def test_torchmetrics_finds_the_same(confusion: torch.Tensor, files: list[tuple[
     assert torch.equal(confusion, matrix)
     found = multiclass_jaccard_index(guess, truth, 19, average=None, ignore_index=IGNORE, validate_args=False)
     assert iou(confusion).nan_to_num(0.0).tolist() == pytest.approx(found.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "palette", "16 bits"])
+def test_the_truth_is_judged_in_any_kind_of_label_file(kind: str, tmp_path: Path) -> None:
+    random, path = np.random.default_rng(0), tmp_path / "truth.png"
+    values = random.choice(np.array([*VOID, *JUDGED, 255], np.uint8), (9, 14))
+    image = Image.fromarray(values.astype(np.uint16) if kind == "16 bits" else values)
+    if kind == "palette":
+        image.putpalette(random.integers(0, 256, 768).astype(np.uint8).tobytes())
+    image.save(path)
+    guess = torch.randint(0, 19, (9, 14), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = confusion_matrix(guess[None], read_label(path, CITYSCAPES_19)[None], 19)
+    assert expected.sum() == np.isin(values, JUDGED).sum()
+    assert torch.equal(judged(guess, path, CITYSCAPES_19), expected)
+    values[4, 5] = 77
+    Image.fromarray(values).save(path)
+    with pytest.raises(UserError, match=r"truth\.png: label values outside the class table: 77 \(1 pixels\)"):
+        judged(guess, path, CITYSCAPES_19)
 
 
 def test_an_error_towards_a_category_left_out_still_counts() -> None:

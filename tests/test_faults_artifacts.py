@@ -23,7 +23,12 @@ READ = [
     "cag/figure.png",
     "cag/curves.png",
 ]
-UNREAD = ["data/data.json", "seed0/stage1/labels.created.json", "seed0/stage1/parts/labels.1-of-2.json", "cag/report.html"]
+UNREAD = [
+    "data/data.json",
+    "seed0/stage1/labels.created.json",
+    "seed0/stage1/parts/labels.1-of-2.json",
+    "cag/report.html",
+]
 
 
 def truncate(path: Path) -> None:

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
+from caguda.method import IGNORE
+
 BLOCK = 2**17
 """How many pixels are counted at once: what is between their two maps and the matrix stays in the processor's cache."""
 
@@ -15,18 +17,29 @@ def confusion_matrix(
 ) -> Int64[Tensor, "c c"]:
     """The number of pixels of each true category (rows) that were predicted as each category (columns).
 
-    Pixels whose truth is IGNORE take no part; everywhere else both must lie in 0..c-1. Both are counted as one small
-    number: row 0 is what is ignored (IGNORE + 1 is 0 in a byte), the last row and column are what is no category.
+    Pixels whose truth is IGNORE take no part; everywhere else both must lie in 0..c-1.
     """
-    c, cells = categories, (categories + 2) * (categories + 1)
+    counts = counts_by_value(prediction, truth, categories)
+    assert not counts[categories:IGNORE].any(), f"categories must lie in 0..{categories - 1}"
+    return counts[:categories]
+
+
+def counts_by_value(
+    prediction: UInt8[Tensor, "n H W"], values: UInt8[Tensor, "n H W"], categories: int
+) -> Int64[Tensor, "256 c"]:
+    """The number of pixels of each value of a label file (rows) that were predicted as each category (columns).
+
+    Row IGNORE may hold any prediction: what is no category is not counted there, and must not occur elsewhere.
+    """
+    columns, cells = categories + 1, 256 * (categories + 1)  # the last column is what is no category
     small = torch.int16 if cells <= 2**15 else torch.int32
-    total = torch.zeros(cells, dtype=torch.int64, device=truth.device)
-    for rows, columns in zip(truth.flatten().split(BLOCK), prediction.flatten().split(BLOCK), strict=True):
-        code = (rows + 1).clamp_(max=c + 1).to(small).mul_(c + 1).add_(columns.clamp(max=c))
+    total = torch.zeros(cells, dtype=torch.int64, device=values.device)
+    for rows, predicted in zip(values.flatten().split(BLOCK), prediction.flatten().split(BLOCK), strict=True):
+        code = rows.to(small).mul_(columns).add_(predicted.clamp(max=categories))
         total += torch.bincount(code, minlength=cells)
-    counts = total.view(c + 2, c + 1)
-    assert not (counts[c + 1].any() or counts[1:, c].any()), f"categories must lie in 0..{c - 1}"
-    return counts[1 : c + 1, :c]
+    counts = total.view(256, columns)
+    assert not counts[:IGNORE, categories].any(), f"categories must lie in 0..{categories - 1}"
+    return counts[:, :categories]
 
 
 def iou(confusion: Int64[Tensor, "c c"]) -> Float64[Tensor, " c"]:

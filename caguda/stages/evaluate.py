@@ -7,22 +7,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from caguda.artifacts.atomic import write_json
 from caguda.artifacts.label_arrays import LabelStatistics, relabelled
 from caguda.artifacts.provenance import provenance
-from caguda.classes import ClassTable, class_table, smaller_sets
+from caguda.classes import UNWRITTEN, ClassTable, class_table, smaller_sets
 from caguda.config import Configuration, Inference
 from caguda.datasets.frame import Frame, label_of
-from caguda.datasets.io import read_label
+from caguda.datasets.io import decode_label, read_bytes, read_label, to_train_ids
 from caguda.datasets.loader import inference_batches
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.method.anchors import labels_at
-from caguda.method.metrics import confusion_matrix, iou, mean_iou
+from caguda.method.metrics import confusion_matrix, counts_by_value, iou, mean_iou
 from caguda.models.batch_norm import batch_norms, estimate_statistics
 from caguda.models.inference import most_probable
 from caguda.stages.common import verified_labels
@@ -82,10 +82,28 @@ def _confusion(
     with tqdm(total=len(frames), desc="evaluate", disable=not sys.stderr.isatty()) as bar:
         for indices, images in inference_batches(frames, batch_size):
             predicted = most_probable(network, scaled(images, device), inference)  # a GPU is at it while truth is read
-            truth = torch.stack([read_label(label_of(frames[i]), table) for i in indices])
-            total += confusion_matrix(predicted, truth.to(device), table.count).cpu()
+            for i, prediction in zip(indices, predicted, strict=True):
+                total += judged(prediction, label_of(frames[i]), table)
             bar.update(len(indices))
     return total
+
+
+def judged(prediction: UInt8[Tensor, "H W"], label: Path, table: ClassTable) -> Int64[Tensor, "c c"]:
+    """The confusion matrix of one image with the truth in a label file; UserError if it cannot be read or is unknown.
+
+    A file of bytes is counted as it is, and its 256 values are mapped to categories afterwards, not each of its pixels.
+    """
+    values = decode_label(read_bytes(label), label, in_red=table.in_red)
+    if values.dtype != np.uint8:
+        truth = to_train_ids(values, table, label).to(prediction.device)
+        return confusion_matrix(prediction[None], truth[None], table.count).cpu()
+    truth = torch.from_numpy(np.require(values, requirements="W")).to(prediction.device)
+    counts = counts_by_value(prediction[None], truth[None], table.count).cpu()
+    category = torch.from_numpy(table.lookup[:256].copy())
+    if counts[category == UNWRITTEN].any():
+        to_train_ids(values, table, label)  # says what is unknown
+    known = category < table.count
+    return torch.zeros(table.count, table.count, dtype=torch.int64).index_add_(0, category[known].long(), counts[known])
 
 
 def _scores(confusion: Tensor, table: ClassTable) -> dict[str, Any]:
