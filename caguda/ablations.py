@@ -1,10 +1,13 @@
-"""The chains of stages of Table 4: the first recipe with some of its losses, and two ways that the paper warns of."""
+"""The chains of stages that need no keys: those of Table 4 with some losses left out, and those under other thresholds."""
 
 from typing import Any
 
-from caguda.config import Recipe
+from caguda.config import Configuration, Labels, Recipe
 
 PREFIX = "ablation-"
+MARGINS = (0.0, 0.5, 2.0, 4.0)
+"""The margins of a sweep, in multiples of the configured one."""
+P0S = (0.0, 0.5, 0.8, 0.9, 0.99)
 
 
 def ablations(recipe: Recipe) -> dict[str, Recipe]:
@@ -28,6 +31,14 @@ def ablations(recipe: Recipe) -> dict[str, Recipe]:
     return {PREFIX + name: Recipe.model_validate(nothing | values) for name, values in rows.items()}
 
 
-def chains(recipes: dict[str, Recipe]) -> dict[str, Recipe]:
-    """Every chain of stages by the name of its folder: the recipes, and the ablations of the first one."""
-    return recipes | ablations(next(iter(recipes.values())))
+def sweep(labels: Labels) -> dict[str, tuple[str, float]]:
+    """The thresholds of a sweep by the name of their folder: another margin, or another P0, and all else as configured."""
+    values = [("margin", factor * labels.margin) for factor in MARGINS] + [("p0", p0) for p0 in P0S]
+    configured = set(labels.model_dump().items())
+    return {f"sweep-{key}-{value:g}": (key, value) for key, value in values if (key, value) not in configured}
+
+
+def chains(configuration: Configuration) -> dict[str, Recipe]:
+    """Every chain of stages by the name of its folder: the recipes, and of the first one the ablations and the sweep."""
+    first = next(iter(configuration.recipes.values()))
+    return configuration.recipes | ablations(first) | dict.fromkeys(sweep(configuration.labels), first)

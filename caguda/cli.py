@@ -152,6 +152,8 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "all-labels": ("--labels", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label store JSONs"}),
     "looked-at": ("store", {"type": Path, "metavar": "STORE", "help": "a labels.zarr folder, or its labels.json"}),
     "plot": ("--plot", {"type": Path, "default": None, "metavar": "FOLDER", "help": "draw pictures into this folder"}),
+    "margin": ("--margin", {"type": float, "default": None, "help": "in place of the configured margin"}),
+    "p0": ("--p0", {"type": float, "default": None, "help": "in place of the configured P0"}),
     "margins": (
         "--margin",
         {"dest": "margins", "type": numbers, "default": (), "metavar": "M,M,...", "help": "what other margins give"},
@@ -189,7 +191,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "label-store": (
         "stages.labels:create_store",
         "create an empty label store",
-        "config manifest checkpoint anchors store output",
+        "config manifest checkpoint anchors store output margin p0",
     ),
     "label-part": (
         "stages.labels:write_part",
@@ -259,6 +261,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     ),
     "table": ("paper.table:write_table", "the result table", "config recipe evaluations csv markdown"),
     "paper-table": ("paper.tables:write_paper_table", "a table of the paper", "config number evaluations output"),
+    "sweep": (
+        "paper.sweep:write_sweep",
+        "what other thresholds give, as a table and a picture",
+        "config evaluations accuracy output",
+    ),
     "class-chart": (
         "paper.class_charts:write_class_chart",
         "gains and confusions of every category as a picture",

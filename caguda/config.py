@@ -242,7 +242,9 @@ class Configuration(Section):
                 f"recipes.{without[0]}.start: there is no source-only model where the warm-up is brought; "
                 "bring one too, by start_from.pretrain"
             )
-        if taken := sorted(name for name in self.recipes if name in FOLDERS or name.startswith("ablation-")):
+        if taken := sorted(
+            name for name in self.recipes if name in FOLDERS or name.startswith(("ablation-", "sweep-"))
+        ):
             raise ValueError(f"recipes: {taken[0]} is a folder of other results, choose another name")
         return self
 

@@ -45,6 +45,23 @@ def test_the_plan_of_all_tables_has_every_shared_artifact_once(tmp_path: Path) -
     assert any("seed0/ablation-no-warm-up/stage1/labels.json" in name for name in without.input)
 
 
+def test_the_plan_of_a_sweep_makes_labels_for_every_threshold_from_one_set_of_anchors(tmp_path: Path) -> None:
+    workflow = paper(tmp_path, PAPER, seeds=[0, 1])
+    jobs = workflow.plan("sweep", "figure2")
+    rules = Counter(job.rule for job in jobs)
+    assert rules["label_store"] == 2 * (9 + 3) and rules["adapt"] == 2 * (9 + 3) and rules["anchors"] == 2 * 3
+    (store,) = [job for job in jobs if job.rule == "label_store" and "seed1/sweep-margin-1.25/" in job.output[0]]
+    assert any("seed1/stage1/anchors.h5" in name for name in store.input)
+    (command,) = [
+        line for line in workflow.run("--dry-run", store.output[0]).stdout.splitlines() if "label-store" in line
+    ]
+    assert "--margin 1.25 --p0 0.95" in command
+    (stage,) = [job for job in jobs if job.rule == "adapt" and "seed1/sweep-margin-1.25/" in job.output[0]]
+    own = ("warmup/checkpoint.safetensors", "stage1/anchors.h5", "sweep-margin-1.25/stage1/labels.json")
+    assert [name.partition("/seed1/")[2] for name in stage.input if "/seed1/" in name] == list(own)
+    assert rules["sweep_table"] == rules["label_charts"] == rules["label_frames"] == 1
+
+
 def test_table_1_takes_the_chain_of_the_recipe_and_nothing_else(tmp_path: Path) -> None:
     jobs = paper(tmp_path, PAPER).plan("table1")
     assert Counter(job.rule for job in jobs if job.rule in {"adapt", "control", "oracle", "figure"}) == {"adapt": 3}
@@ -62,7 +79,8 @@ def test_a_table_of_19_categories_is_refused_for_an_experiment_with_16(tmp_path:
 @pytest.mark.slow
 def test_a_pass_through_every_table(tmp_path: Path) -> None:
     workflow = Workflow(tmp_path)
-    done = workflow.run("table1", "table2", "table3", "table4")
+    targets = ("table1", "table2", "table3", "table4", "sweep", "figure2")
+    done = workflow.run(*targets)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {}
     for number in (1, 2, 3, 4):
@@ -72,4 +90,8 @@ def test_a_pass_through_every_table(tmp_path: Path) -> None:
     assert rows[1] == rows[3] == ["source only", "warm-up", "stage 2"]
     assert len(rows[2]) == 2 and rows[2][1].startswith("seed 0: 8 frames, SHA-256 ")
     assert rows[4][:3] == ["source only", "warm-up", "+ CE(tP)"] and len(rows[4]) == 13
-    assert workflow.planned("table1", "table2", "table3", "table4") == set()
+    swept = list(csv.DictReader((workflow.results / "tables" / "sweep.csv").open(encoding="utf-8")))
+    assert len(swept) == 1 + 9 - 1 and float(swept[0]["anchor labels, coverage"]) > 99
+    pictures = {path.name for path in (workflow.results / "cag" / "labels").rglob("*.png")}
+    assert "precision_coverage.png" in pictures and len(pictures) == 5 + 4
+    assert workflow.planned(*targets) == set()

@@ -45,7 +45,11 @@ def write_paper_table(configuration: Configuration, number: int, evaluations: Se
 
     Table 2 is of the test set, whose labels nobody has: its `evaluations` are the JSON files of submissions.
     """
-    table = BUILDERS[number](configuration, evaluations)
+    write_formats(BUILDERS[number](configuration, evaluations), output)
+
+
+def write_formats(table: PrintedTable, output: Path) -> None:
+    """Write a table in all its formats, beside each other."""
     for suffix, text in FORMATS.items():
         with write_atomically(output.with_suffix(suffix)) as partial:
             partial.write_text(text(table), encoding="utf-8")
@@ -71,7 +75,7 @@ def ablation(configuration: Configuration, paths: Sequence[Path]) -> PrintedTabl
         lines.append(Line(label, latex, line.origin, values))
     columns = (*class_table(configuration).names, "mIoU", "gain", "published mIoU", "published gain")
     note = (
-        _measured_note(configuration)
+        measured_note(configuration)
         + "Every ablation is one stage from the same warm-up, anchors and pseudo-labels as stage 1 (without warm-up: from source "
         "only). CE(t) and CE(tP) are the cross entropies on target labels by anchors and by probability, dis the distances to "
         "the anchors. Gain in points over source only, paired by seed. Published: Zhang et al., NeurIPS 2019, Table 4, "
@@ -97,7 +101,7 @@ def _comparison(number: int, scenario: str, layout: str) -> Callable[..., Printe
         lines = _measured(configuration, [read_evaluation(path) for path in paths], keys, means, names)
         comparable = configuration.street is None and configuration.source.layout == layout
         known = [_published_line(row, (*columns, "gain")) for row in rows] if comparable else []
-        note = _measured_note(configuration) + "Gain in points over our own source only, paired by seed. "
+        note = measured_note(configuration) + "Gain in points over our own source only, paired by seed. "
         note += (
             f"Published: Zhang et al., NeurIPS 2019, Table {number}, by the source that it cites."
             if comparable
@@ -161,7 +165,8 @@ def _published_line(row: Published, columns: Sequence[str]) -> Line:
     return Line(row.label, row.label, f"published, {row.source}", values)
 
 
-def _measured_note(configuration: Configuration) -> str:
+def measured_note(configuration: Configuration) -> str:
+    """What a measured value is."""
     seeds = ", ".join(str(seed) for seed in configuration.seeds)
     spread = f"mean ± sample standard deviation of seeds {seeds}" if len(configuration.seeds) > 1 else f"seed {seeds}"
     return f"Measured: {spread}, last iterate, no selection on target labels. "

@@ -44,7 +44,7 @@ def adapt(
     packed: Sequence[Path] = (),
 ) -> None:
     """Train M_k from M_(k-1) with the objective of Eq. 12 on fixed anchors and pseudo-labels."""
-    known = chains(configuration.recipes)
+    known = chains(configuration)
     if recipe not in known:
         raise UserError(f"--recipe {recipe}: the configuration has no such recipe, only {', '.join(known)}")
     training, weights = configuration.stages, known[recipe]

@@ -29,10 +29,21 @@ from caguda.stages.runtime import prepare, restore_network
 
 @torch.inference_mode()
 def create_store(
-    configuration: Configuration, manifest: Path, checkpoint: Path, anchors: Path, store: Path, output: Path
+    configuration: Configuration,
+    manifest: Path,
+    checkpoint: Path,
+    anchors: Path,
+    store: Path,
+    output: Path,
+    margin: float | None = None,
+    p0: float | None = None,
 ) -> None:
-    """Create the empty label store of all target frames at the resolution of f_D, and a JSON that says so."""
+    """Create the empty label store of all target frames at the resolution of f_D, and a JSON that says so.
+
+    `margin` and `p0` are thresholds in place of the configured ones.
+    """
     started = time.time()
+    thresholds = _thresholds(configuration.labels, margin, p0)
     device = prepare(configuration.compute.threads)
     read = read_manifest(manifest)
     sizes = sorted({(entry["height"], entry["width"]) for entry in read.entries("target")})
@@ -43,18 +54,29 @@ def create_store(
     features, _ = network(scaled(read_image(frames[0].image)[None], device))
     found, _ = load_anchors(anchors)
     attributes = {
-        "margin": absolute_margin(configuration.labels, found.mean_distance),
-        "p0": configuration.labels.p0,
-        "provenance": _provenance(configuration, [manifest, checkpoint, anchors], started),
+        "margin": absolute_margin(thresholds, found.mean_distance),
+        "p0": thresholds.p0,
+        "provenance": _provenance(configuration, thresholds, [manifest, checkpoint, anchors], started),
     }
     ids = [frame.id for frame in frames]
     create_label_store(store, ids, features.shape[-2], features.shape[-1], class_table(configuration), attributes)
     write_json(output, {"store": store.name, "images": len(ids), **attributes})
 
 
-def _provenance(configuration: Configuration, inputs: Sequence[Path], started: float) -> dict[str, Any]:
-    settings = configuration.model_dump(mode="json", include={"network", "labels"})
-    return provenance("labels", settings, inputs, None, started)
+def _thresholds(configured: Thresholds, margin: float | None, p0: float | None) -> Thresholds:
+    """The configured thresholds but for those that are given."""
+    given = {key: value for key, value in (("margin", margin), ("p0", p0)) if value is not None}
+    try:
+        return Thresholds.model_validate(configured.model_dump() | given)
+    except ValueError:
+        raise UserError(f"label-store: --margin must be 0 or more and --p0 0 to 1, found {given}") from None
+
+
+def _provenance(
+    configuration: Configuration, thresholds: Thresholds, inputs: Sequence[Path], started: float
+) -> dict[str, Any]:
+    settings = configuration.model_dump(mode="json", include={"network"})
+    return provenance("labels", settings | {"labels": thresholds.model_dump(mode="json")}, inputs, None, started)
 
 
 def absolute_margin(thresholds: Thresholds, mean_distance: float) -> float:
@@ -89,7 +111,8 @@ def write_part(
     margin, p0 = float(opened.attributes["margin"]), float(opened.attributes["p0"])
     frames = read_manifest(manifest).frames("target")
     refuse_other_frames(opened, frames, manifest)
-    made_by = _provenance(configuration, [manifest, checkpoint, anchors], started)
+    thresholds = Thresholds.model_validate(opened.attributes["provenance"]["settings"]["labels"])
+    made_by = _provenance(configuration, thresholds, [manifest, checkpoint, anchors], started)
     same = same_origin(opened.attributes["provenance"], made_by)
     size = configuration.compute.inference_batch_size
     batches = [range(first, min(first + size, len(frames))) for first in range(0, len(frames), size)]

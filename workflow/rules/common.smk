@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import caguda
-from caguda.ablations import ablations, chains
+from caguda.ablations import ablations, chains, sweep
 from caguda.artifacts.atomic import write_json
 from caguda.version import METHOD_VERSION
 from caguda.workflow import held, validated
@@ -75,23 +76,25 @@ STAGES = range(1, configuration.stages.count + 1)
 BOUNDS = ("control", "oracle")
 RUNS = list(configuration.runs)
 TRAINED = [run for run in RUNS if run not in configuration.start_from]
-CHAINS = chains(configuration.recipes)
+CHAINS = chains(configuration)
+SWEEP = sweep(configuration.labels)
+CHAIN = "|".join(re.escape(name) for name in CHAINS)
 FIRST_RECIPE = next(iter(configuration.recipes))
 FIRST_SEED = configuration.seeds[0]
 
 
 wildcard_constraints:
     seed="|".join(str(seed) for seed in configuration.seeds),
-    recipe="|".join(CHAINS),
+    recipe=CHAIN,
     domain="source|target",
     stage=r"[1-9]\d*",
     imported="|".join(configuration.start_from) or "none",
     number="[1-4]",
-    given=rf"stage1|({'|'.join(CHAINS)})/stage[1-9]\d*",
+    given=rf"stage1|({CHAIN})/stage[1-9]\d*",
     part=r"[1-9]\d*",
     parts=r"[1-9]\d*",
     frames="|".join(MANIFEST_OF),
-    run=rf"pretrain|warmup|{'|'.join(BOUNDS)}|({'|'.join(CHAINS)})/stage[1-9]\d*",
+    run=rf"pretrain|warmup|{'|'.join(BOUNDS)}|({CHAIN})/stage[1-9]\d*",
 
 
 # `python` in a rule is the interpreter that runs Snakemake, whether or not its environment was activated; with
@@ -155,8 +158,15 @@ def given(seed: int | str, recipe: str, stage: int, artifact: str) -> str:
     """An artifact that a stage trains on: its own pseudo-labels and anchors, or what the first stages share."""
     if artifact == "anchors.h5" and not configuration.anchors.every_stage:
         stage = 1
-    shared = stage == 1 and CHAINS[recipe].start == "warmup"
+    shared = stage == 1 and CHAINS[recipe].start == "warmup" and (artifact == "anchors.h5" or recipe not in SWEEP)
     return f"{EXPERIMENT}/seed{seed}/{'stage1' if shared else f'{recipe}/stage{stage}'}/{artifact}"
+
+
+def thresholds(wildcards) -> dict:
+    """The thresholds of the pseudo-labels in GIVEN."""
+    recipe, _, _ = wildcards.given.partition("/")
+    key, value = SWEEP.get(recipe, ("p0", configuration.labels.p0))
+    return SETTINGS["labels"] | {key: value}
 
 
 def given_to(wildcards, artifact: str) -> str:
@@ -236,6 +246,17 @@ def compared_artifacts(seed: int) -> list[str]:
     return artifacts + [path for stage in STAGES for path in given_artifacts(seed, FIRST_RECIPE, stage)]
 
 
+# The sweep: one stage of the first recipe under every other threshold, beside its own stage 1.
+SWEPT = [(name, 1) for name in (*SWEEP, FIRST_RECIPE)]
+
+
+def sweep_artifacts(seed: int) -> list[str]:
+    """What the sweep is made from."""
+    runs = ["warmup", *(f"{recipe}/stage{stage}" for recipe, stage in SWEPT)]
+    artifacts = [path for run in runs for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/{run}")]
+    return artifacts + list(dict.fromkeys(path for swept in SWEPT for path in given_artifacts(seed, *swept)))
+
+
 TABLE_CLASSES = {1: ("cityscapes19",), 2: ("cityscapes19",), 3: ("cityscapes16", "cityscapes19")}
 
 
@@ -273,6 +294,11 @@ def submission_artifacts(seed: int, recipe: str) -> list[str]:
     return made + [
         f"{runs[-1]}/{name}" for name in (f"predictions/{PREDICTED}.json", "submission.zip", "submission.json")
     ]
+
+
+def label_pictures(recipe: str) -> list[str]:
+    """The first stage's pseudo-labels: some frames, and charts of all; their precision where a truth is known."""
+    return [f"{EXPERIMENT}/{recipe}/labels/{name}" for name in ("frames", "charts")]
 
 
 def recipe_artifacts(recipe: str) -> list[str]:

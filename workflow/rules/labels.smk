@@ -27,10 +27,12 @@ rule label_store:
         settings=fingerprint("labels"),
         method_version=METHOD_VERSION,
         store=subpath(output.group, parent=True),
+        margin=lambda wildcards: thresholds(wildcards)["margin"],
+        p0=lambda wildcards: thresholds(wildcards)["p0"],
     shell:
         "python -m caguda label-store --config {params.config} --manifest {input.manifest}"
         " --checkpoint {input.checkpoint} --anchors {input.anchors} --store {params.store}"
-        " --output {output.created} > {log} 2>&1"
+        " --margin {params.margin} --p0 {params.p0} --output {output.created} > {log} 2>&1"
 
 
 rule label_part:

@@ -30,6 +30,102 @@ rule paper_table:
         " --evaluations {input.evaluations} --output {output.csv} > {log} 2>&1"
 
 
+rule sweep_table:
+    input:
+        evaluations=of_all_seeds([f"{recipe}/stage{stage}" for recipe, stage in SWEPT], "evaluation.json"),
+        accuracy=[
+            given(seed, recipe, stage, "label_accuracy.json")
+            for seed in configuration.seeds
+            for recipe, stage in SWEPT
+        ],
+    output:
+        csv=report(
+            f"{EXPERIMENT}/tables/sweep.csv",
+            caption="../report/sweep.rst",
+            category="Tables of the paper",
+            labels={"content": "other thresholds"},
+        ),
+        png=report(
+            f"{EXPERIMENT}/tables/sweep.png",
+            caption="../report/sweep.rst",
+            category="Tables of the paper",
+            labels={"content": "other thresholds, drawn"},
+        ),
+        others=multiext(f"{EXPERIMENT}/tables/sweep", ".md", ".tex", ".html"),
+    log:
+        f"{EXPERIMENT}/log/sweep.txt",
+    benchmark:
+        f"{EXPERIMENT}/benchmark/sweep.tsv"
+    conda:
+        "../envs/caguda.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
+    shell:
+        "python -m caguda sweep --config {params.config} --evaluations {input.evaluations}"
+        " --accuracy {input.accuracy} --output {output.csv} > {log} 2>&1"
+
+
+rule label_frames:
+    input:
+        labels=lambda wildcards: given(FIRST_SEED, wildcards.recipe, 1, "labels.json"),
+        manifest=MANIFEST,
+    output:
+        report(
+            directory(f"{EXPERIMENT}/{{recipe}}/labels/frames"),
+            patterns=["{name}.png"],
+            caption="../report/label_frames.rst",
+            category="Recipe {recipe}",
+            labels={"content": "pseudo-labels of {name}"},
+        ),
+    log:
+        f"{EXPERIMENT}/{{recipe}}/log/label_frames.txt",
+    benchmark:
+        f"{EXPERIMENT}/{{recipe}}/benchmark/label_frames.tsv"
+    conda:
+        "../envs/caguda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        method_version=METHOD_VERSION,
+    shell:
+        "python -m caguda view {input.labels} --output {output} > {log} 2>&1"
+
+
+rule label_charts:
+    input:
+        labels=lambda wildcards: given(FIRST_SEED, wildcards.recipe, 1, "labels.json"),
+        manifest=MANIFEST,
+    output:
+        report(
+            directory(f"{EXPERIMENT}/{{recipe}}/labels/charts"),
+            patterns=["{name}.png"],
+            caption="../report/label_charts.rst",
+            category="Recipe {recipe}",
+            labels={"content": "pseudo-labels: {name}"},
+        ),
+    log:
+        f"{EXPERIMENT}/{{recipe}}/log/label_charts.txt",
+    benchmark:
+        f"{EXPERIMENT}/{{recipe}}/benchmark/label_charts.tsv"
+    conda:
+        "../envs/caguda.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        method_version=METHOD_VERSION,
+    shell:
+        "python -m caguda inspect {input.labels} --plot {output} > {log} 2>&1"
+
+
 rule class_chart:
     input:
         evaluations=lambda wildcards: of_all_seeds(

@@ -1,0 +1,110 @@
+"""What other thresholds than the configured ones give: of the margin (Eq. 6) and of P0, as a table and as a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from caguda.ablations import sweep
+from caguda.artifacts.atomic import read_json
+from caguda.config import Configuration
+from caguda.errors import UserError
+from caguda.paper.charts import INK, MUTED, WIDTH, save, style
+from caguda.paper.evaluations import read_evaluation
+from caguda.paper.formats import Line, PrintedTable
+from caguda.paper.table import statistic
+from caguda.paper.tables import measured_note, write_formats
+
+KINDS = ("anchor", "probability")
+COLUMNS = (*(f"{kind} labels, {what}" for kind in KINDS for what in ("coverage", "precision")), "mIoU", "gain")
+KIND_OF = {"margin": "anchor", "p0": "probability"}
+NAMES = {"margin": "margin", "p0": "P0"}
+COLORS = {"coverage": "#5bb8ad", "precision": "#e39a3b", "mIoU": "#2466a8"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one pair of thresholds gives, seed by seed: (6,) numbers of COLUMNS in percent each, nan for an unknown one."""
+
+    margin: float
+    p0: float
+    values: tuple[tuple[float, ...], ...]
+
+
+def write_sweep(
+    configuration: Configuration, evaluations: Sequence[Path], accuracy: Sequence[Path], output: Path
+) -> None:
+    """Write a sweep as CSV at `output`, as Markdown, LaTeX, HTML and PNG beside it.
+
+    `evaluations` are those of one stage under every pair of thresholds and seed, `accuracy` those of its pseudo-labels.
+    """
+    found = points(configuration, evaluations, accuracy)
+    configured = configuration.labels
+    lines = []
+    for point in found:
+        same = (point.margin, point.p0) == (configured.margin, configured.p0)
+        label = f"margin {point.margin:g}, P0 {point.p0:g}" + (" (configured)" if same else "")
+        lines.append(Line(label, label, "measured", tuple(map(statistic, zip(*point.values, strict=True)))))
+    note = (
+        measured_note(configuration)
+        + "One stage from the warm-up, with the losses of the first recipe. Coverage is the share of the target's "
+        "training pixels with a truth that get a label, precision the share of these that are right; neither is known to "
+        "the training. Gain in points over the configured thresholds, paired by seed. Thresholds chosen by this table "
+        "would be chosen by target labels."
+    )
+    write_formats(
+        PrintedTable(f"Thresholds: {configuration.experiment}", note, COLUMNS, len(COLUMNS), tuple(lines)), output
+    )
+    save(sweep_chart(found, configured.margin, configured.p0), output.with_suffix(".png"))
+
+
+def points(configuration: Configuration, evaluations: Sequence[Path], accuracy: Sequence[Path]) -> list[Point]:
+    """The points of a sweep, margins first, each in rising order; UserError where a seed is missing."""
+    scores = {}
+    for path, labels in zip(evaluations, accuracy, strict=True):
+        evaluation, known = read_evaluation(path), read_json(labels)
+        labelled = [known[kind] or {"coverage": None, "accuracy": None} for kind in KINDS]
+        shares = [share for kind in labelled for share in (kind["coverage"], kind["accuracy"])]
+        numbers = [math.nan if share is None else 100.0 * share for share in shares]
+        scores[evaluation.recipe, evaluation.seed] = (*numbers, 100.0 * evaluation.as_trained.miou)
+    thresholds, recipe = configuration.labels, next(iter(configuration.recipes))
+    chains = {name: thresholds.model_copy(update={key: value}) for name, (key, value) in sweep(thresholds).items()}
+    found = []
+    for name, chosen in (chains | {recipe: thresholds}).items():
+        values = []
+        for seed in configuration.seeds:
+            if missing := [f"{key}, seed {seed}" for key in (name, recipe) if (key, seed) not in scores]:
+                raise UserError(f"{missing[0]}: a sweep needs an evaluation for every seed, found none; make it first")
+            values.append((*scores[name, seed], scores[name, seed][-1] - scores[recipe, seed][-1]))
+        found.append(Point(chosen.margin, chosen.p0, tuple(values)))
+    return sorted(found, key=lambda point: (point.p0 != thresholds.p0, point.margin, point.p0))
+
+
+def sweep_chart(found: Sequence[Point], margin: float, p0: float) -> Figure:
+    """Two panels, the margin and P0: mIoU, and coverage and precision of the labels that the threshold decides.
+
+    Lines are means over seeds, dots seeds; the configured value is marked.
+    """
+    figure = Figure(figsize=(WIDTH, 2.9), dpi=200, facecolor="white", layout="constrained")
+    for axes, (key, configured) in zip(figure.subplots(1, 2), (("margin", margin), ("p0", p0)), strict=True):
+        fixed = {"margin": "p0", "p0": "margin"}[key]
+        shown = [point for point in found if getattr(point, fixed) == {"margin": margin, "p0": p0}[fixed]]
+        shown.sort(key=lambda point: float(getattr(point, key)))
+        xs = [getattr(point, key) for point in shown]
+        for what, color in COLORS.items():
+            column = COLUMNS.index("mIoU" if what == "mIoU" else f"{KIND_OF[key]} labels, {what}")
+            seeds = [[values[column] for values in point.values] for point in shown]
+            axes.plot(xs, [statistic(each).mean for each in seeds], color=color, linewidth=1.4, label=what)
+            for x, each in zip(xs, seeds, strict=True):
+                axes.plot([x] * len(each), each, ".", color=color, markersize=3)
+        axes.axvline(configured, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+        style(axes, f"{NAMES[key]}: labels by {'anchors' if key == 'margin' else 'probability'}, and mIoU", "y")
+        axes.set_xlabel(f"{NAMES[key]} (dashed: configured)", size=6.5, color=INK)
+        axes.set_ylabel("percent", size=6.5, color=INK)
+        axes.set_ylim(0, 101)
+        axes.legend(fontsize=6.5, frameon=False, labelcolor=INK)
+    return figure
