@@ -91,6 +91,7 @@ def to_latex(table: PrintedTable) -> str:
         [
             r"% \usepackage{booktabs,graphicx}",
             r"\begin{table}",
+            r"\abovecaptionskip=0pt \belowcaptionskip=6pt \renewcommand{\arraystretch}{1.2}",
             rf"\caption{{{_escaped(table.title)}. {_escaped(table.note)}}}",
             r"\resizebox{\textwidth}{!}{%",
             rf"\begin{{tabular}}{{ll*{{{len(table.columns)}}}{{r}}}}",
