@@ -114,7 +114,7 @@ def show(value: Statistic | None, sign: bool = False) -> str:
     """The statistic with one decimal, as `12.3` or `12.3 ± 0.4`; "-" where there is none."""
     if value is None or math.isnan(value.mean):
         return ABSENT
-    mean = f"{value.mean:+.1f}" if sign else f"{value.mean:.1f}"
+    mean = f"{value.mean:+z.1f}" if sign else f"{value.mean:z.1f}"
     return mean if value.deviation is None else f"{mean} ± {value.deviation:.1f}"
 
 
