@@ -23,6 +23,7 @@ RULES = re.findall(
     "".join(path.read_text() for path in sorted((ROOT / "workflow" / "rules").glob("*.smk"))),
     re.DOTALL | re.MULTILINE,
 )
+DEMO = ROOT / "config" / "demo.yaml"
 LONGER = ("--config", "pretrain={iterations: 300}", "warmup={iterations: 300}", "stages={iterations: 300, count: 1}")
 
 
@@ -47,9 +48,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def start(directory: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(directory: Path, *arguments: str, configfile: Path = SMOKE) -> subprocess.Popen[str]:
     """`snakemake --profile slurm` at the project's root, with results in another folder; what it prints is printed.txt."""
-    command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--configfile", str(SMOKE)]
+    command = [sys.executable, "-m", "snakemake", "--profile", "slurm", "--configfile", str(configfile)]
     with (directory / "printed.txt").open("w") as printed:
         return subprocess.Popen(
             [*command, "--directory", str(directory), *arguments], cwd=ROOT, env=environment(), text=True,
@@ -87,13 +88,16 @@ FAULTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("slurm")
-def test_faults_in_every_kind_of_training_change_no_weight(tmp_path: Path) -> None:
-    alone, disturbed = Workflow(tmp_path / "alone"), Workflow(tmp_path / "disturbed")
+@pytest.mark.parametrize(("configfile", "changes"), [(SMOKE, LONGER), (DEMO, ())], ids=["miniature", "demo"])
+def test_faults_in_every_kind_of_training_change_no_weight(
+    tmp_path: Path, configfile: Path, changes: tuple[str, ...]
+) -> None:
+    alone, disturbed = (Workflow(tmp_path / name, configfile) for name in ("alone", "disturbed"))
     alone.directory.mkdir()
     disturbed.directory.mkdir()
-    call = start(disturbed.directory, *LONGER)
+    call = start(disturbed.directory, *changes, configfile=configfile)
     hit: dict[str, str] = {}
     left = {run: list(planned) for run, planned in FAULTS.items()}
     commands = []
@@ -111,10 +115,10 @@ def test_faults_in_every_kind_of_training_change_no_weight(tmp_path: Path) -> No
     for run, planned in FAULTS.items():
         description = json.loads((disturbed.results / "seed0" / run / "checkpoint.json").read_text())
         assert description["metrics"]["attempts"] == len(planned) + 1, run
-    done = alone.run(*LONGER)
+    done = alone.run(*changes)
     assert done.returncode == 0, done.stdout + done.stderr
     assert weights(disturbed.results) == weights(alone.results) != {}
-    assert disturbed.planned(*LONGER) == set()
+    assert disturbed.planned(*changes) == set()
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import yaml
 
 ROOT = Path(__file__).parent.parent
 SMOKE = ROOT / "tests" / "smoke.yaml"
@@ -38,8 +39,9 @@ class Workflow:
 
     @property
     def results(self) -> Path:
-        """The folder of the miniature experiment."""
-        return self.directory / "results" / "smoke"
+        """The folder of the experiment."""
+        name: str = yaml.safe_load(self.configfile.read_text(encoding="utf-8"))["experiment"]
+        return self.directory / "results" / name
 
     def command(self, *arguments: str) -> list[str]:
         """Snakemake as a person calls it, on two cores."""
