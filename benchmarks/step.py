@@ -7,8 +7,9 @@ configuration: `small` has the demo's, DeepLab v3+ on a ResNet-101 the authors',
 DeepLabs get `--batch` images of each domain. The step and the update are the package's own. `authors_way.py` says what
 is measured against it, and both must find the same loss terms first.
 
-Every row is measured in a process of its own: the median time of its steps after a first one, and the peak of the
-process's memory (Linux only), with a GPU that of what torch has allocated there. The authors' way and ours are measured
+Every row is measured in a process of its own: the median time of its steps after a first one, the peak of the
+process's memory (Linux only), with a GPU of what torch has allocated there, and how much of it came with the steps: the
+libraries, the network's weights and the batch were there before. The authors' way and ours are measured
 `--rounds` times in turn, so that what else the machine does falls on both alike; the other rows once.
 
 The floor is the arithmetic of both domains' passes, there and back, at the rate at which the same threads multiply two
@@ -17,6 +18,7 @@ matrices of 2048x2048 in the precision of the row.
 
 import argparse
 import copy
+import ctypes
 import json
 import os
 import platform
@@ -24,7 +26,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,30 +34,17 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 import torch
 from authors_way import authors_step
-from torch import Tensor
+from step_inputs import CATEGORIES, FILES, Setting, configured, images_of, setting
 from torch.amp.grad_scaler import GradScaler
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models.resnet import Bottleneck
 
-from caguda.artifacts.anchors import Anchors
 from caguda.config import Configuration
-from caguda.configfile import load_configuration
-from caguda.datasets.loader import enlarge
-from caguda.method.labels import by_anchor, by_probability, pseudo_labels
-from caguda.models.batch_norm import estimate_statistics
 from caguda.models.build import build_network
-from caguda.models.network import SegmentationNetwork
 from caguda.stages.adapt import _objective_step
 from caguda.stages.common import Run
-from caguda.stages.runtime import place, prepare
-from caguda.stages.training import Batch, Job, _gradients, _update, build_optimiser
+from caguda.stages.runtime import place
+from caguda.stages.training import Job, _gradients, _update, build_optimiser
 
-CONFIG = Path(__file__).parents[1] / "config"
-FILES = {
-    "small": "demo.yaml",
-    "deeplab_v3plus": "gta5_cityscapes_official.yaml",
-    "deeplab_v2": "gta5_cityscapes_paper.yaml",
-}
 AUTHORS, OURS = "the authors' way", "ours"
 WAYS: dict[str, dict[str, Any]] = {  # by title, what `compute` says
     AUTHORS: {},
@@ -68,107 +57,17 @@ ON_GPU: dict[str, dict[str, Any]] = {
     "ours, float16": {"precision": "float16"},
     "ours, all of it": {"precision": "bfloat16", "compile": True, "recompute_activations": True},
 }
-CATEGORIES, OCCURRING = 19, 12  # about as many occur in a crop of Cityscapes
-ACTIVE, CERTAIN = 0.8, 0.75  # shares of pixels that get a label, about as in the demo
 SAMPLE, AT_LEAST = 5.0, 2  # steps are timed for so many seconds, and at least so many steps
 MATRIX = 2048
 
 
 class Row(NamedTuple):
-    """What was measured: seconds of steps, peak memory in GiB, operations of a matrix product a second."""
+    """What was measured: seconds of steps, bytes at their peak and before them, a matrix product's operations a second."""
 
     seconds: list[float]
-    memory: float
+    peak: int
+    before: int
     rate: float
-
-
-class WithoutFiles(Run):
-    """A training verb that opens nothing."""
-
-    def __post_init__(self) -> None:
-        self.device = prepare(self.configuration.compute.threads)
-
-
-class Setting(NamedTuple):
-    """What the step of a stage is given: a network, anchors, thresholds and one batch of either domain."""
-
-    run: Run
-    network: SegmentationNetwork
-    anchors: Anchors
-    thresholds: dict[str, float]
-    batch: Batch
-
-
-def configured(network: str, threads: int, **compute: Any) -> Configuration:
-    """The configuration with this network."""
-    os.environ.setdefault("DATA_ROOT", "nowhere")
-    made = load_configuration(CONFIG / FILES[network])
-    changed = made.compute.model_copy(update={"threads": threads, **compute})
-    return made.model_copy(update={"compute": changed})
-
-
-def images_of(configuration: Configuration, batch: int) -> tuple[int, int, int]:
-    """How many images a batch has, their height and width."""
-    if street := configuration.street:
-        return configuration.stages.batch_size, street.height, street.width
-    assert configuration.stages.augmentation.crop is not None
-    return batch, *configuration.stages.augmentation.crop
-
-
-@torch.no_grad()
-def setting(configuration: Configuration, shape: tuple[int, int, int]) -> Setting:
-    """A network that labels its images much as a trained one does: by regions, with categories that do not occur."""
-    run = WithoutFiles("step", configuration, 0, Path(), {})
-    torch.manual_seed(0)
-    network = build_network(configuration.network, CATEGORIES).to(run.device)
-    for module in network.modules():
-        if isinstance(module, Bottleneck):  # whole branches of random weights magnify rounding a thousandfold
-            module.bn3.weight.fill_(0.2)
-    count, *size = shape
-    blocks = torch.randint(256, (2 * count, 3, size[0] // 32, size[1] // 32), dtype=torch.uint8)
-    images = torch.nn.functional.interpolate(blocks, size, mode="nearest").to(run.device)
-    scaled = (images.float() / 255).split(count)
-    estimate_statistics(network, scaled)
-    features, _ = network(scaled[1])
-    pixels = features.movedim(1, -1).flatten(0, 2)
-    vectors = pixels[torch.randperm(len(pixels))[:CATEGORIES].to(run.device)]
-    vectors[OCCURRING:] *= -1  # far from every feature
-    network.classifier.weight.copy_((vectors - vectors[:OCCURRING].mean(0))[:, :, None, None])
-    assert network.classifier.bias is not None
-    network.classifier.bias.copy_(-vectors.square().sum(1) / 2)
-    first, second = network.classifier(features).topk(2, dim=1).values.unbind(1)
-    sharpness = 3.0 / (first - second).flatten().quantile(1 - CERTAIN)  # a softmax of 0.95 is a lead of 3
-    for weight in network.classifier.parameters():
-        weight.mul_(sharpness)
-    present = torch.ones(CATEGORIES, dtype=torch.bool, device=run.device)
-    gap = by_anchor(features, vectors, present, 0.0).margin
-    confidence = by_probability(network.classifier(features), 0.0).confidence
-    thresholds = {"margin": between(gap, ACTIVE), "p0": between(confidence, CERTAIN)}
-    anchored = by_anchor(features, vectors, present, thresholds["margin"])
-    probable = by_probability(network.classifier(features), thresholds["p0"])
-    source = {"label": network(scaled[0])[1].argmax(1).to(torch.uint8)}
-    target = {
-        "anchor_label": pseudo_labels(anchored.nearest, anchored.active),
-        "probability_label": pseudo_labels(probable.predicted, probable.active),
-    }
-    samples = ({"image": part.cpu()} for part in images.split(count))
-    batch = tuple(sample | at_size(maps, size) for sample, maps in zip(samples, (source, target), strict=True))
-    pairwise = torch.cdist(vectors, vectors).cpu().numpy()
-    pixel_count = torch.full((CATEGORIES,), 1000).numpy()
-    return Setting(run, network, Anchors(vectors.cpu().numpy(), pixel_count, pairwise[0], pairwise), thresholds, batch)
-
-
-def between(values: Tensor, share: float) -> float:
-    """A threshold that about this share of the values exceeds, amid the widest gap there, so that rounding moves none."""
-    ordered = values.flatten().sort().values
-    first, last = (int(len(ordered) * (1 - share + shift)) for shift in (-0.01, 0.01))
-    at = first + int(ordered[first : last + 1].diff().argmax())
-    return float(ordered[at : at + 2].mean())
-
-
-def at_size(maps: Mapping[str, Tensor], size: Sequence[int]) -> dict[str, Tensor]:
-    """Label maps (n, h, w) as a loader gives them."""
-    return {name: torch.stack([enlarge(one, size)[..., :, :] for one in labels.cpu()]) for name, labels in maps.items()}
 
 
 def job_of(given: Setting, way: str) -> Job:
@@ -204,33 +103,38 @@ def refuse_other_values(configuration: Configuration, shape: tuple[int, int, int
         assert value > 0 and abs(theirs[name] / value - 1) < 1e-4, f"{name}: theirs {theirs[name]}, ours {value}"
 
 
-def seconds_of(job: Job, batch: Batch, device: torch.device) -> float:
+def seconds_of(job: Job, given: Setting) -> float:
     """The wall-clock time of one update, until its results are there."""
     started = time.perf_counter()
-    _gradients(job, iter([batch]))
+    _gradients(job, iter([given.batch]))
     _update(job)
-    if device.type == "cuda":
+    if given.run.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
 def measure(given: Setting, way: str) -> Row:
     """What the steps of this way cost, in this process."""
-    job, device = job_of(given, way), given.run.device
-    on_gpu = device.type == "cuda"
-    for _ in range(5 if on_gpu else 1):
-        seconds_of(job, given.batch, device)
+    on_gpu = given.run.device.type == "cuda"
+    ctypes.CDLL(None).malloc_trim(0)  # memory that was freed but kept for later would hide what is needed now
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    before = torch.cuda.memory_allocated() if on_gpu else memory("VmRSS")
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
+    job = job_of(given, way)
+    for _ in range(5 if on_gpu else 1):
+        seconds_of(job, given)
     seconds: list[float] = []
     while len(seconds) < AT_LEAST or sum(seconds) < SAMPLE:
-        seconds.append(seconds_of(job, given.batch, device))
-    if on_gpu:
-        memory = torch.cuda.max_memory_allocated() / 2**30
-    else:
-        (line,) = (row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
-        memory = int(line.split()[1]) / 2**20
-    return Row(seconds, memory, matrix_rate(given.run))
+        seconds.append(seconds_of(job, given))
+    peak = torch.cuda.max_memory_allocated() if on_gpu else memory("VmHWM")
+    return Row(seconds, peak, before, matrix_rate(given.run))
+
+
+def memory(name: str) -> int:
+    """An entry of the kernel's account of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
 
 def matrix_rate(run: Run) -> float:
@@ -266,32 +170,42 @@ def in_a_process(network: str, way: str, options: argparse.Namespace) -> Row | s
 
 
 def report(network: str, options: argparse.Namespace) -> None:
-    """Measure a network and print its rows."""
+    """Measure a network and print its rows; the first two must not fail."""
     configuration = configured(network, options.threads)
     count, height, width = shape = images_of(configuration, options.batch)
     refuse_other_values(configuration, shape)
     ways = [*WAYS, *(ON_GPU if torch.cuda.is_available() else ())]
-    order = [AUTHORS, OURS] * options.rounds + ways[2:]
     found: dict[str, list[Row]] = {way: [] for way in ways}
-    name = f"{network}, {count} x {height}x{width}"
-    for way in order:
+    failed: dict[str, str] = {}
+    for way in [AUTHORS, OURS] * options.rounds + ways[2:]:
         row = in_a_process(network, way, options)
         if isinstance(row, Row):
             found[way].append(row)
         else:
-            print(f"| {name} | {way} | failed: {row} | | | | |")
-    needed = operations(configuration, shape)
-    base = summary(found[AUTHORS]) if found[AUTHORS] else Row([float("nan")], float("nan"), float("nan"))
-    for way, rows in ((way, rows) for way, rows in found.items() if rows):
-        (seconds,), memory, rate = summary(rows)
-        ratios = f"{seconds / base.seconds[0]:.2f} | {memory:.2f} | {memory / base.memory:.2f}"
-        print(f"| {name} | {way} | {seconds:.3g} | {ratios} | {seconds * rate / needed:.2f} |", flush=True)
+            failed[way] = row
+    assert found[AUTHORS] and found[OURS], failed
+    needed, theirs = operations(configuration, shape), median(found[AUTHORS])
+    for way in ways:
+        print(f"| {network}, {count} x {height}x{width} | {way} | ", end="")
+        if way in failed:
+            print(f"failed: {failed[way]} | | | | | | |")
+            continue
+        (seconds,), peak, before, rate = median(found[way])
+        cells = [f"{seconds:.3g}", f"{seconds / theirs.seconds[0]:.2f}"]
+        for mine, other in ((peak, theirs.peak), (peak - before, theirs.peak - theirs.before)):
+            cells += [f"{mine / 2**30:.2f}", f"{mine / other:.2f}"]
+        print(" | ".join([*cells, f"{seconds * rate / needed:.2f}"]) + " |", flush=True)
 
 
-def summary(rows: Sequence[Row]) -> Row:
-    """The median time of all steps, the largest peak, and the median rate."""
+def median(rows: Sequence[Row]) -> Row:
+    """The medians of what was measured; of the peak, the largest."""
     seconds = statistics.median(second for row in rows for second in row.seconds)
-    return Row([seconds], max(row.memory for row in rows), statistics.median(row.rate for row in rows))
+    return Row(
+        [seconds],
+        max(row.peak for row in rows),
+        int(statistics.median(row.before for row in rows)),
+        statistics.median(row.rate for row in rows),
+    )
 
 
 def caption(options: argparse.Namespace) -> str:
@@ -321,8 +235,8 @@ def main() -> None:
         print(json.dumps(measure(given, way)))
         return
     print(f"{caption(options)}\n")
-    print("| network | step | s | of the authors' | peak GiB | of the authors' | times the floor |")
-    print("|---|---|---:|---:|---:|---:|---:|")
+    print("| network | step | s | of theirs | peak GiB | of theirs | of it the steps' | of theirs | times the floor |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
     for network in options.networks:
         report(network, options)
 
