@@ -58,7 +58,8 @@ def authors_step(
         source_entropy = cross_entropy(enlarged, source["label"].long())
         images = target["image"].float() / 255
         with torch.no_grad():
-            anchor_label, probability_label = labels_of(*labelling(images), vectors, thresholds)
+            known, scores = labelling(images)
+            anchor_label, probability_label = labels_of(known, scores, vectors, thresholds)
         target_features, target_logits = network(images)
         small = functional.interpolate(source["label"][:, None].float(), features.shape[2:], mode="nearest")
         terms = {
