@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from caguda.artifacts.anchors import load_anchors
@@ -18,6 +18,7 @@ from caguda.artifacts.provenance import provenance, same_origin
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.config import Labels as Thresholds
+from caguda.datasets.frame import Frame
 from caguda.datasets.io import read_image
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
@@ -99,11 +100,6 @@ def write_part(
     own = share(batches, part, parts, "target")
     left = [batch for batch in own if not (same and all(opened.whole(index) for index in batch))]
 
-    def passed() -> Iterator[tuple[range, Tensor, Tensor]]:
-        images = ahead(torch.stack([read_image(frames[index].image) for index in batch]) for batch in left)
-        for batch, pixels in zip(left, images, strict=True):
-            yield batch, *network(scaled(pixels, device))
-
     @torch.inference_mode()  # which holds for one thread alone
     def write(found: tuple[range, Tensor, Tensor]) -> None:
         batch, features, logits = found
@@ -112,12 +108,21 @@ def write_part(
             write_labels(opened, index, LabelArrays(**{name: row[place] for name, row in rows.items()}))
 
     with tqdm(total=len(left), desc=f"labels {part}/{parts}", disable=not sys.stderr.isatty()) as bar:
-        for _ in behind(passed(), write):
+        for _ in behind(_passed(network, frames, left, device), write):
             bar.update()
     first, last = own[0].start, own[-1].stop - 1
     write_json(output, {"store": store.name, "part": part, "parts": parts, "first": first, "last": last})
     kept = sum(map(len, own)) - sum(map(len, left))
     print(f"labels: part {part} of {parts}, frames {first} to {last}, {kept} of them from an earlier call -> {store}")
+
+
+def _passed(
+    network: nn.Module, frames: Sequence[Frame], batches: Sequence[range], device: torch.device
+) -> Iterator[tuple[range, Tensor, Tensor]]:
+    """Each batch of frames with its features and logits."""
+    images = ahead(torch.stack([read_image(frames[index].image) for index in batch]) for batch in batches)
+    for batch, pixels in zip(batches, images, strict=True):
+        yield batch, *network(scaled(pixels, device))
 
 
 def _labels(anchored: ByAnchor, probable: ByProbability) -> dict[str, NDArray[Any]]:
