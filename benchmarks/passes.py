@@ -112,10 +112,14 @@ class Experiment:
         store, created = self.folder / "labels.zarr", self.folder / "created.json"
         create_store(*self.inputs, self.folder / "anchors.h5", store, created)
 
+    def sums(self, part: int = 1, parts: int = 1) -> None:
+        """The pass `anchor-part`, over the source."""
+        sum_part(*self.inputs, part, parts, self.folder / f"sums{part}.h5")
+
     def anchors(self) -> None:
-        """The pass `anchor-part`, over all source frames, and what little comes after it."""
-        sum_part(*self.inputs, 1, 1, self.folder / "sums.h5")
-        construct_anchors(*self.inputs, [self.folder / "sums.h5"], self.folder / "anchors.h5")
+        """The same over all of it, and what little comes after it."""
+        self.sums()
+        construct_anchors(*self.inputs, [self.folder / "sums1.h5"], self.folder / "anchors.h5")
 
     def labels(self, part: int = 1, parts: int = 1) -> None:
         """The pass `label-part`, into an empty store."""
@@ -190,14 +194,21 @@ def measure(title: str, whole: Experiment, single: Experiment, repeats: int) -> 
               f"{1000 * beside / count:.2f} ms | {once:.2f} s | {walls[2] / walls[3]:.2f} |", flush=True)  # fmt: skip
 
 
-def caption(repeats: list[int], frames: list[int]) -> str:
-    """The machine, how busy it is, and what is measured."""
+def machine() -> str:
+    """The machine and the versions that are measured."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     return (
         f"{model}, {os.cpu_count()} cores, one thread of torch {torch.__version__}, torchvision {torchvision.__version__}, "
-        f"zarr {zarr.__version__}; {frames[0]} frames of 128x256 in batches of 8, medians of {repeats[0]}, and "
-        f"{frames[1]} of 512x1024 in batches of 1, medians of {repeats[1]}; load before: {os.getloadavg()[0]:.1f}."
+        f"zarr {zarr.__version__}"
+    )
+
+
+def caption(repeats: list[int], frames: list[int]) -> str:
+    """The machine, how busy it is, and what is measured."""
+    return (
+        f"{machine()}; {frames[0]} frames of 128x256 in batches of 8, medians of {repeats[0]}, and {frames[1]} of "
+        f"512x1024 in batches of 1, medians of {repeats[1]}; load before: {os.getloadavg()[0]:.1f}."
     )
 
 
