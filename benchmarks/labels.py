@@ -65,6 +65,7 @@ def write_all(folder: Path, images: list[LabelArrays], count: int) -> dict[str, 
     """Milliseconds to write an image, by what is written; the median."""
     store = folder / "labels.zarr"
     create_label_store(store, [f"{i:04}" for i in range(count)], HEIGHT, WIDTH, CITYSCAPES_19, {"margin": 1, "p0": 0.9})
+    opened = open_label_store(store)
     for name in ("png", "npy", "npy7"):
         (folder / name).mkdir()
 
@@ -76,7 +77,7 @@ def write_all(folder: Path, images: list[LabelArrays], count: int) -> dict[str, 
         return lambda i, labels: [np.save(folder / place / f"{i}.{name}.npy", getattr(labels, name)) for name in names]
 
     ways: dict[str, Callable[[int, LabelArrays], object]] = {
-        STORE: lambda index, labels: write_labels(store, index, labels),
+        STORE: lambda index, labels: write_labels(opened, index, labels),
         PNG: as_png,
         NPY: as_npy("npy", MAPS),
         f"{NPY}, seven arrays": as_npy("npy7", NAMES),

@@ -1,14 +1,24 @@
-"""What one training step of a stage costs in time and memory, at the size of the paper's images.
+"""What one training step of a stage costs in time and memory, beside the way the authors' code takes it.
 
-    python benchmarks/step.py [--height 640] [--width 1280] [--threads 1] [--limit 1200]
+    python benchmarks/step.py [--networks small deeplab_v3plus] [--batch 1] [--rounds 3] [--threads 1]
 
-Prints a table in Markdown: DeepLab v2 and v3+ on a ResNet-101, one image of each domain, frozen batch normalisation,
-SGD, and the five losses of Eq. 12. Every row is measured in a process of its own: on a CPU the second step and the peak
-of the process's memory (Linux only), with a GPU the median of ten steps after five others and the peak of what torch
-has allocated there. A quarter of an hour and up to 20 GB of memory on a CPU.
+Prints a table in Markdown. Losses, recipe, optimiser, batch normalisation and the size of the images are those of a
+configuration: `small` has the demo's, DeepLab v3+ on a ResNet-101 the authors', DeepLab v2 the paper's; but the two
+DeepLabs get `--batch` images of each domain. The step and the update are the package's own. `authors_way.py` says what
+is measured against it, and both must find the same loss terms first.
+
+Every row is measured in a process of its own: the median time of its steps after a first one, the peak of the
+process's memory (Linux only), with a GPU of what torch has allocated there, and how much of it came with the steps: the
+libraries, the network's weights and the batch were there before. The authors' way and ours are measured
+`--rounds` times in turn, so that what else the machine does falls on both alike; the other rows once.
+
+The floor is the arithmetic of both domains' passes, there and back, at the rate at which the same threads multiply two
+matrices of 2048x2048 in the precision of the row.
 """
 
 import argparse
+import copy
+import ctypes
 import json
 import os
 import platform
@@ -16,172 +26,219 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 import torch
-from torch import Tensor
+from authors_way import authors_step
+from step_inputs import CATEGORIES, FILES, Setting, configured, images_of, setting
 from torch.amp.grad_scaler import GradScaler
-from torch.optim import SGD
+from torch.utils.flop_counter import FlopCounterMode
 
-from caguda.config import DeepLab
-from caguda.method.anchors import labels_at
-from caguda.method.losses import cross_entropy, distance_loss
-from caguda.models.batch_norm import freeze
+from caguda.config import Configuration
 from caguda.models.build import build_network
-from caguda.models.checkpointing import recompute_activations
-from caguda.stages.runtime import place, prepare
-from caguda.stages.supervised import image_cross_entropy
+from caguda.stages.adapt import _objective_step
+from caguda.stages.common import Run
+from caguda.stages.runtime import place
+from caguda.stages.training import Job, _gradients, _update, build_optimiser
 
-CATEGORIES, CHANNELS = 19, 256
-WARM_UP, STEPS = 5, 10
-GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A network and how the machine is used for it."""
-
-    network: Literal["deeplab_v2", "deeplab_v3plus"]
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    channels_last: bool = True
-    compile: bool = False
-    recompute_activations: bool = False
-
-    @property
-    def title(self) -> str:
-        parts = [self.precision, "channels last" if self.channels_last else "NCHW"]
-        return ", ".join(parts + ["compiled"] * self.compile + ["activations recomputed"] * self.recompute_activations)
+AUTHORS, OURS = "the authors' way", "ours"
+WAYS: dict[str, dict[str, Any]] = {  # by title, what `compute` says
+    AUTHORS: {},
+    OURS: {},
+    "ours, bfloat16": {"precision": "bfloat16"},
+    "ours, activations computed again": {"recompute_activations": True},
+    "ours, compiled": {"compile": True},
+}
+ON_GPU: dict[str, dict[str, Any]] = {
+    "ours, float16": {"precision": "float16"},
+    "ours, all of it": {"precision": "bfloat16", "compile": True, "recompute_activations": True},
+}
+SAMPLE, AT_LEAST = 5.0, 2  # steps are timed for so many seconds, and at least so many steps
+MATRIX = 2048
 
 
-def variants(network: Literal["deeplab_v2", "deeplab_v3plus"], on_gpu: bool) -> list[Variant]:
-    """What is measured: a baseline, and then one choice at a time; the last row has them all."""
-    if not on_gpu:
-        return [
-            Variant(network),
-            Variant(network, recompute_activations=True),
-            Variant(network, "bfloat16"),
-            Variant(network, compile=True),
-        ]
-    return [
-        Variant(network, channels_last=False),
-        Variant(network),
-        Variant(network, "bfloat16"),
-        Variant(network, "float16"),
-        Variant(network, compile=True),
-        Variant(network, recompute_activations=True),
-        Variant(network, "bfloat16", compile=True, recompute_activations=True),
-    ]
+class Row(NamedTuple):
+    """What was measured: seconds of steps, bytes at their peak and before them, a matrix product's operations a second."""
+
+    seconds: list[float]
+    peak: int
+    before: int
+    rate: float
 
 
-class Step:
-    """One update of a stage: a pass of the source, then one of the target, each differentiated before the next."""
-
-    def __init__(self, variant: Variant, height: int, width: int, device: torch.device) -> None:
-        self.precision, self.device = variant.precision, device
-        torch.manual_seed(0)
-        built = build_network(DeepLab(name=variant.network, weights="none"), CATEGORIES)
-        network = (place(built, device) if variant.channels_last else built.to(device)).train()
-        freeze(network)
-        if variant.recompute_activations:
-            recompute_activations(network)
-        if variant.compile:
-            network.compile()
-        self.network = network
-        weights = [weight for weight in network.parameters() if weight.requires_grad]
-        self.optimiser = SGD(weights, lr=1e-4, momentum=0.9, weight_decay=5e-4)
-        self.scaler = GradScaler(device.type, enabled=self.precision == "float16")
-        layout = torch.channels_last if variant.channels_last else torch.contiguous_format
-        self.images = [torch.rand(1, 3, height, width, device=device).contiguous(memory_format=layout) for _ in "st"]
-        self.labels = torch.randint(CATEGORIES, (3, 1, height, width), device=device, dtype=torch.uint8)
-        self.anchors = torch.rand(CATEGORIES, CHANNELS, device=device)
-        self.present = torch.ones(CATEGORIES, dtype=torch.bool, device=device)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(self.device.type, getattr(torch, self.precision), enabled=self.precision != "float32"):
-            features, logits = self.network(images)
-        return features.float(), logits.float()
-
-    def __call__(self) -> None:
-        source, by_anchor, by_probability = self.labels
-        features, logits = self.forward(self.images[0])
-        size = (features.shape[-2], features.shape[-1])
-        truth, by_anchor, by_probability = (labels_at(maps, size) for maps in (source, by_anchor, by_probability))
-        entropy = image_cross_entropy(logits, source).mean()
-        distance = distance_loss(features, self.anchors, truth, self.present).mean()
-        self.scaler.scale(entropy + 0.1 * distance).backward()
-        features, logits = self.forward(self.images[1])
-        distance = distance_loss(features, self.anchors, by_anchor, self.present).mean()
-        entropies = cross_entropy(logits, by_anchor).mean() + cross_entropy(logits, by_probability).mean()
-        self.scaler.scale(0.1 * distance + entropies).backward()
-        self.scaler.step(self.optimiser)
-        self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.update()
+def job_of(given: Setting, way: str) -> Job:
+    """The training that takes its steps in this way; the network is changed."""
+    run, network = given.run, given.network
+    training, recipe = run.configuration.stages, run.configuration.recipes["cag"]
+    if way == AUTHORS:
+        torch.use_deterministic_algorithms(False)
+        labelling = copy.deepcopy(network).eval().requires_grad_(False)
+        model = run.ready_to_train(network, training)
+        step = authors_step(run, model, labelling, given.anchors, recipe, given.thresholds)
+    else:
+        model = run.ready_to_train(place(network, run.device), training)
+        step = _objective_step(run, model, given.anchors, recipe, given.thresholds)
+    scaler = GradScaler(run.device.type, enabled=run.configuration.compute.precision == "float16")
+    optimiser = build_optimiser(network, training.optimiser, training.optimiser.learning_rate)
+    return Job(way, {"network": network}, {"network": optimiser}, lambda _: iter(()), step, training, scaler)
 
 
-def seconds_of(step: Step) -> float:
-    """The wall-clock time of one step, until its results are there."""
+@torch.no_grad()
+def terms_of(given: Setting, way: str) -> dict[str, float]:
+    """The loss terms of the batch, with batch normalisation and dropout as in evaluation."""
+    job = job_of(given, way)
+    job.modules["network"].eval()
+    return {name: float(value) for _, terms in job.step(given.batch) for name, value in terms.items()}
+
+
+def refuse_other_values(configuration: Configuration, shape: tuple[int, int, int]) -> None:
+    """AssertionError unless the authors' way and ours give the same loss terms, to rounding."""
+    theirs, ours = (terms_of(setting(configuration, shape), way) for way in (AUTHORS, OURS))
+    assert theirs.keys() == ours.keys()
+    for name, value in ours.items():
+        assert value > 0 and abs(theirs[name] / value - 1) < 1e-4, f"{name}: theirs {theirs[name]}, ours {value}"
+
+
+def seconds_of(job: Job, given: Setting) -> float:
+    """The wall-clock time of one update, until its results are there."""
     started = time.perf_counter()
-    step()
-    if step.device.type == "cuda":
+    _gradients(job, iter([given.batch]))
+    _update(job)
+    if given.run.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
-def measure(variant: Variant, height: int, width: int, threads: int) -> tuple[float, float]:
-    """Seconds of a step and the peak of memory in GiB, in this process."""
-    step = Step(variant, height, width, prepare(threads))
-    if step.device.type == "cpu":
-        seconds_of(step)
-        seconds = seconds_of(step)
-        (line,) = (row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
-        return seconds, int(line.split()[1]) / 2**20
-    for _ in range(WARM_UP):
-        seconds_of(step)
-    torch.cuda.reset_peak_memory_stats()
-    seconds = statistics.median(seconds_of(step) for _ in range(STEPS))
-    return seconds, torch.cuda.max_memory_allocated() / GIB
+def measure(given: Setting, way: str) -> Row:
+    """What the steps of this way cost, in this process."""
+    on_gpu = given.run.device.type == "cuda"
+    ctypes.CDLL(None).malloc_trim(0)  # memory that was freed but kept for later would hide what is needed now
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    before = torch.cuda.memory_allocated() if on_gpu else memory("VmRSS")
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    job = job_of(given, way)
+    for _ in range(5 if on_gpu else 1):
+        seconds_of(job, given)
+    seconds: list[float] = []
+    while len(seconds) < AT_LEAST or sum(seconds) < SAMPLE:
+        seconds.append(seconds_of(job, given))
+    peak = torch.cuda.max_memory_allocated() if on_gpu else memory("VmHWM")
+    return Row(seconds, peak, before, matrix_rate(given.run))
 
 
-def in_a_process(variant: Variant, arguments: argparse.Namespace) -> str:
-    """The row of a variant, measured in a fresh process; one that fails or takes too long says so."""
-    command = [sys.executable, __file__, "--variant", json.dumps(asdict(variant)), "--height", str(arguments.height)]
-    command += ["--width", str(arguments.width), "--threads", str(arguments.threads)]
-    try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=arguments.limit)
-        seconds, memory = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else (None, None)
-    except subprocess.TimeoutExpired:
-        return f"| {variant.network} | {variant.title} | over {arguments.limit} | |"
-    if seconds is None:
-        reason = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
-        return f"| {variant.network} | {variant.title} | failed: {reason} | |"
-    return f"| {variant.network} | {variant.title} | {seconds:.2f} | {memory:.1f} |"
+def memory(name: str) -> int:
+    """An entry of the kernel's account of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
+
+
+def matrix_rate(run: Run) -> float:
+    """Operations a second in the product of two matrices, in the precision of the configuration: a median."""
+    a, b = torch.rand(2, MATRIX, MATRIX, device=run.device, dtype=getattr(torch, run.configuration.compute.precision))
+    seconds = []
+    for _ in range(6):
+        started = time.perf_counter()
+        a @ b
+        if run.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return 2 * MATRIX**3 / statistics.median(seconds[1:])
+
+
+def operations(configuration: Configuration, shape: tuple[int, int, int]) -> int:
+    """The arithmetic of the passes of both domains and of their derivatives, counted without computing."""
+    with torch.device("meta"):
+        network = build_network(configuration.network, CATEGORIES)
+        images = torch.empty(shape[0], 3, *shape[1:])
+    with FlopCounterMode(display=False) as counter:
+        sum(maps.sum() for maps in network(images)).backward()
+    return 2 * int(counter.get_total_flops())
+
+
+def in_a_process(network: str, way: str, options: argparse.Namespace) -> Row | str:
+    """A row measured in a fresh process, or why it could not be."""
+    command = [sys.executable, __file__, "--row", network, way, "--batch", str(options.batch)]
+    done = subprocess.run([*command, "--threads", str(options.threads)], check=False, capture_output=True, text=True)
+    if done.returncode == 0:
+        return Row(*json.loads(done.stdout.splitlines()[-1]))
+    return (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+
+
+def report(network: str, options: argparse.Namespace) -> None:
+    """Measure a network and print its rows; the first two must not fail."""
+    configuration = configured(network, options.threads)
+    count, height, width = shape = images_of(configuration, options.batch)
+    refuse_other_values(configuration, shape)
+    ways = [*WAYS, *(ON_GPU if torch.cuda.is_available() else ())]
+    found: dict[str, list[Row]] = {way: [] for way in ways}
+    failed: dict[str, str] = {}
+    for way in [AUTHORS, OURS] * options.rounds + ways[2:]:
+        row = in_a_process(network, way, options)
+        if isinstance(row, Row):
+            found[way].append(row)
+        else:
+            failed[way] = row
+    assert found[AUTHORS] and found[OURS], failed
+    needed, theirs = operations(configuration, shape), median(found[AUTHORS])
+    for way in ways:
+        print(f"| {network}, {count} x {height}x{width} | {way} | ", end="")
+        if way in failed:
+            print(f"failed: {failed[way]} | | | | | | |")
+            continue
+        (seconds,), peak, before, rate = median(found[way])
+        cells = [f"{seconds:.3g}", f"{seconds / theirs.seconds[0]:.2f}"]
+        for mine, other in ((peak, theirs.peak), (peak - before, theirs.peak - theirs.before)):
+            cells += [f"{mine / 2**30:.2f}", f"{mine / other:.2f}"]
+        print(" | ".join([*cells, f"{seconds * rate / needed:.2f}"]) + " |", flush=True)
+
+
+def median(rows: Sequence[Row]) -> Row:
+    """The medians of what was measured; of the peak, the largest."""
+    seconds = statistics.median(second for row in rows for second in row.seconds)
+    return Row(
+        [seconds],
+        max(row.peak for row in rows),
+        int(statistics.median(row.before for row in rows)),
+        statistics.median(row.rate for row in rows),
+    )
+
+
+def caption(options: argparse.Namespace) -> str:
+    """The machine, how busy it is, and what is measured."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{model}, {os.cpu_count()} cores"
+    threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
+    return (
+        f"{device}, {threads}, torch {torch.__version__}; the first two rows of a network in {options.rounds} processes "
+        f"each, in turn; load before: {os.getloadavg()[0]:.1f}."
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--height", type=int, default=640)
-    parser.add_argument("--width", type=int, default=1280)
+    parser.add_argument("--networks", nargs="+", choices=FILES, default=["small", "deeplab_v3plus"])
+    parser.add_argument("--batch", type=int, default=1, help="images of each domain, for the two DeepLabs")
+    parser.add_argument("--rounds", type=int, default=3, help="processes for each of the first two rows of a network")
     parser.add_argument("--threads", type=int, default=1, help="of torch, on a CPU")
-    parser.add_argument("--limit", type=int, default=1200, help="seconds after which a row is given up")
-    parser.add_argument("--variant", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.variant:
-        variant = Variant(**json.loads(arguments.variant))
-        print(json.dumps(measure(variant, arguments.height, arguments.width, arguments.threads)))
+    parser.add_argument("--row", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.row:
+        network, way = options.row
+        configuration = configured(network, options.threads, **(WAYS | ON_GPU)[way])
+        given = setting(configuration, images_of(configuration, options.batch))
+        print(json.dumps(measure(given, way)))
         return
-    on_gpu = torch.cuda.is_available()
-    machine = torch.cuda.get_device_name() if on_gpu else f"{platform.machine()}, {os.cpu_count()} cores"
-    print(
-        f"{machine}; {arguments.height}x{arguments.width}, {arguments.threads} thread(s), torch {torch.__version__}\n"
-    )
-    print("| network | how | seconds a step | peak GiB |\n|---|---|---|---|")
-    for network in ("deeplab_v2", "deeplab_v3plus"):
-        for variant in variants(network, on_gpu):
-            print(in_a_process(variant, arguments), flush=True)
+    print(f"{caption(options)}\n")
+    print("| network | step | s | of theirs | peak GiB | of theirs | of it the steps' | of theirs | times the floor |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
+    for network in options.networks:
+        report(network, options)
 
 
 if __name__ == "__main__":

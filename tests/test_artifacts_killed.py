@@ -80,8 +80,9 @@ IMAGES, WRITERS = 1000, 4
 
 
 def write_every_fourth(path: Path, first: int) -> None:
+    store = open_label_store(path)
     for index in range(first, IMAGES, WRITERS):
-        write_labels(path, index, some_labels(index, shape=(2, 3)))
+        write_labels(store, index, some_labels(index, shape=(2, 3)))
 
 
 @pytest.mark.parametrize("repetition", [0, *(pytest.param(r, marks=pytest.mark.slow) for r in (1, 2))])

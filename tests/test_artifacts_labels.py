@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import struct
 import subprocess
@@ -71,8 +72,9 @@ def empty(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def full(empty: Path) -> Path:
+    store = open_label_store(empty)
     for index in range(len(IDS)):
-        write_labels(empty, index, some_labels(index))
+        write_labels(store, index, some_labels(index))
     return empty
 
 
@@ -131,7 +133,7 @@ def test_an_empty_store_is_254_and_nan_everywhere_and_refused(empty: Path) -> No
 
 
 def test_an_all_ignored_image_is_not_taken_for_missing(full: Path) -> None:
-    write_labels(full, 1, all_ignored())
+    write_labels(open_label_store(full), 1, all_ignored())
     assert open_label_store(full).missing() == []
     assert (full / "anchor_label" / "c.1.0.0").exists()
     assert verify_label_store(full)["images"] == 4
@@ -139,9 +141,35 @@ def test_an_all_ignored_image_is_not_taken_for_missing(full: Path) -> None:
 
 def test_what_equals_the_fill_value_is_written_too(full: Path) -> None:
     unwritten = np.full((H, W), 254, np.uint8)
-    write_labels(full, 1, replace(some_labels(1), nearest_anchor=unwritten))
+    write_labels(open_label_store(full), 1, replace(some_labels(1), nearest_anchor=unwritten))
     assert open_label_store(full).missing() == []
     assert "image bochum_1: nearest_anchor holds 254" in refusal(full)
+
+
+def test_every_chunk_has_the_bytes_that_zarr_writes(full: Path, tmp_path: Path) -> None:
+    """Negative zeros, infinities and numbers that compress badly among them, whatever their order in memory."""
+    labels = replace(some_labels(7), margin=np.array([[-0.0, np.inf, 1.5] * 3] * H, "f2").copy("F"))
+    write_labels(open_label_store(full), 2, labels)
+    shutil.copytree(full, tmp_path / "other.zarr")
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        group = zarr.open_group(tmp_path / "other.zarr", mode="r+")
+        for name in NAMES:
+            ours, theirs = (path / name / "c.2.0.0" for path in (full, tmp_path / "other.zarr"))
+            theirs.unlink()
+            group[name][2] = getattr(labels, name)
+            assert ours.read_bytes() == theirs.read_bytes(), name
+
+
+def test_a_chunk_that_cannot_be_written_leaves_the_one_before(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.read_bytes() for path in full.rglob("c.1.*")}
+
+    def refused(path: Path, _: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match="No space left"):
+        write_labels(open_label_store(full), 1, some_labels(5))
+    assert {path: path.read_bytes() for path in full.rglob("c.1.*")} == before
 
 
 def test_creating_again_starts_afresh_but_replaces_only_stores(full: Path) -> None:
@@ -266,10 +294,11 @@ def test_the_digest_is_of_the_content_and_the_ids(full: Path, tmp_path: Path) ->
     digest = verify_label_store(full)["digest"]
     other = tmp_path / "other.zarr"
     create_label_store(other, IDS, H, W, TABLE, {"made": "later"})
+    store = open_label_store(other)
     for index in (3, 1, 0, 2):
-        write_labels(other, index, some_labels(index))
+        write_labels(store, index, some_labels(index))
     assert verify_label_store(other)["digest"] == digest
-    write_labels(other, 3, some_labels(5))
+    write_labels(store, 3, some_labels(5))
     assert verify_label_store(other)["digest"] != digest
     json.dumps(verify_label_store(other), allow_nan=False)
 
@@ -294,12 +323,12 @@ def test_a_reader_written_from_the_documentation_finds_the_same_digest(full: Pat
 WRITER = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
-from test_artifacts_labels import some_labels, write_labels
-path, indices, rounds = Path(sys.argv[1]), [int(i) for i in sys.argv[2].split(",")], int(sys.argv[3])
+from test_artifacts_labels import open_label_store, some_labels, write_labels
+store, indices, rounds = open_label_store(Path(sys.argv[1])), [int(i) for i in sys.argv[2].split(",")], int(sys.argv[3])
 print("ready", flush=True)
 for _ in range(rounds):
     for index in indices:
-        write_labels(path, index, some_labels(index))
+        write_labels(store, index, some_labels(index))
 """
 
 
@@ -328,8 +357,9 @@ def test_a_killed_writer_leaves_whole_chunks_and_can_be_followed(full: Path, tmp
             np.testing.assert_array_equal(store.read(index).margin, some_labels(index).margin)
     stale = path / "active" / "c.0.0.0123456789abcdef.partial"
     stale.write_bytes(b"half")
-    for index in open_label_store(path).missing():
-        write_labels(path, index, some_labels(index))
+    store = open_label_store(path)
+    for index in store.missing():
+        write_labels(store, index, some_labels(index))
     assert verify_label_store(path)["digest"] == verify_label_store(full)["digest"]
     remove_partial_files(path)
     assert not list(path.glob("**/*.partial"))

@@ -152,7 +152,7 @@ def test_what_is_no_finished_store_is_refused(tmp_path: Path, capsys: Said) -> N
 def test_a_store_that_does_not_say_where_it_came_from(tmp_path: Path, capsys: Said) -> None:
     store = tmp_path / "a.zarr"
     create_label_store(store, ["one"], 6, 9, TABLE, {"margin": 1.0, "p0": 0.9})
-    write_labels(store, 0, some_labels(0))
+    write_labels(open_label_store(store), 0, some_labels(0))
     text = told(capsys, store, "--margin", "2", "--plot", str(tmp_path / "plots"))
     assert "where it came from is not recorded" in text and "in the unit of d2 - d1" in text
     assert text.count("its provenance names no ") == 4  # truth, and the pictures that need it, anchors or the network

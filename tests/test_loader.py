@@ -103,6 +103,16 @@ def test_a_sample_leaves_the_random_numbers_of_the_training_alone(frames: list[F
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_a_sample_leaves_the_random_numbers_of_a_gpu_alone(
+    frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    torch.manual_seed(1)
+    training_frames(frames, EVERYTHING)[0]
+    assert seeded == [1]
+
+
 def test_every_frame_comes_once_in_every_epoch_and_each_epoch_is_shuffled_anew(frames: list[Frame]) -> None:
     drawn = numbers(training_frames(frames), 6 * COUNT)
     epochs = [tuple(drawn[k : k + COUNT]) for k in range(0, len(drawn), COUNT)]

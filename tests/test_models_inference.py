@@ -9,7 +9,8 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as v2
 
 from caguda.config import Inference
-from caguda.models.inference import mean_probabilities, most_probable
+from caguda.models import inference as models
+from caguda.models.inference import most_probable
 
 
 class Pixelwise(nn.Module):
@@ -46,6 +47,10 @@ class ShiftRight(nn.Module):
 
 def images(height: int = 21, width: int = 35, count: int = 2) -> Tensor:
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def mean_probabilities(network: nn.Module, given: Tensor, inference: Inference) -> Tensor:
+    return models.mean_probabilities(models.views(network, given, inference), given.shape[-2:])
 
 
 def test_one_view_is_the_largest_logit_to_the_bit() -> None:

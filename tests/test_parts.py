@@ -1,5 +1,6 @@
 """Work that is divided over jobs: the same results, bit by bit, for any number of parts, and no part without work."""
 
+import errno
 import json
 import shutil
 from functools import reduce
@@ -17,7 +18,7 @@ from miniature import Miniature
 
 from caguda.artifacts.anchors import load_anchors
 from caguda.artifacts.class_sums import save_class_sums
-from caguda.artifacts.labels import verify_label_store
+from caguda.artifacts.labels import LabelArrays, LabelStore, open_label_store, verify_label_store
 from caguda.artifacts.provenance import provenance
 from caguda.errors import UserError
 from caguda.method.anchors import ClassSums, anchors_from
@@ -134,6 +135,34 @@ def test_the_number_of_parts_changes_no_label(mini: Miniature, elsewhere: Miniat
         labels = elsewhere.label("parts", settings, mini.weights("warmup"), parts)
         found.add(json.loads(labels.read_text())["digest"])
     assert len(found) == 1
+
+
+def test_a_disk_that_is_full_is_told_and_what_was_written_is_kept(
+    mini: Miniature, elsewhere: Miniature, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels are written in a thread of its own: its error is the verb's, and no JSON says that the part is done."""
+    settings = elsewhere.configuration(compute__inference_batch_size=2)
+    labels = elsewhere.label("full", settings, mini.weights("warmup"))
+    store, digest = labels.with_name("labels.zarr"), json.loads(labels.read_text())["digest"]
+    for chunk in store.glob("*/c.*.0.0"):
+        chunk.unlink()
+    inputs = (elsewhere.manifest, mini.weights("warmup"), labels.with_name("anchors.h5"))
+    output, write = elsewhere.folder / "part.json", stage.write_labels
+    output.unlink(missing_ok=True)
+
+    def full(opened: LabelStore, index: int, arrays: LabelArrays) -> None:
+        if index == 5:
+            raise OSError(errno.ENOSPC, "No space left on device", str(store))
+        write(opened, index, arrays)
+
+    monkeypatch.setattr(stage, "write_labels", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_part(settings, *inputs, store, 1, 1, output)
+    assert open_label_store(store).missing() == [5, 6, 7] and not output.exists()
+    monkeypatch.setattr(stage, "write_labels", write)
+    write_part(settings, *inputs, store, 1, 1, output)
+    assert "4 of them from an earlier call" in capsys.readouterr().out
+    assert verify_label_store(store)["digest"] == digest
 
 
 def test_labels_that_are_finished_and_sound_are_kept(

@@ -17,7 +17,7 @@ from test_artifacts_labels import TABLE, some_labels
 from caguda.artifacts.anchors import save_anchors
 from caguda.artifacts.atomic import is_sealed, read_json, sha256, write_atomically, write_json
 from caguda.artifacts.checkpoint import save_checkpoint
-from caguda.artifacts.labels import create_label_store, write_labels
+from caguda.artifacts.labels import create_label_store, open_label_store, write_labels
 from caguda.artifacts.packed import write_packed
 from caguda.artifacts.provenance import provenance
 from caguda.artifacts.submission import pack as zip_of
@@ -47,8 +47,9 @@ def lines(capsys: pytest.CaptureFixture[str], *paths: Path) -> tuple[int, list[s
 def label_store(folder: Path) -> None:
     path = folder / "labels.zarr"
     create_label_store(path, ("aachen_0", "ulm_1"), 3, 4, TABLE, {"margin": 2.5, "p0": 0.95, "provenance": MADE})
+    store = open_label_store(path)
     for index in range(2):
-        write_labels(path, index, some_labels(index, shape=(3, 4)))
+        write_labels(store, index, some_labels(index, shape=(3, 4)))
     verify_labels(path, folder / "labels.json")
 
 

@@ -5,7 +5,6 @@ import signal
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,6 +18,7 @@ from caguda.config_frames import Augmentation
 from caguda.datasets.frames import Frame
 from caguda.datasets.io import read_image
 from caguda.datasets.transforms import Pixels, augmented
+from caguda.datasets.workers import ahead
 from caguda.errors import UserError
 
 LabelMaps = Callable[[int], Mapping[str, Pixels]]
@@ -56,7 +56,8 @@ class TrainingFrames(Dataset[Sample]):
         maps = self.label_maps(index) if self.label_maps else {}
         maps = {name: enlarge(values, image.shape[-2:]) for name, values in maps.items()}
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(self._generator("transform", position).integers(2**62)))
+            # Not torch.manual_seed, which would seed the GPU's dropout as well, and takes half a millisecond for that:
+            torch.default_generator.manual_seed(int(self._generator("transform", position).integers(2**62)))
             return augmented(self.augmentation, image, maps)
 
 
@@ -118,16 +119,12 @@ def inference_batches(frames: Sequence[Frame], batch_size: int) -> Iterator[tupl
 
     The next batch is read in a thread of its own while a batch is at work.
     """
-    batches = _read(frames, batch_size)
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = thread.submit(next, batches, None)
-            yield batch
+    return ahead(read_batches(frames, range(len(frames)), batch_size))
 
 
-def _read(frames: Sequence[Frame], batch_size: int) -> Iterator[tuple[list[int], Tensor]]:
-    images = ((index, read_image(frame.image)) for index, frame in enumerate(frames))
+def read_batches(frames: Sequence[Frame], places: range, batch_size: int) -> Iterator[tuple[list[int], Tensor]]:
+    """The same of the frames at some places, read when they are asked for."""
+    images = ((index, read_image(frames[index].image)) for index in places)
     for _, same_size in groupby(images, key=lambda item: item[1].shape):
         batch: list[tuple[int, Tensor]] = []
         for item in same_size:

@@ -1,17 +1,47 @@
-"""Processes that open files on all cores."""
+"""Processes that open files on all cores, and threads that read and write beside the one that computes."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
+from typing import TypeVar
 
 from caguda.errors import UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items; the next one is made in a thread of its own while one is at work, and none beyond it."""
+    with ThreadPoolExecutor(1) as thread:
+        end = object()
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item  # type: ignore[misc]
+
+
+def behind(items: Iterable[T], work: Callable[[T], R]) -> Iterator[R]:
+    """What `work` makes of each item, in order, in a thread of its own while the next item is made.
+
+    One item is worked on at a time, and an error of `work` is raised in place of its result. Work that has begun is
+    finished, whatever happens to the next item.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        under_way: Future[R] | None = None
+        for item in items:
+            if under_way is not None:
+                yield under_way.result()
+            under_way = thread.submit(work, item)
+        if under_way is not None:
+            yield under_way.result()
 
 
 @contextmanager

@@ -4,7 +4,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from functools import reduce
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from caguda.config import Anchors as Choice
 from caguda.config import Configuration
 from caguda.datasets.frame import label_of
 from caguda.datasets.io import read_label
-from caguda.datasets.loader import inference_batches
+from caguda.datasets.loader import inference_batches, read_batches
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
+from caguda.datasets.workers import ahead, behind
 from caguda.errors import UserError
 from caguda.method.anchors import ClassSums, anchors_from, class_sums, correctly_predicted, image_means, labels_at
 from caguda.models.batch_norm import estimate_statistics
@@ -54,18 +56,25 @@ def sum_part(
         batches = inference_batches(frames, size)
         estimate_statistics(network, (scaled(batch, device) for _, batch in batches))
 
+    def read() -> Iterator[tuple[range, Tensor, Tensor]]:
+        for block in own:
+            for places, images in read_batches(frames, block, size):
+                yield block, images, torch.stack([read_label(label_of(frames[i]), table) for i in places])
+
+    def passed() -> Iterator[tuple[range, Tensor, Tensor, Tensor]]:
+        for block, images, labels in ahead(read()):
+            yield block, *network(scaled(images, device)), labels.to(device)
+
+    @torch.inference_mode()  # which holds for one thread alone
+    def added(batch: tuple[range, Tensor, Tensor, Tensor]) -> tuple[range, ClassSums]:
+        block, features, logits, labels = batch
+        bar.update(len(labels))
+        return block, _sums(features, logits, labels, configuration.anchors)
+
     total = sum(map(len, own))
     with tqdm(total=total, desc=f"anchors {part}/{parts}", disable=not sys.stderr.isatty()) as bar:
-
-        def sums(block: range) -> Iterator[ClassSums]:
-            inside = [frames[i] for i in block]
-            for indices, images in inference_batches(inside, size):
-                features, logits = network(scaled(images, device))
-                labels = torch.stack([read_label(label_of(inside[i]), table) for i in indices]).to(device)
-                yield _sums(features, logits, labels, configuration.anchors)
-                bar.update(len(indices))
-
-        found = [reduce(ClassSums.__add__, sums(block)) for block in own]
+        blockwise = groupby(behind(passed(), added), key=itemgetter(0))
+        found = [reduce(ClassSums.__add__, (sums for _, sums in batches)) for _, batches in blockwise]
     made_by = provenance("anchor-part", _settings(configuration), [manifest, checkpoint], None, started)
     save_class_sums(output, found, {"first_block": blocks.index(own[0]), "provenance": made_by})
     print(f"anchors: part {part} of {parts}, frames {own[0].start} to {own[-1].stop - 1} -> {output}")

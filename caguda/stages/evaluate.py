@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from caguda.datasets.io import decode_label, read_bytes, read_label, to_train_id
 from caguda.datasets.loader import inference_batches
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
+from caguda.datasets.workers import behind
 from caguda.method.anchors import labels_at
 from caguda.method.metrics import confusion_matrix, counts_by_value, iou, mean_iou
 from caguda.models.batch_norm import batch_norms, estimate_statistics
-from caguda.models.inference import most_probable
+from caguda.models.inference import Views, largest, views
 from caguda.stages.common import verified_labels
 from caguda.stages.runtime import prepare, restore_network
 
@@ -78,13 +80,24 @@ def _confusion(
     batch_size: int,
     device: torch.device,
 ) -> Tensor:
+    def passed() -> Iterator[tuple[list[int], Views, Sequence[int]]]:
+        for indices, images in inference_batches(frames, batch_size):
+            yield indices, views(network, scaled(images, device), inference), images.shape[-2:]
+
+    @torch.inference_mode()  # which holds for one thread alone
+    def judge(batch: tuple[list[int], Views, Sequence[int]]) -> list[Tensor]:
+        indices, logits, size = batch
+        predicted = largest(logits, size)
+        return [
+            judged(prediction, label_of(frames[i]), table) for i, prediction in zip(indices, predicted, strict=True)
+        ]
+
     total = torch.zeros(table.count, table.count, dtype=torch.int64)
     with tqdm(total=len(frames), desc="evaluate", disable=not sys.stderr.isatty()) as bar:
-        for indices, images in inference_batches(frames, batch_size):
-            predicted = most_probable(network, scaled(images, device), inference)  # a GPU is at it while truth is read
-            for i, prediction in zip(indices, predicted, strict=True):
-                total += judged(prediction, label_of(frames[i]), table)
-            bar.update(len(indices))
+        for matrices in behind(passed(), judge):
+            for matrix in matrices:
+                total += matrix
+            bar.update(len(matrices))
     return total
 
 

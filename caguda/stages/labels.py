@@ -2,12 +2,13 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from caguda.artifacts.anchors import load_anchors
@@ -17,9 +18,11 @@ from caguda.artifacts.provenance import provenance, same_origin
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.config import Labels as Thresholds
+from caguda.datasets.frame import Frame
 from caguda.datasets.io import read_image
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
+from caguda.datasets.workers import ahead, behind
 from caguda.errors import UserError
 from caguda.method.labels import ByAnchor, ByProbability, by_anchor, by_probability, pseudo_labels
 from caguda.stages.common import refuse_other_frames
@@ -99,7 +102,8 @@ def write_part(
 
     Eq. 5 to 7 by anchors, and the probability rule of Eq. 11. Frames are divided by whole batches of inference, since
     the last bits of a feature may depend on the size of its batch: any number of parts gives the same labels. Batches
-    that an earlier call has finished are kept, if the store was created for the same inputs.
+    that an earlier call has finished are kept, if the store was created for the same inputs. While the network is at
+    one batch, the next is read and the labels of the one before are written.
     """
     started = time.time()
     device = prepare(configuration.compute.threads)
@@ -118,16 +122,30 @@ def write_part(
     batches = [range(first, min(first + size, len(frames))) for first in range(0, len(frames), size)]
     own = share(batches, part, parts, "target")
     left = [batch for batch in own if not (same and all(opened.whole(index) for index in batch))]
-    for batch in tqdm(left, desc=f"labels {part}/{parts}", disable=not sys.stderr.isatty()):
-        images = torch.stack([read_image(frames[index].image) for index in batch])
-        features, logits = network(scaled(images, device))
+
+    @torch.inference_mode()  # which holds for one thread alone
+    def write(found: tuple[range, Tensor, Tensor]) -> None:
+        batch, features, logits = found
         rows = _labels(by_anchor(features, vectors, present, margin), by_probability(logits, p0))
         for place, index in enumerate(batch):
-            write_labels(store, index, LabelArrays(**{name: row[place] for name, row in rows.items()}))
+            write_labels(opened, index, LabelArrays(**{name: row[place] for name, row in rows.items()}))
+
+    with tqdm(total=len(left), desc=f"labels {part}/{parts}", disable=not sys.stderr.isatty()) as bar:
+        for _ in behind(_passed(network, frames, left, device), write):
+            bar.update()
     first, last = own[0].start, own[-1].stop - 1
     write_json(output, {"store": store.name, "part": part, "parts": parts, "first": first, "last": last})
     kept = sum(map(len, own)) - sum(map(len, left))
     print(f"labels: part {part} of {parts}, frames {first} to {last}, {kept} of them from an earlier call -> {store}")
+
+
+def _passed(
+    network: nn.Module, frames: Sequence[Frame], batches: Sequence[range], device: torch.device
+) -> Iterator[tuple[range, Tensor, Tensor]]:
+    """Each batch of frames with its features and logits."""
+    images = ahead(torch.stack([read_image(frames[index].image) for index in batch]) for batch in batches)
+    for batch, pixels in zip(batches, images, strict=True):
+        yield batch, *network(scaled(pixels, device))
 
 
 def _labels(anchored: ByAnchor, probable: ByProbability) -> dict[str, NDArray[Any]]:

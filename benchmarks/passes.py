@@ -1,0 +1,239 @@
+"""What the passes over a set of frames cost beside the bare forward pass of the same network over the same images.
+
+    python benchmarks/passes.py [--frames 256 6] [--repeats 5 3]
+
+Prints a table in Markdown. A pass is what a verb does: it reads its inputs, decodes frames, runs the network, does what
+the paper says with what comes out, and writes its artifact. The bare forward pass has the same images decoded in memory,
+in the same batches. Both are of one process whose network has one thread; reading and writing have threads of their own,
+which is where a second core is used. Passes and forward passes are taken in turn, round by round; medians over rounds.
+
+The first network is the demo's at its size and batch size; the second is DeepLab v3+ with random weights, one image of
+512x1024 a batch. `evaluate` makes three passes: over the evaluation frames, over the target frames for statistics, and
+over the evaluation frames again; its forward pass makes the same three. "Beside" is what the process's other threads
+did, in milliseconds of a core an image: on one core it would be added. "Once" is what does not grow with the frames,
+from a pass over a single batch: the checkpoint is restored and its digest taken, and the artifact is written.
+"""
+
+import argparse
+import contextlib
+import functools
+import io
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+import torchvision
+import yaml
+import zarr
+from torch import Tensor
+
+from caguda.artifacts.checkpoint import save_checkpoint
+from caguda.artifacts.provenance import provenance
+from caguda.classes import class_table
+from caguda.config import Configuration
+from caguda.configfile import parse_configuration
+from caguda.datasets.io import read_image
+from caguda.datasets.loader import read_batches
+from caguda.datasets.manifest import SetName, read_manifest
+from caguda.datasets.transforms import scaled
+from caguda.models.batch_norm import estimate_statistics
+from caguda.models.build import build_network
+from caguda.stages.anchors import construct_anchors, sum_part
+from caguda.stages.check import check
+from caguda.stages.evaluate import evaluate
+from caguda.stages.generate import generate
+from caguda.stages.labels import create_store, write_part
+from caguda.stages.runtime import prepare, restore_network
+
+ROOT = Path(__file__).parents[1]
+V3PLUS = {"name": "deeplab_v3plus", "backbone": "resnet101", "weights": None}
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Generated frames, and a network with random weights, in a folder; all artifacts that a pass reads are made once."""
+
+    folder: Path
+    configuration: Configuration
+
+    @classmethod
+    def create(cls, folder: Path, frames: int, size: tuple[int, int], batch: int, **changes: Any) -> "Experiment":
+        """With so many frames of `size` (height, width) in each of the three sets; `changes` are keys of the demo's."""
+        folder.mkdir()
+        values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8"))
+        counts = {f"{name}_frames": frames for name in ("source", "target", "evaluation")}
+        values["street"] |= counts | dict(zip(("height", "width"), size, strict=True))
+        values["compute"] |= {"threads": 1, "inference_batch_size": batch}
+        values |= {"data_root": str(folder / "data")} | changes
+        made = cls(folder, parse_configuration(values, folder / "config.yaml"))
+        with quiet():
+            generate(made.configuration, folder / "data.json")
+            check(made.configuration, folder / "manifest.json")
+            made.network()
+            made.anchors()
+            made.store()
+        return made
+
+    @property
+    def inputs(self) -> tuple[Configuration, Path, Path]:
+        """What every pass reads."""
+        return self.configuration, self.folder / "manifest.json", self.folder / "checkpoint.safetensors"
+
+    def network(self) -> None:
+        """The checkpoint: random weights, with the statistics that batch normalisation finds on the first frames."""
+        torch.manual_seed(0)
+        prepare(1)
+        network = build_network(self.configuration.network, class_table(self.configuration).count)
+        first = read_manifest(self.inputs[1]).frames("target")[:2]
+        with torch.inference_mode():
+            estimate_statistics(network, (scaled(read_image(frame.image)[None], CPU) for frame in first))
+        description = {
+            "architecture": self.configuration.network.model_dump(mode="json"),
+            "classes": list(class_table(self.configuration).names),
+            "target_statistics": False,
+            "metrics": {},
+            "provenance": provenance("pretrain", {}, [self.inputs[1]], 0, time.time()),
+        }
+        save_checkpoint(self.inputs[2], network.state_dict(), description)
+
+    def store(self) -> None:
+        """An empty label store, in place of one that is there."""
+        store, created = self.folder / "labels.zarr", self.folder / "created.json"
+        create_store(*self.inputs, self.folder / "anchors.h5", store, created)
+
+    def sums(self, part: int = 1, parts: int = 1) -> None:
+        """The pass `anchor-part`, over the source."""
+        sum_part(*self.inputs, part, parts, self.folder / f"sums{part}.h5")
+
+    def anchors(self) -> None:
+        """The same over all of it, and what little comes after it."""
+        self.sums()
+        construct_anchors(*self.inputs, [self.folder / "sums1.h5"], self.folder / "anchors.h5")
+
+    def labels(self, part: int = 1, parts: int = 1) -> None:
+        """The pass `label-part`, into an empty store."""
+        files = (self.folder / "anchors.h5", self.folder / "labels.zarr")
+        write_part(*self.inputs, *files, part, parts, self.folder / f"part{part}.json")
+
+    def evaluation(self) -> None:
+        """The passes of `evaluate`."""
+        evaluate(*self.inputs, self.folder / "evaluation.json")
+
+    def decoded(self, name: SetName) -> list[Tensor]:
+        """The images of a set in memory, in batches."""
+        frames = read_manifest(self.inputs[1]).frames(name)
+        return [images for _, images in read_batches(frames, range(len(frames)), self.batch)]
+
+    @property
+    def batch(self) -> int:
+        """How many images a batch has."""
+        return self.configuration.compute.inference_batch_size
+
+
+def quiet() -> contextlib.redirect_stdout[io.StringIO]:
+    """A context in which nothing is printed."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+@torch.inference_mode()
+def forward(network: torch.nn.Module, *sets: list[Tensor]) -> None:
+    """The forward pass alone; of three sets the second for statistics."""
+    for number, batches in enumerate(sets):
+        if number == 1:
+            estimate_statistics(network, (scaled(images, CPU) for images in batches))
+            continue
+        for images in batches:
+            network(scaled(images, CPU))
+
+
+def timed(run: Callable[[], None]) -> tuple[float, float]:
+    """The seconds of a call, and those of all cores together."""
+    wall, cores = time.perf_counter(), time.process_time()
+    with quiet():
+        run()
+    return time.perf_counter() - wall, time.process_time() - cores
+
+
+def measure(title: str, whole: Experiment, single: Experiment, repeats: int) -> None:
+    """Prints a row for each pass; `single` has the frames of one batch."""
+    network, _ = restore_network(whole.inputs[2], prepare(1), class_table(whole.configuration))
+    images: dict[SetName, list[Tensor]] = {name: whole.decoded(name) for name in ("source", "target", "evaluation")}
+    three = [images[name] for name in ("evaluation", "target", "evaluation")]
+    passes: dict[str, tuple[Callable[[Experiment], None], list[list[Tensor]]]] = {
+        "label-part": (Experiment.labels, [images["target"]]),
+        "anchor-part, anchors": (Experiment.anchors, [images["source"]]),
+        "evaluate": (Experiment.evaluation, three),
+    }
+    for name, (run, sets) in passes.items():
+        found: list[list[tuple[float, float]]] = [[], [], [], []]
+        for _ in range(repeats + 1):
+            for place, one in enumerate((single, whole)):
+                with quiet():
+                    one.store()
+                found[2 * place].append(timed(functools.partial(run, one)))
+                taken = [batches[:1] for batches in sets] if one is single else sets
+                found[2 * place + 1].append(timed(functools.partial(forward, network, *taken)))
+        # The first round warms up.
+        walls, cores = ([statistics.median(t[kind] for t in times[1:]) for times in found] for kind in (0, 1))
+        once, ours, bare = walls[0] - walls[1], walls[2] - walls[0], walls[3] - walls[1]
+        beside = (cores[2] - cores[0]) - (cores[3] - cores[1])
+        more = sum(map(len, images["target"])) - whole.batch  # than the single batch has
+        count = more * len(sets)
+        print(f"| {title} | {name} | {1000 * bare / count:.2f} ms | {1000 * ours / count:.2f} ms | {ours / bare:.3f} | "
+              f"{1000 * beside / count:.2f} ms | {once:.2f} s | {walls[2] / walls[3]:.2f} |", flush=True)  # fmt: skip
+
+
+def machine() -> str:
+    """The machine and the versions that are measured."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return (
+        f"{model}, {os.cpu_count()} cores, one thread of torch {torch.__version__}, torchvision {torchvision.__version__}, "
+        f"zarr {zarr.__version__}"
+    )
+
+
+def caption(repeats: list[int], frames: list[int]) -> str:
+    """The machine, how busy it is, and what is measured."""
+    return (
+        f"{machine()}; {frames[0]} frames of 128x256 in batches of 8, medians of {repeats[0]}, and {frames[1]} of "
+        f"512x1024 in batches of 1, medians of {repeats[1]}; load before: {os.getloadavg()[0]:.1f}."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--frames", type=int, nargs=2, default=[256, 6], help="of the small and of the large network")
+    parser.add_argument("--repeats", type=int, nargs=2, default=[5, 3], help="timed rounds, of which the median counts")
+    options = parser.parse_args()
+    print(caption(options.repeats, options.frames), end="\n\n")
+    print(
+        "| network | pass | bare forward pass, an image | ours, an image | ratio | beside | once | ratio of the whole |"
+    )
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    kinds: list[tuple[str, tuple[int, int], int, dict[str, Any]]] = [
+        ("small, 128x256", (128, 256), 8, {}),
+        ("DeepLab v3+, 512x1024", (512, 1024), 1, {"network": V3PLUS}),
+    ]
+    for (title, size, batch, changes), frames, repeats in zip(kinds, options.frames, options.repeats, strict=True):
+        if frames <= batch:
+            continue
+        with tempfile.TemporaryDirectory() as name:
+            whole = Experiment.create(Path(name) / "whole", frames, size, batch, **changes)
+            single = Experiment.create(Path(name) / "single", batch, size, batch, **changes)
+            measure(title, whole, single, repeats)
+
+
+if __name__ == "__main__":
+    main()

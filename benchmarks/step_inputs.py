@@ -1,0 +1,121 @@
+"""What a step of a stage is given in `step.py`: a configured network, its anchors, and labels that it gives itself."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.models.resnet import Bottleneck
+
+from caguda.artifacts.anchors import Anchors
+from caguda.config import Configuration
+from caguda.configfile import load_configuration
+from caguda.datasets.loader import enlarge
+from caguda.method.labels import by_anchor, by_probability, pseudo_labels
+from caguda.models.batch_norm import estimate_statistics
+from caguda.models.build import build_network
+from caguda.models.network import SegmentationNetwork
+from caguda.stages.common import Run
+from caguda.stages.runtime import prepare
+from caguda.stages.training import Batch
+
+CONFIG = Path(__file__).parents[1] / "config"
+FILES = {
+    "small": "demo.yaml",
+    "deeplab_v3plus": "gta5_cityscapes_official.yaml",
+    "deeplab_v2": "gta5_cityscapes_paper.yaml",
+}
+CATEGORIES, OCCURRING = 19, 12  # about as many occur in a crop of Cityscapes
+ACTIVE, CERTAIN = 0.8, 0.75  # shares of pixels that get a label, about as in the demo
+
+
+class WithoutFiles(Run):
+    """A training verb that opens nothing."""
+
+    def __post_init__(self) -> None:
+        self.device = prepare(self.configuration.compute.threads)
+
+
+class Setting(NamedTuple):
+    """What the step of a stage is given: a network, anchors, thresholds and one batch of either domain."""
+
+    run: Run
+    network: SegmentationNetwork
+    anchors: Anchors
+    thresholds: dict[str, float]
+    batch: Batch
+
+
+def configured(network: str, threads: int, **compute: Any) -> Configuration:
+    """The configuration with this network."""
+    os.environ.setdefault("DATA_ROOT", "nowhere")
+    made = load_configuration(CONFIG / FILES[network])
+    changed = made.compute.model_copy(update={"threads": threads, **compute})
+    return made.model_copy(update={"compute": changed})
+
+
+def images_of(configuration: Configuration, batch: int) -> tuple[int, int, int]:
+    """How many images a batch has, their height and width."""
+    if street := configuration.street:
+        return configuration.stages.batch_size, street.height, street.width
+    assert configuration.stages.augmentation.crop is not None
+    return batch, *configuration.stages.augmentation.crop
+
+
+@torch.no_grad()
+def setting(configuration: Configuration, shape: tuple[int, int, int]) -> Setting:
+    """A network that labels its images much as a trained one does: by regions, with categories that do not occur."""
+    run = WithoutFiles("step", configuration, 0, Path(), {})
+    torch.manual_seed(0)
+    network = build_network(configuration.network, CATEGORIES).to(run.device)
+    for module in network.modules():
+        if isinstance(module, Bottleneck):  # whole branches of random weights magnify rounding a thousandfold
+            module.bn3.weight.fill_(0.2)
+    count, *size = shape
+    blocks = torch.randint(256, (2 * count, 3, size[0] // 32, size[1] // 32), dtype=torch.uint8)
+    images = functional.interpolate(blocks, size, mode="nearest").to(run.device)
+    scaled = (images.float() / 255).split(count)
+    estimate_statistics(network, scaled)
+    features, _ = network(scaled[1])
+    pixels = features.movedim(1, -1).flatten(0, 2)
+    vectors = pixels[torch.randperm(len(pixels))[:CATEGORIES].to(run.device)]
+    vectors[OCCURRING:] *= -1  # far from every feature
+    network.classifier.weight.copy_((vectors - vectors[:OCCURRING].mean(0))[:, :, None, None])
+    assert network.classifier.bias is not None
+    network.classifier.bias.copy_(-vectors.square().sum(1) / 2)
+    first, second = network.classifier(features).topk(2, dim=1).values.unbind(1)
+    sharpness = 3.0 / (first - second).flatten().quantile(1 - CERTAIN)  # a softmax of 0.95 is a lead of 3
+    for weight in network.classifier.parameters():
+        weight.mul_(sharpness)
+    present = torch.ones(CATEGORIES, dtype=torch.bool, device=run.device)
+    gap = by_anchor(features, vectors, present, 0.0).margin
+    confidence = by_probability(network.classifier(features), 0.0).confidence
+    thresholds = {"margin": between(gap, ACTIVE), "p0": between(confidence, CERTAIN)}
+    anchored = by_anchor(features, vectors, present, thresholds["margin"])
+    probable = by_probability(network.classifier(features), thresholds["p0"])
+    source = {"label": network(scaled[0])[1].argmax(1).to(torch.uint8)}
+    target = {
+        "anchor_label": pseudo_labels(anchored.nearest, anchored.active),
+        "probability_label": pseudo_labels(probable.predicted, probable.active),
+    }
+    samples = ({"image": part.cpu()} for part in images.split(count))
+    batch = tuple(sample | at_size(maps, size) for sample, maps in zip(samples, (source, target), strict=True))
+    pairwise = torch.cdist(vectors, vectors).cpu().numpy()
+    pixel_count = torch.full((CATEGORIES,), 1000).numpy()
+    return Setting(run, network, Anchors(vectors.cpu().numpy(), pixel_count, pairwise[0], pairwise), thresholds, batch)
+
+
+def between(values: Tensor, share: float) -> float:
+    """A threshold that about this share of the values exceeds, amid the widest gap there, so that rounding moves none."""
+    ordered = values.flatten().sort().values
+    first, last = (int(len(ordered) * (1 - share + shift)) for shift in (-0.01, 0.01))
+    at = first + int(ordered[first : last + 1].diff().argmax())
+    return float(ordered[at : at + 2].mean())
+
+
+def at_size(maps: Mapping[str, Tensor], size: Sequence[int]) -> dict[str, Tensor]:
+    """Label maps (n, h, w) as a loader gives them."""
+    return {name: torch.stack([enlarge(one, size)[..., :, :] for one in labels.cpu()]) for name, labels in maps.items()}

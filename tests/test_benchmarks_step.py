@@ -1,0 +1,68 @@
+"""The step that `benchmarks/step.py` measures ours against computes what ours computes: losses and gradients."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from caguda.models.build import build_network
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+
+
+def terms_and_gradient(way: str, losses: dict[str, str]) -> tuple[dict[str, float], Tensor]:
+    """The loss terms of a step on a tiny batch, and the gradient of all weights as one vector."""
+    import step
+    import step_inputs
+
+    configuration = step_inputs.configured("small", 1)
+    small = configuration.network.model_copy(update={"width": 4, "feature_channels": 8})
+    choices = configuration.losses.model_copy(update=losses)
+    given = step_inputs.setting(configuration.model_copy(update={"network": small, "losses": choices}), (2, 64, 96))
+    job, found = step.job_of(given, way), {}
+    for objective, terms in job.step(given.batch):
+        objective.backward()
+        found |= {name: float(value.detach()) for name, value in terms.items()}
+    weights = job.modules["network"].parameters()
+    return found, torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        {"distance": "l2", "distance_pixels": "all", "distance_unit": "mean_anchor_distance"},
+        {"distance": "class_mean", "distance_pixels": "correct", "distance_unit": "absolute"},
+    ],
+)
+def test_the_authors_way_has_our_losses_and_gradients(losses: dict[str, str]) -> None:
+    from step import AUTHORS, OURS
+
+    (theirs, slope), (ours, expected) = (terms_and_gradient(way, losses) for way in (AUTHORS, OURS))
+    assert min(ours.values()) > 0
+    assert theirs == pytest.approx(ours, rel=1e-4)
+    assert (slope - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_the_floor_has_every_convolution_there_and_back_in_both_domains() -> None:
+    import step
+    import step_inputs
+
+    configuration, forward = step_inputs.configured("small", 1), []
+    network = build_network(configuration.network, step_inputs.CATEGORIES)
+
+    def count(layer: nn.Conv2d, _inputs: object, output: Tensor) -> None:
+        forward.append(2 * layer.weight[0].numel() * output.numel())
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(count)
+    network(torch.rand(2, 3, 32, 64))
+    back = 2 * sum(forward) - forward[0]  # for the weights and for the input, of which images need none
+    assert step.operations(configuration, (2, 32, 64)) == 2 * (sum(forward) + back)
