@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PLANS = 5
-EVERYTHING = ("all", "oracles", "table1", "table2", "table3", "table4", "figure2", "submission")
+EVERYTHING = ("all", "oracles", "table1", "table2", "table3", "table4", "sweep", "figure2", "submission")
 # As Snakemake runs a job on one core: with its own interpreter and one thread.
 ENVIRONMENT = os.environ | {
     "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
