@@ -215,8 +215,8 @@ def caption(options: argparse.Namespace) -> str:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{model}, {os.cpu_count()} cores"
     threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
     return (
-        f"{device}, {threads}, torch {torch.__version__}; the first two rows of a network in {options.rounds} processes "
-        f"each, in turn; load before: {os.getloadavg()[0]:.1f}."
+        f"{device}, {threads}, torch {torch.__version__}; first two rows of a network: {options.rounds} processes each, in "
+        f"turn; load before: {os.getloadavg()[0]:.1f}."
     )
 
 
