@@ -56,7 +56,7 @@ from caguda.stages.labels import create_store, write_part
 from caguda.stages.runtime import prepare, restore_network
 
 ROOT = Path(__file__).parents[1]
-V3PLUS = {"name": "deeplab_v3plus", "backbone": "resnet101", "weights": None}
+V3PLUS = {"name": "deeplab_v3plus", "backbone": "resnet101", "weights": "none"}
 CPU = torch.device("cpu")
 
 

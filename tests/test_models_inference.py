@@ -50,7 +50,7 @@ def images(height: int = 21, width: int = 35, count: int = 2) -> Tensor:
 
 
 def mean_probabilities(network: nn.Module, given: Tensor, inference: Inference) -> Tensor:
-    return models.mean_probabilities(models.views(network, given, inference), given.shape[-2:])
+    return models.mean_probabilities(models.views(network, given, inference))
 
 
 def test_one_view_is_the_largest_logit_to_the_bit() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from caguda.errors import UserError
 
 LabelMaps = Callable[[int], Mapping[str, Pixels]]
 Sample = dict[str, Tensor]
+T = TypeVar("T", bound=Sequence[int])
 
 
 @dataclass
@@ -120,6 +122,11 @@ def inference_batches(frames: Sequence[Frame], batch_size: int) -> Iterator[tupl
     The next batch is read in a thread of its own while a batch is at work.
     """
     return ahead(read_batches(frames, range(len(frames)), batch_size))
+
+
+def read_ahead(frames: Sequence[Frame], batches: Sequence[T]) -> Iterator[tuple[T, Tensor]]:
+    """Each of the batches, which are places of frames of one size, with its images; read as those above are."""
+    return ahead((batch, torch.stack([read_image(frames[i].image) for i in batch])) for batch in batches)
 
 
 def read_batches(frames: Sequence[Frame], places: range, batch_size: int) -> Iterator[tuple[list[int], Tensor]]:

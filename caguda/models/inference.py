@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
@@ -10,7 +11,12 @@ from torch.nn import functional
 
 from caguda.config import Inference
 
-Views = list[tuple[Tensor, bool]]
+
+class Views(NamedTuple):
+    """The logits of every view of some images, at the network's resolution, and whether the view is mirrored."""
+
+    size: Sequence[int]  # (H, W) of the images
+    logits: list[tuple[Tensor, bool]]
 
 
 def most_probable(network: nn.Module, images: Float[Tensor, "n 3 H W"], inference: Inference) -> UInt8[Tensor, "n H W"]:
@@ -18,11 +24,11 @@ def most_probable(network: nn.Module, images: Float[Tensor, "n 3 H W"], inferenc
 
     Of one view: the largest logit. Of several: the largest mean of their softmax probabilities.
     """
-    return largest(views(network, images, inference), images.shape[-2:])
+    return largest(views(network, images, inference))
 
 
 def views(network: nn.Module, images: Float[Tensor, "n 3 H W"], inference: Inference) -> Views:
-    """The logits of each view of the images, at the network's resolution, and whether the view is mirrored.
+    """What the network says of each view of the images.
 
     A view is the image at one of the scales (each side rounded, at least one pixel), with `flip` also mirrored.
     """
@@ -34,27 +40,27 @@ def views(network: nn.Module, images: Float[Tensor, "n 3 H W"], inference: Infer
         found.append((network(view)[1], False))
         if inference.flip:
             found.append((network(view.flip(-1))[1], True))
-    return found
+    return Views(images.shape[-2:], found)
 
 
-def largest(views: Views, size: Sequence[int]) -> UInt8[Tensor, "n H W"]:
-    """The same as `most_probable`, from the logits of all views; `size` is that of the images."""
-    if len(views) == 1:
-        return _enlarged(views[0][0], size).argmax(dim=1).to(torch.uint8)
-    return mean_probabilities(views, size).argmax(dim=1).to(torch.uint8)
+def largest(views: Views) -> UInt8[Tensor, "n H W"]:
+    """The same as `most_probable`, once the network has seen all views."""
+    if len(views.logits) == 1:
+        return _enlarged(views.logits[0][0], views.size).argmax(dim=1).to(torch.uint8)
+    return mean_probabilities(views).argmax(dim=1).to(torch.uint8)
 
 
-def mean_probabilities(views: Views, size: Sequence[int]) -> Float[Tensor, "n c H W"]:
-    """The mean over all views of the softmax probabilities, each enlarged to the images' `size` and mirrored back.
+def mean_probabilities(views: Views) -> Float[Tensor, "n c H W"]:
+    """The mean over all views of the softmax probabilities, each enlarged to the images' resolution and mirrored back.
 
     Logits are enlarged bilinearly before the softmax, as where there is one view.
     """
     each = (
         probabilities.flip(-1) if mirrored else probabilities
-        for logits, mirrored in views
-        for probabilities in [_enlarged(logits, size).softmax(dim=1)]
+        for logits, mirrored in views.logits
+        for probabilities in [_enlarged(logits, views.size).softmax(dim=1)]
     )
-    return reduce(Tensor.add_, each).div_(len(views))
+    return reduce(Tensor.add_, each).div_(len(views.logits))
 
 
 def _enlarged(logits: Tensor, size: Sequence[int]) -> Tensor:

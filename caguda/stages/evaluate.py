@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +79,17 @@ def _confusion(
     batch_size: int,
     device: torch.device,
 ) -> Tensor:
-    def passed() -> Iterator[tuple[list[int], Views, Sequence[int]]]:
-        for indices, images in inference_batches(frames, batch_size):
-            yield indices, views(network, scaled(images, device), inference), images.shape[-2:]
-
     @torch.inference_mode()  # which holds for one thread alone
-    def judge(batch: tuple[list[int], Views, Sequence[int]]) -> list[Tensor]:
-        indices, logits, size = batch
-        predicted = largest(logits, size)
-        return [
-            judged(prediction, label_of(frames[i]), table) for i, prediction in zip(indices, predicted, strict=True)
-        ]
+    def judge(seen: tuple[list[int], Views]) -> list[Tensor]:
+        indices, found = seen
+        pairs = zip(indices, largest(found), strict=True)
+        return [judged(prediction, label_of(frames[i]), table) for i, prediction in pairs]
 
+    batches = inference_batches(frames, batch_size)
+    seen = ((indices, views(network, scaled(images, device), inference)) for indices, images in batches)
     total = torch.zeros(table.count, table.count, dtype=torch.int64)
     with tqdm(total=len(frames), desc="evaluate", disable=not sys.stderr.isatty()) as bar:
-        for matrices in behind(passed(), judge):
+        for matrices in behind(seen, judge):
             for matrix in matrices:
                 total += matrix
             bar.update(len(matrices))

@@ -2,13 +2,13 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from caguda.artifacts.anchors import load_anchors
@@ -18,11 +18,11 @@ from caguda.artifacts.provenance import provenance, same_origin
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.config import Labels as Thresholds
-from caguda.datasets.frame import Frame
 from caguda.datasets.io import read_image
+from caguda.datasets.loader import read_ahead
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
-from caguda.datasets.workers import ahead, behind
+from caguda.datasets.workers import behind
 from caguda.errors import UserError
 from caguda.method.labels import ByAnchor, ByProbability, by_anchor, by_probability, pseudo_labels
 from caguda.stages.common import refuse_other_frames
@@ -124,28 +124,19 @@ def write_part(
     left = [batch for batch in own if not (same and all(opened.whole(index) for index in batch))]
 
     @torch.inference_mode()  # which holds for one thread alone
-    def write(found: tuple[range, Tensor, Tensor]) -> None:
-        batch, features, logits = found
+    def write(seen: tuple[range, Tensor, Tensor]) -> None:
+        batch, features, logits = seen
         rows = _labels(by_anchor(features, vectors, present, margin), by_probability(logits, p0))
         for place, index in enumerate(batch):
             write_labels(opened, index, LabelArrays(**{name: row[place] for name, row in rows.items()}))
 
-    with tqdm(total=len(left), desc=f"labels {part}/{parts}", disable=not sys.stderr.isatty()) as bar:
-        for _ in behind(_passed(network, frames, left, device), write):
-            bar.update()
+    seen = ((batch, *network(scaled(images, device))) for batch, images in read_ahead(frames, left))
+    for _ in tqdm(behind(seen, write), f"labels {part}/{parts}", len(left), disable=not sys.stderr.isatty()):
+        pass
     first, last = own[0].start, own[-1].stop - 1
     write_json(output, {"store": store.name, "part": part, "parts": parts, "first": first, "last": last})
     kept = sum(map(len, own)) - sum(map(len, left))
     print(f"labels: part {part} of {parts}, frames {first} to {last}, {kept} of them from an earlier call -> {store}")
-
-
-def _passed(
-    network: nn.Module, frames: Sequence[Frame], batches: Sequence[range], device: torch.device
-) -> Iterator[tuple[range, Tensor, Tensor]]:
-    """Each batch of frames with its features and logits."""
-    images = ahead(torch.stack([read_image(frames[index].image) for index in batch]) for batch in batches)
-    for batch, pixels in zip(batches, images, strict=True):
-        yield batch, *network(scaled(pixels, device))
 
 
 def _labels(anchored: ByAnchor, probable: ByProbability) -> dict[str, NDArray[Any]]:

@@ -16,11 +16,12 @@ from caguda.artifacts.predictions import finished_predictions, open_journal, wri
 from caguda.artifacts.provenance import fingerprint, provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
-from caguda.datasets.io import read_image
+from caguda.datasets.loader import read_ahead
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.datasets.transforms import scaled
+from caguda.datasets.workers import behind
 from caguda.errors import UserError
-from caguda.models.inference import most_probable
+from caguda.models.inference import Views, largest, views
 from caguda.stages.parts import share
 from caguda.stages.runtime import prepare, restore_network
 from caguda.version import METHOD_VERSION
@@ -61,11 +62,17 @@ def predict_part(
     digests = finished_predictions(folder, keys)
     kept, label_ids = len(digests), table.label_ids.astype(np.uint8)
     left = [batch for batch in own if not digests.keys() >= {frames[i].id for i in batch}]
-    for batch in tqdm(left, desc=f"predict {part}/{parts}", disable=not sys.stderr.isatty()):
-        pixels = torch.stack([read_image(frames[i].image) for i in batch])
-        predicted = most_probable(network, scaled(pixels, device), configuration.inference)
-        for i, ids in zip(batch, label_ids[predicted.cpu().numpy()], strict=True):
+
+    @torch.inference_mode()  # which holds for one thread alone
+    def write(seen: tuple[list[int], Views]) -> None:
+        batch, found = seen
+        for i, ids in zip(batch, label_ids[largest(found).cpu().numpy()], strict=True):
             digests[frames[i].id] = write_prediction(folder, journal, frames[i].id, keys[frames[i].id], ids)
+
+    batched, inference = read_ahead(frames, left), configuration.inference
+    seen = ((batch, views(network, scaled(images, device), inference)) for batch, images in batched)
+    for _ in tqdm(behind(seen, write), f"predict {part}/{parts}", len(left), disable=not sys.stderr.isatty()):
+        pass
     seed = description["provenance"]["seed"]
     made_by = provenance("predict-part", settings, [manifest, checkpoint], seed, started)
     write_json(output, {"part": part, "parts": parts, "files": digests, "provenance": made_by})
