@@ -1,6 +1,8 @@
 """How a verb uses the machine: threads, determinism, device, memory format."""
 
+import ctypes
 import os
+import platform
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +19,13 @@ from caguda.models.network import SegmentationNetwork
 from caguda.stages.parallel import join
 
 M = TypeVar("M", bound=nn.Module)
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def prepare(threads: int) -> torch.device:
     """The device to compute on, one for each process; on a CPU the results depend on `threads`, hence a configured one."""
     torch.set_num_threads(threads)
+    _keep_freed_memory()
     join()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -34,6 +38,17 @@ def prepare(threads: int) -> torch.device:
         raise UserError(f"compute.processes: each process needs a GPU of its own, found {there}; set it to {there}")
     torch.cuda.set_device(local)
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed memory for the next tensor: handed back, it would come again as pages to be zeroed.
+
+    A fifth of a small network's step went into that. The peak stays the same, where other C libraries have no say too.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MMAP_MAX, 0)
+        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def place(network: M, device: torch.device) -> M:
