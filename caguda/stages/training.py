@@ -61,7 +61,7 @@ def build_optimiser(module: nn.Module, settings: Optimiser, rate: float) -> Opti
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     groups = [{"params": weights, "initial_lr": rate}]
     if settings.name == "sgd":
-        return SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        return SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True)
     return AdamW(groups, lr=rate, weight_decay=settings.weight_decay)
 
 
