@@ -1,0 +1,70 @@
+"""What every verb takes in this version of the program beside an earlier one.
+
+    python benchmarks/versions.py [--before e1c332f] [--rounds 3]
+
+Prints a table in Markdown. Both versions run the demo with one stage of a few iterations, by their own Snakefile on one
+core, in turn, each in a folder of its own; the earlier one is checked out from this repository. What a verb took is what
+Snakemake noted of its jobs (benchmark/*.tsv), start-up included, all jobs of the verb together: medians over the rounds.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+
+import yaml
+from startup import jobs_of
+
+from workflow import ENVIRONMENT, ROOT, called
+
+FEW = {"pretrain": 80, "warmup": 60, "stages": 80}  # iterations
+SINCE = "e1c332f"  # the last version before anything was made faster for its own sake
+
+
+def seconds_of(root: Path, folder: Path, configfile: Path) -> dict[str, float]:
+    """The seconds of every verb in a run of a version's whole workflow."""
+    folder.mkdir()
+    fixed = ["--snakefile", str(root / "workflow" / "Snakefile"), "--configfile", str(configfile), "--cores", "1"]
+    command = ["-m", "snakemake", *fixed, "--quiet", "all"]
+    called(folder, "env", f"PYTHONPATH={root}", "python", *command)
+    found = {verb: sum(times) for verb, times in jobs_of(folder / "results").items()}
+    return found | {"all verbs": sum(found.values())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--before", default=SINCE, help="the revision of the earlier version")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8"))
+    for name, iterations in FEW.items():
+        values[name]["iterations"] = iterations
+    values["stages"]["count"] = 1
+    print(f"{options.before} and this version, {os.cpu_count()} cores, medians of {options.rounds}; "
+          f"load before: {os.getloadavg()[0]:.1f}.\n")  # fmt: skip
+    with tempfile.TemporaryDirectory() as name:
+        folder, earlier = Path(name), Path(name, "earlier")
+        configfile = folder / "few.yaml"
+        configfile.write_text(yaml.safe_dump(values), encoding="utf-8")
+        for command in (
+            ["clone", "--quiet", str(ROOT), str(earlier)],
+            ["-C", str(earlier), "checkout", "--quiet", options.before],
+        ):
+            subprocess.run(["git", *command], check=True, env=ENVIRONMENT)
+        rounds = [
+            [
+                seconds_of(root, folder / f"{kind}{number}", configfile)
+                for kind, root in (("before", earlier), ("now", ROOT))
+            ]
+            for number in range(options.rounds)
+        ]
+    print("| verb | before, s | now, s | ratio |\n|---|---:|---:|---:|")
+    for verb in sorted(rounds[0][1], key=lambda verb: -rounds[0][1][verb]):
+        before, now = (statistics.median(one[kind].get(verb, 0.0) for one in rounds) for kind in (0, 1))
+        print(f"| {verb} | {before:.1f} | {now:.1f} | {f'{now / before:.2f}' if before else ''} |")
+
+
+if __name__ == "__main__":
+    main()
