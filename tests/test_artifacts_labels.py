@@ -163,10 +163,10 @@ def test_every_chunk_has_the_bytes_that_zarr_writes(full: Path, tmp_path: Path) 
 def test_a_chunk_that_cannot_be_written_leaves_the_one_before(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.read_bytes() for path in full.rglob("c.1.*")}
 
-    def refused(path: Path, _: Path) -> None:
-        raise OSError(28, "No space left on device", str(path))
+    def refused(path: str, _: str) -> None:
+        raise OSError(28, "No space left on device", path)
 
-    monkeypatch.setattr(Path, "rename", refused)
+    monkeypatch.setattr(os, "rename", refused)
     with pytest.raises(OSError, match="No space left"):
         write_labels(open_label_store(full), 1, some_labels(5))
     assert {path: path.read_bytes() for path in full.rglob("c.1.*")} == before

@@ -4,6 +4,7 @@ Labels exist at the resolution of f_D only. Any number of processes may write, a
 """
 
 import hashlib
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -161,13 +162,14 @@ def write_labels(store: LabelStore, index: int, labels: LabelArrays) -> None:
         values = getattr(labels, name)
         assert values.dtype == DTYPES[name] and values.shape == store.shape, (name, values.dtype, values.shape)
         content = compress(values.astype(DTYPES[name].newbyteorder("<"), order="C"), LEVEL, True)
-        chunk = store.path / name / f"c.{index}.0.0"
-        partial = chunk.with_name(f"{chunk.name}.{secrets.token_hex(4)}.partial")
+        chunk = f"{store.path}/{name}/c.{index}.0.0"  # not a Path: those are half of what Python does here
+        partial = f"{chunk}.{secrets.token_hex(4)}.partial"
         try:
-            partial.write_bytes(content)
-            partial.rename(chunk)
+            with open(partial, "wb") as file:
+                file.write(content)
+            os.rename(partial, chunk)
         except BaseException:
-            partial.unlink(missing_ok=True)
+            Path(partial).unlink(missing_ok=True)
             raise
 
 
