@@ -1,7 +1,7 @@
 # make demo   the embedded scenario, from generated street scenes to the report
 # make test   the tests, without those that take minutes; `make test-all` has all of them
 # make check  everything that can be checked without running the method: style, types, the workflow, the schema
-# make bench  every benchmark of benchmarks/README.md but the kills, one after another: an hour and a half on two idle cores
+# make bench  every benchmark of benchmarks/README.md but the kills, one after another: an hour on two idle cores
 # Each sets up .venv first if need be. Everything can be interrupted and repeated.
 
 .PHONY: demo test test-all check schema bench
@@ -11,7 +11,7 @@ CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 REQUIREMENTS := pyproject.toml constraints.txt
-BENCHMARKS := step passes growth startup evaluation method check loader labels workflow
+BENCHMARKS := step passes growth startup versions evaluation method check loader labels workflow
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n logical --dist loadgroup
 
 demo: .venv/installed

@@ -2,9 +2,10 @@
 
     python benchmarks/startup.py [--repeats 7] [--results results/street]
 
-Prints two tables in Markdown, and a third for the results of an experiment. The first: a verb has started when it has
-read its configuration and imported what it needs, in a fresh process whose files are in the page cache; medians. The
-second is of `python -X importtime` for `adapt`: what each package adds to the ones above it, in the order of import.
+Prints two tables in Markdown, and a third where `make demo`, or what --results names, has left results. The first: a
+verb has started when it has read its configuration and imported what it needs, in a fresh process whose files are in
+the page cache; medians. The second is of `python -X importtime` for `adapt`: what each package adds to the ones above
+it, in the order of import.
 
 The third reads what Snakemake noted of every job (benchmark/*.tsv) and what every checkpoint says of its training loop.
 "Start-up" is the number of jobs times the first table's figure, measured now; "else" is what remains: reading and writing
@@ -30,6 +31,7 @@ from caguda.cli import VERBS
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "config" / "demo.yaml"
+FINISHED = ROOT / "results" / "street"  # what `make demo` leaves
 SHOWN = ("adapt", "warmup", "label-part", "anchor-part", "evaluate", "generate", "check", "labels", "table", "report")
 PACKAGES = ("numpy", "torch", "torchvision", "zarr", "h5py", "caguda")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -129,7 +131,7 @@ def spent(results: Path, repeats: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7, help="timed starts, of which the median counts")
-    parser.add_argument("--results", type=Path, help="the folder of a finished experiment, such as results/street")
+    parser.add_argument("--results", type=Path, default=FINISHED, help="of a finished experiment")
     options = parser.parse_args()
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
@@ -143,7 +145,7 @@ def main() -> None:
     print("\n| imports of `adapt` | seconds | share |\n|---|---:|---:|")
     for name, seconds in sorted(found.items(), key=lambda item: -item[1]):
         print(f"| {name} | {seconds:.2f} | {seconds / sum(found.values()):.0%} |")
-    if options.results:
+    if jobs_of(options.results):
         spent(options.results, options.repeats)
 
 

@@ -1,11 +1,11 @@
 """What one training step of a stage costs in time and memory, beside the way the authors' code takes it.
 
-    python benchmarks/step.py [--networks small deeplab_v3plus] [--batch 1] [--rounds 3] [--threads 1]
+    python benchmarks/step.py [--networks small deeplab_v3plus] [--batch 1] [--rounds 2]
 
 Prints a table in Markdown. Losses, recipe, optimiser, batch normalisation and the size of the images are those of a
 configuration: `small` has the demo's, DeepLab v3+ on a ResNet-101 the authors', DeepLab v2 the paper's; but the two
-DeepLabs get `--batch` images of each domain. The step and the update are the package's own. `authors_way.py` says what
-is measured against it, and both must find the same loss terms first.
+DeepLabs get `--batch` images of each domain, and all cores. The step and the update are the package's own.
+`authors_way.py` says what is measured against it, and both must find the same loss terms first.
 
 Every row is measured in a process of its own: the median time of its steps after a first one, the peak of the
 process's memory (Linux only), with a GPU of what torch has allocated there, and how much of it came with the steps: the
@@ -174,7 +174,7 @@ def operations(configuration: Configuration, shape: tuple[int, int, int]) -> int
 def in_a_process(network: str, way: str, options: argparse.Namespace) -> Row | str:
     """A row measured in a fresh process, or why it could not be."""
     command = [sys.executable, __file__, "--row", network, way, "--batch", str(options.batch)]
-    done = subprocess.run([*command, "--threads", str(options.threads)], check=False, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode == 0:
         return Row(*json.loads(done.stdout.splitlines()[-1]))
     return (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
@@ -182,7 +182,7 @@ def in_a_process(network: str, way: str, options: argparse.Namespace) -> Row | s
 
 def report(network: str, options: argparse.Namespace) -> None:
     """Measure a network and print its rows; the first two must not fail."""
-    configuration = configured(network, options.threads)
+    configuration = configured(network)
     count, height, width = shape = images_of(configuration, options.batch)
     refuse_other_values(configuration, shape)
     ways = [*WAYS, *(ON_GPU if torch.cuda.is_available() else ())]
@@ -224,9 +224,8 @@ def caption(options: argparse.Namespace) -> str:
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{model}, {os.cpu_count()} cores"
-    threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
     return (
-        f"{device}, {threads}, torch {torch.__version__}; first two rows of a network: {options.rounds} processes each, in "
+        f"{device}, torch {torch.__version__}; first two rows of a network: {options.rounds} processes each, in "
         f"turn; load before: {os.getloadavg()[0]:.1f}."
     )
 
@@ -235,13 +234,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", nargs="+", choices=FILES, default=["small", "deeplab_v3plus"])
     parser.add_argument("--batch", type=int, default=1, help="images of each domain, for the two DeepLabs")
-    parser.add_argument("--rounds", type=int, default=3, help="processes for each of the first two rows of a network")
-    parser.add_argument("--threads", type=int, default=1, help="of torch, on a CPU")
+    parser.add_argument("--rounds", type=int, default=2, help="processes for each of the first two rows of a network")
     parser.add_argument("--row", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.row:
         network, way = options.row
-        configuration = configured(network, options.threads, **(WAYS | ON_GPU)[way])
+        configuration = configured(network, **(WAYS | ON_GPU)[way])
         given = setting(configuration, images_of(configuration, options.batch))
         print(json.dumps(measure(given, way)))
         return

@@ -49,10 +49,11 @@ class Setting(NamedTuple):
     batch: Batch
 
 
-def configured(network: str, threads: int, **compute: Any) -> Configuration:
-    """The configuration with this network."""
+def configured(network: str, **compute: Any) -> Configuration:
+    """The configuration with this network; the two large ones get a thread for each core."""
     os.environ.setdefault("DATA_ROOT", "nowhere")
     made = load_configuration(CONFIG / FILES[network])
+    threads = made.compute.threads if made.street else os.cpu_count()
     changed = made.compute.model_copy(update={"threads": threads, **compute})
     return made.model_copy(update={"compute": changed})
 

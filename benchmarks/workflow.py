@@ -1,6 +1,6 @@
 """What the workflow costs beside its verbs, and how long Snakemake takes to plan.
 
-    python benchmarks/workflow.py [--configfile config/demo.yaml] [--repeats 3]
+    python benchmarks/workflow.py [--configfile config/demo.yaml] [--repeats 1]
 
 Prints two tables in Markdown. For the first, an experiment with generated frames is run by Snakemake on one core, and then
 by hand: the commands that Snakemake printed, one after another in a shell, in a folder of their own. The overhead is the
@@ -79,7 +79,7 @@ def plan(folder: Path, configfile: Path, *arguments: str) -> tuple[float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--configfile", type=Path, default=ROOT / "config" / "demo.yaml")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=1)
     arguments = parser.parse_args()
     configfile = arguments.configfile.resolve()
     print(f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {configfile.name}\n")

@@ -22,7 +22,7 @@ def terms_and_gradient(way: str, losses: dict[str, str]) -> tuple[dict[str, floa
     import step
     import step_inputs
 
-    configuration = step_inputs.configured("small", 1)
+    configuration = step_inputs.configured("small")
     small = configuration.network.model_copy(update={"width": 4, "feature_channels": 8})
     choices = configuration.losses.model_copy(update=losses)
     given = step_inputs.setting(configuration.model_copy(update={"network": small, "losses": choices}), (2, 64, 96))
@@ -54,7 +54,7 @@ def test_the_floor_has_every_convolution_there_and_back_in_both_domains() -> Non
     import step
     import step_inputs
 
-    configuration, forward = step_inputs.configured("small", 1), []
+    configuration, forward = step_inputs.configured("small"), []
     network = build_network(configuration.network, step_inputs.CATEGORIES)
 
     def count(layer: nn.Conv2d, _inputs: object, output: Tensor) -> None:
