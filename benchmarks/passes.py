@@ -8,7 +8,7 @@ in the same batches. Both are of one process whose network has one thread; readi
 which is where a second core is used. Passes and forward passes are taken in turn, round by round; medians over rounds.
 
 The first network is the demo's at its size and batch size; the second is DeepLab v3+ with random weights, one image of
-512x1024 a batch. `evaluate` makes three passes: over the evaluation frames, over the target frames for statistics, and
+512x1024 a batch. The last line says what it costs a core that another one is at work. `evaluate` makes three passes: over the evaluation frames, over the target frames for statistics, and
 over the evaluation frames again; its forward pass makes the same three. "Beside" is what the process's other threads
 did, in milliseconds of a core an image: on one core it would be added. "Once" is what does not grow with the frames,
 from a pass over a single batch: the checkpoint is restored and its digest taken, and the artifact is written.
@@ -23,6 +23,7 @@ import platform
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -194,6 +195,30 @@ def measure(title: str, whole: Experiment, single: Experiment, repeats: int) -> 
               f"{1000 * beside / count:.2f} ms | {once:.2f} s | {walls[2] / walls[3]:.2f} |", flush=True)  # fmt: skip
 
 
+def contention() -> float:
+    """How many times as long a product of matrices takes while another thread copies memory; 1 with nothing shared."""
+    matrices, memory, stop = torch.rand(2, 1024, 1024), torch.rand(2, 2**24), threading.Event()
+
+    def multiplied() -> float:
+        seconds = []
+        for _ in range(100):
+            started = time.perf_counter()
+            torch.mm(matrices[0], matrices[1])
+            seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds)
+
+    def copy() -> None:
+        while not stop.is_set():
+            memory[0].copy_(memory[1])
+
+    alone, other = multiplied(), threading.Thread(target=copy)
+    other.start()
+    beside = multiplied()
+    stop.set()
+    other.join()
+    return beside / alone
+
+
 def machine() -> str:
     """The machine and the versions that are measured."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -233,6 +258,8 @@ def main() -> None:
             whole = Experiment.create(Path(name) / "whole", frames, size, batch, **changes)
             single = Experiment.create(Path(name) / "single", batch, size, batch, **changes)
             measure(title, whole, single, repeats)
+    prepare(1)
+    print(f"\nBeside a core that copies memory, a product of matrices takes {contention():.2f} times as long.")
 
 
 if __name__ == "__main__":
