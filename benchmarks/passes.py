@@ -8,10 +8,11 @@ in the same batches. Both are of one process whose network has one thread; readi
 which is where a second core is used. Passes and forward passes are taken in turn, round by round; medians over rounds.
 
 The first network is the demo's at its size and batch size; the second is DeepLab v3+ with random weights, one image of
-512x1024 a batch. The last line says what it costs a core that another one is at work. `evaluate` makes three passes: over the evaluation frames, over the target frames for statistics, and
+512x1024 a batch. `evaluate` makes three passes: over the evaluation frames, over the target frames for statistics, and
 over the evaluation frames again; its forward pass makes the same three. "Beside" is what the process's other threads
 did, in milliseconds of a core an image: on one core it would be added. "Once" is what does not grow with the frames,
-from a pass over a single batch: the checkpoint is restored and its digest taken, and the artifact is written.
+from a pass over a single batch: the checkpoint is restored and its digest taken, and the artifact is written. The last
+line says how much a core is slowed down by another one at work.
 """
 
 import argparse

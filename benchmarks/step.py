@@ -60,7 +60,7 @@ ON_GPU: dict[str, dict[str, Any]] = {
     "ours, all of it": {"precision": "bfloat16", "compile": True, "recompute_activations": True},
 }
 SAMPLE, AT_LEAST = 5.0, 2  # steps are timed for so many seconds, and at least so many steps
-MATRIX, CHANNELS, MAPS = 2048, 256, (64, 112)  # of maps of DeepLab for a crop of 512x896 at stride 8
+MATRIX, CHANNELS, MAPS = 2048, 256, (64, 112)  # a DeepLab has such maps of a crop of 512x896, at stride 8
 
 
 class Row(NamedTuple):
