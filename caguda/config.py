@@ -13,15 +13,16 @@ from caguda.config_frames import (
     ClassEntry,
     Domain,
     Factor,
+    Few,
     Fraction,
     LabelValue,
     NonNegative,
     Positive,
     Section,
+    Seed,
     Street,
 )
 
-Seed = Annotated[int, Field(ge=0)]
 BatchNorm = Literal["train", "frozen"]
 Unit = Literal["absolute", "mean_anchor_distance"]
 Pixels = Literal["all", "correct"]
@@ -44,9 +45,9 @@ class SmallNetwork(Section):
     """A DeepLab that is trained from scratch."""
 
     name: Literal["small"]
-    width: Positive
-    blocks: tuple[Positive, Positive, Positive, Positive]
-    feature_channels: Positive
+    width: Few
+    blocks: tuple[Few, Few, Few, Few]
+    feature_channels: Few
     normalisation: Normalisation = "imagenet"
 
 
@@ -77,8 +78,8 @@ class Training(Section):
     """One run of the training loop; `batch_size` counts the images of all processes, `accumulate` batches per update."""
 
     iterations: Positive
-    batch_size: Positive
-    accumulate: Positive = 1
+    batch_size: Few
+    accumulate: Few = 1
     optimiser: Optimiser
     batch_norm: BatchNorm
     target_statistics: bool = False
@@ -97,7 +98,7 @@ class WarmUp(Training):
 
     adversarial_weight: NonNegative
     discriminator_learning_rate: Annotated[float, Field(gt=0.0)]
-    discriminator_width: Positive = 64
+    discriminator_width: Few = 64
     discriminator_input: Literal["softmax", "features"] = "softmax"
 
 
@@ -152,7 +153,7 @@ class Recipe(Section):
 class Stages(Training):
     """The K stages of Algorithm 1."""
 
-    count: Positive
+    count: Few
     target_augmentation: Augmentation = Augmentation()
 
 
@@ -171,14 +172,14 @@ class Inference(Section):
 class Compute(Section):
     """How the machine is used; of these, `threads`, `processes`, `precision` and `compile` change last digits."""
 
-    threads: Positive = 1
-    workers: Annotated[int, Field(ge=0)] = 0
-    processes: Positive = 1
-    parts: Positive = 1
+    threads: Few = 1
+    workers: Annotated[int, Field(ge=0, le=4096)] = 0
+    processes: Few = 1
+    parts: Few = 1
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
     recompute_activations: bool = False
-    inference_batch_size: Positive = 8
+    inference_batch_size: Few = 8
     save_every: Positive = 50
 
 

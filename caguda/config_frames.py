@@ -7,10 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Few = Annotated[int, Field(ge=1, le=4096)]
+Side = Annotated[int, Field(ge=1, le=16384)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-NonNegative = Annotated[float, Field(ge=0.0)]
-Factor = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0, le=1e6)]
+Factor = Annotated[float, Field(ge=0.01, le=100.0)]
 LabelValue = Annotated[int, Field(ge=0, le=65535)]
 ColorValue = Annotated[int, Field(ge=0, le=255)]
 
@@ -33,9 +36,9 @@ class Section(BaseModel):
 class Street(Section):
     """The generated street scenes: how many, how large, and how far the target differs from the source."""
 
-    seed: int
-    height: Positive = 128
-    width: Positive = 256
+    seed: Seed
+    height: Side = 128
+    width: Side = 256
     source_frames: Positive
     target_frames: Positive
     evaluation_frames: Positive
@@ -83,9 +86,9 @@ class Augmentation(Section):
 
     flip: bool = False
     scale: tuple[Factor, Factor] = (1.0, 1.0)
-    crop: tuple[Positive, Positive] | None = None
-    color_jitter: NonNegative = 0.0
-    blur: NonNegative = 0.0
+    crop: tuple[Side, Side] | None = None
+    color_jitter: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    blur: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> Augmentation:

@@ -3,44 +3,28 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from caguda.config import Configuration, NetworkName
+from caguda.complaints import complaint
+from caguda.config import Configuration
 from caguda.errors import UserError
 
-
-def _complaint(item: ErrorDetails) -> str:
-    """One fault of the YAML: its key and what is wrong with it."""
-    location = [part for part in item["loc"] if not str(part).startswith(("tuple[", "literal["))]
-    if location[:1] == ["network"] and location[1:2] and location[1] in get_args(NetworkName):
-        del location[1]
-    key = ".".join(str(part) for part in location)
-    if item["type"] == "value_error":
-        return ".".join(part for part in (key, item["msg"].removeprefix("Value error, ")) if part)
-    if item["type"] == "union_tag_invalid":
-        context = item["ctx"]
-        return f"{key}.name: must be one of {context['expected_tags']}, found {context['tag']!r}"
-    if item["type"] == "union_tag_not_found":
-        return f"{key}.name: this key is required"
-    if item["type"] == "missing":
-        return f"{key}: this key is required"
-    hint = "; put it in quotes" if item["type"] == "string_type" and isinstance(item["input"], int | float) else ""
-    return f"{key}: {item['msg']}, found {item['input']!r}{hint}"
+SHOWN = 5
 
 
 def _one_line(error: ValidationError, path: Path) -> str:
-    """All faults of a YAML on one line; of a class table only those of the form that it has, a name or a list."""
+    """The first faults of a YAML on one line; of a class table only those of the form that it has, a name or a list."""
     faults = [
-        _complaint(item)
+        complaint(item)
         for item in error.errors()
         if not (item["type"] == "literal_error" and item["loc"][0] == "classes" and isinstance(item["input"], list))
         and not (item["type"] == "tuple_type" and item["loc"][0] == "classes" and isinstance(item["input"], str))
     ]
-    return f"{path}: " + "; ".join(faults)
+    more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+    return f"{path}: " + "; ".join(faults[:SHOWN] + more)
 
 
 def parse_configuration(values: Any, path: Path) -> Configuration:
@@ -48,7 +32,7 @@ def parse_configuration(values: Any, path: Path) -> Configuration:
     if values is None:
         raise UserError(f"{path}: the configuration is empty")
     if not isinstance(values, dict):
-        raise UserError(f"{path}: the file must hold keys and values, found {type(values).__name__}")
+        raise UserError(f"{path}: the file must hold keys and values, found a {type(values).__name__}")
     content = {key: value for key, value in values.items() if key != "sha256_of_all_above"}  # in the workflow's JSON
     try:
         configuration = Configuration.model_validate(content)
