@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,4 +51,4 @@ def images_in(folder: Path, key: str, suffixes: Collection[str]) -> dict[str, Pa
 def label_in(folder: Path, stem: str) -> Path:
     """Where a label belongs: STEM.png, or STEM.PNG if that is what there is; images may have a suffix in any case."""
     path, upper = folder / f"{stem}.png", folder / f"{stem}.PNG"
-    return path if path.is_file() or not upper.is_file() else upper
+    return path if os.path.lexists(path) or not os.path.lexists(upper) else upper

@@ -64,7 +64,7 @@ def narrowed(domain: Domain, root: Path, images: Mapping[str, Path]) -> list[Fra
     frames = []
     for name in sorted(wanted - set(domain.skip)):
         label = label_path(domain, root, images[name])
-        frames.append(Frame(name, images[name], label if label is not None and os.path.isfile(label) else None))
+        frames.append(Frame(name, images[name], label if label is not None and os.path.lexists(label) else None))
     if not frames:
         raise UserError(
             f"{root}: no frames found; layout {domain.layout} needs them in {_place(domain)}, and looks into no other "
