@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,18 +33,6 @@ def entries_of(folder: Path, key: str) -> list[Path]:
         raise UserError(f"{folder}: there is no such folder; correct the key {key}") from None
     except OSError as error:
         raise UserError(f"{folder}: this folder cannot be read ({error.strerror}); it is the key {key}") from None
-
-
-def images_in(folder: Path, key: str, suffixes: Collection[str]) -> dict[str, Path]:
-    """The images directly in a folder by their stem. Two images of one stem are a UserError."""
-    images: dict[str, Path] = {}
-    for path in entries_of(folder, key):
-        if path.suffix.lower() not in suffixes:
-            continue
-        if path.stem in images:
-            raise UserError(f"{path}: {images[path.stem].name} has the same stem, remove one of the two")
-        images[path.stem] = path
-    return images
 
 
 def label_in(folder: Path, stem: str) -> Path:
