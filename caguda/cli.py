@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from caguda.configfile import load_configuration
-from caguda.errors import UserError
+from caguda.errors import UserError, printable
 
 NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb = getattr(importlib.import_module(f"caguda.{module}"), function)
         verb(**given)
     except UserError as error:
-        print(f"caguda: error: {error}", file=sys.stderr)
+        print(printable(f"caguda: error: {error}"), file=sys.stderr)
         return error.exit_code
     except (OSError, RuntimeError) as error:
         told = _told(error, given)

@@ -1,5 +1,7 @@
 """Several views of an image: their mean, and that every one comes back to where it was."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -129,3 +131,15 @@ def test_a_mirrored_view_is_mirrored_back_to_the_pixel(width: int, data: st.Data
     expected = torch.zeros(2, width)
     expected[1, place - 1] = expected[1, place + 1] = 0.5
     assert torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int64, torch.bool])
+def test_images_of_whole_numbers_are_refused(kind: torch.dtype) -> None:
+    with pytest.raises(TypeError, match="images must be RGB in 0..1 in floating-point numbers, found torch"):
+        most_probable(nn.Identity(), (images() * 255).to(kind), Inference())
+
+
+@pytest.mark.parametrize("wrong", [lambda x: x * 255, lambda x: x - 1, lambda x: x / 0])
+def test_images_beyond_0_to_1_are_refused(wrong: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"images must be RGB in 0\.\.1, found values from"):
+        most_probable(nn.Identity(), wrong(images()), Inference())

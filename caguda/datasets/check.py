@@ -26,7 +26,7 @@ from caguda.datasets.record import Stamp, add, appended, read_record, stamp
 from caguda.datasets.workers import workers
 from caguda.errors import UserError
 
-_CHECK_VERSION = 1
+_CHECK_VERSION = 2
 """A check that looks for more has a new one, and opens files again that an earlier check has passed."""
 _SECONDS_BETWEEN_LINES = 10.0
 

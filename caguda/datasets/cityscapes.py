@@ -9,15 +9,20 @@ from pathlib import Path
 from caguda.config_frames import Domain
 from caguda.datasets.frame import entries_of, label_in
 
+KEY = "split"
 _IMAGE = "_leftImg8bit"
 
 
-def images(domain: Domain, root: Path) -> dict[str, Path]:
-    """The images by id, {city}_{sequence}_{frame}."""
+def folders(domain: Domain, root: Path) -> list[Path]:
+    """The folders that hold images: the cities of the split."""
     assert domain.split is not None, "the configuration refuses a Cityscapes set without a split"
-    cities = (path for path in entries_of(root / "leftImg8bit" / domain.split, "split") if path.is_dir())
-    files = (path for city in cities for path in entries_of(city, "split") if path.suffix.lower() == ".png")
-    return {path.stem.removesuffix(_IMAGE): path for path in files if path.stem.endswith(_IMAGE)}
+    return [path for path in entries_of(root / "leftImg8bit" / domain.split, KEY) if path.is_dir()]
+
+
+def image_id(path: Path) -> str | None:
+    """The id of an image, {city}_{sequence}_{frame}; None for any other file."""
+    is_image = path.suffix.lower() == ".png" and path.stem.endswith(_IMAGE)
+    return path.stem.removesuffix(_IMAGE) if is_image else None
 
 
 def label(domain: Domain, root: Path, image: Path) -> Path | None:

@@ -5,12 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from caguda.config_frames import Domain
-from caguda.datasets.frame import images_in, label_in
+from caguda.datasets.frame import label_in
+
+KEY = "images"
 
 
-def images(domain: Domain, root: Path) -> dict[str, Path]:
-    """The images by id, the stem of the file's name."""
-    return images_in(root / domain.images, "images", {".png", ".jpg", ".jpeg"})
+def folders(domain: Domain, root: Path) -> list[Path]:
+    """The folders that hold images."""
+    return [root / domain.images]
+
+
+def image_id(path: Path) -> str | None:
+    """The id of an image, the stem of its name; None for any other file."""
+    return path.stem if path.suffix.lower() in (".png", ".jpg", ".jpeg") else None
 
 
 def label(domain: Domain, root: Path, image: Path) -> Path | None:

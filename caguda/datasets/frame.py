@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,19 +35,7 @@ def entries_of(folder: Path, key: str) -> list[Path]:
         raise UserError(f"{folder}: this folder cannot be read ({error.strerror}); it is the key {key}") from None
 
 
-def images_in(folder: Path, key: str, suffixes: Collection[str]) -> dict[str, Path]:
-    """The images directly in a folder by their stem. Two images of one stem are a UserError."""
-    images: dict[str, Path] = {}
-    for path in entries_of(folder, key):
-        if path.suffix.lower() not in suffixes:
-            continue
-        if path.stem in images:
-            raise UserError(f"{path}: {images[path.stem].name} has the same stem, remove one of the two")
-        images[path.stem] = path
-    return images
-
-
 def label_in(folder: Path, stem: str) -> Path:
     """Where a label belongs: STEM.png, or STEM.PNG if that is what there is; images may have a suffix in any case."""
     path, upper = folder / f"{stem}.png", folder / f"{stem}.PNG"
-    return path if path.is_file() or not upper.is_file() else upper
+    return path if os.path.lexists(path) or not os.path.lexists(upper) else upper

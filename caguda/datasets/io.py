@@ -1,6 +1,7 @@
 """Image and label files as tensors. Annotated shapes: H W, the size of the image."""
 
 import io
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,17 @@ from torchvision.io import ImageReadMode
 from torchvision.io import decode_image as torchvision_decode
 
 from caguda.classes import UNWRITTEN, ClassTable
+from caguda.datasets.header import JPEG, PNG, read_header
 from caguda.errors import UserError, first
 
-_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
-_HEADER = 33
-"""The bytes of a PNG up to the end of its first chunk, which says its size and kind."""
 _DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def read_bytes(path: Path) -> bytes:
     """The content of a file; UserError if it cannot be read or is empty."""
     try:
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            raise UserError(f"{path}: this must be a regular file, found a pipe, socket or device; put a file there")
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: this file cannot be read ({error.strerror})") from None
@@ -32,9 +33,14 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode_image(content: bytes, path: Path) -> UInt8[Tensor, "3 H W"]:
-    """The RGB image of a PNG or JPEG file's content, 0 to 255; `path` is for messages."""
-    if not content.startswith(_SIGNATURES):
+    """The RGB image of a PNG or JPEG file's content, 0 to 255; `path` is for messages.
+
+    Grey, palettes and fewer bits become RGB as in Pillow, and transparency is left out; any other kind is a UserError.
+    """
+    if not content.startswith((PNG, JPEG)):
         raise UserError(f"{path}: an image must be a PNG or JPEG file, and this is neither")
+    if (bits := read_header(content, path, "image").bits) > 8:
+        raise UserError(f"{path}: an image must have 8 bits a channel, found {bits}; save it with 8 bits a channel")
     encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     try:
         image: Tensor = torchvision_decode(encoded, mode=ImageReadMode.RGB)
@@ -48,11 +54,12 @@ def decode_label(content: bytes, path: Path, *, in_red: bool = False) -> Shaped[
 
     With `in_red`, the file is an RGB PNG of 16 bits, and the values are those of its first channel.
     """
-    if not content.startswith(_SIGNATURES[0]):
+    if not content.startswith(PNG):
         raise UserError(f"{path}: a label must be a PNG file, and this is not one")
-    if b"IEND" not in content or len(content) < _HEADER:
+    if b"IEND" not in content:
         raise UserError(f"{path}: this label is damaged (image file is truncated)")
-    bits, kind = content[24], content[25]
+    header = read_header(content, path, "label")
+    bits, kind = header.bits, header.kind
     if in_red and (bits, kind) != (16, 2):
         raise UserError(
             f"{path}: a SYNTHIA label must be an RGB PNG of 16 bits a channel (type 2), as GT/LABELS has them, "

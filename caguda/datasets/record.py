@@ -1,11 +1,12 @@
 """What the check found in each frame, one JSON a line, so that files that have not changed are not opened again.
 
-A line is only ever added, by one `write`, and a line that is not whole is passed over: after a SIGKILL the check goes on
-where it was.
+A line is only ever added, by one `write`, and ends with a digest of itself. One that is not whole, or not as it was written,
+is passed over: after a SIGKILL the check goes on where it was.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,15 +22,18 @@ Stamp = tuple[str | int | None, ...]
 
 
 def stamp(frame: Frame, reading: str) -> Stamp | None:
-    """What has to be the same for a line to hold: path, size and time of change of both files, and how they are read.
+    """What has to be the same for a line to hold: path, size and times of both files, and how they are read.
 
+    Of the times, a program may set that of the content as it likes; the system sets that of the file at every change.
     None where the files cannot be looked at.
     """
     found: list[str | int | None] = [reading]
     try:
         for path in (frame.image, frame.label):
             status = None if path is None else path.stat()
-            found.extend((None, None, None) if status is None else (str(path), status.st_size, status.st_mtime_ns))
+            found.extend(
+                (None,) * 4 if status is None else (str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            )
     except OSError:
         return None
     return tuple(found)
@@ -44,7 +48,10 @@ def read_record(path: Path) -> dict[Stamp, tuple[dict[str, Any], dict[str, int]]
         return {}
     for line in lines:
         try:
-            key, entry, pixels = json.loads(line)
+            content, _, seal = line.decode().removesuffix('"]').rpartition(', "')
+            if seal != _seal(content + "]"):
+                continue
+            key, entry, pixels = json.loads(content + "]")
             known[tuple(key)] = (dict(entry), dict(pixels))
         except (ValueError, TypeError):
             continue
@@ -63,4 +70,10 @@ def appended(path: Path) -> Iterator[IO[str]]:
 def add(file: IO[str], key: Stamp, entry: Mapping[str, Any], pixels: NDArray[np.int64]) -> None:
     """Adds the line of one frame."""
     present = {train_id: count for train_id, count in enumerate(pixels.tolist()) if count}
-    file.write(json.dumps([key, entry, present], ensure_ascii=False) + "\n")
+    line = json.dumps([key, entry, present], ensure_ascii=False)
+    file.write(f'{line.removesuffix("]")}, "{_seal(line)}"]\n')
+
+
+def _seal(line: str) -> str:
+    """The digest of a line's content."""
+    return hashlib.sha256(line.encode()).hexdigest()[:16]

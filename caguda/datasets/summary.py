@@ -38,6 +38,7 @@ _COUNTS: tuple[tuple[str, Callable[[Content, Survey], object]], ...] = (
         "  void everywhere",
         lambda content, found: sum(entry["label"] is not None and not entry["classes"] for entry in content["frames"]),
     ),
+    ("files of other kinds", lambda content, found: len(found.others)),
     ("labels without image", lambda content, found: len(found.unused)),
 )
 

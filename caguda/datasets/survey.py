@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caguda.config_frames import Domain
-from caguda.datasets.frames import label_path
+from caguda.datasets.frames import image_folders, image_id, label_path
+from caguda.errors import first
 
 _PUBLISHED = {
     ("gta5", None): 24_966,
@@ -25,8 +26,8 @@ class Survey:
 
     `images` counts the images, `frames` those that `list` and `skip` leave, `published` is how many the data set has
     (None: nobody knows). `skipped` are the ids of `skip` that have an image, `absent` those that have none. `hidden`
-    are files and folders whose name begins with a dot, `nested` folders beside the images, `unused` labels without an
-    image.
+    are files and folders whose name begins with a dot, `nested` folders beside the images, `others` files beside them
+    that are no images of the layout, `unused` labels without an image.
     """
 
     images: int
@@ -36,13 +37,22 @@ class Survey:
     absent: Sequence[str]
     hidden: Sequence[Path]
     nested: Sequence[Path]
+    others: Sequence[Path]
     unused: Sequence[Path]
 
     def warnings(self) -> list[str]:
         """What a person should look at: each names a file, a folder or an id."""
+        kinds: dict[tuple[Path, str], list[str]] = {}
+        for path in self.others:
+            kinds.setdefault((path.parent, path.suffix), []).append(path.name)
         return [
             *(f"skip: {name}: no image has this id, there is nothing to leave out" for name in self.absent),
             *(f"{path}: this folder lies among the images and is not searched" for path in self.nested),
+            *(
+                f"{folder}: {len(names)} {kind or 'other'} file(s) among the images are no images of the layout and are not "
+                f"used: {first(names)}; convert those that are frames"
+                for (folder, kind), names in kinds.items()
+            ),
             *(f"{path}: this label has no image and is not used" for path in self.unused),
         ]
 
@@ -68,17 +78,25 @@ def survey(domain: Domain, root: Path, images: Mapping[str, Path], frames: int) 
     """
     root = Path(os.path.abspath(root))
     one = {path.parent: (name, path) for name, path in images.items()}
+    folders = set(image_folders(domain, root))
+    splits = {folder.parent for folder in folders} if domain.layout == "cityscapes" else set()
     labels = {label: name for name, path in one.values() if (label := label_path(domain, root, path)) is not None}
     endings = {label.parent: label.name.removeprefix(name).lower() for label, name in labels.items()}
-    searched = _down_from(root, {*one, *endings})
-    hidden, nested, unused = [], [], []
+    searched = _down_from(root, {*folders, *endings})
+    hidden, nested, others, unused = [], [], [], []
     for folder in sorted(searched):
         for entry in _entries(folder):
             path, ending = folder / entry.name, endings.get(folder)
             if entry.name.startswith("."):
                 hidden.append(path)
-            elif folder in one and path not in searched and entry.is_dir():
+            elif folder in folders and path not in searched and entry.is_dir():
                 nested.append(path)
+            elif (
+                folder in splits | folders
+                and not entry.is_dir()
+                and (folder in splits or image_id(domain, path) is None)
+            ):
+                others.append(path)
             elif ending and entry.name.lower().endswith(ending) and entry.name[: -len(ending)] not in images:
                 unused.append(path)
     skipped = sorted(set(domain.skip))
@@ -90,5 +108,6 @@ def survey(domain: Domain, root: Path, images: Mapping[str, Path], frames: int) 
         absent=[name for name in skipped if name not in images],
         hidden=hidden,
         nested=nested,
+        others=others,
         unused=unused,
     )

@@ -22,16 +22,23 @@ class Views(NamedTuple):
 def most_probable(network: nn.Module, images: Float[Tensor, "n 3 H W"], inference: Inference) -> UInt8[Tensor, "n H W"]:
     """The most probable category of every pixel, at the resolution of the images; of equal ones the first.
 
-    Of one view: the largest logit. Of several: the largest mean of their softmax probabilities.
+    Of one view: the largest logit. Of several: the largest mean of their softmax probabilities. A TypeError or
+    ValueError where the images are not RGB in 0..1.
     """
+    _refuse_integers(images)
+    least, most = (float(value) for value in images.aminmax())
+    if not 0.0 <= least <= most <= 1.0:
+        raise ValueError(f"images must be RGB in 0..1, found values from {least:g} to {most:g}; see `scaled`")
     return largest(views(network, images, inference))
 
 
 def views(network: nn.Module, images: Float[Tensor, "n 3 H W"], inference: Inference) -> Views:
     """What the network says of each view of the images.
 
-    A view is the image at one of the scales (each side rounded, at least one pixel), with `flip` also mirrored.
+    A view is the image at one of the scales (each side rounded, at least one pixel), with `flip` also mirrored. A
+    TypeError where the images are no floating-point numbers.
     """
+    _refuse_integers(images)
     found = []
     for scale in inference.scales:
         size = [max(1, round(side * scale)) for side in images.shape[-2:]]
@@ -41,6 +48,11 @@ def views(network: nn.Module, images: Float[Tensor, "n 3 H W"], inference: Infer
         if inference.flip:
             found.append((network(view.flip(-1))[1], True))
     return Views(images.shape[-2:], found)
+
+
+def _refuse_integers(images: Tensor) -> None:
+    if not images.is_floating_point():
+        raise TypeError(f"images must be RGB in 0..1 in floating-point numbers, found {images.dtype}; see `scaled`")
 
 
 def largest(views: Views) -> UInt8[Tensor, "n H W"]:

@@ -23,7 +23,7 @@ from caguda.datasets.frames import Frame, find_images, label_path, narrowed
 from caguda.datasets.manifest import SET_NAMES, SetName
 from caguda.datasets.summary import summary
 from caguda.datasets.survey import Survey, survey
-from caguda.errors import UserError, first
+from caguda.errors import UserError, first, printable
 
 _SHOWN = 20
 _NAMED = 3
@@ -143,13 +143,13 @@ def _check_sets(configuration: Configuration, names: Sequence[SetName], output: 
             raw = class_table(configuration, domain)
             sets[name], surveys[name], found = _check_set(name, domain, root, raw, folder / "frames.jsonl")
         except UserError as error:
-            told["problem"].append(f"{name}: {error}")
+            told["problem"].append(printable(f"{name}: {error}"))
             continue
         if configuration.street is not None:
             surveys[name] = dataclasses.replace(surveys[name], published=None)
         for kind, lines in (("warning", found.warnings), ("problem", found.problems), ("hint", _hints(domain, found))):
-            told[kind].extend(f"{name}: {line}" for line in lines)
-    print("\n".join(summary(sets, surveys)), flush=True)
+            told[kind].extend(printable(f"{name}: {line}") for line in lines)
+    print("\n".join(map(printable, summary(sets, surveys))), flush=True)
     _tell(told, folder / "findings.txt")
     _refuse(told["problem"], folder / "findings.txt")
     settings = configuration.model_dump(mode="json", include={"classes", "ignore", *names})
