@@ -27,7 +27,18 @@ LAYERS = (
     ("config_frames", "errors", "version"),
 )
 LEVEL = {room: len(LAYERS) - depth for depth, rooms in enumerate(LAYERS) for room in rooms}
-NO_TORCH = ("ablations", "classes", "complaints", "config", "config_frames", "configfile", "errors", "version", "workflow", "cli")
+NO_TORCH = (
+    "ablations",
+    "classes",
+    "complaints",
+    "config",
+    "config_frames",
+    "configfile",
+    "errors",
+    "version",
+    "workflow",
+    "cli",
+)
 LONGEST_FILE, LONGEST_FUNCTION, LONGEST_LOOP = 300, 50, 80
 FILES = sorted(PACKAGE.rglob("*.py"))
 

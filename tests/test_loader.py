@@ -18,7 +18,7 @@ from torch import Tensor
 from caguda.classes import IGNORE
 from caguda.config_frames import Augmentation
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import read_image
+from caguda.datasets.io import image_of, read_image
 from caguda.datasets.loader import Sample, TrainingFrames, enlarge, inference_batches, training_batches
 from caguda.datasets.transforms import augmented, scaled
 from caguda.errors import UserError
@@ -286,13 +286,13 @@ def test_inference_reads_one_batch_ahead_and_no_more(tmp_path: Path, monkeypatch
     read: list[Path] = []
     second = threading.Event()
 
-    def watched(path: Path) -> Tensor:
-        read.append(path)
-        if path == frames[1].image:
+    def watched(frame: Frame) -> Tensor:
+        read.append(frame.image)
+        if frame == frames[1]:
             second.set()
-        return read_image(path)
+        return image_of(frame)
 
-    monkeypatch.setattr("caguda.datasets.loader.read_image", watched)
+    monkeypatch.setattr("caguda.datasets.loader.image_of", watched)
     batches = inference_batches(frames, 1)
     assert next(batches)[0] == [0] and second.wait(timeout=60)
     assert len(read) == 2

@@ -19,7 +19,7 @@ from caguda.artifacts.packed import open_packed
 from caguda.cli import main
 from caguda.config_frames import Augmentation
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import read_image, read_label
+from caguda.datasets.io import image_of, read_image, read_label
 from caguda.datasets.loader import Sample, training_batches
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.errors import UserError
@@ -57,8 +57,8 @@ def no_files(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         raise AssertionError("a file was read")
 
     def forbid() -> None:
-        monkeypatch.setattr("caguda.datasets.loader.read_image", refuse)
-        monkeypatch.setattr("caguda.stages.common.read_label", refuse)
+        monkeypatch.setattr("caguda.datasets.loader.image_of", refuse)
+        monkeypatch.setattr("caguda.stages.common.labels_of", refuse)
 
     return forbid
 
@@ -136,7 +136,7 @@ def test_the_oracle_takes_images_from_the_cache_and_truth_from_files(
 ) -> None:
     settings = elsewhere.configuration(**CHANGES, pretrain__iterations=3)
     expected = elsewhere.train(oracle, "files", settings).read_bytes()
-    monkeypatch.setattr("caguda.datasets.loader.read_image", None)
+    monkeypatch.setattr("caguda.datasets.loader.image_of", None)
     assert elsewhere.train(oracle, "cache", settings, packed=caches[1:]).read_bytes() == expected
 
 
@@ -147,14 +147,14 @@ def test_a_training_goes_on_with_the_cache_where_it_stopped_without(
     expected = elsewhere.train(pretrain, "whole", settings).read_bytes()
     reads = 0
 
-    def some(path: Path) -> Any:
+    def some(frame: Frame) -> Any:
         nonlocal reads
         reads += 1
         if reads > 17:
             raise UserError("enough")
-        return read_image(path)
+        return image_of(frame)
 
-    monkeypatch.setattr("caguda.datasets.loader.read_image", some)
+    monkeypatch.setattr("caguda.datasets.loader.image_of", some)
     with pytest.raises(UserError, match="enough"):
         elsewhere.train(pretrain, "stopped", settings)
     no_files()

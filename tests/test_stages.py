@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caguda.artifacts.anchors import load_anchors
-from caguda.artifacts.atomic import read_json
+from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.checkpoint import load_checkpoint
 from caguda.artifacts.labels import open_label_store
 from caguda.artifacts.state import load_state
@@ -445,11 +445,11 @@ def test_diagnosis_counts_every_pixel(mini: Miniature, elsewhere: Miniature) -> 
 
 
 def without_truth(mini: Miniature, folder: Path, known: int) -> Path:
-    content = json.loads(mini.manifest.read_text())
+    content = read_json(mini.manifest)
     for entry in content["target"]["frames"][known:]:
         entry["label"] = None
     path = folder / "unlabelled.json"
-    path.write_text(json.dumps(content))
+    write_json(path, content)
     return path
 
 
@@ -466,10 +466,10 @@ def test_diagnosis_is_null_where_no_truth_is_known(mini: Miniature, tmp_path: Pa
 @pytest.fixture
 def other_frames(mini: Miniature, tmp_path: Path) -> Iterator[Path]:
     """A manifest whose target has one frame less."""
-    content = json.loads(mini.manifest.read_text())
+    content = read_json(mini.manifest)
     del content["target"]["frames"][2]
     path = tmp_path / "other.json"
-    path.write_text(json.dumps(content))
+    write_json(path, content)
     yield path
     assert not list(tmp_path.glob("*.safetensors")) and not (tmp_path / "out").exists()
 
@@ -501,9 +501,9 @@ class Elsewhere(Miniature):
 
 
 def test_target_frames_of_two_sizes_have_no_label_store(mini: Miniature, tmp_path: Path) -> None:
-    content = json.loads(mini.manifest.read_text())
+    content = read_json(mini.manifest)
     content["target"]["frames"][2]["width"] += 4
-    (tmp_path / "sizes.json").write_text(json.dumps(content))
+    write_json(tmp_path / "sizes.json", content)
     inputs = (tmp_path / "sizes.json", mini.weights("warmup"), mini.folder / "labels" / "anchors.h5")
     with pytest.raises(UserError, match="one size"):
         create_store(mini.configuration(), *inputs, tmp_path / "labels.zarr", tmp_path / "out.json")
@@ -600,10 +600,10 @@ def test_a_state_depends_on_name_seed_frames_inputs_and_method(
     second.write_text("2")
     found = [fingerprint(), fingerprint("b"), fingerprint(seed=1), fingerprint(inputs=(first,))]
     found += [fingerprint(inputs=(second,)), fingerprint(inputs=(first, second))]
-    content = json.loads(elsewhere.manifest.read_text())
+    content = read_json(elsewhere.manifest)
     for name in ("source", "target", "evaluation"):
         changed = content | {name: content[name] | {"digest": "other"}}
-        elsewhere.manifest.write_text(json.dumps(changed))
+        write_json(elsewhere.manifest, changed)
         found.append(fingerprint())
     monkeypatch.setattr(common, "METHOD_VERSION", "other")
     found.append(fingerprint())

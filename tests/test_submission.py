@@ -18,11 +18,12 @@ import pytest
 import torch
 import yaml
 from cityscapesscripts.helpers.labels import trainId2label
+from miniature import edit_sealed
 from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from caguda.artifacts.atomic import read_json
+from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.checkpoint import save_checkpoint
 from caguda.classes import CITYSCAPES_19
 from caguda.cli import main
@@ -135,7 +136,7 @@ def desk(pristine: Desk, tmp_path: Path) -> Desk:
     shutil.copytree(pristine.folder, tmp_path / "desk")
     moved = Desk(tmp_path / "desk")
     for path in moved.manifests.values():
-        path.write_text(path.read_text().replace(str(pristine.folder), str(moved.folder)))
+        edit_sealed(path, lambda text: text.replace(str(pristine.folder), str(moved.folder)))
     return moved
 
 
@@ -216,9 +217,14 @@ def test_nothing_is_kept_of_another_checkpoint_or_other_settings(desk: Desk, cha
 def test_another_image_is_predicted_again(desk: Desk) -> None:
     folder = desk.folder / "run" / "test"
     before = stamps(folder)
-    manifest = json.loads(desk.manifests["test"].read_text())
-    manifest["test"]["frames"][4]["image_sha256"] = "0" * 64
-    desk.manifests["test"].write_text(json.dumps(manifest))
+    manifest = read_json(desk.manifests["test"])
+    entry = manifest["test"]["frames"][4]
+    image = Path(manifest["test"]["root"], entry["image"])
+    image.write_bytes(Path(manifest["test"]["root"], manifest["test"]["frames"][3]["image"]).read_bytes())
+    with pytest.raises(UserError, match=f"{image.name}: this file must be as it was when it was checked"):
+        desk.predict(place="again")
+    entry["image_sha256"] = sha256(image.read_bytes()).hexdigest()
+    write_json(desk.manifests["test"], manifest)
     desk.predict()
     assert {frame for frame in IDS if stamps(folder)[frame] != before[frame]} == {IDS[4]}
 
@@ -542,7 +548,7 @@ def test_all_faults_are_told_at_once(desk: Desk, capsys: pytest.CaptureFixture[s
 
 def test_another_layout_is_refused(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = desk.manifests["test"]
-    manifest.write_text(manifest.read_text().replace('"layout": "cityscapes"', '"layout": "folder"'))
+    edit_sealed(manifest, lambda text: text.replace('"layout": "cityscapes"', '"layout": "folder"'))
     assert submit(desk) == 2
     assert "takes frames of layout cityscapes, found layout folder" in capsys.readouterr().err
 

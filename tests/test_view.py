@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from miniature import Miniature
+from miniature import Miniature, edit_sealed
 from PIL import Image
 
 from caguda.artifacts.atomic import sha256, write_json
@@ -129,7 +129,7 @@ def store(mini: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     shutil.copytree(mini.root, tmp_path / "data")
     write_json(folder / "config.json", mini.configuration().model_dump(mode="json"))
     manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace(str(mini.root), str(tmp_path / "data")))
+    edit_sealed(manifest, lambda text: text.replace(str(mini.root), str(tmp_path / "data")))
     path = folder / "labels" / "labels.zarr"
     head = (path / "zarr.json").read_text().replace(str(mini.folder), "results")
     (path / "zarr.json").write_text(head.replace(sha256(mini.manifest), sha256(manifest)))

@@ -11,11 +11,16 @@ from caguda.errors import UserError
 
 @dataclass(frozen=True)
 class Frame:
-    """One image, its label file where there is one, and a name that is unique in its set."""
+    """One image, its label file where there is one, and a name that is unique in its set.
+
+    A frame of a manifest has the SHA-256 of both files, which are compared whenever they are read.
+    """
 
     id: str
     image: Path
     label: Path | None
+    image_sha256: str | None = None
+    label_sha256: str | None = None
 
 
 def label_of(frame: Frame) -> Path:

@@ -1,5 +1,6 @@
 """Image and label files as tensors. Annotated shapes: H W, the size of the image."""
 
+import hashlib
 import io
 import stat
 from pathlib import Path
@@ -13,14 +14,15 @@ from torchvision.io import ImageReadMode
 from torchvision.io import decode_image as torchvision_decode
 
 from caguda.classes import UNWRITTEN, ClassTable
+from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.header import JPEG, PNG, read_header
 from caguda.errors import UserError, first
 
 _DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file; UserError if it cannot be read or is empty."""
+def read_bytes(path: Path, sha256: str | None = None) -> bytes:
+    """The content of a file; UserError if it cannot be read, is empty, or has not the digest `sha256` of the check."""
     try:
         if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
             raise UserError(f"{path}: this must be a regular file, found a pipe, socket or device; put a file there")
@@ -29,6 +31,8 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: this file cannot be read ({error.strerror})") from None
     if not content:
         raise UserError(f"{path}: this file is empty")
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise UserError(f"{path}: this file must be as it was when it was checked, found another content; check again")
     return content
 
 
@@ -106,11 +110,24 @@ def to_train_ids(raw: Shaped[np.ndarray, "H W"], table: ClassTable, path: Path) 
     return torch.from_numpy(train_ids)
 
 
-def read_image(path: Path) -> UInt8[Tensor, "3 H W"]:
-    """The RGB image of a PNG or JPEG file, 0 to 255; UserError if it cannot be read."""
-    return decode_image(read_bytes(path), path)
+def read_image(path: Path, sha256: str | None = None) -> UInt8[Tensor, "3 H W"]:
+    """The RGB image of a PNG or JPEG file, 0 to 255; UserError if it cannot be read or is not the file of this digest."""
+    return decode_image(read_bytes(path, sha256), path)
 
 
-def read_label(path: Path, table: ClassTable) -> UInt8[Tensor, "H W"]:
-    """The train ids of a label file, IGNORE where void; UserError if it cannot be read or holds an unknown value."""
-    return to_train_ids(decode_label(read_bytes(path), path, in_red=table.in_red), table, path)
+def read_label(path: Path, table: ClassTable, sha256: str | None = None) -> UInt8[Tensor, "H W"]:
+    """The train ids of a label file, IGNORE where void.
+
+    UserError if it cannot be read, holds an unknown value, or is not the file of this digest.
+    """
+    return to_train_ids(decode_label(read_bytes(path, sha256), path, in_red=table.in_red), table, path)
+
+
+def image_of(frame: Frame) -> UInt8[Tensor, "3 H W"]:
+    """The RGB image of a frame; UserError unless its file is the one that was checked."""
+    return read_image(frame.image, frame.image_sha256)
+
+
+def labels_of(frame: Frame, table: ClassTable) -> UInt8[Tensor, "H W"]:
+    """The train ids of a frame, which must have a label; UserError unless its file is the one that was checked."""
+    return read_label(label_of(frame), table, frame.label_sha256)

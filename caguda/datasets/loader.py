@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from caguda.config_frames import Augmentation
 from caguda.datasets.frames import Frame
-from caguda.datasets.io import read_image
+from caguda.datasets.io import image_of
 from caguda.datasets.transforms import Pixels, augmented
 from caguda.datasets.workers import ahead
 from caguda.errors import UserError
@@ -54,7 +54,7 @@ class TrainingFrames(Dataset[Sample]):
     def __getitem__(self, position: int) -> Sample:
         epoch, place = divmod(position, len(self.frames))
         index = int(self.order(epoch)[place])
-        image = self.images(index) if self.images else read_image(self.frames[index].image)
+        image = self.images(index) if self.images else image_of(self.frames[index])
         maps = self.label_maps(index) if self.label_maps else {}
         maps = {name: enlarge(values, image.shape[-2:]) for name, values in maps.items()}
         with torch.random.fork_rng(devices=[]):
@@ -126,12 +126,12 @@ def inference_batches(frames: Sequence[Frame], batch_size: int) -> Iterator[tupl
 
 def read_ahead(frames: Sequence[Frame], batches: Sequence[T]) -> Iterator[tuple[T, Tensor]]:
     """Each of the batches, which are places of frames of one size, with its images; read as those above are."""
-    return ahead((batch, torch.stack([read_image(frames[i].image) for i in batch])) for batch in batches)
+    return ahead((batch, torch.stack([image_of(frames[i]) for i in batch])) for batch in batches)
 
 
 def read_batches(frames: Sequence[Frame], places: range, batch_size: int) -> Iterator[tuple[list[int], Tensor]]:
     """The same of the frames at some places, read when they are asked for."""
-    images = ((index, read_image(frames[index].image)) for index in places)
+    images = ((index, image_of(frames[index])) for index in places)
     for _, same_size in groupby(images, key=lambda item: item[1].shape):
         batch: list[tuple[int, Tensor]] = []
         for item in same_size:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from caguda.artifacts.atomic import is_sealed
 from caguda.datasets.frame import Frame
 from caguda.errors import UserError
 
@@ -30,7 +31,13 @@ class Manifest:
         """The frames of a set, sorted by id, with absolute paths; `label` is None where there is none."""
         root = Path(self.sets[name]["root"])
         return [
-            Frame(entry["id"], root / entry["image"], None if entry["label"] is None else root / entry["label"])
+            Frame(
+                entry["id"],
+                root / entry["image"],
+                None if entry["label"] is None else root / entry["label"],
+                entry["image_sha256"],
+                entry["label_sha256"],
+            )
             for entry in self.sets[name]["frames"]
         ]
 
@@ -42,7 +49,13 @@ class Manifest:
 def read_manifest(path: Path, names: Collection[SetName] = SET_NAMES) -> Manifest:
     """The manifest of a file, of the sets `names`; UserError if it is absent, damaged, or without one of them."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
+        content = json.loads(raw.decode("utf-8"))
+        if not is_sealed(raw):
+            raise UserError(
+                f"{path}: the manifest must be as `check` wrote it, found another content or no digest at its end; make it "
+                "again with `check`"
+            )
         manifest = Manifest(tuple(content["classes"]), {name: content[name] for name in names})
         for name in names:
             manifest.frames(name), manifest.digest(name)

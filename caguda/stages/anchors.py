@@ -19,8 +19,7 @@ from caguda.artifacts.provenance import provenance
 from caguda.classes import class_table
 from caguda.config import Anchors as Choice
 from caguda.config import Configuration
-from caguda.datasets.frame import label_of
-from caguda.datasets.io import read_label
+from caguda.datasets.io import labels_of
 from caguda.datasets.loader import inference_batches, read_batches
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
@@ -59,7 +58,7 @@ def sum_part(
     def read() -> Iterator[tuple[range, Tensor, Tensor]]:
         for block in own:
             for places, images in read_batches(frames, block, size):
-                yield block, images, torch.stack([read_label(label_of(frames[i]), table) for i in places])
+                yield block, images, torch.stack([labels_of(frames[i], table) for i in places])
 
     def passed() -> Iterator[tuple[range, Tensor, Tensor, Tensor]]:
         for block, images, labels in ahead(read()):

@@ -21,7 +21,7 @@ from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration, Training
 from caguda.config_frames import Augmentation
 from caguda.datasets.frame import Frame, label_of
-from caguda.datasets.io import read_label
+from caguda.datasets.io import labels_of
 from caguda.datasets.loader import Sample, TrainingFrames, inference_batches, training_batches
 from caguda.datasets.manifest import Manifest, SetName, read_manifest
 from caguda.datasets.transforms import Pixels, scaled
@@ -93,12 +93,13 @@ class Run:
     def frames(self, domain: SetName, augmentation: Augmentation, *, labelled: bool) -> TrainingFrames:
         """The frames of a domain for training, with the truth as the label map `label` if `labelled`."""
         frames = self.manifest.frames(domain)
-        files = [label_of(frame) for frame in frames] if labelled else []
+        for frame in frames if labelled else ():
+            label_of(frame)
         table, cache = class_table(self.configuration, getattr(self.configuration, domain)), self.caches.get(domain)
 
         def truth(index: int) -> dict[str, Pixels]:
             packed = cache.label(index) if cache is not None and cache.labelled else None
-            return {"label": packed or read_label(files[index], table)}
+            return {"label": packed or labels_of(frames[index], table)}
 
         maps, purpose = truth if labelled else None, f"{self.name} {domain}"
         return TrainingFrames(frames, maps, augmentation, self.seed, purpose, self.images(domain))

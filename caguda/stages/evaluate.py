@@ -17,7 +17,7 @@ from caguda.artifacts.provenance import provenance
 from caguda.classes import UNWRITTEN, ClassTable, class_table, smaller_sets
 from caguda.config import Configuration, Inference
 from caguda.datasets.frame import Frame, label_of
-from caguda.datasets.io import decode_label, read_bytes, read_label, to_train_ids
+from caguda.datasets.io import decode_label, labels_of, read_bytes, to_train_ids
 from caguda.datasets.loader import inference_batches
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
@@ -83,7 +83,7 @@ def _confusion(
     def judge(seen: tuple[list[int], Views]) -> list[Tensor]:
         indices, found = seen
         pairs = zip(indices, largest(found), strict=True)
-        return [judged(prediction, label_of(frames[i]), table) for i, prediction in pairs]
+        return [judged(prediction, label_of(frames[i]), table, frames[i].label_sha256) for i, prediction in pairs]
 
     batches = inference_batches(frames, batch_size)
     seen = ((indices, views(network, scaled(images, device), inference)) for indices, images in batches)
@@ -96,12 +96,14 @@ def _confusion(
     return total
 
 
-def judged(prediction: UInt8[Tensor, "H W"], label: Path, table: ClassTable) -> Int64[Tensor, "c c"]:
+def judged(
+    prediction: UInt8[Tensor, "H W"], label: Path, table: ClassTable, sha256: str | None = None
+) -> Int64[Tensor, "c c"]:
     """The confusion matrix of one image with the truth in a label file; UserError if it cannot be read or is unknown.
 
     A file of bytes is counted as it is, and its 256 values are mapped to categories afterwards, not each of its pixels.
     """
-    values = decode_label(read_bytes(label), label, in_red=table.in_red)
+    values = decode_label(read_bytes(label, sha256), label, in_red=table.in_red)
     if values.dtype != np.uint8:
         truth = to_train_ids(values, table, label).to(prediction.device)
         return confusion_matrix(prediction[None], truth[None], table.count).cpu()
@@ -153,4 +155,4 @@ def diagnose(configuration: Configuration, manifest: Path, labels: Path, output:
 
 def truth_at(frame: Frame, table: ClassTable, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
     """The train ids of a frame's label at the resolution (h, w) of a label store, IGNORE where void."""
-    return labels_at(read_label(label_of(frame), table)[None], size)[0].numpy()
+    return labels_at(labels_of(frame, table)[None], size)[0].numpy()

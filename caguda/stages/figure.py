@@ -10,7 +10,7 @@ from torch import nn
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration, Inference
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import read_image, read_label
+from caguda.datasets.io import image_of, labels_of
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.models.inference import most_probable
@@ -73,12 +73,12 @@ def _spaced(frames: Sequence[Frame]) -> list[tuple[int, Frame]]:
 
 
 def _row(frame: Frame, table: ClassTable) -> dict[str, np.ndarray]:
-    row = {"input": read_image(frame.image).permute(1, 2, 0).numpy()}
-    return row if frame.label is None else row | {"truth": read_label(frame.label, table).numpy()}
+    row = {"input": image_of(frame).permute(1, 2, 0).numpy()}
+    return row if frame.label is None else row | {"truth": labels_of(frame, table).numpy()}
 
 
 def _predictions(
     networks: Mapping[str, nn.Module], frame: Frame, inference: Inference, device: torch.device
 ) -> dict[str, np.ndarray]:
-    image = scaled(read_image(frame.image)[None], device)
+    image = scaled(image_of(frame)[None], device)
     return {name: most_probable(network, image, inference)[0].cpu().numpy() for name, network in networks.items()}

@@ -23,7 +23,7 @@ from caguda.artifacts.label_arrays import (
     relabelled,
     rounded,
 )
-from caguda.datasets.io import read_image
+from caguda.datasets.io import image_of
 from caguda.datasets.transforms import scaled
 from caguda.errors import UserError
 from caguda.method.labels import by_anchor
@@ -199,7 +199,7 @@ def _features(origin: Origin) -> tuple[Anchors, np.ndarray, np.ndarray, np.ndarr
     found: list[tuple[np.ndarray, ...]] = []
     step = -(-len(origin.frames) // FRAMES_OF_FEATURES)
     for frame in origin.frames[::step]:
-        features, _ = network(scaled(read_image(frame.image)[None], device))
+        features, _ = network(scaled(image_of(frame)[None], device))
         anchored = by_anchor(features, vectors, present, origin.store.attributes["margin"])
         maps = (features[0].flatten(1).T, anchored.nearest.flatten(), anchored.active.flatten())
         chosen = random.permutation(len(maps[0]))[:PIXELS_OF_A_FRAME]

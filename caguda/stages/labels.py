@@ -18,7 +18,7 @@ from caguda.artifacts.provenance import provenance, same_origin
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.config import Labels as Thresholds
-from caguda.datasets.io import read_image
+from caguda.datasets.io import image_of
 from caguda.datasets.loader import read_ahead
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
@@ -54,7 +54,7 @@ def create_store(
         raise UserError(f"{manifest}: target frames must have one size for a label store, found {sizes[:4]}")
     network, _ = restore_network(checkpoint, device, class_table(configuration))
     frames = read.frames("target")
-    features, _ = network(scaled(read_image(frames[0].image)[None], device))
+    features, _ = network(scaled(image_of(frames[0])[None], device))
     found, _ = load_anchors(anchors)
     attributes = {
         "margin": absolute_margin(thresholds, found.mean_distance),

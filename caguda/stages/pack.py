@@ -1,10 +1,9 @@
 """The verb `pack`: the frames of a domain, decoded once, in one file that training reads crops from."""
 
-import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from caguda.artifacts.packed import Decoded, PackedFrames, open_packed, write_pa
 from caguda.artifacts.provenance import provenance
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
-from caguda.datasets.frame import Frame, label_of
-from caguda.datasets.io import decode_image, decode_label, read_bytes, to_train_ids
+from caguda.datasets.frame import Frame
+from caguda.datasets.io import image_of, labels_of
 from caguda.datasets.manifest import Manifest, SetName, read_manifest
 from caguda.datasets.workers import workers
 from caguda.errors import UserError
@@ -43,7 +42,7 @@ def pack(configuration: Configuration, manifest: Path, domain: SetName, output: 
         }
 
     sizes = [(int(entry["height"]), int(entry["width"])) for entry in entries]
-    decoded = _decoded(frames, entries, table, labelled=labelled)
+    decoded = _decoded(frames, table, labelled=labelled)
     write_packed(output, [frame.id for frame in frames], sizes, decoded, attributes, labelled=labelled)
     size = output.stat().st_size / 2**30
     print(f"pack: {len(frames)} frames of the {domain}, {size:.2f} GiB in {time.time() - started:.0f} s -> {output}")
@@ -68,30 +67,19 @@ def _identity(table: ClassTable) -> list[Any]:
     return [list(table.names), [list(pair) for pair in sorted(table.train_id.items())]]
 
 
-def _decode(frame: Frame, entry: Mapping[str, Any], table: ClassTable, labelled: bool) -> Decoded:
+def _decode(frame: Frame, table: ClassTable, labelled: bool) -> Decoded:
     """The image (H, W, 3) and the label map of a frame, if their files are those of the manifest."""
-    image = decode_image(_content(frame.image, entry["image_sha256"]), frame.image).movedim(0, -1).numpy()
+    image = image_of(frame).movedim(0, -1).numpy()
     if not labelled:
         return image, None
-    path = label_of(frame)
-    raw = decode_label(_content(path, entry["label_sha256"]), path, in_red=table.in_red)
-    return image, to_train_ids(raw, table, path).numpy()
+    return image, labels_of(frame, table).numpy()
 
 
-def _content(path: Path, digest: str) -> bytes:
-    content = read_bytes(path)
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise UserError(f"{path}: this file must be as it was when it was checked, found another content; check again")
-    return content
-
-
-def _decoded(
-    frames: Sequence[Frame], entries: Sequence[Mapping[str, Any]], table: ClassTable, *, labelled: bool
-) -> Iterator[Decoded]:
+def _decoded(frames: Sequence[Frame], table: ClassTable, *, labelled: bool) -> Iterator[Decoded]:
     """The decoded frames in their order, made on all cores, a few at a time."""
     last = time.monotonic()
     with workers(len(frames), [__name__], "pack") as pool:
-        work = (pool.submit(_decode, *pair, table, labelled) for pair in zip(frames, entries, strict=True))
+        work = (pool.submit(_decode, frame, table, labelled) for frame in frames)
         ahead = deque(islice(work, 4 * len(os.sched_getaffinity(0))))
         for done in range(len(frames)):
             yield ahead.popleft().result()

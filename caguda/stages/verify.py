@@ -29,7 +29,6 @@ from caguda.artifacts.predictions import check_predictions
 from caguda.artifacts.provenance import fingerprint
 from caguda.configfile import load_configuration
 from caguda.datasets.manifest import read_manifest
-from caguda.datasets.record import read_record
 from caguda.errors import Faulty, UserError
 from caguda.paper.evaluations import read_evaluation
 
@@ -217,13 +216,9 @@ def _submission_faults(path: Path) -> list[str]:
 
 
 def _manifest_faults(path: Path) -> list[str]:
-    """Frames that are not what `check` read. Files of the size and time that it wrote down are not opened again."""
+    """Frames that are not what `check` read: every file is read again, whatever its size and time are."""
     names = [name for name, value in read_json(path).items() if isinstance(value, dict) and "frames" in value]
     manifest = read_manifest(path, names)  # type: ignore[arg-type]
-    record = read_record(path.parent / ("check-test" if names == ["test"] else "check") / "frames.jsonl")
-    known: dict[Any, str] = {}
-    for stamp, (entry, _) in record.items():
-        known |= {(entry[kind], *stamp[at : at + 2]): entry[f"{kind}_sha256"] for kind, at in PLACES.items()}
     found = []
     for name, content in manifest.sets.items():
         root = Path(content["root"])
@@ -232,23 +227,17 @@ def _manifest_faults(path: Path) -> list[str]:
             continue
         for entry in content["frames"]:
             kinds = [
-                kind for kind in PLACES if entry[kind] is not None and not _is_as_checked(root, entry, kind, known)
+                kind for kind in ("image", "label") if entry[kind] is not None and not _is_as_checked(root, entry, kind)
             ]
             found += [f"{root / entry[kind]}: image {entry['id']}: this {kind} of the {name} set must be as it was when "
                       "it was checked, found another or none; check again" for kind in kinds]  # fmt: skip
     return found
 
 
-def _is_as_checked(root: Path, entry: Mapping[str, Any], kind: str, known: Mapping[Any, str]) -> bool:
-    file, expected = root / entry[kind], str(entry[f"{kind}_sha256"])
-    if not file.is_file():
-        return False
-    status = file.stat()
-    return known.get((str(file), status.st_size, status.st_mtime_ns)) == expected or sha256(file) == expected
+def _is_as_checked(root: Path, entry: Mapping[str, Any], kind: str) -> bool:
+    file = root / entry[kind]
+    return file.is_file() and sha256(file) == str(entry[f"{kind}_sha256"])
 
-
-PLACES = {"image": 2, "label": 5}
-"""Where the size and the time of a frame's image and label are in a stamp of the record."""
 
 KINDS: dict[str, tuple[str, Check]] = {
     "recipes": ("configuration", _once(load_configuration)),
