@@ -45,6 +45,7 @@ def write_sweep(
     """
     found = points(configuration, evaluations, accuracy)
     configured = configuration.labels
+    unknown = all(math.isnan(value) for point in found for values in point.values for value in values[:4])
     lines = []
     for point in found:
         same = (point.margin, point.p0) == (configured.margin, configured.p0)
@@ -56,7 +57,7 @@ def write_sweep(
         "training pixels with a truth that get a label, precision the share of these that are right; neither is known to "
         "the training. Gain in points over the configured thresholds, paired by seed. Thresholds chosen by this table "
         "would be chosen by target labels."
-        + ("" if accuracy else " Coverage and precision are not known here: the target has no labels.")
+        + (" Coverage and precision are not known here: the target has no labels." if unknown else "")
     )
     write_formats(
         PrintedTable(f"Thresholds: {configuration.experiment}", note, COLUMNS, len(COLUMNS), tuple(lines)), output
