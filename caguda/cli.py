@@ -162,7 +162,16 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "--p0",
         {"dest": "p0s", "type": numbers, "default": (), "metavar": "P,P,...", "help": "what other P0 give"},
     ),
-    "accuracy": ("--accuracy", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label accuracy JSONs"}),
+    "accuracy": (
+        "--accuracy",
+        {
+            "type": Path,
+            "nargs": "*",
+            "default": (),
+            "metavar": "FILE",
+            "help": "label accuracy JSONs, if there are any",
+        },
+    ),
     "stores": ("stores", {"type": Path, "nargs": "+", "metavar": "STORE", "help": "label stores, folders"}),
     "frames": ("--frames", {"default": None, "metavar": "ID,...", "help": "the frames of these ids"}),
     "worst": ("--worst", {"type": int, "default": None, "metavar": "N", "help": "the N worst frames"}),

@@ -26,6 +26,7 @@ from caguda.config_frames import (
 BatchNorm = Literal["train", "frozen"]
 Unit = Literal["absolute", "mean_anchor_distance"]
 Pixels = Literal["all", "correct"]
+Bound = Literal["control", "oracle"]
 Normalisation = Literal["imagenet", "unit"]
 NetworkName = Literal["small", "deeplab_v2", "deeplab_v3plus"]
 Backbone = Literal[
@@ -209,6 +210,7 @@ class Configuration(Section):
     losses: Losses = Losses()
     stages: Stages
     recipes: Annotated[dict[Name, Recipe], Field(min_length=1)]
+    bounds: tuple[Bound, ...] = ("control", "oracle")
     inference: Inference = Inference()
     compute: Compute = Compute()
 
@@ -230,6 +232,7 @@ class Configuration(Section):
     @model_validator(mode="after")
     def _runs_are_possible(self) -> Configuration:
         _each_once("seeds: every seed", self.seeds)
+        _each_once("bounds: every bound", self.bounds)
         for name, domain in (("source", self.source), ("evaluation", self.evaluation)):
             if domain.labels is None:
                 raise ValueError(f"{name}.labels: the {name} set needs labels, only the target can do without")
@@ -254,6 +257,22 @@ class Configuration(Section):
         """The runs before the stages; nothing needs source only where the warm-up is brought, so that it must be too."""
         brought = self.start_from.keys()
         return ("warmup",) if "warmup" in brought and "pretrain" not in brought else ("pretrain", "warmup")
+
+    @property
+    def trained_bounds(self) -> tuple[str, ...]:
+        """The bounds that are trained; an oracle needs the target's labels."""
+        possible = ("control",) if self.target.labels is None else ("control", "oracle")
+        return tuple(bound for bound in possible if bound in self.bounds)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What a reader of the results might look for and is not made, each with its reason."""
+        unlabelled = self.target.labels is None
+        unwanted = [bound for bound in ("control", "oracle") if bound not in self.bounds]
+        if unlabelled and "oracle" in unwanted:
+            unwanted.remove("oracle")
+        without = ("the oracle and the accuracy of pseudo-labels (the target has no labels)",) if unlabelled else ()
+        return (*(f"the {bound} (the key bounds does not name it)" for bound in unwanted), *without)
 
     @property
     def root(self) -> Path:

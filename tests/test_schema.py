@@ -63,7 +63,7 @@ def test_the_readme_explains_every_key(key: str) -> None:
     section = section_of(key)
     inner = {name for name, _ in keys_in(SCHEMA["properties"][key])}
     assert {name for name in inner if not re.search(rf"[`.{{ ]{name}[`:.]", section)} == set()
-    assert inner or key in {"experiment", "seeds", "data_root", "cache", "ignore", "start_from"}
+    assert inner or key in {"experiment", "seeds", "data_root", "cache", "ignore", "start_from", "bounds"}
 
 
 def rows() -> Iterator[tuple[str, str, str]]:

@@ -72,10 +72,14 @@ def test_the_table_has_means_over_seeds_and_gains_over_the_configured_thresholds
     assert all((tmp_path / f"sweep.{suffix}").stat().st_size for suffix in ("md", "tex", "html", "png"))
 
 
-def test_without_a_truth_the_scores_are_told_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("files", [True, False])
+def test_without_a_truth_the_scores_are_told_alone(tmp_path: Path, files: bool) -> None:
     configuration = settings(seeds=(0,))
     evaluations, accuracy, _ = written(tmp_path, configuration, truth=False)
-    write_sweep(configuration, evaluations, accuracy, tmp_path / "sweep.csv")
+    write_sweep(configuration, evaluations, accuracy if files else (), tmp_path / "sweep.csv")
+    assert "Coverage and precision are not known here: the target has no labels." in (tmp_path / "sweep.md").read_text()
+    for axes in sweep_chart(points(configuration, evaluations, ()), 0.15, 0.95).axes:
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == ["mIoU"]
     rows = list(csv.DictReader((tmp_path / "sweep.csv").open(encoding="utf-8")))
     assert all(row["anchor labels, coverage"] == "" and float(row["mIoU"]) > 0 for row in rows)
 

@@ -1,11 +1,15 @@
-"""No training opens a label of the target: without these files every step gives the same bytes."""
+"""No training opens a label of the target: without these files every step gives the same bytes, and all else is made."""
 
+import csv
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import yaml
 from miniature import Miniature, make_miniature
+from workflow_runs import SMOKE, Workflow
 
 from caguda.artifacts.atomic import read_json
 from caguda.errors import UserError
@@ -47,3 +51,71 @@ def test_pseudo_labels_are_the_same_without_target_labels(mini: Miniature, blind
 def test_a_verb_that_opens_target_labels_would_fail(blind: Miniature, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gtFine_labelIds\.png: this file cannot be read \(Is a directory\)"):
         oracle(blind.configuration(), 0, blind.manifest, tmp_path / "checkpoint.safetensors", tmp_path / "state")
+
+
+# The workflow without them
+
+
+def without(directory: Path, target: dict[str, Any], **keys: Any) -> Workflow:
+    """The miniature workflow with other keys of the target and of the experiment."""
+    content = yaml.safe_load(SMOKE.read_text(encoding="utf-8"))
+    content["target"] |= target
+    path = directory / "other.yaml"
+    path.write_text(yaml.safe_dump(content | keys), encoding="utf-8")
+    return Workflow(directory, path)
+
+
+def test_the_plan_of_an_unlabelled_target_has_no_oracle_and_no_diagnosis(tmp_path: Path) -> None:
+    workflow = without(tmp_path, {"labels": None})
+    for targets in ((), ("table4", "sweep", "figure2", "submission")):
+        jobs = workflow.plan(*targets)
+        assert not {job.rule for job in jobs} & {"oracle", "diagnose"}
+        assert {job.rule for job in jobs} >= {"check", "pretrain", "adapt", "labels"}
+    assert "seed0/control/evaluation.json" in workflow.planned() and "cag/report.html" in workflow.planned()
+    done = workflow.run("--dry-run", "oracles")
+    said = done.stdout + done.stderr
+    assert done.returncode != 0 and "Traceback" not in said
+    assert "other.yaml: the oracle needs target.labels, found null; add labels and name them" in said
+
+
+@pytest.mark.parametrize("bounds", [[], ["control"], ["oracle"]])
+def test_the_plan_has_the_bounds_that_are_wanted(tmp_path: Path, bounds: list[str]) -> None:
+    workflow = without(tmp_path, {}, bounds=bounds)
+    jobs = workflow.plan()
+    assert {job.rule for job in jobs} & {"control", "oracle"} == set(bounds)
+    assert any(job.rule == "diagnose" for job in jobs)
+    assert any(job.rule == "oracle" for job in workflow.plan("oracles"))
+
+
+@pytest.mark.xdist_group("workflow")
+def test_one_command_makes_everything_else_and_says_what_is_left_out(tmp_path: Path) -> None:
+    stages = yaml.safe_load(SMOKE.read_text(encoding="utf-8"))["stages"] | {"count": 1, "iterations": 5}
+    workflow = without(tmp_path, {"labels": None}, stages=stages, compute={"parts": 1})
+    done = workflow.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = "the oracle and the accuracy of pseudo-labels (the target has no labels)"
+    assert f"caguda: left out: {told}" in done.stderr
+    rows = list(csv.DictReader((workflow.results / "cag/table.csv").open(encoding="utf-8")))
+    assert {row["row"] for row in rows} == {"source only", "AdaBN", "warm-up", "control", "stage 1"}
+    table = (workflow.results / "cag/table.md").read_text(encoding="utf-8")
+    assert f"Left out: {told}." in " ".join(table.split()) and "The oracle trains" not in table
+    report = (workflow.results / "cag/report.html").read_text(encoding="utf-8")
+    assert f"Left out: {told}." in report and "Distance to the oracle" not in report
+    assert all((workflow.results / f"cag/{name}.png").stat().st_size for name in ("figure", "curves"))
+    assert not list(workflow.results.rglob("label_accuracy.json")) and not list(workflow.results.rglob("oracle"))
+    assert workflow.planned() == set()
+
+
+@pytest.mark.xdist_group("workflow")
+def test_labels_that_are_not_there_end_the_call_at_the_check(tmp_path: Path) -> None:
+    workflow = without(tmp_path, {})
+    done = workflow.run("results/smoke/data/data.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for label in (tmp_path / "results/smoke/data/target/gtFine/train").rglob("*.png"):
+        label.unlink()
+    assert workflow.run().returncode != 0
+    (told,) = [
+        line for line in (workflow.results / "log/check.txt").read_text().splitlines() if "caguda: error" in line
+    ]
+    assert "none of the 24 frames has a label" in told and "set target.labels: null" in told
+    assert not (workflow.results / "seed0").exists() or not list((workflow.results / "seed0").rglob("*.safetensors"))

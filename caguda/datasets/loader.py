@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from caguda.config_frames import Augmentation
 from caguda.datasets.frames import Frame
@@ -86,13 +86,30 @@ def training_batches(
     part, parts = share
     own = batch_size // parts
     positions = [b * batch_size + part * own + i for b in range(start, end) for i in range(own)]
-    loader = DataLoader(frames, own, sampler=positions, num_workers=workers, worker_init_fn=_obey_the_trainer_alone)
+    loader = DataLoader(
+        frames,
+        own,
+        sampler=positions,
+        num_workers=workers,
+        collate_fn=_batch,
+        worker_init_fn=_obey_the_trainer_alone,
+    )
     try:
         with _signals_held_back():
             batches = iter(loader)
         yield from batches
     except UserError as error:  # from a worker it comes wrapped in a traceback
         raise UserError(str(error).rpartition(f"{UserError.__name__}: ")[2].strip()) from None
+
+
+def _batch(samples: list[Sample]) -> Sample:
+    """Samples of one size, stacked."""
+    sizes = {tuple(sample["image"].shape[-2:]) for sample in samples}
+    if len(sizes) > 1:
+        told = " and ".join(f"{width}x{height}" for height, width in sorted(sizes))
+        raise UserError(f"frames of one batch must have one size, found {told}; give the augmentation a crop")
+    batch: Sample = default_collate(samples)
+    return batch
 
 
 @contextmanager

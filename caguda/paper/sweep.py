@@ -40,10 +40,12 @@ def write_sweep(
 ) -> None:
     """Write a sweep as CSV at `output`, as Markdown, LaTeX, HTML and PNG beside it.
 
-    `evaluations` are those of one stage under every pair of thresholds and seed, `accuracy` those of its pseudo-labels.
+    `evaluations` are those of one stage under every pair of thresholds and seed, `accuracy` those of its pseudo-labels;
+    none where the target has no labels.
     """
     found = points(configuration, evaluations, accuracy)
     configured = configuration.labels
+    unknown = all(math.isnan(value) for point in found for values in point.values for value in values[:4])
     lines = []
     for point in found:
         same = (point.margin, point.p0) == (configured.margin, configured.p0)
@@ -55,6 +57,7 @@ def write_sweep(
         "training pixels with a truth that get a label, precision the share of these that are right; neither is known to "
         "the training. Gain in points over the configured thresholds, paired by seed. Thresholds chosen by this table "
         "would be chosen by target labels."
+        + (" Coverage and precision are not known here: the target has no labels." if unknown else "")
     )
     write_formats(
         PrintedTable(f"Thresholds: {configuration.experiment}", note, COLUMNS, len(COLUMNS), tuple(lines)), output
@@ -65,8 +68,9 @@ def write_sweep(
 def points(configuration: Configuration, evaluations: Sequence[Path], accuracy: Sequence[Path]) -> list[Point]:
     """The points of a sweep, margins first, each in rising order; UserError where a seed is missing."""
     scores = {}
-    for path, labels in zip(evaluations, accuracy, strict=True):
-        evaluation, known = read_evaluation(path), read_json(labels)
+    known_of = [read_json(path) for path in accuracy] or [dict.fromkeys(KINDS)] * len(evaluations)
+    for path, known in zip(evaluations, known_of, strict=True):
+        evaluation = read_evaluation(path)
         labelled = [known[kind] or {"coverage": None, "accuracy": None} for kind in KINDS]
         shares = [share for kind in labelled for share in (kind["coverage"], kind["accuracy"])]
         numbers = [math.nan if share is None else 100.0 * share for share in shares]
@@ -98,6 +102,8 @@ def sweep_chart(found: Sequence[Point], margin: float, p0: float) -> Figure:
         for what, color in COLORS.items():
             column = COLUMNS.index("mIoU" if what == "mIoU" else f"{KIND_OF[key]} labels, {what}")
             seeds = [[values[column] for values in point.values] for point in shown]
+            if all(math.isnan(value) for each in seeds for value in each):
+                continue
             axes.plot(xs, [statistic(each).mean for each in seeds], color=color, linewidth=1.4, label=what)
             for x, each in zip(xs, seeds, strict=True):
                 axes.plot([x] * len(each), each, ".", color=color, markersize=3)

@@ -21,12 +21,15 @@ from caguda.paper.evaluations import Evaluation, Score, by_row, check_evaluation
 
 ABSENT = "-"
 LABELS = {"control": "source CE control"}
-NOTE = (
-    "Every value is the last iterate: nothing is selected on target labels. The oracle trains on target labels and is "
-    "a reference, no adapted row. AdaBN is source only with batch normalisation statistics re-estimated on target "
-    "training frames, without any training. The source CE control goes on from the warm-up with the source cross "
-    "entropy alone, for as many iterations as all stages together."
-)
+_NOTES = {
+    "all": "Every value is the last iterate: nothing is selected on target labels.",
+    "oracle": "The oracle trains on target labels and is a reference, no adapted row.",
+    "AdaBN": "AdaBN is source only with batch normalisation statistics re-estimated on target training frames, without any "
+    "training.",
+    "control": "The source CE control goes on from the warm-up with the source cross entropy alone, for as many iterations "
+    "as all stages together.",
+}
+NOTE = " ".join(_NOTES.values())
 SMALLER = (
     "mIoU16 is the mean without terrain, truck and train, mIoU13 without wall, fence and pole too. Both are means of the "
     "IoUs above, from one confusion matrix of all trained categories; a network that is trained with fewer categories is "
@@ -173,9 +176,15 @@ def _class_table(classes: Sequence[str], rows: Sequence[Row], summaries: Sequenc
 
 
 def note(configuration: Configuration) -> str:
-    """What a reader must know of the rows, and which models were brought from elsewhere."""
+    """What a reader must know of the rows, what is left out, and which models were brought from elsewhere."""
+    rows = ("all", "AdaBN", *configuration.trained_bounds)
+    notes = [text for name, text in _NOTES.items() if name in rows]
+    if configuration.left_out:
+        notes.append(f"Left out: {', '.join(configuration.left_out)}.")
     brought = [f"the model of {run} is {path}" for run, path in configuration.start_from.items()]
-    return NOTE + (f" Not trained here: {', '.join(brought)}." if brought else "")
+    if brought:
+        notes.append(f"Not trained here: {', '.join(brought)}.")
+    return " ".join(notes)
 
 
 def _filled(text: str) -> str:

@@ -15,10 +15,11 @@ from typing import Any
 
 from caguda.artifacts.atomic import write_atomically, write_json
 from caguda.artifacts.provenance import fingerprint, provenance
-from caguda.classes import IGNORE, ClassTable, class_table
+from caguda.classes import IGNORE, class_table
 from caguda.config import Configuration
 from caguda.config_frames import Domain
 from caguda.datasets.check import Checked, check_frames
+from caguda.datasets.demands import size_problems, target_labels
 from caguda.datasets.frames import Frame, find_images, label_path, narrowed
 from caguda.datasets.manifest import SET_NAMES, SetName
 from caguda.datasets.summary import summary
@@ -51,10 +52,10 @@ def _missing_labels(domain: Domain, root: Path, frames: Sequence[Frame]) -> list
     return lines
 
 
-def _check_set(
-    name: SetName, domain: Domain, root: Path, table: ClassTable, record: Path
-) -> tuple[dict[str, Any], Survey, Checked]:
+def _check_set(name: SetName, configuration: Configuration, record: Path) -> tuple[dict[str, Any], Survey, Checked]:
     """The content of the manifest for one set, what lies on disk, and what was found; target and test may lack labels."""
+    domain: Domain = getattr(configuration, name)
+    root, table = configuration.domain_root(domain), class_table(configuration, domain)
     images = find_images(domain, root)
     frames = narrowed(domain, root, images)
     on_disk = survey(domain, root, images, len(frames))
@@ -62,6 +63,12 @@ def _check_set(
     found.warnings.extend(on_disk.warnings())
     if name not in ("target", "test"):
         found.problems.extend(_missing_labels(domain, root, frames))
+    if name == "target":
+        for told, lines in zip(
+            (found.problems, found.warnings), target_labels(configuration, root, frames), strict=True
+        ):
+            told.extend(lines)
+    found.problems.extend(size_problems(configuration, name, found.entries))
     place = root.absolute()
     entries = [_relative(entry, place) for entry in found.entries]
     identity = [[entry[key] for key in ("id", "image_sha256", "label_sha256")] for entry in entries]
@@ -138,10 +145,8 @@ def _check_sets(configuration: Configuration, names: Sequence[SetName], output: 
     told: dict[str, list[str]] = {"warning": [], "problem": [], "hint": []}
     for name in names:
         domain: Domain = getattr(configuration, name)
-        root = configuration.domain_root(domain)
         try:
-            raw = class_table(configuration, domain)
-            sets[name], surveys[name], found = _check_set(name, domain, root, raw, folder / "frames.jsonl")
+            sets[name], surveys[name], found = _check_set(name, configuration, folder / "frames.jsonl")
         except UserError as error:
             told["problem"].append(printable(f"{name}: {error}"))
             continue

@@ -45,6 +45,8 @@ LOCKS = []
 
 onstart:
     try:
+        if configuration.left_out:
+            print(f"caguda: left out: {', '.join(configuration.left_out)}", file=sys.stderr)
         LOCKS.append(held(Path(CONFIG).parent))
         write_json(Path(CONFIG), SETTINGS)
     except OSError as error:
@@ -73,7 +75,8 @@ MANIFEST_OF = {"evaluation": MANIFEST, "test": f"{EXPERIMENT}/manifest.test.json
 PREDICTED = "test" if configuration.test else "evaluation"
 PACKED = f"{EXPERIMENT}/packed/{{domain}}.h5"
 STAGES = range(1, configuration.stages.count + 1)
-BOUNDS = ("control", "oracle")
+BOUNDS = configuration.trained_bounds
+DIAGNOSED = configuration.target.labels is not None
 RUNS = list(configuration.runs)
 TRAINED = [run for run in RUNS if run not in configuration.start_from]
 CHAINS = chains(configuration)
@@ -94,7 +97,7 @@ wildcard_constraints:
     part=r"[1-9]\d*",
     parts=r"[1-9]\d*",
     frames="|".join(MANIFEST_OF),
-    run=rf"pretrain|warmup|{'|'.join(BOUNDS)}|({CHAIN})/stage[1-9]\d*",
+    run=rf"pretrain|warmup|control|oracle|({CHAIN})/stage[1-9]\d*",
 
 
 # `python` in a rule is the interpreter that runs Snakemake, whether or not its environment was activated; with

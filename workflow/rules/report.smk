@@ -104,7 +104,9 @@ rule report:
         curves=f"{EXPERIMENT}/{{recipe}}/curves.png",
         evaluations=rules.table.input.evaluations,
         labels=lambda wildcards: given_to_all(wildcards.recipe, "labels.json"),
-        accuracy=lambda wildcards: given_to_all(wildcards.recipe, "label_accuracy.json"),
+        accuracy=lambda wildcards: accuracies(
+            [(seed, wildcards.recipe, stage) for seed in configuration.seeds for stage in STAGES]
+        ),
         checkpoints=lambda wildcards: of_all_seeds([*chain_of(wildcards.recipe), *BOUNDS], "checkpoint.json"),
     output:
         report(

@@ -33,11 +33,7 @@ rule paper_table:
 rule sweep_table:
     input:
         evaluations=of_all_seeds([f"{recipe}/stage{stage}" for recipe, stage in SWEPT], "evaluation.json"),
-        accuracy=[
-            given(seed, recipe, stage, "label_accuracy.json")
-            for seed in configuration.seeds
-            for recipe, stage in SWEPT
-        ],
+        accuracy=accuracies([(seed, *swept) for seed in configuration.seeds for swept in SWEPT]),
     output:
         csv=report(
             f"{EXPERIMENT}/tables/sweep.csv",

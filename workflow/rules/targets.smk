@@ -10,7 +10,8 @@ def run_artifacts(run: str) -> list[str]:
 
 def given_artifacts(seed: int, recipe: str, stage: int) -> list[str]:
     """What a stage trains on."""
-    names = ("anchors.h5", "labels.zarr/zarr.json", "labels.created.json", "labels.json", "label_accuracy.json")
+    names = ["anchors.h5", "labels.zarr/zarr.json", "labels.created.json", "labels.json"]
+    names += ["label_accuracy.json"] if DIAGNOSED else []
     made = [given(seed, recipe, stage, name) for name in names]
     for name in ("anchors.h5", "labels.json"):
         made += parts_of(os.path.dirname(given(seed, recipe, stage, name)), name)
@@ -20,6 +21,20 @@ def given_artifacts(seed: int, recipe: str, stage: int) -> list[str]:
 def given_to_all(recipe: str, artifact: str) -> list[str]:
     """An artifact of every stage, seed by seed."""
     return [given(seed, recipe, stage, artifact) for seed in configuration.seeds for stage in STAGES]
+
+
+def accuracies(seed_recipe_stages: list[tuple[int, str, int]]) -> list[str]:
+    """How right the pseudo-labels of some stages are; nothing where the target has no labels."""
+    return [given(*each, "label_accuracy.json") for each in seed_recipe_stages] if DIAGNOSED else []
+
+
+def oracle_artifacts() -> list[str]:
+    """The oracles of all seeds; or one line and the end, where the target has no labels."""
+    if not DIAGNOSED:
+        sys.exit(
+            f"caguda: {configuration_name()}: the oracle needs target.labels, found null; add labels and name them"
+        )
+    return [path for seed in configuration.seeds for path in run_artifacts(f"{EXPERIMENT}/seed{seed}/oracle")]
 
 
 def seed_artifacts(seed: int) -> list[str]:

@@ -1,0 +1,101 @@
+"""What the trainings of an experiment ask of its frames together: their sizes, and that there are labels. No torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from caguda.config import Configuration, Training
+from caguda.config_frames import Augmentation, Domain
+from caguda.datasets.frames import Frame, label_path
+from caguda.errors import first
+
+STRIDE = {"small": 8, "deeplab_v2": 8, "deeplab_v3plus": 16}
+"""How many pixels of an image, in either direction, the coarsest map of a network has one value for."""
+Entry = Mapping[str, Any]
+
+
+def _trainings(configuration: Configuration, name: str) -> dict[str, tuple[Training, Augmentation]]:
+    """The trainings that read a set's frames, and how they change them, by the key of the latter."""
+    trained = [run for run in configuration.runs if run not in configuration.start_from]
+    pretrain, warmup, stages = configuration.pretrain, configuration.warmup, configuration.stages
+    found: dict[str, tuple[Training, Augmentation]] = {}
+    if name == "source":
+        if "pretrain" in trained:
+            found["pretrain.augmentation"] = (pretrain, pretrain.augmentation)
+        found["stages.augmentation"] = (stages, stages.augmentation)
+    elif name == "target":
+        if "oracle" in configuration.trained_bounds:
+            found["pretrain.augmentation"] = (pretrain, pretrain.augmentation)
+        found["stages.target_augmentation"] = (stages, stages.target_augmentation)
+    if name in ("source", "target") and "warmup" in trained:
+        found["warmup.augmentation"] = (warmup, warmup.augmentation)
+    return found
+
+
+def size_problems(configuration: Configuration, name: str, entries: Sequence[Entry]) -> list[str]:
+    """What is wrong with the sizes of a set's frames together, a line each."""
+    sizes = Counter((entry["width"], entry["height"]) for entry in entries)
+    trainings = _trainings(configuration, name)
+    problems = []
+    if len(sizes) > 1:
+        told, rare = _told(sizes), sizes.most_common()[-1][0]
+        odd = next(entry["image"] for entry in entries if (entry["width"], entry["height"]) == rare)
+        whole = [
+            f"{key}.crop"
+            for key, (training, augmentation) in trainings.items()
+            if augmentation.crop is None and training.batch_size > configuration.compute.processes
+        ]
+        if name == "target":
+            problems.append(
+                f"{odd}: the frames must have one size, as the label store has one, found {told} (width x height, frames); "
+                "resize the frames, or leave others out with the key skip or list"
+            )
+        elif whole:
+            problems.append(
+                f"{odd}: frames of one batch must have one size, found {told} (width x height, frames); give a window of "
+                f"one size for each of {', '.join(whole)}, as crop: [height, width]"
+            )
+    stride = STRIDE[configuration.network.name]
+    for key, (_, augmentation) in trainings.items():
+        if augmentation.crop is not None and max(augmentation.crop) <= stride:
+            problems.append(
+                f"{key}.crop: must be larger than the network's stride of {stride}, found {augmentation.crop}"
+            )
+    tiny = [entry for entry in entries if max(entry["width"], entry["height"]) <= stride]
+    if tiny and any(augmentation.crop is None for _, augmentation in trainings.values()):
+        problems.append(
+            f"{first([entry['image'] for entry in tiny])}: the width or height must be larger than the network's stride of "
+            f"{stride}, found {_told(Counter((entry['width'], entry['height']) for entry in tiny))}; enlarge the frames"
+        )
+    return problems
+
+
+def _told(sizes: Counter[tuple[int, int]]) -> str:
+    return first([f"{width}x{height} ({count})" for (width, height), count in sizes.most_common()], 5)
+
+
+def target_labels(configuration: Configuration, root: Path, frames: Sequence[Frame]) -> tuple[list[str], list[str]]:
+    """The problems and the warnings of a target whose frames are not all labelled as the configuration says."""
+    domain: Domain = configuration.target
+    missing = [frame for frame in frames if frame.label is None]
+    if domain.labels is None or not missing:
+        return [], []
+    place = label_path(domain, root, missing[0].image)
+    oracle = "oracle" in configuration.trained_bounds
+    if len(missing) == len(frames):
+        line = (
+            f"{place}: none of the {len(frames)} frames has a label, this is where the first one belongs; where there are "
+            "none, set target.labels: null, which leaves out the oracle and the accuracy of pseudo-labels"
+        )
+        return ([line], []) if oracle else ([], [line])
+    if not oracle:
+        return [], []
+    others = [bound for bound in configuration.trained_bounds if bound != "oracle"]
+    line = (
+        f"{place}: the oracle needs the label of every frame, and {len(missing)} of the {len(frames)} have none, this is where "
+        f"the first one belongs; add them, or leave the oracle out with bounds: [{', '.join(others)}]"
+    )
+    return [line], []

@@ -1,0 +1,222 @@
+"""What would end a training hours later is said by the check: sizes that make no batch, and labels that are not there."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from frame_trees import HEIGHT, PROJECT, WIDTH, configuration, make_root, problems, write_image
+from miniature import Miniature
+from PIL import Image
+
+from caguda.config import DeepLab, SmallNetwork
+from caguda.config_frames import Augmentation
+from caguda.datasets.demands import STRIDE
+from caguda.datasets.loader import TrainingFrames, training_batches
+from caguda.datasets.manifest import read_manifest
+from caguda.errors import UserError
+from caguda.models.build import build_network
+from caguda.stages.check import check
+
+DEMO = yaml.safe_load((PROJECT / "config" / "demo.yaml").read_text(encoding="utf-8"))
+OTHER = (HEIGHT + 8, WIDTH)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_root(tmp_path / "data")
+
+
+def passes(root: Path, **keys: Any) -> None:
+    check(configuration(root, **keys), root.parent / "manifest.json")
+
+
+def resize(image: Path, label: Path, size: tuple[int, int] = OTHER) -> None:
+    """A frame of another size."""
+    write_image(image, 5, size)
+    Image.open(label).resize(size[::-1], Image.Resampling.NEAREST).save(label)
+
+
+@pytest.fixture
+def source_of_two_sizes(root: Path) -> Path:
+    resize(root / "gta/images/00002.png", root / "gta/labels/00002.png")
+    return root
+
+
+def training(name: str, **keys: Any) -> dict[str, Any]:
+    return {name: DEMO[name] | keys}
+
+
+# Sizes
+
+
+def test_target_frames_of_two_sizes_are_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stem = "ulm/ulm_000000_000000"
+    image = root / f"city/leftImg8bit/train/{stem}_leftImg8bit.png"
+    resize(image, root / f"city/gtFine/train/{stem}_gtFine_labelIds.png")
+    crops = {
+        **training("pretrain", augmentation={"crop": [16, 16]}),
+        **training("warmup", augmentation={"crop": [16, 16]}),
+    }
+    for keys in ({}, crops):
+        (line,) = problems(root, capsys, **keys)
+        assert line.startswith(f"target: {root}/city/leftImg8bit/train/")
+        assert "the frames must have one size" in line and "skip" in line
+        assert f"{WIDTH}x{HEIGHT} (1)" in line and f"{OTHER[1]}x{OTHER[0]} (1)" in line
+    passes(root, target={"layout": "cityscapes", "root": "city", "split": "train", "skip": ["ulm_000000_000000"]})
+
+
+def test_source_frames_of_two_sizes_need_a_window(
+    source_of_two_sizes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (line,) = problems(source_of_two_sizes, capsys)
+    assert line.startswith(
+        f"source: {source_of_two_sizes}/gta/images/00002.png: frames of one batch must have one size"
+    )
+    assert f"found {WIDTH}x{HEIGHT} (2), {OTHER[1]}x{OTHER[0]} (1)" in line
+    assert "pretrain.augmentation.crop, stages.augmentation.crop, warmup.augmentation.crop" in line
+
+
+@pytest.mark.parametrize("name", ["pretrain", "warmup", "stages"])
+def test_each_training_without_a_window_is_named(
+    source_of_two_sizes: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    crops: dict[str, Any] = {}
+    for other in {"pretrain", "warmup", "stages"} - {name}:
+        crops |= training(other, augmentation={"crop": [64, 64]})
+    (line,) = problems(source_of_two_sizes, capsys, **crops)
+    assert f"for each of {name}.augmentation.crop, as crop: [height, width]" in line
+    passes(source_of_two_sizes, **crops, **training(name, augmentation={"crop": [16, 16]}))
+
+
+def test_frames_of_two_sizes_pass_where_nothing_batches_them(source_of_two_sizes: Path) -> None:
+    ones = {
+        key: value for name in ("pretrain", "warmup", "stages") for key, value in training(name, batch_size=1).items()
+    }
+    passes(source_of_two_sizes, **ones)
+    twos = {
+        key: value for name in ("pretrain", "warmup", "stages") for key, value in training(name, batch_size=2).items()
+    }
+    passes(source_of_two_sizes, **twos, compute={"processes": 2})
+    brought = {"start_from": {"warmup": "w.safetensors"}, **training("stages", augmentation={"crop": [16, 16]})}
+    passes(source_of_two_sizes, **brought)
+
+
+def test_evaluation_frames_may_differ_in_size(root: Path) -> None:
+    stem = "ulm/ulm_000000_000000"
+    labels = root / f"city/gtFine/val/{stem}_gtFine_labelIds.png"
+    resize(root / f"city/leftImg8bit/val/{stem}_leftImg8bit.png", labels)
+    passes(root)
+
+
+NETWORKS = {
+    "small": SmallNetwork(name="small", width=4, blocks=(1, 1, 1, 1), feature_channels=8),
+    "deeplab_v2": DeepLab(name="deeplab_v2", backbone="resnet50", weights="none"),
+    "deeplab_v3plus": DeepLab(name="deeplab_v3plus", backbone="resnet50", weights="none"),
+}
+
+
+@pytest.mark.parametrize("name", STRIDE)
+def test_a_network_trains_on_one_image_larger_than_its_stride(name: str) -> None:
+    network, stride = build_network(NETWORKS[name], 3).train(), STRIDE[name]
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        network(torch.rand(1, 3, stride, stride))
+    for size in ((stride + 1, 1), (1, stride + 1)):
+        network(torch.rand(1, 3, *size))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (1, 8)])
+def test_frames_too_small_for_the_network_are_refused(
+    root: Path, capsys: pytest.CaptureFixture[str], size: tuple[int, int]
+) -> None:
+    paths = [(root / f"gta/images/{name}.png", root / f"gta/labels/{name}.png") for name in ("00001", "00002", "00003")]
+    for image, label in paths:
+        resize(image, label, size)
+    (line,) = problems(root, capsys)
+    assert line.startswith(f"source: {paths[0][0]}, ") and f"found {size[1]}x{size[0]} (3); enlarge" in line
+    assert "larger than the network's stride of 8" in line
+    network = {"name": "deeplab_v3plus", "weights": "none"}
+    for image, label in paths:
+        resize(image, label, (16, 16))
+    assert "stride of 16, found 16x16 (3)" in problems(root, capsys, network=network)[0]
+    passes(root)
+
+
+def test_a_window_too_small_for_the_network_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stages = training("stages", augmentation={"crop": [8, 4]}, target_augmentation={"crop": [2, 2]})
+    found = problems(root, capsys, **stages)
+    assert found == [
+        "source: stages.augmentation.crop: must be larger than the network's stride of 8, found (8, 4)",
+        "target: stages.target_augmentation.crop: must be larger than the network's stride of 8, found (2, 2)",
+    ]
+
+
+def test_a_window_that_was_taken_away_is_one_line_where_a_batch_is_made(source_of_two_sizes: Path) -> None:
+    crops: dict[str, Any] = {}
+    for name in ("pretrain", "warmup", "stages"):
+        crops |= training(name, augmentation={"crop": [16, 16]})
+    passes(source_of_two_sizes, **crops)
+    frames = read_manifest(source_of_two_sizes.parent / "manifest.json").frames("source")
+    batches = training_batches(TrainingFrames(frames, None, Augmentation(), 0, "source"), 3, 0, 1, 0)
+    with pytest.raises(
+        UserError, match=rf"must have one size, found {WIDTH}x{HEIGHT} and {OTHER[1]}x{OTHER[0]}; give the"
+    ):
+        next(batches)
+
+
+# Labels of the target
+
+
+def without_labels(root: Path, pattern: str = "*") -> Path:
+    """The first label that was taken away."""
+    labels = sorted((root / "city/gtFine/train").rglob(f"{pattern}.png"))
+    for label in labels:
+        label.unlink()
+    return labels[0]
+
+
+def test_a_target_without_its_labels_is_told_what_to_set(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = without_labels(root)
+    (line,) = problems(root, capsys)
+    assert line.startswith(f"target: {place}: none of the 2 frames has a label, this is where the first one belongs")
+    assert "set target.labels: null" in line
+    passes(root, target={"layout": "cityscapes", "root": "city", "split": "train", "labels": None})
+    capsys.readouterr()
+    passes(root, bounds=["control"])
+    assert f"warning: {line}" in capsys.readouterr().out.splitlines()
+
+
+def test_a_target_with_some_labels_has_a_diagnosis_and_no_oracle(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = without_labels(root, "ulm*")
+    (line,) = problems(root, capsys)
+    assert line.startswith(f"target: {place}: the oracle needs the label of every frame, and 1 of the 2 have none")
+    assert line.endswith("or leave the oracle out with bounds: [control]")
+    assert problems(root, capsys, bounds=["oracle"])[0].endswith("with bounds: []")
+    passes(root, bounds=[])
+
+
+def test_the_bounds_and_what_is_left_out(mini: Miniature) -> None:
+    no_labels = {"layout": "cityscapes", "root": "target", "split": "train", "labels": None}
+    for keys, bounds, told in (
+        ({}, ("control", "oracle"), ()),
+        ({"bounds": ["oracle", "control"]}, ("control", "oracle"), ()),
+        ({"bounds": ["oracle"]}, ("oracle",), ("the control (the key bounds does not name it)",)),
+        (
+            {"bounds": []},
+            (),
+            tuple(f"the {bound} (the key bounds does not name it)" for bound in ("control", "oracle")),
+        ),
+        (
+            {"target": no_labels},
+            ("control",),
+            ("the oracle and the accuracy of pseudo-labels (the target has no labels)",),
+        ),
+    ):
+        configured = mini.configuration(**keys)
+        assert configured.trained_bounds == bounds and configured.left_out == told
+    for wrong in (["control", "control"], ["upper"], "oracle"):
+        with pytest.raises(UserError, match=r"^miniature\.yaml: bounds"):
+            mini.configuration(bounds=wrong)
