@@ -10,14 +10,37 @@ from caguda.config import SmallNetwork
 from caguda.models.network import SegmentationNetwork
 
 ASPP_RATES = (1, 2, 4, 8)
+SAFE_CHANNELS = 16
 
 
-def _convolution(inputs: int, outputs: int, *, size: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    padding = dilation * (size // 2)
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution of a stride, without bias.
+
+    For fewer than SAFE_CHANNELS inputs, oneDNN writes the gradient of its weights beyond the end of a buffer. Of so few
+    the rows and columns that it looks at are taken first; of more it keeps the kernel whose bits results depend on.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_channels >= SAFE_CHANNELS:
+            return super().forward(x)
+        rows, columns = self.stride
+        return functional.conv2d(x[:, :, ::rows, ::columns], self.weight)
+
+
+def _convolution(inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, size, stride, padding, dilation, bias=False),
+        nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False),
         nn.BatchNorm2d(outputs),
     )
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    if inputs == outputs and stride == 1:
+        return nn.Identity()
+    return nn.Sequential(Pointwise(inputs, outputs, stride), nn.BatchNorm2d(outputs))
 
 
 class Residual(nn.Module):
@@ -27,8 +50,7 @@ class Residual(nn.Module):
         super().__init__()
         self.first = _convolution(inputs, outputs, stride=stride, dilation=dilation)
         self.second = _convolution(outputs, outputs, dilation=dilation)
-        same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else _convolution(inputs, outputs, size=1, stride=stride)
+        self.shortcut = _shortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(self.second(functional.relu(self.first(x))) + self.shortcut(x))

@@ -34,7 +34,7 @@ rule adapt:
         method_version=METHOD_VERSION,
         state=placed(f"{STAGE}/state"),
     shell:
-        "exec python -m caguda adapt --config {params.config} --seed {wildcards.seed} --recipe {wildcards.recipe}"
-        " --stage {wildcards.stage} --manifest {input.manifest} --initial {input.initial}"
-        " --anchors {input.anchors} --labels {input.labels} --output {output.checkpoint} --state {params.state} --packed {input.packed}"
-        " > {log} 2>&1"
+        "exec python -m caguda adapt --config {params.config:q} --seed {wildcards.seed:q} --recipe {wildcards.recipe:q}"
+        " --stage {wildcards.stage:q} --manifest {input.manifest:q} --initial {input.initial:q}"
+        " --anchors {input.anchors:q} --labels {input.labels:q} --output {output.checkpoint:q} --state {params.state:q} --packed {input.packed:q}"
+        " > {log:q} 2>&1"

@@ -24,9 +24,9 @@ rule anchor_part:
         settings=fingerprint(anchors=without("anchors", "every_stage")),
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda anchor-part --config {params.config} --manifest {input.manifest}"
-        " --checkpoint {input.checkpoint} --part {wildcards.part} --parts {wildcards.parts} --output {output}"
-        " > {log} 2>&1"
+        "python -m caguda anchor-part --config {params.config:q} --manifest {input.manifest:q}"
+        " --checkpoint {input.checkpoint:q} --part {wildcards.part:q} --parts {wildcards.parts:q} --output {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule anchors:
@@ -51,5 +51,5 @@ rule anchors:
         config=CONFIG,
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda anchors --config {params.config} --manifest {input.manifest}"
-        " --checkpoint {input.checkpoint} --part-files {input.parts} --output {output} > {log} 2>&1"
+        "python -m caguda anchors --config {params.config:q} --manifest {input.manifest:q}"
+        " --checkpoint {input.checkpoint:q} --part-files {input.parts:q} --output {output:q} > {log:q} 2>&1"

@@ -27,9 +27,9 @@ rule control:
         method_version=METHOD_VERSION,
         state=placed(f"{SEED}/control/state"),
     shell:
-        "exec python -m caguda control --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
-        " --initial {input.initial} --output {output.checkpoint} --state {params.state} --packed {input.packed}"
-        " > {log} 2>&1"
+        "exec python -m caguda control --config {params.config:q} --seed {wildcards.seed:q} --manifest {input.manifest:q}"
+        " --initial {input.initial:q} --output {output.checkpoint:q} --state {params.state:q} --packed {input.packed:q}"
+        " > {log:q} 2>&1"
 
 
 # From above: training on the target's own labels.
@@ -57,5 +57,5 @@ rule oracle:
         method_version=METHOD_VERSION,
         state=placed(f"{SEED}/oracle/state"),
     shell:
-        "exec python -m caguda oracle --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
-        " --output {output.checkpoint} --state {params.state} --packed {input.packed} > {log} 2>&1"
+        "exec python -m caguda oracle --config {params.config:q} --seed {wildcards.seed:q} --manifest {input.manifest:q}"
+        " --output {output.checkpoint:q} --state {params.state:q} --packed {input.packed:q} > {log:q} 2>&1"

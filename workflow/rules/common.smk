@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -104,9 +105,10 @@ wildcard_constraints:
 # `--sdm conda`, that of workflow/envs/caguda.yaml, which runs this package. The shell's parent is Snakemake: a verb ends
 # when it does.
 if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
-    python = f'export PYTHONPATH="{Path(caguda.__file__).parents[1]}"'
+    python = f"export PYTHONPATH={shlex.quote(str(Path(caguda.__file__).parents[1]))}"
 else:
-    python = f'PATH="{Path(sys.executable).parent}":$PATH'
+    python = f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
+python = python.replace("{", "{{").replace("}", "}}")  # Snakemake formats the prefix
 shell.prefix(f"{python}; export CAGUDA_WORKFLOW=$PPID; ")
 
 

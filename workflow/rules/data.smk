@@ -20,7 +20,7 @@ if configuration.street:
             settings=fingerprint("street"),
             method_version=METHOD_VERSION,
         shell:
-            "python -m caguda generate --config {params.config} --output {output:q} > {log} 2>&1"
+            "python -m caguda generate --config {params.config:q} --output {output:q} > {log:q} 2>&1"
 
 
 # What it has found in each file stays in check/ beside the manifest. That is no output, since a rule's outputs are deleted
@@ -45,7 +45,7 @@ rule check:
         settings=fingerprint("data_root", "classes", "ignore", "source", "target", "evaluation"),
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda check --config {params.config} --output {output} > {log} 2>&1"
+        "python -m caguda check --config {params.config:q} --output {output:q} > {log:q} 2>&1"
 
 
 # Images for the test server. No training depends on them, so that they can be added when all is trained.
@@ -71,7 +71,7 @@ if configuration.test:
             settings=fingerprint("data_root", "classes", "ignore", "test"),
             method_version=METHOD_VERSION,
         shell:
-            "python -m caguda check-test --config {params.config} --output {output} > {log} 2>&1"
+            "python -m caguda check-test --config {params.config:q} --output {output:q} > {log:q} 2>&1"
 
 
 # With `cache: true`: the frames of a domain, decoded once for all trainings.
@@ -96,5 +96,5 @@ rule pack:
         settings=fingerprint("classes", "ignore"),
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda pack --config {params.config} --manifest {input.manifest} --domain {wildcards.domain}"
-        " --output {output} > {log} 2>&1"
+        "python -m caguda pack --config {params.config:q} --manifest {input.manifest:q} --domain {wildcards.domain:q}"
+        " --output {output:q} > {log:q} 2>&1"

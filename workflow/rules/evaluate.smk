@@ -23,5 +23,5 @@ rule evaluate:
         settings=fingerprint("inference"),
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda evaluate --config {params.config} --manifest {input.manifest}"
-        " --checkpoint {input.checkpoint} --output {output} > {log} 2>&1"
+        "python -m caguda evaluate --config {params.config:q} --manifest {input.manifest:q}"
+        " --checkpoint {input.checkpoint:q} --output {output:q} > {log:q} 2>&1"

@@ -24,5 +24,5 @@ if configuration.start_from:
             settings=fingerprint("network", "classes"),
             method_version=METHOD_VERSION,
         shell:
-            "python -m caguda import --config {params.config} --run {wildcards.imported} --seed {wildcards.seed}"
-            " --input {input[0]:q} --output {output.checkpoint} > {log} 2>&1"
+            "python -m caguda import --config {params.config:q} --run {wildcards.imported:q} --seed {wildcards.seed:q}"
+            " --input {input[0]:q} --output {output.checkpoint:q} > {log:q} 2>&1"

@@ -30,9 +30,9 @@ rule label_store:
         margin=lambda wildcards: thresholds(wildcards)["margin"],
         p0=lambda wildcards: thresholds(wildcards)["p0"],
     shell:
-        "python -m caguda label-store --config {params.config} --manifest {input.manifest}"
-        " --checkpoint {input.checkpoint} --anchors {input.anchors} --store {params.store}"
-        " --margin {params.margin} --p0 {params.p0} --output {output.created} > {log} 2>&1"
+        "python -m caguda label-store --config {params.config:q} --manifest {input.manifest:q}"
+        " --checkpoint {input.checkpoint:q} --anchors {input.anchors:q} --store {params.store:q}"
+        " --margin {params.margin:q} --p0 {params.p0:q} --output {output.created:q} > {log:q} 2>&1"
 
 
 rule label_part:
@@ -61,10 +61,10 @@ rule label_part:
         method_version=METHOD_VERSION,
         store=subpath(input.group, parent=True),
     shell:
-        "python -m caguda label-part --config {params.config} --manifest {input.manifest}"
-        " --checkpoint {input.checkpoint} --anchors {input.anchors} --store {params.store}"
-        " --part {wildcards.part} --parts {wildcards.parts} --output {output}"
-        " > {log} 2>&1"
+        "python -m caguda label-part --config {params.config:q} --manifest {input.manifest:q}"
+        " --checkpoint {input.checkpoint:q} --anchors {input.anchors:q} --store {params.store:q}"
+        " --part {wildcards.part:q} --parts {wildcards.parts:q} --output {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule labels:
@@ -89,7 +89,7 @@ rule labels:
         method_version=METHOD_VERSION,
         store=subpath(input.group, parent=True),
     shell:
-        "python -m caguda labels --store {params.store} --output {output} > {log} 2>&1"
+        "python -m caguda labels --store {params.store:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule diagnose:
@@ -112,5 +112,5 @@ rule diagnose:
         config=CONFIG,
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda diagnose --config {params.config} --manifest {input.manifest} --labels {input.labels}"
-        " --output {output} > {log} 2>&1"
+        "python -m caguda diagnose --config {params.config:q} --manifest {input.manifest:q} --labels {input.labels:q}"
+        " --output {output:q} > {log:q} 2>&1"

@@ -26,5 +26,5 @@ rule pretrain:
         method_version=METHOD_VERSION,
         state=placed(f"{SEED}/pretrain/state"),
     shell:
-        "exec python -m caguda pretrain --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
-        " --output {output.checkpoint} --state {params.state} --packed {input.packed} > {log} 2>&1"
+        "exec python -m caguda pretrain --config {params.config:q} --seed {wildcards.seed:q} --manifest {input.manifest:q}"
+        " --output {output.checkpoint:q} --state {params.state:q} --packed {input.packed:q} > {log:q} 2>&1"

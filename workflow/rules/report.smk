@@ -26,8 +26,8 @@ rule table:
         config=CONFIG,
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda table --config {params.config} --recipe {wildcards.recipe}"
-        " --evaluations {input.evaluations} --output-csv {output.csv} --output-md {output.md} > {log} 2>&1"
+        "python -m caguda table --config {params.config:q} --recipe {wildcards.recipe:q}"
+        " --evaluations {input.evaluations:q} --output-csv {output.csv:q} --output-md {output.md:q} > {log:q} 2>&1"
 
 
 rule figure:
@@ -62,9 +62,9 @@ rule figure:
         method_version=METHOD_VERSION,
         seed=FIRST_SEED,
     shell:
-        "python -m caguda figure --config {params.config} --manifest {input.manifest}"
-        " --recipe {wildcards.recipe} --seed {params.seed} --checkpoints {input.checkpoints}"
-        " --labels {input.labels} --output {output} > {log} 2>&1"
+        "python -m caguda figure --config {params.config:q} --manifest {input.manifest:q}"
+        " --recipe {wildcards.recipe:q} --seed {params.seed:q} --checkpoints {input.checkpoints:q}"
+        " --labels {input.labels:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule curves:
@@ -94,7 +94,7 @@ rule curves:
     params:
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda curves --checkpoints {input.checkpoints} --output {output} > {log} 2>&1"
+        "python -m caguda curves --checkpoints {input.checkpoints:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule report:
@@ -129,7 +129,7 @@ rule report:
         config=CONFIG,
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda report --config {params.config} --recipe {wildcards.recipe} --table {input.table}"
-        " --figure {input.figure} --curves {input.curves} --evaluations {input.evaluations}"
-        " --labels {input.labels} --accuracy {input.accuracy} --checkpoints {input.checkpoints}"
-        " --output {output} > {log} 2>&1"
+        "python -m caguda report --config {params.config:q} --recipe {wildcards.recipe:q} --table {input.table:q}"
+        " --figure {input.figure:q} --curves {input.curves:q} --evaluations {input.evaluations:q}"
+        " --labels {input.labels:q} --accuracy {input.accuracy:q} --checkpoints {input.checkpoints:q}"
+        " --output {output:q} > {log:q} 2>&1"

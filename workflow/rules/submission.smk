@@ -25,9 +25,9 @@ rule predict_part:
         method_version=METHOD_VERSION,
         folder=placed(f"{SEED}/{{run}}/predictions/{{frames}}"),
     shell:
-        "python -m caguda predict-part --config {params.config} --manifest {input.manifest}"
-        " --checkpoint {input.checkpoint} --set {wildcards.frames} --folder {params.folder}"
-        " --part {wildcards.part} --parts {wildcards.parts} --output {output} > {log} 2>&1"
+        "python -m caguda predict-part --config {params.config:q} --manifest {input.manifest:q}"
+        " --checkpoint {input.checkpoint:q} --set {wildcards.frames:q} --folder {params.folder:q}"
+        " --part {wildcards.part:q} --parts {wildcards.parts:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule predict:
@@ -54,9 +54,9 @@ rule predict:
         method_version=METHOD_VERSION,
         folder=subpath(output[0], strip_suffix=".json"),
     shell:
-        "python -m caguda predict --config {params.config} --manifest {input.manifest}"
-        " --checkpoint {input.checkpoint} --set {wildcards.frames} --folder {params.folder} --part-files {input.parts}"
-        " --output {output} > {log} 2>&1"
+        "python -m caguda predict --config {params.config:q} --manifest {input.manifest:q}"
+        " --checkpoint {input.checkpoint:q} --set {wildcards.frames:q} --folder {params.folder:q} --part-files {input.parts:q}"
+        " --output {output:q} > {log:q} 2>&1"
 
 
 rule submission_zip:
@@ -79,5 +79,5 @@ rule submission_zip:
     params:
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda submission --manifest {input.manifest} --predictions {input.predictions}"
-        " --output {output.archive} > {log} 2>&1"
+        "python -m caguda submission --manifest {input.manifest:q} --predictions {input.predictions:q}"
+        " --output {output.archive:q} > {log:q} 2>&1"

@@ -26,8 +26,8 @@ rule paper_table:
         config=CONFIG,
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda paper-table --config {params.config} --number {wildcards.number}"
-        " --evaluations {input.evaluations} --output {output.csv} > {log} 2>&1"
+        "python -m caguda paper-table --config {params.config:q} --number {wildcards.number:q}"
+        " --evaluations {input.evaluations:q} --output {output.csv:q} > {log:q} 2>&1"
 
 
 rule sweep_table:
@@ -62,8 +62,8 @@ rule sweep_table:
         config=CONFIG,
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda sweep --config {params.config} --evaluations {input.evaluations}"
-        " --accuracy {input.accuracy} --output {output.csv} > {log} 2>&1"
+        "python -m caguda sweep --config {params.config:q} --evaluations {input.evaluations:q}"
+        " --accuracy {input.accuracy:q} --output {output.csv:q} > {log:q} 2>&1"
 
 
 rule label_frames:
@@ -91,7 +91,7 @@ rule label_frames:
     params:
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda view {input.labels} --output {output} > {log} 2>&1"
+        "python -m caguda view {input.labels:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule label_charts:
@@ -119,7 +119,7 @@ rule label_charts:
     params:
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda inspect {input.labels} --plot {output} > {log} 2>&1"
+        "python -m caguda inspect {input.labels:q} --plot {output:q} > {log:q} 2>&1"
 
 
 rule class_chart:
@@ -148,5 +148,5 @@ rule class_chart:
         config=CONFIG,
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda class-chart --config {params.config} --evaluations {input.evaluations} --output {output}"
-        " > {log} 2>&1"
+        "python -m caguda class-chart --config {params.config:q} --evaluations {input.evaluations:q} --output {output:q}"
+        " > {log:q} 2>&1"

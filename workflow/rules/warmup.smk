@@ -27,6 +27,6 @@ rule warmup:
         method_version=METHOD_VERSION,
         state=placed(f"{SEED}/warmup/state"),
     shell:
-        "exec python -m caguda warmup --config {params.config} --seed {wildcards.seed} --manifest {input.manifest}"
-        " --initial {input.initial} --output {output.checkpoint} --state {params.state} --packed {input.packed}"
-        " > {log} 2>&1"
+        "exec python -m caguda warmup --config {params.config:q} --seed {wildcards.seed:q} --manifest {input.manifest:q}"
+        " --initial {input.initial:q} --output {output.checkpoint:q} --state {params.state:q} --packed {input.packed:q}"
+        " > {log:q} 2>&1"
