@@ -44,7 +44,7 @@ def held(folder: Path) -> TextIO:
     Snakemake's own lock, which the default profile turns off, would outlive a SIGKILL and ask for `--unlock`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / "lock").open("w")
+    file = (folder / "lock").open("a")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

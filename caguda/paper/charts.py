@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from caguda.artifacts.atomic import read_json, write_atomically
+from caguda.artifacts.ownership import MADE_BY
 from caguda.paper.table import Row
 
 WIDTH = 7.2
@@ -142,9 +143,9 @@ def label_parts(share: Mapping[str, float]) -> dict[str, float]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as a PNG, atomically; the same figure gives the same bytes."""
+    """Writes a figure as a PNG, atomically, marked as ours; the same figure gives the same bytes."""
     with write_atomically(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+        figure.savefig(temporary, format="png", metadata={"Software": MADE_BY})
 
 
 def write_curves(checkpoints: Sequence[Path], output: Path) -> None:

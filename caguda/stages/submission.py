@@ -30,10 +30,9 @@ def submission(manifest: Path, predictions: Path, output: Path) -> None:
     with write_atomically(output) as archive:
         pack(files, archive)
         _refuse(_with_changed(faults(archive, frames), files, made["files"]), folder)
-        digest = sha256(archive)
-    written = {"images": len(files), "sha256": digest, "set": made["set"]}
-    made_by = provenance("submission", {}, [manifest, predictions], made["provenance"]["seed"], started)
-    write_json(output.with_suffix(".json"), {**written, "provenance": made_by})
+        written = {"images": len(files), "sha256": sha256(archive), "set": made["set"]}
+        made_by = provenance("submission", {}, [manifest, predictions], made["provenance"]["seed"], started)
+        write_json(output.with_suffix(".json"), {**written, "provenance": made_by})
     for note in _notes(made["set"], frames):
         print(f"note: {note}")
     print(f"submission: {len(files)} files, all as the server wants them -> {output}")

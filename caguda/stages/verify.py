@@ -43,8 +43,9 @@ def verify_labels(store: Path, output: Path) -> None:
 
     No part is at work any more: what killed ones left half-written is cleared away.
     """
-    remove_partial_files(store)
-    attributes = open_label_store(store).attributes
+    opened = open_label_store(store)
+    remove_partial_files(opened)
+    attributes = opened.attributes
     summary = {"store": store.name, **attributes, **verify_label_store(store)}
     write_json(output, summary)
     share = summary["share"]
