@@ -21,7 +21,7 @@ from caguda.errors import UserError
 _ROOM = 1 << 20
 HEX = "[0-9a-f]" * 8
 
-__all__ = ["HEX", "SEAL", "at_work", "is_sealed", "partial_of", "read_json", "remains_of", "sha256", "write_atomically",
+__all__ = ["HEX", "SEAL", "at_work", "is_sealed", "partial_of", "read_json", "remains_of", "replace_atomically", "sha256", "write_atomically",
            "write_json"]  # fmt: skip
 
 
@@ -34,6 +34,13 @@ def write_atomically(path: Path) -> Iterator[Path]:
     alone in the folder. A disk that is full is an OSError, also where a library calls it something else.
     """
     refuse_foreign(path)
+    with replace_atomically(path) as part:
+        yield part
+
+
+@contextmanager
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """The same for one who knows already that what lies at `path` was made by this program."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with at_work(path.parent, partial(remains_of, path)):
         part = partial_of(path)

@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from caguda.errors import UserError, first
 
@@ -15,6 +16,7 @@ MADE_BY = "caguda"
 LONGEST = 255
 """Bytes of a file's name, at most."""
 
+_OUTPUTS = ("output", "csv", "markdown")
 _PARTIAL = re.compile(r".+\.[0-9a-f]{8}\.partial")
 _HEAD = 4096
 _MARKS = re.compile(
@@ -49,6 +51,22 @@ def refuse_foreign(*paths: Path) -> None:
             raise UserError(
                 f"{path}: only a file that caguda wrote is replaced, found {found}; move it away, or choose another output"
             )
+
+
+def refuse_outputs(given: Mapping[str, Any]) -> None:
+    """UserError, before a verb begins, where one of its outputs would replace another argument or somebody else's file.
+
+    Beside weights and a zip there will be their JSON.
+    """
+    outputs = [given[key] for key in _OUTPUTS if key in given]
+    beside = [path.with_suffix(".json") for path in outputs if path.suffix in (".safetensors", ".zip")]
+    inputs = [value for key, value in given.items() if key not in _OUTPUTS]
+    named = [path for value in inputs for path in (value if isinstance(value, list | tuple) else [value])]
+    taken = [path.resolve() for path in (*named, *outputs, *beside) if isinstance(path, Path)]
+    for path in [*outputs, *beside]:
+        if taken.count(path.resolve()) > 1:
+            raise UserError(f"{path}: an output must be a file of its own, found another argument that names it")
+    refuse_foreign(*outputs, *beside)
 
 
 def _foreign(path: Path) -> str | None:

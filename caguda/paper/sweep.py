@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from caguda.ablations import sweep
 from caguda.artifacts.atomic import read_json
+from caguda.artifacts.ownership import refuse_foreign
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper.charts import INK, MUTED, WIDTH, save, style
@@ -42,6 +43,7 @@ def write_sweep(
 
     `evaluations` are those of one stage under every pair of thresholds and seed, `accuracy` those of its pseudo-labels.
     """
+    refuse_foreign(output.with_suffix(".png"))
     found = points(configuration, evaluations, accuracy)
     configured = configuration.labels
     lines = []

@@ -42,17 +42,17 @@ class Page:
 def write_page(page: Page, frames: Iterable[ViewedFrame], output: Path) -> Path:
     """The file to open, `index.html` in the folder `output`, written after the scripts of all frames.
 
-    One frame is held at a time. A page that was there before is replaced.
+    One frame is held at a time. The folder has nothing else in it; see `clear_folder`.
     """
     index, scripts = output / "index.html", output / "frames"
-    index.unlink(missing_ok=True)
     scripts.mkdir(parents=True, exist_ok=True)
     listed = []
     for number, frame in enumerate(frames):
         content = {"image": picture(frame.image), "missing": frame.missing, "truth": frame.truth is not None}
         packed = [pack(frame, place) for place in range(len(page.stores))]
         text = json.dumps({"name": frame.name, **content, "stages": packed})
-        (scripts / f"{number}.js").write_text(f"loaded({number}, {text})\n", encoding="utf-8")
+        with write_atomically(scripts / f"{number}.js") as script:
+            script.write_text(f"loaded({number}, {text})\n", encoding="utf-8")
         label = frame.labels[0].anchor_label
         right = None if frame.truth is None else agreement(label, frame.truth[0])
         listed.append([frame.name, float(np.mean(label != IGNORE)), right])
