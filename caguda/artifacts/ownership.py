@@ -86,14 +86,14 @@ def is_ours(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    if _MARKS.match(head):
-        return True
+        file.seek(max(0, path.stat().st_size - len(seal(b""))))
+        tail = file.read()
+    if tail.startswith(f' "{SEAL}": '.encode()):
+        return is_sealed(path.read_bytes())
     if path.suffix in (".safetensors", ".zip"):
         return _is_vouched_for(path)
-    if path.suffix in (".json", ".txt"):
-        content = path.read_bytes()
-        return is_sealed(content) or (path.suffix == ".txt" and _FINDINGS.fullmatch(content) is not None)
-    return False
+    findings = path.suffix == ".txt" and _FINDINGS.fullmatch(path.read_bytes())
+    return bool(findings or _MARKS.match(head))
 
 
 def _is_vouched_for(path: Path) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from caguda.artifacts.atomic import read_json, replace_atomically, sha256
+from caguda.artifacts.atomic import HEX, at_work, read_json, replace_atomically, sha256
 from caguda.artifacts.provenance import fingerprint
 from caguda.errors import UserError
 
@@ -98,12 +98,19 @@ def finished_predictions(folder: Path, keys: Mapping[str, str]) -> dict[str, str
 
 
 def remove_others(folder: Path, frames: Collection[str]) -> None:
-    """Deletes predictions that are not of these frames, as journals tell; UserError, first, for any other PNG file."""
+    """Deletes predictions that are not of these frames, as journals tell; UserError, first, for any other PNG file.
+
+    Then what killed writers left of any prediction, if no writer is at work.
+    """
     kept = {prediction_file(folder, frame) for frame in frames}
     found = sorted({*folder.glob("*.png")} - kept)
     _refuse_unknown(folder, found)
     for path in found:
         path.unlink(missing_ok=True)
+    ours = kept.union(found)
+    parts = [path for path in folder.glob(f"*.{HEX}.partial") if path.with_suffix("").with_suffix("") in ours]
+    with at_work(folder, lambda: parts):
+        pass
 
 
 def read_predictions(path: Path) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def refuse_unsafe_ids(path: Path, ids: Sequence[str]) -> None:
         if not named or not is_plain(frame) or len(frame.encode()) > LONGEST - len(".png"):
             raise UserError(
                 f"{path}: the id of a frame must be the name of a file, at most {LONGEST - 4} bytes without `/` and control "
-                f"characters, found {ascii(frame):.300}; rename its image, and check again"
+                f"characters, found {frame!a:.300}; rename its image, and check again"
             )
     if twice := [frame for frame, count in Counter(ids).items() if count > 1]:
         raise UserError(f"{path}: every frame of a set must have an id of its own, found {twice[0]} twice; check again")

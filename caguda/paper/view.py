@@ -22,11 +22,16 @@ from PIL import Image
 
 from caguda.artifacts.atomic import write_atomically
 from caguda.artifacts.labels import LabelArrays, LabelStore
+from caguda.artifacts.ownership import clear_folder
 from caguda.classes import IGNORE, ClassTable
 from caguda.paper.overlays import DIFFERENCES, ViewedFrame, agreement
 
 LARGEST, QUALITY = 1024, 90
 """Of the JPEG that a page shows: its longer side, and Pillow's quality."""
+
+
+VIEWED = ("*.png", "index.html", "frames/*.js")
+"""What pictures and a page are made of, in their folder."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,10 @@ class Page:
 def write_page(page: Page, frames: Iterable[ViewedFrame], output: Path) -> Path:
     """The file to open, `index.html` in the folder `output`, written after the scripts of all frames.
 
-    One frame is held at a time. The folder has nothing else in it; see `clear_folder`.
+    One frame is held at a time. What an earlier call left in the folder is replaced; see `clear_folder`.
     """
     index, scripts = output / "index.html", output / "frames"
-    scripts.mkdir(parents=True, exist_ok=True)
+    clear_folder(output, VIEWED)
     listed = []
     for number, frame in enumerate(frames):
         content = {"image": picture(frame.image), "missing": frame.missing, "truth": frame.truth is not None}

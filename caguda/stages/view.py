@@ -21,7 +21,7 @@ from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
 from caguda.paper.charts import job_title
 from caguda.paper.overlays import ViewedFrame, agreement, write_sheet
-from caguda.paper.view import Page, write_page
+from caguda.paper.view import VIEWED, Page, write_page
 from caguda.stages.evaluate import truth_at
 from caguda.stages.origin import open_origin
 
@@ -46,7 +46,6 @@ def view(
     if not written:
         raise UserError(f"{stores[0]}: a label store with finished images is needed, found none; make the labels first")
     chosen, reason = _chosen(scene, written, frames, worst, random, len(written) if html else SHEETS)
-    clear_folder(output, ("*.png", "index.html", "frames/*.js"))
     indices = tqdm(chosen, desc="view", disable=not sys.stderr.isatty())
     titles = scene.titles
     if html:
@@ -54,6 +53,7 @@ def view(
         result = write_page(made_of, (scene.frame(index) for index in indices), output)
     else:
         result = output
+        clear_folder(output, VIEWED)
         for index in indices:
             frame = scene.frame(index)
             write_sheet(frame, scene.table, f"{frame.name}, {titles[0]}", output / f"{frame.name}.png")
