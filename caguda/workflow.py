@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
-from caguda.errors import UserError
+from caguda.errors import UserError, one_line
 
 
 def validated(values: Any, name: Path) -> Configuration:
@@ -16,7 +16,7 @@ def validated(values: Any, name: Path) -> Configuration:
         configuration = parse_configuration(values, name)
         _require_files(configuration, name)
     except UserError as error:
-        sys.exit(f"caguda: {error}")
+        sys.exit(f"caguda: {one_line(str(error))}")
     return configuration
 
 

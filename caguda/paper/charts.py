@@ -11,11 +11,13 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from caguda.artifacts.atomic import read_json, write_atomically
 from caguda.artifacts.ownership import MADE_BY
+from caguda.paper.escapes import in_picture
 from caguda.paper.table import Row
 
 WIDTH = 7.2
@@ -39,10 +41,10 @@ OTHER_COLORS = ("#be185d", "#65a30d", "#0891b2", "#854d0e")
 
 
 def legend_below(figure: Figure, handles: Sequence[Patch | Line2D], names: Sequence[str], columns: int) -> None:
-    """Draws one legend at the lower edge of a figure."""
-    figure.legend(
+    """Draws one legend at the lower edge of a figure, names as they are."""
+    legend = figure.legend(
         handles,
-        names,
+        [in_picture(name) for name in names],
         loc="lower center",
         ncols=min(columns, len(names)),
         fontsize=6.5,
@@ -54,6 +56,13 @@ def legend_below(figure: Figure, handles: Sequence[Patch | Line2D], names: Seque
         borderaxespad=0.2,
         labelcolor=INK,
     )
+    as_they_are(legend)
+
+
+def as_they_are(legend: Legend) -> None:
+    """Shows the texts of a legend letter by letter, `$` too."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def style(axes: Axes, title: str, grid: Literal["x", "y"]) -> None:

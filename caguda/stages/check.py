@@ -20,10 +20,10 @@ from caguda.config import Configuration
 from caguda.config_frames import Domain
 from caguda.datasets.check import Checked, check_frames
 from caguda.datasets.frames import Frame, find_images, label_path, narrowed
-from caguda.datasets.manifest import SET_NAMES, SetName
+from caguda.datasets.manifest import SET_NAMES, SetName, refuse_unsafe_ids
 from caguda.datasets.summary import summary
 from caguda.datasets.survey import Survey, survey
-from caguda.errors import UserError, first
+from caguda.errors import UserError, first, one_line
 
 _SHOWN = 20
 _NAMED = 3
@@ -57,6 +57,7 @@ def _check_set(
     """The content of the manifest for one set, what lies on disk, and what was found; target and test may lack labels."""
     images = find_images(domain, root)
     frames = narrowed(domain, root, images)
+    refuse_unsafe_ids(root, [frame.id for frame in frames])
     on_disk = survey(domain, root, images, len(frames))
     found = check_frames(frames, table, name, domain.layout, record)
     found.warnings.extend(on_disk.warnings())
@@ -94,11 +95,11 @@ def _hints(domain: Domain, found: Checked) -> list[str]:
 def _tell(told: Mapping[str, Sequence[str]], file: Path) -> None:
     """Write everything that a person should know to a file, and print the first lines of each kind."""
     with write_atomically(file) as partial:
-        lines = [f"{kind}: {line}\n" for kind, found in told.items() for line in found]
+        lines = [f"{kind}: {one_line(line)}\n" for kind, found in told.items() for line in found]
         partial.write_text("".join(lines), encoding="utf-8")
     for kind, found in told.items():
         for line in found[:_SHOWN]:
-            print(f"{kind}: {line}", flush=True)
+            print(f"{kind}: {one_line(line)}", flush=True)
         if len(found) > _SHOWN:
             print(f"{kind}: and {len(found) - _SHOWN} more, all are in {file}", flush=True)
 
@@ -149,7 +150,7 @@ def _check_sets(configuration: Configuration, names: Sequence[SetName], output: 
             surveys[name] = dataclasses.replace(surveys[name], published=None)
         for kind, lines in (("warning", found.warnings), ("problem", found.problems), ("hint", _hints(domain, found))):
             told[kind].extend(f"{name}: {line}" for line in lines)
-    print("\n".join(summary(sets, surveys)), flush=True)
+    print("\n".join(map(one_line, summary(sets, surveys))), flush=True)
     _tell(told, folder / "findings.txt")
     _refuse(told["problem"], folder / "findings.txt")
     settings = configuration.model_dump(mode="json", include={"classes", "ignore", *names})

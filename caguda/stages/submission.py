@@ -10,7 +10,7 @@ from caguda.artifacts.predictions import read_predictions
 from caguda.artifacts.provenance import provenance
 from caguda.artifacts.submission import IMAGES, SIZE, faults, pack
 from caguda.datasets.manifest import read_manifest
-from caguda.errors import UserError
+from caguda.errors import UserError, one_line
 
 
 def submission(manifest: Path, predictions: Path, output: Path) -> None:
@@ -48,7 +48,7 @@ def _with_changed(found: list[str], files: Sequence[Path], listed: Sequence[Mapp
 
 def _refuse(found: Sequence[str], folder: Path) -> None:
     for fault in found:
-        print(f"problem: {fault}", flush=True)
+        print(f"problem: {one_line(fault)}", flush=True)
     if found:
         more = f"; and {len(found) - 3} more, all listed above" if len(found) > 3 else ""
         raise UserError(

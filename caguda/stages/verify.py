@@ -30,7 +30,7 @@ from caguda.artifacts.provenance import fingerprint
 from caguda.configfile import load_configuration
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.record import read_record
-from caguda.errors import Faulty, UserError
+from caguda.errors import Faulty, UserError, one_line
 from caguda.paper.evaluations import read_evaluation
 
 Digest = Callable[[Path], str]
@@ -68,7 +68,7 @@ def verify(paths: Sequence[Path]) -> None:
         done = pool.map(partial(_examine, digest=digest), artifacts)
         found = list(tqdm(done, "verify", len(artifacts), disable=not sys.stderr.isatty()))
     for fault in (fault for _, faults in found for fault in faults):
-        print("fault:", " ".join(fault.split()))
+        print("fault:", one_line(" ".join(fault.split())))
     total, faulty = Counter(kind for kind, _ in found), Counter(kind for kind, faults in found if faults)
     for kind, count in sorted(total.items()):
         print(f"{kind}: {count}, " + ("not checked" if kind == NOT_OURS else f"{faulty[kind]} with faults"))

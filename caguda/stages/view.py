@@ -18,7 +18,7 @@ from caguda.classes import IGNORE, ClassTable
 from caguda.datasets.frame import Frame
 from caguda.datasets.io import decode_image, read_bytes
 from caguda.datasets.manifest import read_manifest
-from caguda.errors import UserError
+from caguda.errors import UserError, one_line
 from caguda.paper.charts import job_title
 from caguda.paper.overlays import ViewedFrame, agreement, write_sheet
 from caguda.paper.view import VIEWED, Page, write_page
@@ -60,7 +60,7 @@ def view(
     left_out = f"; {scene.first.count - len(written)} not written yet" if len(written) < scene.first.count else ""
     print(f"view: {len(chosen)} of {scene.first.count} frames, {reason}{left_out} -> {result}")
     for note in list(scene.notes)[:5]:
-        print(f"view: {note}")
+        print(f"view: {one_line(note)}")
     if len(scene.notes) > 5:
         print(f"view: and {len(scene.notes) - 5} more")
 

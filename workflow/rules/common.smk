@@ -9,7 +9,7 @@ from pathlib import Path
 import caguda
 from caguda.ablations import chains, sweep
 from caguda.artifacts.atomic import write_json
-from caguda.errors import UserError
+from caguda.errors import UserError, one_line
 from caguda.version import METHOD_VERSION
 from caguda.workflow import held, validated
 from snakemake.settings.types import DeploymentMethod
@@ -49,7 +49,7 @@ onstart:
         LOCKS.append(held(Path(CONFIG).parent))
         write_json(Path(CONFIG), SETTINGS)
     except UserError as error:
-        sys.exit(f"caguda: {error}")
+        sys.exit(f"caguda: {one_line(str(error))}")
     except OSError as error:
         sys.exit(
             f"caguda: {EXPERIMENT}: must be writable, found: {os.strerror(error.errno)}; put that right, call again"
