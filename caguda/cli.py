@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from caguda.artifacts.ownership import refuse_outputs
 from caguda.configfile import load_configuration
 from caguda.errors import UserError, printable
 
@@ -22,9 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of one verb: 0, or what the error asks for after one line that says what was wrong."""
     arguments = sys.argv[1:] if arguments is None else arguments
     given = vars(_parser().parse_args(arguments))
-    module, function = VERBS[given.pop("verb")][0].split(":")
+    name = given.pop("verb")
+    module, function = VERBS[name][0].split(":")
     end_with(os.environ.get("CAGUDA_WORKFLOW"))
     try:
+        if name != "view":  # whose output is a folder, and which looks for itself
+            refuse_outputs(given)
         if "configuration" in given:
             given["configuration"] = load_configuration(given["configuration"])
             if "state" in given and "WORLD_SIZE" not in os.environ:
@@ -38,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = _told(error, given)
         if told is None:
             raise
-        print(f"caguda: error: {told}", file=sys.stderr)
+        print(f"caguda: error: {printable(told)}", file=sys.stderr)
         return UserError.exit_code
     except KeyboardInterrupt:
         print("caguda: interrupted", file=sys.stderr)

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from caguda.errors import is_plain
+
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Few = Annotated[int, Field(ge=1, le=4096)]
 Side = Annotated[int, Field(ge=1, le=16384)]
@@ -79,6 +81,12 @@ class ClassEntry(Section):
     id: LabelValue
     name: Annotated[str, Field(min_length=1)]
     color: tuple[ColorValue, ColorValue, ColorValue]
+
+    @model_validator(mode="after")
+    def _name_is_one_plain_line(self) -> ClassEntry:
+        if not is_plain(self.name):
+            raise ValueError(f"name: must be one line without control characters, found {self.name!a}")
+        return self
 
 
 class Augmentation(Section):

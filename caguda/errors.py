@@ -25,6 +25,11 @@ class Faulty(UserError):
     exit_code = 1
 
 
+def is_plain(text: str) -> bool:
+    """Whether a text is one line without anything that a terminal obeys."""
+    return _UNPRINTABLE.search(text) is None
+
+
 def printable(text: str) -> str:
     """Text on one line that any terminal and file in UTF-8 takes; each character that it would not is an escape."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)

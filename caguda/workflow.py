@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
-from caguda.errors import UserError
+from caguda.errors import UserError, printable
 
 
 def validated(values: Any, name: Path) -> Configuration:
@@ -16,7 +16,7 @@ def validated(values: Any, name: Path) -> Configuration:
         configuration = parse_configuration(values, name)
         _require_files(configuration, name)
     except UserError as error:
-        sys.exit(f"caguda: {error}")
+        sys.exit(f"caguda: {printable(str(error))}")
     return configuration
 
 
@@ -44,7 +44,7 @@ def held(folder: Path) -> TextIO:
     Snakemake's own lock, which the default profile turns off, would outlive a SIGKILL and ask for `--unlock`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / "lock").open("w")
+    file = (folder / "lock").open("a")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

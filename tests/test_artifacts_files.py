@@ -40,9 +40,8 @@ def one_line(error: pytest.ExceptionInfo[UserError], path: Path) -> bool:
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "file"
-    with write_atomically(path) as partial:
-        partial.write_text("old")
+    path = tmp_path / "new" / "file.json"
+    write_json(path, {"is": "old"})
 
     def write_and_fail() -> None:
         with write_atomically(path) as partial:
@@ -51,12 +50,12 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
     with pytest.raises(KeyboardInterrupt):
         write_and_fail()
-    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+    assert read_json(path) == {"is": "old"} and list(path.parent.iterdir()) == [path]
 
 
 def test_a_killed_write_leaves_the_old_file_and_a_part_that_the_next_one_removes(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
+    path = tmp_path / "file.json"
+    write_json(path, {"is": "old"})
     code = (
         "import os, sys; from pathlib import Path; from caguda.artifacts.atomic import write_atomically\n"
         "with write_atomically(Path(sys.argv[1])) as partial:\n"
@@ -64,14 +63,13 @@ def test_a_killed_write_leaves_the_old_file_and_a_part_that_the_next_one_removes
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert path.read_text() == "old" and len(list(tmp_path.glob("file.*.partial"))) == 1
-    (tmp_path / "file.json.01234567.partial").touch()
-    with write_atomically(path) as partial:
-        partial.write_text("new")
-    assert path.read_text() == "new"
-    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "file.json.01234567.partial"], (
-        "another file's writer is at work"
-    )
+    assert read_json(path) == {"is": "old"} and len(list(tmp_path.glob("file.json.*.partial"))) == 1
+    others = [tmp_path / "file.json.json.01234567.partial", tmp_path / "file.json.my-notes.partial"]
+    for other in others:
+        other.touch()
+    write_json(path, {"is": "new"})
+    assert read_json(path) == {"is": "new"}
+    assert sorted(tmp_path.iterdir()) == sorted([path, *others]), "of another file, or of somebody else"
 
 
 def test_a_library_that_fails_for_want_of_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

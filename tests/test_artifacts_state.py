@@ -66,7 +66,7 @@ def test_a_lock_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:
                 pass
             assert f"pid {process.pid}," in str(held.value) and held.value.exit_code == 75
             assert "\n" not in str(held.value)
-            (directory / "state.pt.0123.partial").touch()
+            (directory / "state.pt.01234567.partial").touch()
             process.send_signal(signal.SIGKILL)
             process.wait()
             with lock(directory):  # although a worker that the holder forked still lives

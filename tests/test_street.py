@@ -226,9 +226,9 @@ def test_source_labels_are_coloured_as_cityscapes(tmp_path: Path) -> None:
 
 def test_one_core_and_all_cores_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_street(tmp_path / "all", settings())
-    monkeypatch.setattr(scenes.os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     write_street(tmp_path / "one", settings())
-    monkeypatch.setattr(scenes.os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     write_street(tmp_path / "three", settings())
     for path in (p for p in (tmp_path / "all").rglob("*.png")):
         for other in ("one", "three"):

@@ -187,7 +187,9 @@ def test_what_is_finished_is_kept_and_what_is_spoilt_is_not(desk: Desk) -> None:
     before, digest = stamps(folder), json.loads((desk.folder / "run" / "test.json").read_text())["digest"]
     kept = contents(folder)
     (folder / f"{IDS[4]}.png").write_bytes(kept[f"{IDS[4]}.png"][:-20])
-    (folder / "other_000000_000000.png").write_bytes(b"of another set")
+    (folder / "other_000000_000000.png").write_bytes(b"of an earlier set")
+    with (desk.folder / "run" / "test.1-of-1.journal").open("a") as journal:
+        journal.write('{"id": "other_000000_000000", "key": "", "sha256": ""}\n')
     (folder / f"{IDS[0]}.png.12345678.partial").write_bytes(b"left by a killed writer")
     content = json.loads(desk.predict().read_text())
     after = stamps(folder)
@@ -290,21 +292,34 @@ def test_a_torn_line_of_the_journal_is_passed_over(desk: Desk) -> None:
     journal = desk.folder / "run" / "test.1-of-1.journal"
     text = journal.read_text()
     journal.write_text(text.rstrip("\n")[:-30])  # of the last frame, a batch of its own
+    (desk.folder / "run" / "test" / f"{IDS[4]}.png").unlink()  # a line comes before its file
     before = stamps(desk.folder / "run" / "test")
     desk.predict()
     after = stamps(desk.folder / "run" / "test")
-    assert {frame for frame in IDS if after[frame] != before[frame]} == {IDS[4]}
+    assert {frame for frame in IDS if after[frame] != before.get(frame)} == {IDS[4]}
     desk.predict()
     assert stamps(desk.folder / "run" / "test") == after
 
 
-def test_a_file_that_the_journal_does_not_have_yet_is_written_again(desk: Desk) -> None:
-    """A process that was killed after its first file."""
-    undisturbed = contents(desk.folder / "run" / "test")
+def test_a_file_that_no_journal_has_is_somebody_elses(desk: Desk) -> None:
+    folder = desk.folder / "run" / "test"
     (desk.folder / "run" / "test.1-of-1.journal").write_text("")
-    (desk.folder / "run" / "test" / FIRST).write_bytes(b"something else")
-    desk.predict()
-    assert contents(desk.folder / "run" / "test") == undisturbed
+    before = contents(folder)
+    with pytest.raises(UserError, match="must hold predictions alone"):
+        desk.predict()
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("name", ["holiday.png", "notes.partial"])
+def test_what_predict_did_not_write_is_never_deleted(desk: Desk, name: str) -> None:
+    foreign = desk.folder / "run" / "test" / name
+    foreign.write_bytes(b"mine")
+    if name.endswith(".png"):
+        with pytest.raises(UserError, match=r"holiday.png: the folder of predictions must hold predictions alone"):
+            desk.predict()
+    else:
+        desk.predict()
+    assert foreign.read_bytes() == b"mine" and len(contents(desk.folder / "run" / "test")) >= len(IDS)
 
 
 def test_a_folder_of_something_else_is_left_alone(desk: Desk) -> None:

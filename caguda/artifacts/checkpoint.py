@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from caguda.artifacts.atomic import read_json, sha256, write_atomically, write_json
+from caguda.artifacts.ownership import refuse_foreign
 from caguda.errors import UserError
 
 FORMAT = "caguda-checkpoint"
@@ -16,18 +17,18 @@ FORMAT_VERSION = 1
 
 
 def save_checkpoint(path: Path, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Publishes `path` (.safetensors: weights alone, the same bytes for the same weights), then its JSON.
+    """Publishes the JSON of `path`, then `path` (.safetensors: weights alone, the same bytes for the same weights).
 
-    `description` holds `architecture`, `classes`, `metrics` and `provenance`; format and digest are added. The JSON
-    comes last, so a checkpoint with a JSON that agrees with it is complete. Weights may be on any device.
+    `description` holds `architecture`, `classes`, `metrics` and `provenance`; format and digest are added. A checkpoint
+    whose JSON agrees with it is complete: weights without one would be anybody's. Weights may be on any device.
     """
     assert path.suffix == ".safetensors", path
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    refuse_foreign(path.with_suffix(".json"))
     with write_atomically(path) as partial:
         partial.write_bytes(save(copies))  # save_file makes files that only their owner may read
-        digest = sha256(partial)
-    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "weights_sha256": digest}
-    write_json(path.with_suffix(".json"), head | dict(description))
+        head = {"format": FORMAT, "format_version": FORMAT_VERSION, "weights_sha256": sha256(partial)}
+        write_json(path.with_suffix(".json"), head | dict(description))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -4,7 +4,9 @@ Labels exist at the resolution of f_D only. Any number of processes may write, a
 """
 
 import hashlib
+import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +21,7 @@ from numcodecs.zstd import compress, decompress
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from caguda.artifacts.atomic import sha256
+from caguda.artifacts.atomic import HEX, at_work, partial_of, sha256
 from caguda.artifacts.label_arrays import BY_ANCHOR, BY_PROBABILITY, DTYPES, NAMES, LabelArrays, LabelStatistics, faults
 from caguda.classes import IGNORE, UNWRITTEN, ClassTable
 from caguda.errors import UserError
@@ -98,10 +100,10 @@ def create_label_store(
     if not image_ids or len(set(image_ids)) != len(image_ids):
         raise UserError(f"{path}: a label store needs target images with one id each, found {len(image_ids)} ids, "
                         f"{len(set(image_ids))} of them different; check the target's frames")  # fmt: skip
-    if path.exists() and not _is_remains(path):
+    if os.path.lexists(path) and not _is_remains(path):
         raise UserError(f"{path}: only an older label store is replaced, found something else; move it away")
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_of(path)
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "categories": list(table.names)}
     group = zarr.create_group(partial, zarr_format=3, attributes=head | dict(attributes))
     for name in NAMES:
@@ -127,7 +129,32 @@ def create_label_store(
 
 
 def _is_remains(path: Path) -> bool:
-    return path.is_dir() and {entry.name for entry in path.iterdir()} <= {"zarr.json", "image_id", *NAMES}
+    """Whether a folder is a label store, or what is left of one: no file in it is of anything else, and none a link."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    entries = [entry for entry in path.rglob("*") if entry.is_symlink() or not entry.is_dir()]
+    names = [entry.relative_to(path).as_posix() for entry in entries]
+    return (
+        not any(entry.is_symlink() for entry in entries)
+        and all(_OURS.fullmatch(name) for name in names)
+        and all(_is_our_metadata(path, name) for name in names if name.endswith("zarr.json"))
+    )
+
+
+_OURS = re.compile(
+    rf"zarr\.json|image_id/(zarr\.json|c\.0)|({'|'.join(NAMES)})/(zarr\.json|c\.\d+\.0\.0(\.[0-9a-f]{{8}}\.partial)?)"
+)
+"""Every file that a label store has, by its path in it."""
+
+
+def _is_our_metadata(path: Path, name: str) -> bool:
+    try:
+        told = json.loads((path / name).read_bytes())
+        if name == "zarr.json":
+            return bool(told["attributes"]["format"] == FORMAT)
+        return bool(told["dimension_names"][0] == "image")
+    except (ValueError, TypeError, LookupError):
+        return False
 
 
 def _fill_value(name: str) -> int | float:
@@ -158,19 +185,20 @@ def write_labels(store: LabelStore, index: int, labels: LabelArrays) -> None:
     what zarr writes, which takes several times as long for it.
     """
     assert 0 <= index < store.count, (index, store.count)
-    for name in NAMES:
-        values = getattr(labels, name)
-        assert values.dtype == DTYPES[name] and values.shape == store.shape, (name, values.dtype, values.shape)
-        content = compress(values.astype(DTYPES[name].newbyteorder("<"), order="C"), LEVEL, True)
-        chunk = f"{store.path}/{name}/c.{index}.0.0"  # not a Path: those are half of what Python does here
-        partial = f"{chunk}.{secrets.token_hex(4)}.partial"
-        try:
-            with open(partial, "wb") as file:
-                file.write(content)
-            os.rename(partial, chunk)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+    with at_work(store.path):
+        for name in NAMES:
+            values = getattr(labels, name)
+            assert values.dtype == DTYPES[name] and values.shape == store.shape, (name, values.dtype, values.shape)
+            content = compress(values.astype(DTYPES[name].newbyteorder("<"), order="C"), LEVEL, True)
+            chunk = f"{store.path}/{name}/c.{index}.0.0"  # not a Path: those are half of what Python does here
+            partial = f"{chunk}.{secrets.token_hex(4)}.partial"
+            try:
+                with open(partial, "wb") as file:
+                    file.write(content)
+                os.rename(partial, chunk)
+            except BaseException:
+                Path(partial).unlink(missing_ok=True)
+                raise
 
 
 def open_label_store(path: Path) -> LabelStore:
@@ -246,10 +274,11 @@ def image_digest(path: Path, index: int) -> str | None:
     return digest.hexdigest()
 
 
-def remove_partial_files(path: Path) -> None:
-    """Clears away what killed writers left half-written; readers ignore it. For when no writer is at work."""
-    for partial in path.glob("*/*.partial"):
-        partial.unlink(missing_ok=True)
+def remove_partial_files(store: LabelStore) -> None:
+    """Clears away the chunks that killed writers left half-written, if none is at work; readers ignore them."""
+    folders = [store.path / name for name in NAMES]
+    with at_work(store.path, lambda: [left for folder in folders for left in folder.glob(f"c.*.0.0.{HEX}.partial")]):
+        pass
 
 
 def _open_group(path: Path) -> zarr.Group:

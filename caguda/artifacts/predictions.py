@@ -1,9 +1,11 @@
 """Predictions on disk: a folder with one PNG of label ids for each frame, and a JSON beside it that vouches for them."""
 
 import glob
+import hashlib
 import io
 import json
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from caguda.artifacts.atomic import read_json, sha256, write_atomically
+from caguda.artifacts.atomic import HEX, at_work, read_json, replace_atomically, sha256
 from caguda.artifacts.provenance import fingerprint
 from caguda.errors import UserError
 
@@ -27,34 +29,58 @@ def prediction_file(folder: Path, frame: str) -> Path:
 def write_prediction(folder: Path, journal: Path, frame: str, key: str, label_ids: NDArray[np.uint8]) -> str:
     """Writes the label ids (H, W) of a frame as an 8-bit grey PNG, whole or not at all; its SHA-256.
 
-    The journal then has a line more: of what (`key`) the file was made, and its digest. The line comes after the file,
-    so a process that is killed between the two leaves a file that nothing vouches for.
+    The journal first has a line more: of what (`key`) the file is made, and its digest. A process that is killed between
+    the two leaves a line of a file that is not there, never a file that nothing vouches for. What lies under the name
+    must be what `open_journal` has found to be a prediction.
     """
     buffer = io.BytesIO()
     Image.fromarray(label_ids).save(buffer, format="PNG")
-    with write_atomically(prediction_file(folder, frame)) as partial:
-        partial.write_bytes(buffer.getvalue())
-        digest = sha256(partial)
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
     line = json.dumps({"id": frame, "key": key, "sha256": digest})
     with journal.open("a", encoding="utf-8") as lines:
         lines.write(f"\n{line}\n")  # the first break ends what a killed writer may have left
+    with replace_atomically(prediction_file(folder, frame)) as partial:
+        partial.write_bytes(buffer.getvalue())
     return digest
 
 
-def open_journal(folder: Path, division: str) -> Path:
+def open_journal(folder: Path, division: str, frames: Collection[str]) -> Path:
     """The journal of one part of the predictions in a folder, such as `1-of-2`; both are made where they are absent.
 
-    A folder without any journal must be empty or absent. Each part has a journal, for no two may write one file.
+    A folder without any journal must be empty or absent. Each part has a journal, for no two may write one file. A file
+    under the name of one of `frames` must be one that a journal has a line of: it is written again.
     """
+    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
+        raise UserError(f"{folder}: the folder of predictions must be a folder, found a file or a link; choose another")
     if folder.exists() and any(folder.iterdir()) and not _journals(folder):
         raise UserError(
             f"{folder}: the folder of predictions must be empty or absent before the first ones, found files of "
-            "something else; remove them, or choose another folder"
+            "something else; move them away, or choose another folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     journal = folder.with_name(f"{folder.name}.{division}.journal")
+    for path in {*_journals(folder), journal}:
+        if os.path.lexists(path) and (
+            path.is_symlink() or not path.is_file() or path.read_bytes()[:2] not in (b"", b"\n{")
+        ):
+            raise UserError(
+                f"{path}: a journal of predictions must be here or nothing, found another file; move it away, or choose "
+                "another folder"
+            )
+    _refuse_unknown(folder, [prediction_file(folder, frame) for frame in frames])
+    folder.mkdir(parents=True, exist_ok=True)
     journal.touch()
     return journal
+
+
+def _refuse_unknown(folder: Path, files: Iterable[Path]) -> None:
+    """UserError unless each file that is there, and no link, is of a frame that a journal has a line of."""
+    ours = {prediction_file(folder, record["id"]) for record in _records(folder)}
+    for path in files:
+        if os.path.lexists(path) and (path not in ours or path.is_symlink() or not path.is_file()):
+            raise UserError(
+                f"{path}: the folder of predictions must hold predictions alone, found another file; move it away, or "
+                "choose another folder"
+            )
 
 
 def finished_predictions(folder: Path, keys: Mapping[str, str]) -> dict[str, str]:
@@ -72,10 +98,19 @@ def finished_predictions(folder: Path, keys: Mapping[str, str]) -> dict[str, str
 
 
 def remove_others(folder: Path, frames: Collection[str]) -> None:
-    """Deletes PNG files that are not of these frames, and what killed writers left. For when no writer is at work."""
+    """Deletes predictions that are not of these frames, as journals tell; UserError, first, for any other PNG file.
+
+    Then what killed writers left of any prediction, if no writer is at work.
+    """
     kept = {prediction_file(folder, frame) for frame in frames}
-    for path in {*folder.glob("*.png"), *folder.glob("*.partial")} - kept:
+    found = sorted({*folder.glob("*.png")} - kept)
+    _refuse_unknown(folder, found)
+    for path in found:
         path.unlink(missing_ok=True)
+    ours = kept.union(found)
+    parts = [path for path in folder.glob(f"*.{HEX}.partial") if path.with_suffix("").with_suffix("") in ours]
+    with at_work(folder, lambda: parts):
+        pass
 
 
 def read_predictions(path: Path) -> dict[str, Any]:

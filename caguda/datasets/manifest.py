@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from caguda.artifacts.atomic import is_sealed
+from caguda.artifacts.ownership import LONGEST
 from caguda.datasets.frame import Frame
-from caguda.errors import UserError
+from caguda.errors import UserError, is_plain
 
 SetName = Literal["source", "target", "evaluation", "test"]
 SET_NAMES: tuple[SetName, ...] = ("source", "target", "evaluation")
@@ -59,6 +61,7 @@ def read_manifest(path: Path, names: Collection[SetName] = SET_NAMES) -> Manifes
         manifest = Manifest(tuple(content["classes"]), {name: content[name] for name in names})
         for name in names:
             manifest.frames(name), manifest.digest(name)
+            refuse_unsafe_ids(path, [frame.id for frame in manifest.frames(name)])
     except OSError as error:
         raise UserError(f"{path}: the manifest cannot be read ({error.strerror}); make it with `check`") from None
     except (ValueError, KeyError, TypeError):
@@ -68,3 +71,19 @@ def read_manifest(path: Path, names: Collection[SetName] = SET_NAMES) -> Manifes
             "(`check-test` for the set test)"
         ) from None
     return manifest
+
+
+def refuse_unsafe_ids(path: Path, ids: Sequence[str]) -> None:
+    """UserError unless every id can be the name of a file in a folder, `ID.png`, and no two are the same.
+
+    Control characters and what no UTF-8 is would reach terminals and tables.
+    """
+    for frame in ids:
+        named = isinstance(frame, str) and frame not in ("", ".", "..") and "/" not in frame
+        if not named or not is_plain(frame) or len(frame.encode()) > LONGEST - len(".png"):
+            raise UserError(
+                f"{path}: the id of a frame must be the name of a file, at most {LONGEST - 4} bytes without `/` and control "
+                f"characters, found {frame!a:.300}; rename its image, and check again"
+            )
+    if twice := [frame for frame, count in Counter(ids).items() if count > 1]:
+        raise UserError(f"{path}: every frame of a set must have an id of its own, found {twice[0]} twice; check again")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caguda.datasets.frame import Frame
+from caguda.errors import UserError
 
+_BEGINNING = re.compile(rb"\n+(\[|\Z)|\Z")
 Stamp = tuple[str | int | None, ...]
 
 
@@ -62,6 +66,13 @@ def read_record(path: Path) -> dict[Stamp, tuple[dict[str, Any], dict[str, int]]
 def appended(path: Path) -> Iterator[IO[str]]:
     """A record to add lines to; whatever a killed check left of its last line stays a line of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(path) and (
+        path.is_symlink() or not path.is_file() or not _BEGINNING.match(path.read_bytes()[:9])
+    ):
+        raise UserError(
+            f"{path}: the record of the check must be here or nothing, found another file; move it away, or choose "
+            "another output"
+        )
     with path.open("a", encoding="utf-8", buffering=1) as file:
         file.write("\n")
         yield file

@@ -11,10 +11,13 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from caguda.artifacts.atomic import read_json, write_atomically
+from caguda.artifacts.ownership import MADE_BY
+from caguda.paper.escapes import in_picture
 from caguda.paper.table import Row
 
 WIDTH = 7.2
@@ -38,10 +41,10 @@ OTHER_COLORS = ("#be185d", "#65a30d", "#0891b2", "#854d0e")
 
 
 def legend_below(figure: Figure, handles: Sequence[Patch | Line2D], names: Sequence[str], columns: int) -> None:
-    """Draws one legend at the lower edge of a figure."""
-    figure.legend(
+    """Draws one legend at the lower edge of a figure, names as they are."""
+    legend = figure.legend(
         handles,
-        names,
+        [in_picture(name) for name in names],
         loc="lower center",
         ncols=min(columns, len(names)),
         fontsize=6.5,
@@ -53,6 +56,13 @@ def legend_below(figure: Figure, handles: Sequence[Patch | Line2D], names: Seque
         borderaxespad=0.2,
         labelcolor=INK,
     )
+    as_they_are(legend)
+
+
+def as_they_are(legend: Legend) -> None:
+    """Shows the texts of a legend letter by letter, `$` too."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def style(axes: Axes, title: str, grid: Literal["x", "y"]) -> None:
@@ -142,9 +152,9 @@ def label_parts(share: Mapping[str, float]) -> dict[str, float]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as a PNG, atomically; the same figure gives the same bytes."""
+    """Writes a figure as a PNG, atomically, marked as ours; the same figure gives the same bytes."""
     with write_atomically(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+        figure.savefig(temporary, format="png", metadata={"Software": MADE_BY})
 
 
 def write_curves(checkpoints: Sequence[Path], output: Path) -> None:

@@ -14,6 +14,7 @@ from caguda.artifacts.atomic import read_json
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.paper.charts import INK, MUTED, WIDTH, save, style
+from caguda.paper.escapes import in_picture
 from caguda.paper.evaluations import read_evaluation
 
 
@@ -29,7 +30,7 @@ def write_class_chart(configuration: Configuration, evaluations: Sequence[Path],
     gains = np.array([100.0 * (adapted[s].as_trained.iou - base[s].as_trained.iou) for s in base])
     paths = [item.path for item in adapted.values()]
     confusion = np.sum([read_json(path)["as_trained"]["confusion"] for path in paths], axis=0)
-    names = class_table(configuration).names
+    names = [in_picture(name) for name in class_table(configuration).names]
     row = next(iter(adapted.values())).row
     save(class_chart(names, gains, confusion, row), output)
 
@@ -52,7 +53,11 @@ def _bars(axes: Axes, names: Sequence[str], gains: NDArray[np.float64], title: s
     for place, values in zip(places, gains.T, strict=True):
         axes.plot(values, np.full(len(values), place), ".", color=INK, markersize=2.5)
     axes.axvline(0.0, color=MUTED, linewidth=0.6)
-    axes.set_yticks(places, [name if here else f"{name} (absent)" for name, here in zip(names, known, strict=True)])
+    axes.set_yticks(
+        places,
+        [name if here else f"{name} (absent)" for name, here in zip(names, known, strict=True)],
+        parse_math=False,
+    )
     axes.set_ylim(len(names) - 0.5, -0.5)
     style(axes, title, "x")
 
@@ -64,7 +69,7 @@ def _heat_map(axes: Axes, names: Sequence[str], confusion: NDArray[np.int64], ti
         ink = "white" if share[truth, predicted] > 55 else INK
         text = f"{share[truth, predicted]:.0f}"
         axes.text(predicted, truth, text, ha="center", va="center", size=4.5, color=ink)
-    axes.set_xticks(np.arange(len(names)), names, rotation=90)
-    axes.set_yticks(np.arange(len(names)), names)
+    axes.set_xticks(np.arange(len(names)), names, rotation=90, parse_math=False)
+    axes.set_yticks(np.arange(len(names)), names, parse_math=False)
     style(axes, title, "x")
     axes.grid(visible=False)

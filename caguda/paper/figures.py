@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from caguda.classes import IGNORE, ClassTable
 from caguda.paper.charts import INK, MUTED, WIDTH, legend_below, save
+from caguda.paper.escapes import in_picture
 
 GAP, HEADING = 0.04, 0.36
 """Inches between two panels, and above the panels of a block."""
@@ -75,7 +76,7 @@ def qualitative(blocks: Sequence[Block], table: ClassTable, also: Mapping[str, s
     height = width * first.shape[0] / first.shape[1]
     categories = _occurring(blocks, table)
     names = [*(table.names[category] for category in categories), "ignored or not assigned", *also]
-    per_row = max(1, int(WIDTH / (0.24 + 0.051 * max(len(name) for name in names[:-1] or names))))
+    per_row = max(1, int(WIDTH / (0.24 + 0.051 * max(len(in_picture(name)) for name in names[:-1] or names))))
     legend = 0.06 + 0.155 * math.ceil(len(names) / per_row)
     total = sum(HEADING + len(block.frames) * (height + GAP) + 2 * GAP for block in blocks) + legend
     figure = Figure(figsize=(WIDTH, total), dpi=200, facecolor="white")

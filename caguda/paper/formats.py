@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
+from caguda.paper.escapes import in_csv, in_latex, in_markdown
 from caguda.paper.table import ABSENT, Statistic, markdown_table, show
 
 
@@ -60,39 +60,43 @@ def to_csv(table: PrintedTable) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     spread = [any(line.values[i].deviation is not None for line in table.lines) for i in range(len(table.columns))]
-    names = [[name, f"{name} sd"][: 1 + s] for name, s in zip(table.columns, spread, strict=True)]
+    names = [[in_csv(name), in_csv(f"{name} sd")][: 1 + s] for name, s in zip(table.columns, spread, strict=True)]
     writer.writerow(["row", "origin", *(name for pair in names for name in pair)])
     for line in table.lines:
         cells = []
         for value, wide in zip(line.values, spread, strict=True):
             numbers = [value.mean, math.nan if value.deviation is None else value.deviation]
             cells += ["" if math.isnan(number) else f"{number:.2f}" for number in numbers[: 1 + wide]]
-        writer.writerow([line.label, line.origin, *cells])
+        writer.writerow([line.label, in_csv(line.origin), *cells])
     return text.getvalue()
 
 
 def to_markdown(table: PrintedTable) -> str:
     """Title, table with the best values bold, note."""
-    body = [[line.label, line.origin, *_marked(table, i, "**{}**")] for i, line in enumerate(table.lines)]
-    return f"# {table.title}\n\n{markdown_table(('row', 'origin', *table.columns), body)}\n\n{table.note}\n"
+    body = [
+        [in_markdown(line.label), in_markdown(line.origin), *_marked(table, i, "**{}**")]
+        for i, line in enumerate(table.lines)
+    ]
+    head = ("row", "origin", *map(in_markdown, table.columns))
+    return f"# {table.title}\n\n{markdown_table(head, body)}\n\n{table.note}\n"
 
 
 def to_latex(table: PrintedTable) -> str:
     """A `table` environment for booktabs and graphicx, names of categories upright, best values bold."""
     split = len(table.columns) - table.means
-    upright = [rf"\rotatebox{{90}}{{{_escaped(name)}}}" for name in table.columns[:split]]
-    head = ["", "origin", *upright, *(_escaped(name) for name in table.columns[split:])]
+    upright = [rf"\rotatebox{{90}}{{{in_latex(name)}}}" for name in table.columns[:split]]
+    head = ["", "origin", *upright, *(in_latex(name) for name in table.columns[split:])]
     body = []
     for i, line in enumerate(table.lines):
         cells = [cell.replace("±", r"$\pm$").replace("-", "$-$") for cell in _marked(table, i, r"\textbf{{{}}}")]
-        body.append([line.latex, _escaped(line.origin), *cells])
+        body.append([line.latex, in_latex(line.origin), *cells])
     rows = [" & ".join(cells) + r" \\" for cells in (head, *body)]
     return "\n".join(
         [
             r"% \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             r"\abovecaptionskip=0pt \belowcaptionskip=6pt \renewcommand{\arraystretch}{1.2}",
-            rf"\caption{{{_escaped(table.title)}. {_escaped(table.note)}}}",
+            rf"\caption{{{in_latex(table.title)}. {in_latex(table.note)}}}",
             r"\resizebox{\textwidth}{!}{%",
             rf"\begin{{tabular}}{{ll*{{{len(table.columns)}}}{{r}}}}",
             r"\toprule",
@@ -120,11 +124,3 @@ def _marked(table: PrintedTable, index: int, mark: str) -> list[str]:
     """The cells of a line, the best ones in a mark."""
     pairs = zip(table.cells(table.lines[index]), table.best()[index], strict=True)
     return [mark.format(cell) if best and cell != ABSENT else cell for cell, best in pairs]
-
-
-def _escaped(text: str) -> str:
-    """Plain text for LaTeX."""
-    special: Sequence[tuple[str, str]] = (("\\", r"\textbackslash{}"), ("->", r"$\rightarrow$"), ("±", r"$\pm$"))
-    for found, instead in special:
-        text = text.replace(found, instead)
-    return "".join("\\" + letter if letter in "_%&#" else letter for letter in text)

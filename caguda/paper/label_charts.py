@@ -14,7 +14,8 @@ from caguda.artifacts.anchors import Anchors
 from caguda.artifacts.label_arrays import pattern, precision_and_coverage, rounded, values_of_patterns
 from caguda.classes import ClassTable
 from caguda.errors import UserError
-from caguda.paper.charts import GRID, INK, MUTED, WIDTH, style
+from caguda.paper.charts import GRID, INK, MUTED, WIDTH, as_they_are, style
+from caguda.paper.escapes import in_picture
 from caguda.paper.label_tables import margin_text, percent
 
 BINS, SHOWN = 90, 0.998
@@ -124,7 +125,7 @@ def categories(heading: str, found: Found, table: ClassTable) -> Figure:
         style(axes, name, "x")
         axes.tick_params(axis="y", labelleft=column == 0, labelcolor=INK)
         if column == 0:
-            axes.set_yticks(places, [row["name"] for row in rows], parse_math=False)
+            axes.set_yticks(places, [in_picture(row["name"]) for row in rows], parse_math=False)
             axes.set_xscale("symlog", linthresh=0.1, linscale=0.4)
             axes.set_xticks([0, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])
             axes.set_xlim(0, 100)
@@ -164,8 +165,9 @@ def distances(heading: str, anchors: Anchors, table: ClassTable, margin: float) 
         "x",
     )
     axes.grid(visible=False)
-    axes.set_xticks(range(c), table.names, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
-    axes.set_yticks(range(c), table.names, parse_math=False)
+    names = [in_picture(name) for name in table.names]
+    axes.set_xticks(range(c), names, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
+    axes.set_yticks(range(c), names, parse_math=False)
     axes.tick_params(labelcolor=INK)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
     bar.ax.tick_params(labelsize=6.5, labelcolor=MUTED)
@@ -209,7 +211,7 @@ def projection(
     colors = table.palette()[nearest] / 255
     axes.scatter(dots[~active, 0], dots[~active, 1], s=3, color=PASSIVE, linewidths=0)
     axes.scatter(dots[active, 0], dots[active, 1], s=4, c=colors[active], linewidths=0, alpha=0.7)
-    names = [table.names[category] for category in present]
+    names = [in_picture(table.names[category]) for category in present]
     point = max(np.ptp(np.concatenate([dots, crosses]), axis=0) / (440, 270))  # a typographic point in the plane
     sides = _sides(crosses / point, names)
     for category, name, at, (x, y) in zip(present.tolist(), names, crosses, sides, strict=True):
@@ -223,7 +225,7 @@ def projection(
     titles = (f"{name} principal axis of the anchors ({100 * share:.0f}% of their variance)"
             for name, share in zip(("first", "second"), explained, strict=True))  # fmt: skip
     _label(axes, *titles)
-    figure.legend(fontsize=6.5, frameon=False, labelcolor=INK, loc="outside lower center", ncols=7)
+    as_they_are(figure.legend(fontsize=6.5, frameon=False, labelcolor=INK, loc="outside lower center", ncols=7))
     return figure
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from caguda.ablations import sweep
 from caguda.artifacts.atomic import read_json
+from caguda.artifacts.ownership import refuse_foreign
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper.charts import INK, MUTED, WIDTH, save, style
@@ -43,6 +44,7 @@ def write_sweep(
     `evaluations` are those of one stage under every pair of thresholds and seed, `accuracy` those of its pseudo-labels;
     none where the target has no labels.
     """
+    refuse_foreign(output.with_suffix(".png"))
     found = points(configuration, evaluations, accuracy)
     configured = configuration.labels
     unknown = all(math.isnan(value) for point in found for values in point.values for value in values[:4])

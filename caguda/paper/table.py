@@ -17,6 +17,8 @@ from caguda.artifacts.atomic import write_atomically
 from caguda.artifacts.chain import recorded_sha256, refuse_broken_chain
 from caguda.classes import class_table, smaller_sets
 from caguda.config import Configuration
+from caguda.errors import printable
+from caguda.paper.escapes import in_csv, in_markdown
 from caguda.paper.evaluations import Evaluation, Score, by_row, check_evaluations, read_evaluation
 
 ABSENT = "-"
@@ -171,7 +173,7 @@ def _class_table(classes: Sequence[str], rows: Sequence[Row], summaries: Sequenc
     columns = [(*summary.iou, summary.miou, *summary.smaller) for summary in summaries]
     for name, values in zip((*classes, *_means(classes)), zip(*columns, strict=True), strict=True):
         means = [show(Statistic(value.mean, None)) for value in values]
-        body.append((name.replace("|", "\\|"), *_bold(means, best(rows, values))))
+        body.append((in_markdown(name), *_bold(means, best(rows, values))))
     return markdown_table(("class", *(row.name for row in rows)), body)
 
 
@@ -204,7 +206,7 @@ def to_markdown(title: str, evaluations: Sequence[Evaluation], note: str = NOTE)
         f"Seeds: {seeds} ({spread}). Evaluation: {first.frames} target frames, {len(first.classes)} classes. "
         f"IoU in percent, gain in points over {rows[0].label} as trained; best adapted value in bold."
     )
-    parts = [f"# {title}", _filled(run), _filled(note), _summary_table(rows)]
+    parts = [f"# {title}", _filled(run), _filled(in_markdown(printable(note))), _summary_table(rows)]
     tables = (
         ("as trained", [(row, row.as_trained) for row in rows]),
         ("with target statistics", [(row, row.target_statistics) for row in rows if row.name != "source only"]),
@@ -225,7 +227,7 @@ def to_csv(evaluations: Sequence[Evaluation]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     classes = evaluations[0].classes
-    writer.writerow(("row", "statistics", "seed", "frames", *classes, *_means(classes), "gain"))
+    writer.writerow(("row", "statistics", "seed", "frames", *map(in_csv, classes), *_means(classes), "gain"))
     base = {item.seed: item.as_trained.miou for item in next(iter(by_row(evaluations).values()))}
     for item in (item for items in by_row(evaluations).values() for item in items):
         scores = (("as trained", item.as_trained), ("target", item.target_statistics))

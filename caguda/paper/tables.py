@@ -8,6 +8,7 @@ from pathlib import Path
 
 from caguda.ablations import PREFIX, ablations
 from caguda.artifacts.atomic import read_json, write_atomically
+from caguda.artifacts.ownership import refuse_foreign
 from caguda.classes import CITYSCAPES_19, class_table
 from caguda.config import Configuration
 from caguda.errors import UserError
@@ -49,7 +50,8 @@ def write_paper_table(configuration: Configuration, number: int, evaluations: Se
 
 
 def write_formats(table: PrintedTable, output: Path) -> None:
-    """Write a table in all its formats, beside each other."""
+    """Write a table in all its formats, beside each other, or none where a file of somebody else lies."""
+    refuse_foreign(*map(output.with_suffix, FORMATS))
     for suffix, text in FORMATS.items():
         with write_atomically(output.with_suffix(suffix)) as partial:
             partial.write_text(text(table), encoding="utf-8")

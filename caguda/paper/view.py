@@ -22,11 +22,16 @@ from PIL import Image
 
 from caguda.artifacts.atomic import write_atomically
 from caguda.artifacts.labels import LabelArrays, LabelStore
+from caguda.artifacts.ownership import clear_folder
 from caguda.classes import IGNORE, ClassTable
 from caguda.paper.overlays import DIFFERENCES, ViewedFrame, agreement
 
 LARGEST, QUALITY = 1024, 90
 """Of the JPEG that a page shows: its longer side, and Pillow's quality."""
+
+
+VIEWED = ("*.png", "index.html", "frames/*.js")
+"""What pictures and a page are made of, in their folder."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +47,17 @@ class Page:
 def write_page(page: Page, frames: Iterable[ViewedFrame], output: Path) -> Path:
     """The file to open, `index.html` in the folder `output`, written after the scripts of all frames.
 
-    One frame is held at a time. A page that was there before is replaced.
+    One frame is held at a time. What an earlier call left in the folder is replaced; see `clear_folder`.
     """
     index, scripts = output / "index.html", output / "frames"
-    index.unlink(missing_ok=True)
-    scripts.mkdir(parents=True, exist_ok=True)
+    clear_folder(output, VIEWED)
     listed = []
     for number, frame in enumerate(frames):
         content = {"image": picture(frame.image), "missing": frame.missing, "truth": frame.truth is not None}
         packed = [pack(frame, place) for place in range(len(page.stores))]
         text = json.dumps({"name": frame.name, **content, "stages": packed})
-        (scripts / f"{number}.js").write_text(f"loaded({number}, {text})\n", encoding="utf-8")
+        with write_atomically(scripts / f"{number}.js") as script:
+            script.write_text(f"loaded({number}, {text})\n", encoding="utf-8")
         label = frame.labels[0].anchor_label
         right = None if frame.truth is None else agreement(label, frame.truth[0])
         listed.append([frame.name, float(np.mean(label != IGNORE)), right])

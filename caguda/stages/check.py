@@ -21,7 +21,7 @@ from caguda.config_frames import Domain
 from caguda.datasets.check import Checked, check_frames
 from caguda.datasets.demands import size_problems, target_labels
 from caguda.datasets.frames import Frame, find_images, label_path, narrowed
-from caguda.datasets.manifest import SET_NAMES, SetName
+from caguda.datasets.manifest import SET_NAMES, SetName, refuse_unsafe_ids
 from caguda.datasets.summary import summary
 from caguda.datasets.survey import Survey, survey
 from caguda.errors import UserError, first, printable
@@ -58,6 +58,7 @@ def _check_set(name: SetName, configuration: Configuration, record: Path) -> tup
     root, table = configuration.domain_root(domain), class_table(configuration, domain)
     images = find_images(domain, root)
     frames = narrowed(domain, root, images)
+    refuse_unsafe_ids(root, [frame.id for frame in frames])
     on_disk = survey(domain, root, images, len(frames))
     found = check_frames(frames, table, name, domain.layout, record)
     found.warnings.extend(on_disk.warnings())
@@ -101,11 +102,11 @@ def _hints(domain: Domain, found: Checked) -> list[str]:
 def _tell(told: Mapping[str, Sequence[str]], file: Path) -> None:
     """Write everything that a person should know to a file, and print the first lines of each kind."""
     with write_atomically(file) as partial:
-        lines = [f"{kind}: {line}\n" for kind, found in told.items() for line in found]
+        lines = [f"{kind}: {printable(line)}\n" for kind, found in told.items() for line in found]
         partial.write_text("".join(lines), encoding="utf-8")
     for kind, found in told.items():
         for line in found[:_SHOWN]:
-            print(f"{kind}: {line}", flush=True)
+            print(f"{kind}: {printable(line)}", flush=True)
         if len(found) > _SHOWN:
             print(f"{kind}: and {len(found) - _SHOWN} more, all are in {file}", flush=True)
 

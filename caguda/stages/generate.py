@@ -20,7 +20,7 @@ def generate(configuration: Configuration, output: Path) -> None:
     if others := sorted(set(configuration.root.glob("*/**/*.png")) - ours):
         raise UserError(
             f"{others[0]}: data_root must hold the generated frames alone, found {len(others)} other file(s), perhaps "
-            "of an earlier configuration; remove them, or choose another data_root"
+            "of an earlier configuration; move them away, or choose another data_root"
         )
     write_street(configuration.root, configuration.street)
     files = sorted(configuration.root.glob("*/**/*.png"))

@@ -23,6 +23,7 @@ from caguda.artifacts.label_arrays import (
     relabelled,
     rounded,
 )
+from caguda.artifacts.ownership import clear_folder
 from caguda.datasets.io import image_of
 from caguda.datasets.transforms import scaled
 from caguda.errors import UserError
@@ -176,6 +177,7 @@ def _draw(origin: Origin, counts: Counts, found: dict[str, Any], folder: Path) -
         ),
         "projection.png": lambda: label_charts.projection(title, *_features(origin), table),
     }
+    clear_folder(folder, pictures)
     left_out: dict[str, str | None] = {}
     for name, draw in pictures.items():
         try:

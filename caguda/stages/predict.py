@@ -58,7 +58,7 @@ def predict_part(
     decisive = [settings, weights, table.label_ids.tolist(), METHOD_VERSION, threads, device.type]
     images = {entries[i]["id"]: entries[i]["image_sha256"] for batch in own for i in batch}
     keys = {frame: fingerprint({"image": image, "by": decisive}) for frame, image in images.items()}
-    journal = open_journal(folder, f"{part}-of-{parts}")
+    journal = open_journal(folder, f"{part}-of-{parts}", images)
     digests = finished_predictions(folder, keys)
     kept, label_ids = len(digests), table.label_ids.astype(np.uint8)
     left = [batch for batch in own if not digests.keys() >= {frames[i].id for i in batch}]

@@ -24,7 +24,7 @@ def list_predictions(
 ) -> None:
     """Write the JSON that vouches for the predictions of the set `name`, whose parts' JSONs are `part_files`.
 
-    Every file is read back, and must be the one that was written; PNG files of other frames are deleted.
+    Every file is read back, and must be the one that was written; then predictions of other frames are deleted.
     """
     started = time.time()
     parts = {path: read_json(path) for path in part_files}
@@ -36,7 +36,6 @@ def list_predictions(
     entries = read_manifest(manifest, [name]).entries(name)
     made_in = {frame: path for path, content in parts.items() for frame in content["files"]}
     refuse_gaps(part_files, made_in, [entry["id"] for entry in entries])
-    remove_others(folder, made_in)
     digests = {frame: parts[path]["files"][frame] for frame, path in made_in.items()}
     for frame, digest in digests.items():
         if not (file := prediction_file(folder, frame)).is_file() or sha256(file) != digest:
@@ -44,6 +43,7 @@ def list_predictions(
                 f"{file}: this must be the file that `predict-part` wrote, found another one or none; "
                 f"delete {made_in[frame]} and predict again"
             )
+    remove_others(folder, made_in)
     files = [
         {"id": entry["id"], "height": entry["height"], "width": entry["width"], "sha256": digests[entry["id"]]}
         for entry in entries

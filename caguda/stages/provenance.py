@@ -8,7 +8,7 @@ from typing import Any
 
 from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.chain import inputs_of, provenance_of
-from caguda.errors import UserError
+from caguda.errors import UserError, printable
 
 
 def provenance(artifact: Path, as_json: bool) -> None:
@@ -21,7 +21,7 @@ def provenance(artifact: Path, as_json: bool) -> None:
             f"{artifact}: an artifact that says what made it is needed, found none; give its JSON or its file"
         )
     chain = _chain(artifact, "asked for", cache(sha256), set())
-    print(json.dumps(chain, indent=1, ensure_ascii=False) if as_json else "\n".join(_lines(chain, "")))
+    print(json.dumps(chain, indent=1, ensure_ascii=False) if as_json else "\n".join(map(printable, _lines(chain, ""))))
 
 
 def _chain(path: Path, state: str, digest: Callable[[Path], str], told: set[Path]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from caguda.artifacts.predictions import read_predictions
 from caguda.artifacts.provenance import provenance
 from caguda.artifacts.submission import IMAGES, SIZE, faults, pack
 from caguda.datasets.manifest import read_manifest
-from caguda.errors import UserError
+from caguda.errors import UserError, printable
 
 
 def submission(manifest: Path, predictions: Path, output: Path) -> None:
@@ -30,10 +30,9 @@ def submission(manifest: Path, predictions: Path, output: Path) -> None:
     with write_atomically(output) as archive:
         pack(files, archive)
         _refuse(_with_changed(faults(archive, frames), files, made["files"]), folder)
-        digest = sha256(archive)
-    written = {"images": len(files), "sha256": digest, "set": made["set"]}
-    made_by = provenance("submission", {}, [manifest, predictions], made["provenance"]["seed"], started)
-    write_json(output.with_suffix(".json"), {**written, "provenance": made_by})
+        written = {"images": len(files), "sha256": sha256(archive), "set": made["set"]}
+        made_by = provenance("submission", {}, [manifest, predictions], made["provenance"]["seed"], started)
+        write_json(output.with_suffix(".json"), {**written, "provenance": made_by})
     for note in _notes(made["set"], frames):
         print(f"note: {note}")
     print(f"submission: {len(files)} files, all as the server wants them -> {output}")
@@ -49,7 +48,7 @@ def _with_changed(found: list[str], files: Sequence[Path], listed: Sequence[Mapp
 
 def _refuse(found: Sequence[str], folder: Path) -> None:
     for fault in found:
-        print(f"problem: {fault}", flush=True)
+        print(f"problem: {printable(fault)}", flush=True)
     if found:
         more = f"; and {len(found) - 3} more, all listed above" if len(found) > 3 else ""
         raise UserError(

@@ -29,7 +29,7 @@ from caguda.artifacts.predictions import check_predictions
 from caguda.artifacts.provenance import fingerprint
 from caguda.configfile import load_configuration
 from caguda.datasets.manifest import read_manifest
-from caguda.errors import Faulty, UserError
+from caguda.errors import Faulty, UserError, printable
 from caguda.paper.evaluations import read_evaluation
 
 Digest = Callable[[Path], str]
@@ -42,8 +42,9 @@ def verify_labels(store: Path, output: Path) -> None:
 
     No part is at work any more: what killed ones left half-written is cleared away.
     """
-    remove_partial_files(store)
-    attributes = open_label_store(store).attributes
+    opened = open_label_store(store)
+    remove_partial_files(opened)
+    attributes = opened.attributes
     summary = {"store": store.name, **attributes, **verify_label_store(store)}
     write_json(output, summary)
     share = summary["share"]
@@ -66,7 +67,7 @@ def verify(paths: Sequence[Path]) -> None:
         done = pool.map(partial(_examine, digest=digest), artifacts)
         found = list(tqdm(done, "verify", len(artifacts), disable=not sys.stderr.isatty()))
     for fault in (fault for _, faults in found for fault in faults):
-        print("fault:", " ".join(fault.split()))
+        print("fault:", printable(" ".join(fault.split())))
     total, faulty = Counter(kind for kind, _ in found), Counter(kind for kind, faults in found if faults)
     for kind, count in sorted(total.items()):
         print(f"{kind}: {count}, " + ("not checked" if kind == NOT_OURS else f"{faulty[kind]} with faults"))

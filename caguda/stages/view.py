@@ -7,21 +7,21 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from caguda.artifacts.labels import LabelStore
+from caguda.artifacts.ownership import clear_folder
 from caguda.classes import IGNORE, ClassTable
 from caguda.datasets.frame import Frame
 from caguda.datasets.io import decode_image, read_bytes
 from caguda.datasets.manifest import read_manifest
-from caguda.errors import UserError
+from caguda.errors import UserError, printable
 from caguda.paper.charts import job_title
 from caguda.paper.overlays import ViewedFrame, agreement, write_sheet
-from caguda.paper.view import Page, write_page
+from caguda.paper.view import VIEWED, Page, write_page
 from caguda.stages.evaluate import truth_at
 from caguda.stages.origin import open_origin
 
@@ -36,7 +36,7 @@ def view(
 
     The page has all frames, the pictures SHEETS of them, unless some are chosen: by their ids, at random (the same in
     every call), or the worst. Worst is the lowest agreement of labels by anchors with the truth; where no truth is
-    known, the lowest share of pixels active by anchors. Images and truth come from the manifest that the store names.
+    known, the lowest share of pixels active by anchors. What an earlier call left in `output` is replaced. Images and truth come from the manifest that the store names.
     """
     if len(stores) > (2 if html else 1):
         raise UserError("view: one label store is drawn, and two are compared on a page (--html); "
@@ -53,13 +53,14 @@ def view(
         result = write_page(made_of, (scene.frame(index) for index in indices), output)
     else:
         result = output
+        clear_folder(output, VIEWED)
         for index in indices:
             frame = scene.frame(index)
-            write_sheet(frame, scene.table, f"{frame.name}, {titles[0]}", output / f"{quote(frame.name, safe='')}.png")
+            write_sheet(frame, scene.table, f"{frame.name}, {titles[0]}", output / f"{frame.name}.png")
     left_out = f"; {scene.first.count - len(written)} not written yet" if len(written) < scene.first.count else ""
     print(f"view: {len(chosen)} of {scene.first.count} frames, {reason}{left_out} -> {result}")
     for note in list(scene.notes)[:5]:
-        print(f"view: {note}")
+        print(f"view: {printable(note)}")
     if len(scene.notes) > 5:
         print(f"view: and {len(scene.notes) - 5} more")
 

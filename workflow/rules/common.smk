@@ -10,6 +10,7 @@ from pathlib import Path
 import caguda
 from caguda.ablations import chains, sweep
 from caguda.artifacts.atomic import write_json
+from caguda.errors import UserError, one_line
 from caguda.version import METHOD_VERSION
 from caguda.workflow import held, validated
 from snakemake.settings.types import DeploymentMethod
@@ -50,6 +51,8 @@ onstart:
             print(f"caguda: left out: {', '.join(configuration.left_out)}", file=sys.stderr)
         LOCKS.append(held(Path(CONFIG).parent))
         write_json(Path(CONFIG), SETTINGS)
+    except UserError as error:
+        sys.exit(f"caguda: {one_line(str(error))}")
     except OSError as error:
         sys.exit(
             f"caguda: {EXPERIMENT}: must be writable, found: {os.strerror(error.errno)}; put that right, call again"

@@ -7,7 +7,6 @@ differ in `domain`: `street.strength` moves Layout and Palette, `street.photo` m
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
+from caguda.artifacts.atomic import write_atomically
+from caguda.artifacts.ownership import MADE_BY, refuse_foreign
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.config_frames import Street
 from caguda.datasets.street.backdrop import paint_facades, paint_ground, paint_sky
@@ -108,16 +110,16 @@ def palette_of_ids() -> list[int]:
 
 
 def write_frame(job: Job) -> None:
-    """Renders one frame and writes its two files."""
+    """Renders one frame and writes its two files, marked as ours; UserError where a file of somebody else lies."""
     image_path, label_path, street, split, index = job
     image, labels = render(street, split, index)
-    picture = Image.fromarray(labels)
+    picture, mark = Image.fromarray(labels), PngInfo()
+    mark.add_text("Software", MADE_BY)
     if split == "source":
         picture.putpalette(palette_of_ids())
     for path, content in ((image_path, Image.fromarray(image)), (label_path, picture)):
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        content.save(part, format="PNG", compress_level=1)
-        os.replace(part, path)
+        with write_atomically(path) as part:
+            content.save(part, format="PNG", compress_level=1, pnginfo=mark)
 
 
 def jobs(root: Path, street: Street) -> Iterator[Job]:
@@ -131,9 +133,11 @@ def jobs(root: Path, street: Street) -> Iterator[Job]:
 def write_street(root: Path, street: Street) -> None:
     """Writes root/source (GTA5 layout, palette labels) and root/target (Cityscapes layout, train and val).
 
-    Uses every core that this process may use. A second run overwrites every file with the same bytes.
+    Uses every core that this process may use. A second run overwrites every file with the same bytes. Nothing is
+    written where a file of somebody else has the name of a frame, a UserError.
     """
     todo = list(jobs(root, street))
+    refuse_foreign(*(path for job in todo for path in job[:2]))
     for folder in {path.parent for job in todo for path in job[:2]}:
         folder.mkdir(parents=True, exist_ok=True)
     terminal = sys.stderr.isatty()

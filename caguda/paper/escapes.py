@@ -1,0 +1,41 @@
+"""What people call their categories, frames and files, as each kind of output shows it and does not obey it."""
+
+import re
+
+LONGEST_NAME = 40
+"""Letters of a name in a picture; a longer one is cut off there, and whole in tables."""
+
+_MARKDOWN = re.compile(r"[\\|`<$&]|\](?=\()|~(?=~)|(?<!\w)_|_(?!\w)")
+_LATEX = {
+    "->": r"$\rightarrow$",
+    "±": r"$\pm$",
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    **{letter: f"\\{letter}" for letter in "_%&#${}"},
+}
+_IN_LATEX = re.compile("|".join(map(re.escape, _LATEX)))
+
+
+def in_csv(name: str) -> str:
+    """A name as a cell of CSV: with `'` before what a spreadsheet would take for a formula."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
+
+
+def in_markdown(text: str) -> str:
+    """Plain text for Markdown, also in a cell of a table."""
+    escaped = _MARKDOWN.sub(r"\\\g<0>", text)
+    return escaped.replace("*", r"\*") if escaped.count("*") > 1 else escaped
+
+
+def in_latex(text: str) -> str:
+    """Plain text for LaTeX."""
+    return _IN_LATEX.sub(lambda match: _LATEX[match[0]], text)
+
+
+def in_picture(name: str) -> str:
+    """A name for a picture, not too long; texts with it are drawn with `parse_math=False`."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
