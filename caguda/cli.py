@@ -8,42 +8,58 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from caguda.configfile import load_configuration
 from caguda.errors import UserError
+from caguda.launch import Outcome, launch
 
 NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of one verb: 0, or what the error asks for after one line that says what was wrong."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     given = vars(_parser().parse_args(arguments))
-    module, function = VERBS[given.pop("verb")][0].split(":")
+    verb = given.pop("verb")
+    outcome = _ended(_begin, verb, given)
+    if outcome.said:
+        print(outcome.said, file=sys.stderr)
+    return outcome.code
+
+
+def _begin(verb: str, given: dict[str, Any]) -> Outcome:
+    """Call a verb in this process, or in as many new ones as are to share its training."""
     end_with(os.environ.get("CAGUDA_WORKFLOW"))
+    if "configuration" in given:
+        given["configuration"] = load_configuration(given["configuration"])
+        processes = given["configuration"].compute.processes
+        if "state" in given and processes > 1:
+            return launch(processes, partial(_ended, _call, verb, given))
+    return _call(verb, given)
+
+
+def _call(verb: str, given: dict[str, Any]) -> Outcome:
+    module, function = VERBS[verb][0].split(":")
+    getattr(importlib.import_module(f"caguda.{module}"), function)(**given)
+    return Outcome(0)
+
+
+def _ended(call: Callable[[str, dict[str, Any]], Outcome], verb: str, given: dict[str, Any]) -> Outcome:
+    """How the call of a verb ended; a fault of the program is raised."""
     try:
-        if "configuration" in given:
-            given["configuration"] = load_configuration(given["configuration"])
-            if "state" in given and "WORLD_SIZE" not in os.environ:
-                _share(given["configuration"].compute.processes, arguments)
-        verb = getattr(importlib.import_module(f"caguda.{module}"), function)
-        verb(**given)
+        return call(verb, given)
     except UserError as error:
-        print(f"caguda: error: {error}", file=sys.stderr)
-        return error.exit_code
+        return Outcome(error.exit_code, f"caguda: error: {error}")
     except (OSError, RuntimeError) as error:
         told = _told(error, given)
         if told is None:
             raise
-        print(f"caguda: error: {told}", file=sys.stderr)
-        return UserError.exit_code
+        return Outcome(UserError.exit_code, f"caguda: error: {told}")
     except KeyboardInterrupt:
-        print("caguda: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return 0
+        return Outcome(128 + signal.SIGINT, "caguda: interrupted")
 
 
 def _told(error: OSError | RuntimeError, given: dict[str, Any]) -> str | None:
@@ -59,25 +75,27 @@ def _told(error: OSError | RuntimeError, given: dict[str, Any]) -> str | None:
     return None
 
 
-def _share(processes: int, arguments: Sequence[str]) -> None:
-    """Give way to torchrun, which makes the same call in each of several processes that share a training."""
-    if processes > 1:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        os.execv(sys.executable, [sys.executable, *torchrun, "-m", "caguda", *arguments])
+def end_with(workflow: str | None) -> None:
+    """From now on SIGTERM reaches this process when `workflow` has ended, the Snakemake that a rule started it from.
 
-
-def end_with(process: str | None) -> None:
-    """From now on SIGTERM reaches this process when `process` has ended, the Snakemake that a rule started it from.
-
-    A verb would otherwise work on after a SIGKILL of Snakemake, unseen, beside those of the next call. Linux only.
+    A verb would otherwise work on after a SIGKILL of Snakemake, unseen, beside those of the next call. A number that is
+    none of a process above this one has come with the environment from elsewhere and means nothing. Linux only.
     """
-    if process is None or not hasattr(os, "pidfd_open"):
+    if workflow is None or not workflow.isdecimal() or not hasattr(os, "pidfd_open"):
         return
     try:
-        opened = os.pidfd_open(int(process))
+        opened = os.pidfd_open(int(workflow))
     except ProcessLookupError:
+        print(
+            f"caguda: error: the workflow that this verb is of has ended, process {workflow}; give its command again, or "
+            "`unset CAGUDA_WORKFLOW` to call a verb by hand",
+            file=sys.stderr,
+        )
         sys.exit(128 + signal.SIGTERM)
-    except OSError:  # a kernel without it
+    except (OSError, OverflowError):  # a kernel without it, or no number of a process
+        return
+    if int(workflow) not in _above():
+        os.close(opened)
         return
 
     def wait() -> None:
@@ -85,6 +103,13 @@ def end_with(process: str | None) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def _above() -> Iterator[int]:
+    """The process that started this one, the one that started that, and so on."""
+    process = os.getpid()
+    while process > 1:
+        yield (process := int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -169,13 +169,14 @@ class Inference(Section):
 
 
 class Compute(Section):
-    """How the machine is used; of these, `threads`, `processes`, `precision` and `compile` change last digits."""
+    """How the machine is used; of these, `threads`, `processes`, `precision`, `tf32` and `compile` change last digits."""
 
     threads: Positive = 1
     workers: Annotated[int, Field(ge=0)] = 0
     processes: Positive = 1
     parts: Positive = 1
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    tf32: bool = False
     compile: bool = False
     recompute_activations: bool = False
     inference_batch_size: Positive = 8
