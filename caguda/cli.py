@@ -4,18 +4,16 @@ import argparse
 import errno
 import importlib
 import os
-import select
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from caguda.configfile import load_configuration
 from caguda.errors import UserError
-from caguda.launch import Outcome, launch
+from caguda.launch import Outcome, end_with, launch
 
 NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -73,43 +71,6 @@ def _told(error: OSError | RuntimeError, given: dict[str, Any]) -> str | None:
     if isinstance(error, ConnectionError) or str(error).startswith("DataLoader worker"):
         return "a process that loads frames was killed, often for want of memory; the same command goes on from there"
     return None
-
-
-def end_with(workflow: str | None) -> None:
-    """From now on SIGTERM reaches this process when `workflow` has ended, the Snakemake that a rule started it from.
-
-    A verb would otherwise work on after a SIGKILL of Snakemake, unseen, beside those of the next call. A number that is
-    none of a process above this one has come with the environment from elsewhere and means nothing. Linux only.
-    """
-    if workflow is None or not workflow.isdecimal() or not hasattr(os, "pidfd_open"):
-        return
-    try:
-        opened = os.pidfd_open(int(workflow))
-    except ProcessLookupError:
-        print(
-            f"caguda: error: the workflow that this verb is of has ended, process {workflow}; give its command again, or "
-            "`unset CAGUDA_WORKFLOW` to call a verb by hand",
-            file=sys.stderr,
-        )
-        sys.exit(128 + signal.SIGTERM)
-    except (OSError, OverflowError):  # a kernel without it, or no number of a process
-        return
-    if int(workflow) not in _above():
-        os.close(opened)
-        return
-
-    def wait() -> None:
-        select.select([opened], [], [])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _above() -> Iterator[int]:
-    """The process that started this one, the one that started that, and so on."""
-    process = os.getpid()
-    while process > 1:
-        yield (process := int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,17 +1,22 @@
-"""One verb in several processes that share a training: started, watched and ended together. No torch."""
+"""The processes of a verb: ended with their workflow, and started, watched and ended together where several share a training.
+
+No torch.
+"""
 
 import os
+import select
 import signal
 import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from types import FrameType
 
 GRACE = 5.0  # seconds in which the others may say what they have to say when one has failed
@@ -144,3 +149,40 @@ def _end_with_the_launcher() -> None:
     assert launcher is not None
     launcher.join()
     os._exit(1)
+
+
+def end_with(workflow: str | None) -> None:
+    """From now on SIGTERM reaches this process when `workflow` has ended, the Snakemake that a rule started it from.
+
+    A verb would otherwise work on after a SIGKILL of Snakemake, unseen, beside those of the next call. A number that is
+    none of a process above this one has come with the environment from elsewhere and means nothing. Linux only.
+    """
+    if workflow is None or not workflow.isdecimal() or not hasattr(os, "pidfd_open"):
+        return
+    try:
+        opened = os.pidfd_open(int(workflow))
+    except ProcessLookupError:
+        print(
+            f"caguda: error: the workflow that this verb is of has ended, process {workflow}; give its command again, or "
+            "`unset CAGUDA_WORKFLOW` to call a verb by hand",
+            file=sys.stderr,
+        )
+        sys.exit(128 + signal.SIGTERM)
+    except (OSError, OverflowError):  # a kernel without it, or no number of a process
+        return
+    if int(workflow) not in _above():
+        os.close(opened)
+        return
+
+    def wait() -> None:
+        select.select([opened], [], [])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _above() -> Iterator[int]:
+    """The process that started this one, the one that started that, and so on."""
+    process = os.getpid()
+    while process > 1:
+        yield (process := int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]))

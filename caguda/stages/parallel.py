@@ -19,10 +19,14 @@ def join(number: int, processes: int, port: int, listener: socket.socket | None)
     """
     loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
     os.environ |= {"GLOO_SOCKET_IFNAME": loopback[0]} if loopback else {}
-    answering = (
-        {"is_master": True, "master_listen_fd": listener.detach(), "wait_for_workers": False} if listener else {}
+    store = distributed.TCPStore(  # type: ignore[attr-defined]
+        "127.0.0.1",
+        port,
+        processes,
+        is_master=listener is not None,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach() if listener else None,
     )
-    store = distributed.TCPStore("127.0.0.1", port, processes, **answering)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, store=store, rank=number, world_size=processes)
     atexit.register(distributed.destroy_process_group)
