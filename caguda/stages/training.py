@@ -201,6 +201,7 @@ class _Signals:
     """A context in which SIGTERM and SIGINT are noted, to be acted on between two iterations."""
 
     def __enter__(self) -> Self:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})  # a starter may have blocked them
         self.received: list[int] = []
         self._waits = False
         handlers = {signal.SIGTERM: self._note, signal.SIGINT: self._note, signal.SIGALRM: self._give_up}
