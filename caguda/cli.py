@@ -4,50 +4,63 @@ import argparse
 import errno
 import importlib
 import os
-import select
 import signal
 import sys
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from caguda.artifacts.ownership import refuse_outputs
 from caguda.configfile import load_configuration
 from caguda.errors import UserError, printable
+from caguda.launch import Outcome, end_with, launch
 
 NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of one verb: 0, or what the error asks for after one line that says what was wrong."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     given = vars(_parser().parse_args(arguments))
-    name = given.pop("verb")
-    module, function = VERBS[name][0].split(":")
+    verb = given.pop("verb")
+    outcome = _ended(_begin, verb, given)
+    if outcome.said:
+        print(outcome.said, file=sys.stderr)
+    return outcome.code
+
+
+def _begin(verb: str, given: dict[str, Any]) -> Outcome:
+    """Call a verb in this process, or in as many new ones as are to share its training."""
     end_with(os.environ.get("CAGUDA_WORKFLOW"))
+    if verb != "view":  # whose output is a folder, and which looks for itself
+        refuse_outputs(given)
+    if "configuration" in given:
+        given["configuration"] = load_configuration(given["configuration"])
+        processes = given["configuration"].compute.processes
+        if "state" in given and processes > 1:
+            return launch(processes, partial(_ended, _call, verb, given))
+    return _call(verb, given)
+
+
+def _call(verb: str, given: dict[str, Any]) -> Outcome:
+    module, function = VERBS[verb][0].split(":")
+    getattr(importlib.import_module(f"caguda.{module}"), function)(**given)
+    return Outcome(0)
+
+
+def _ended(call: Callable[[str, dict[str, Any]], Outcome], verb: str, given: dict[str, Any]) -> Outcome:
+    """How the call of a verb ended; a fault of the program is raised."""
     try:
-        if name != "view":  # whose output is a folder, and which looks for itself
-            refuse_outputs(given)
-        if "configuration" in given:
-            given["configuration"] = load_configuration(given["configuration"])
-            if "state" in given and "WORLD_SIZE" not in os.environ:
-                _share(given["configuration"].compute.processes, arguments)
-        verb = getattr(importlib.import_module(f"caguda.{module}"), function)
-        verb(**given)
+        return call(verb, given)
     except UserError as error:
-        print(printable(f"caguda: error: {error}"), file=sys.stderr)
-        return error.exit_code
+        return Outcome(error.exit_code, printable(f"caguda: error: {error}"))
     except (OSError, RuntimeError) as error:
         told = _told(error, given)
         if told is None:
             raise
-        print(f"caguda: error: {printable(told)}", file=sys.stderr)
-        return UserError.exit_code
+        return Outcome(UserError.exit_code, printable(f"caguda: error: {told}"))
     except KeyboardInterrupt:
-        print("caguda: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    return 0
+        return Outcome(128 + signal.SIGINT, "caguda: interrupted")
 
 
 def _told(error: OSError | RuntimeError, given: dict[str, Any]) -> str | None:
@@ -61,34 +74,6 @@ def _told(error: OSError | RuntimeError, given: dict[str, Any]) -> str | None:
     if isinstance(error, ConnectionError) or str(error).startswith("DataLoader worker"):
         return "a process that loads frames was killed, often for want of memory; the same command goes on from there"
     return None
-
-
-def _share(processes: int, arguments: Sequence[str]) -> None:
-    """Give way to torchrun, which makes the same call in each of several processes that share a training."""
-    if processes > 1:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        os.execv(sys.executable, [sys.executable, *torchrun, "-m", "caguda", *arguments])
-
-
-def end_with(process: str | None) -> None:
-    """From now on SIGTERM reaches this process when `process` has ended, the Snakemake that a rule started it from.
-
-    A verb would otherwise work on after a SIGKILL of Snakemake, unseen, beside those of the next call. Linux only.
-    """
-    if process is None or not hasattr(os, "pidfd_open"):
-        return
-    try:
-        opened = os.pidfd_open(int(process))
-    except ProcessLookupError:
-        sys.exit(128 + signal.SIGTERM)
-    except OSError:  # a kernel without it
-        return
-
-    def wait() -> None:
-        select.select([opened], [], [])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _parser() -> argparse.ArgumentParser:

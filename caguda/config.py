@@ -171,13 +171,14 @@ class Inference(Section):
 
 
 class Compute(Section):
-    """How the machine is used; of these, `threads`, `processes`, `precision` and `compile` change last digits."""
+    """How the machine is used; of these, `threads`, `processes`, `precision`, `tf32` and `compile` change last digits."""
 
     threads: Few = 1
     workers: Annotated[int, Field(ge=0, le=4096)] = 0
     processes: Few = 1
     parts: Few = 1
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    tf32: bool = False
     compile: bool = False
     recompute_activations: bool = False
     inference_batch_size: Few = 8

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,14 @@ from caguda.classes import IGNORE
 from caguda.config_frames import Augmentation
 from caguda.datasets.frame import Frame
 from caguda.datasets.io import image_of, read_image
-from caguda.datasets.loader import Sample, TrainingFrames, enlarge, inference_batches, training_batches
+from caguda.datasets.loader import (
+    Sample,
+    TrainingFrames,
+    _obey_the_trainer_alone,
+    enlarge,
+    inference_batches,
+    training_batches,
+)
 from caguda.datasets.transforms import augmented, scaled
 from caguda.errors import UserError
 from caguda.method.anchors import labels_at
@@ -27,14 +35,13 @@ from caguda.method.anchors import labels_at
 COUNT, HEIGHT, WIDTH = 7, 16, 24
 EVERYTHING = Augmentation(flip=True, scale=(0.7, 1.6), crop=(12, 20), color_jitter=0.4, blur=1.0)
 LOOP = """
-import time
 from caguda.datasets import loader
 from test_loader import *
 received = []
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: received.append(1))
 frames = write_frames(Path(sys.argv[1]))
-loader._obey_the_trainer_alone = lambda worker, obey=loader._obey_the_trainer_alone: (time.sleep(worker), obey(worker))
+loader._obey_the_trainer_alone = slowly_obeying
 batches = training_batches(training_frames(frames), 2, 0, 6, 2)
 next(batches)  # the first worker is at work, the second still starts
 print("ready", flush=True)
@@ -55,14 +62,21 @@ def write_frames(folder: Path, sizes: list[tuple[int, int]] | None = None) -> li
     return frames
 
 
+def numbered_maps(index: int) -> dict[str, Tensor]:
+    values = torch.arange(HEIGHT * WIDTH).view(HEIGHT, WIDTH) + index
+    return {"label": (values % 19).byte(), "small": values[::4, ::4].byte()}
+
+
+def slowly_obeying(worker: int) -> None:
+    """A worker that signals reach before it has said that it leaves them to the trainer."""
+    time.sleep(worker)
+    _obey_the_trainer_alone(worker)
+
+
 def training_frames(
     frames: list[Frame], augmentation: Augmentation | None = None, seed: int = 0, domain: str = "source"
 ) -> TrainingFrames:
-    def maps(index: int) -> dict[str, Tensor]:
-        values = torch.arange(HEIGHT * WIDTH).view(HEIGHT, WIDTH) + index
-        return {"label": (values % 19).byte(), "small": values[::4, ::4].byte()}
-
-    return TrainingFrames(frames, maps, augmentation or Augmentation(), seed, domain)
+    return TrainingFrames(frames, numbered_maps, augmentation or Augmentation(), seed, domain)
 
 
 @pytest.fixture(scope="module")

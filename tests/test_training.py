@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from caguda.artifacts.state import load_state, lock
 from caguda.cli import main
 from caguda.config import Optimiser, Training
 from caguda.errors import LockHeld, UserError
+from caguda.stages import training
 from caguda.stages.training import Batch, Job, build_optimiser, train
 
 ITERATIONS, SAVE_EVERY = 50, 10
@@ -113,6 +115,26 @@ def interruption(kind: str, at: int) -> Fault:
 def interrupted(directory: Path, kind: str, at: int) -> None:
     sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  (open until the process ends)
     train(toy_job(interruption(kind, at)), directory, "f", SAVE_EVERY)
+
+
+def waiting_for_ever(directory: Path) -> None:
+    """A training that gets SIGTERM while its second batch does not come."""
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  (open until the process ends)
+    training.PATIENCE = 1
+    job = toy_job()
+
+    def batches(start: int) -> Iterator[Batch]:
+        yield next(job.batches(start))
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(600)
+
+    train(replace(job, batches=batches), directory, "f", 1)
+
+
+def test_a_signal_ends_a_training_whose_batch_never_comes(tmp_path: Path) -> None:
+    assert apart(waiting_for_ever, tmp_path) == 143
+    state = load_state(tmp_path / "state.pt")
+    assert state is not None and state["progress"]["iteration"] == 1
 
 
 CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGKILL": -9, "exception": 1}

@@ -60,6 +60,9 @@ class PackedFrames:
     attributes: Mapping[str, Any]
     _opened: tuple[int, h5py.File] | None = field(default=None, init=False, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_opened": None}
+
     @property
     def labelled(self) -> bool:
         """Whether the frames have label maps here."""

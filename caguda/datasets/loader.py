@@ -5,9 +5,9 @@ import signal
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from multiprocessing import parent_process
 from typing import TypeVar
 
 import numpy as np
@@ -19,12 +19,13 @@ from caguda.config_frames import Augmentation
 from caguda.datasets.frames import Frame
 from caguda.datasets.io import image_of
 from caguda.datasets.transforms import Pixels, augmented
-from caguda.datasets.workers import ahead
+from caguda.datasets.workers import ahead, end_with_the_starter, fork_server
 from caguda.errors import UserError
 
 LabelMaps = Callable[[int], Mapping[str, Pixels]]
 Sample = dict[str, Tensor]
 T = TypeVar("T", bound=Sequence[int])
+PRELOAD = ["caguda.datasets.loader"]
 
 
 @dataclass
@@ -93,11 +94,10 @@ def training_batches(
         num_workers=workers,
         collate_fn=_batch,
         worker_init_fn=_obey_the_trainer_alone,
+        multiprocessing_context=fork_server(PRELOAD) if workers else None,
     )
     try:
-        with _signals_held_back():
-            batches = iter(loader)
-        yield from batches
+        yield from loader
     except UserError as error:  # from a worker it comes wrapped in a traceback
         raise UserError(str(error).rpartition(f"{UserError.__name__}: ")[2].strip()) from None
 
@@ -112,25 +112,18 @@ def _batch(samples: list[Sample]) -> Sample:
     return batch
 
 
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """What is forked in this block holds SIGTERM and SIGINT back from its first instruction on."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _obey_the_trainer_alone(_worker: int) -> None:
     """Signals to all processes of a job leave a worker alive, as the trainer still has to finish its iteration."""
+    trainer = parent_process()
+    assert trainer is not None
 
-    def end_with_the_trainer() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+    def obey() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer.pid:
             pass
         os._exit(0)
 
-    threading.Thread(target=end_with_the_trainer, daemon=True).start()
+    threading.Thread(target=obey, daemon=True).start()
+    end_with_the_starter()
 
 
 def inference_batches(frames: Sequence[Frame], batch_size: int) -> Iterator[tuple[list[int], Tensor]]:

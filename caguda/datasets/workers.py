@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process, resource_tracker
+from multiprocessing.context import ForkServerContext
 from typing import TypeVar
 
 from caguda.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
+HELD_BACK = {signal.SIGTERM, signal.SIGINT}
+LONGEST_FOLDER = 70
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
@@ -44,12 +48,45 @@ def behind(items: Iterable[T], work: Callable[[T], R]) -> Iterator[R]:
             yield under_way.result()
 
 
+def fork_server(preload: Sequence[str]) -> ForkServerContext:
+    """Processes that are forked from one that has imported some modules and has not computed.
+
+    (A fork of a process that has computed with OpenMP threads hangs.) They hold SIGTERM and SIGINT back from their first
+    instruction on. Must be called in the main thread.
+    """
+    _find_room_for_sockets()
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    resource_tracker.ensure_running()  # which lets through the signals that are held back when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
+
+
+def _find_room_for_sockets() -> None:
+    """Processes meet at sockets in the folder for temporary files, whose names may have 107 bytes; UserError without one."""
+    try:
+        usual = tempfile.gettempdir()
+    except FileNotFoundError:
+        usual = None
+    if usual is None or len(os.fsencode(usual)) > LONGEST_FOLDER:
+        short = [folder for folder in ("/tmp", "/var/tmp", "/dev/shm") if os.access(folder, os.W_OK | os.X_OK)]
+        if not short:
+            raise UserError(
+                f"TMPDIR: must be a writable folder with a path of at most {LONGEST_FOLDER} bytes, found "
+                f"{usual or 'none that is writable'}; set it to such a folder"
+            )
+        tempfile.tempdir = short[0]
+
+
 @contextmanager
 def workers(tasks: int, preload: Sequence[str], what: str) -> Iterator[ProcessPoolExecutor]:
     """As many processes as this one may use cores, with modules imported once; UserError when one of them is killed."""
     cores = min(len(os.sched_getaffinity(0)), max(1, tasks))
-    context = get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context = fork_server(preload)
     try:
         with ProcessPoolExecutor(cores, mp_context=context, initializer=_obey_the_verb_alone) as pool:
             yield pool
@@ -60,11 +97,17 @@ def workers(tasks: int, preload: Sequence[str], what: str) -> Iterator[ProcessPo
 def _obey_the_verb_alone() -> None:
     """A worker leaves Ctrl-C to the verb, and ends when that was killed instead of waiting for work for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    verb = parent_process()
-    assert verb is not None
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
+    end_with_the_starter()
+
+
+def end_with_the_starter() -> None:
+    """From now on this process ends as soon as the one that had it started has, whatever that died of."""
+    starter = parent_process()
+    assert starter is not None
 
     def wait() -> None:
-        verb.join()
+        starter.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -1,6 +1,7 @@
 """One stage of training: source labels, anchors and cached pseudo-labels (Algorithm 1, lines 7 to 10)."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -133,12 +134,20 @@ def _feature_cross_entropy(logits: Tensor, labels: Tensor) -> LossSum:
     return cross_entropy(logits, _at(logits, labels))
 
 
+@dataclass(frozen=True)
+class _PseudoLabels:
+    """Both kinds of pseudo-labels of a frame as its label maps, for processes that load frames too."""
+
+    store: LabelStore
+
+    def __call__(self, index: int) -> dict[str, Tensor]:
+        names = ("anchor_label", "probability_label")
+        return {name: torch.from_numpy(self.store.read_array(index, name)) for name in names}
+
+
 def _pseudo_labelled(run: Run, store: LabelStore) -> TrainingFrames:
     """The target's frames for training, with both kinds of pseudo-labels as their label maps."""
-
-    def maps(index: int) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(store.read_array(index, name)) for name in ("anchor_label", "probability_label")}
-
+    maps = _PseudoLabels(store)
     augmentation = run.configuration.stages.target_augmentation
     purpose = f"stage {run.settings['stage']} target"
     return TrainingFrames(run.manifest.frames("target"), maps, augmentation, run.seed, purpose, run.images("target"))

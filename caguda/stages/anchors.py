@@ -45,7 +45,7 @@ def sum_part(
     part makes a pass over the whole source for them.
     """
     started = time.time()
-    device = prepare(configuration.compute.threads)
+    device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     table, size = class_table(configuration, configuration.source), configuration.compute.inference_batch_size
     network, description = restore_network(checkpoint, device, table)
     frames = read_manifest(manifest).frames("source")

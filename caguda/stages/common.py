@@ -39,6 +39,18 @@ from caguda.stages.training import Job, Step, build_optimiser, train
 from caguda.version import METHOD_VERSION
 
 
+@dataclass(frozen=True)
+class _Truth:
+    """The label maps of frames that all have labels, for processes that load frames too."""
+
+    frames: Sequence[Frame]
+    table: ClassTable
+    cache: PackedFrames | None
+
+    def __call__(self, index: int) -> dict[str, Pixels]:
+        return {"label": self.cache.label(index) if self.cache else labels_of(self.frames[index], self.table)}
+
+
 @dataclass
 class Run:
     """One training verb at work: what it was asked for and what it reads."""
@@ -60,12 +72,12 @@ class Run:
         self.manifest = read_manifest(self.manifest_path)
         self.table = class_table(self.configuration)
         self.caches = open_caches(self.packed, self.manifest, self.configuration)
-        self.device = prepare(self.configuration.compute.threads)
+        self.device = prepare(self.configuration.compute.threads, tf32=self.configuration.compute.tf32)
         wanted = self.configuration.compute.processes
         if parallel.size() != wanted:
             raise UserError(
                 f"compute.processes: {wanted} processes must share this training, found {parallel.size()}; "
-                "call the verb without torchrun, it starts them itself"
+                "call the verb by `python -m caguda`, which starts them"
             )
 
     @property
@@ -79,7 +91,7 @@ class Run:
         tables = [class_table(self.configuration, self.configuration.source)]
         tables.append(class_table(self.configuration, self.configuration.target))
         classes = [self.table.names, *(sorted(table.train_id.items()) for table in tables)]
-        machine = [compute.threads, compute.precision, compute.compile]
+        machine = [compute.threads, compute.precision, compute.tf32, compute.compile]
         parts = [self.name, self.seed, METHOD_VERSION, self.settings, classes, inputs, machine]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -96,11 +108,7 @@ class Run:
         for frame in frames if labelled else ():
             label_of(frame)
         table, cache = class_table(self.configuration, getattr(self.configuration, domain)), self.caches.get(domain)
-
-        def truth(index: int) -> dict[str, Pixels]:
-            packed = cache.label(index) if cache is not None and cache.labelled else None
-            return {"label": packed or labels_of(frames[index], table)}
-
+        truth = _Truth(frames, table, cache if cache is not None and cache.labelled else None)
         maps, purpose = truth if labelled else None, f"{self.name} {domain}"
         return TrainingFrames(frames, maps, augmentation, self.seed, purpose, self.images(domain))
 

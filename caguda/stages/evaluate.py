@@ -41,7 +41,7 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
     of them are given too.
     """
     started = time.time()
-    device = prepare(configuration.compute.threads)
+    device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     table = class_table(configuration, configuration.evaluation)
     read = read_manifest(manifest)
     frames = read.frames("evaluation")

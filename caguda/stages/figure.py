@@ -37,7 +37,7 @@ def qualitative(
     `checkpoints` are those of source only and warm-up, as far as they are there, and of the last stage; `labels` is the label store of the last stage. The
     frames are chosen by their place in the set alone.
     """
-    device = prepare(configuration.compute.threads)
+    device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     table = class_table(configuration)
     evaluation_table, target_table = (
         class_table(configuration, d) for d in (configuration.evaluation, configuration.target)

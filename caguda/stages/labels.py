@@ -47,7 +47,7 @@ def create_store(
     """
     started = time.time()
     thresholds = _thresholds(configuration.labels, margin, p0)
-    device = prepare(configuration.compute.threads)
+    device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     read = read_manifest(manifest)
     sizes = sorted({(entry["height"], entry["width"]) for entry in read.entries("target")})
     if len(sizes) > 1:
@@ -106,7 +106,7 @@ def write_part(
     one batch, the next is read and the labels of the one before are written.
     """
     started = time.time()
-    device = prepare(configuration.compute.threads)
+    device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     network, _ = restore_network(checkpoint, device, class_table(configuration))
     found, _ = load_anchors(anchors)
     vectors = torch.from_numpy(found.vectors).to(device)

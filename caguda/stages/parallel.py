@@ -1,24 +1,39 @@
-"""One training by several processes, started by torchrun: each takes its share of every batch."""
+"""One training by several processes, which `caguda.launch` starts: each takes its share of every batch."""
 
 import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+T = TypeVar("T")
 
-def join() -> None:
-    """Meet the other processes, if torchrun started any; tensors on either kind of device can then be added up."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-        atexit.register(distributed.destroy_process_group)
+
+def join(number: int, processes: int, port: int, listener: socket.socket | None) -> None:
+    """Meet the other processes; tensors on either kind of device can then be added up.
+
+    Each has a number from 0. All find each other at a port of this machine, where the first answers by its `listener`.
+    """
+    loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    os.environ |= {"GLOO_SOCKET_IFNAME": loopback[0]} if loopback else {}
+    store = distributed.TCPStore(  # type: ignore[attr-defined]
+        "127.0.0.1",
+        port,
+        processes,
+        is_master=listener is not None,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach() if listener else None,
+    )
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(backend, store=store, rank=number, world_size=processes)
+    atexit.register(distributed.destroy_process_group)
 
 
 def size() -> int:
-    """How many processes share a batch; 1 without torchrun."""
+    """How many processes share a batch; 1 where none have met."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
@@ -49,14 +64,12 @@ def agreed(number: int) -> int:
     return int(value)
 
 
-@contextmanager
-def first_one_first() -> Iterator[None]:
-    """A block that the first process has left before the others enter it."""
-    if rank() > 0:
-        agreed(0)
-    yield
-    if rank() == 0:
-        agreed(0)
+def of_the_first(value: T) -> T:
+    """The value of the first process, in all of them."""
+    values = [value]
+    if size() > 1:
+        distributed.broadcast_object_list(values, device=torch.device("cpu"))
+    return values[0]
 
 
 def shared(module: nn.Module) -> nn.Module:

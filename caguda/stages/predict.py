@@ -45,7 +45,7 @@ def predict_part(
     digits. `output` is a JSON that lists the files.
     """
     started = time.time()
-    device = prepare(configuration.compute.threads)
+    device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     table = class_table(configuration)
     if table.label_ids.max() > 255:
         raise UserError(f"predict: label ids must be at most 255 for an 8-bit file, found {table.label_ids.max()}")

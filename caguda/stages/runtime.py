@@ -16,27 +16,31 @@ from caguda.config import Network
 from caguda.errors import UserError
 from caguda.models.build import build_network
 from caguda.models.network import SegmentationNetwork
-from caguda.stages.parallel import join
+from caguda.stages.parallel import rank
 
 M = TypeVar("M", bound=nn.Module)
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
-def prepare(threads: int) -> torch.device:
-    """The device to compute on, one for each process; on a CPU the results depend on `threads`, hence a configured one."""
+def prepare(threads: int, *, tf32: bool = False) -> torch.device:
+    """The device to compute on, one for each process; on a CPU the results depend on `threads`, hence a configured one.
+
+    With `tf32`, GPUs that can round the factors of products and convolutions to 10 bits; torch's own default is to do so
+    in convolutions.
+    """
     torch.set_num_threads(threads)
     _keep_freed_memory()
-    join()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.use_deterministic_algorithms(True, warn_only=True)
     # A debugging aid that costs a tenth of a step:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if local >= there:
+    there = torch.cuda.device_count()
+    if rank() >= there:
         raise UserError(f"compute.processes: each process needs a GPU of its own, found {there}; set it to {there}")
-    torch.cuda.set_device(local)
+    torch.cuda.set_device(rank())
     return torch.device("cuda", torch.cuda.current_device())
 
 

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +23,12 @@ from caguda.config import Optimiser, Training
 from caguda.datasets.loader import Sample
 from caguda.errors import UserError
 from caguda.method.schedule import poly
-from caguda.stages.parallel import agreed, first_one_first, rank, say, size, total
+from caguda.stages.parallel import agreed, of_the_first, rank, say, size, total
 
 Batch = tuple[Sample, ...]
 Step = Callable[[Batch], Iterator[tuple[Tensor, Mapping[str, Tensor]]]]
 REPORTS = 25
+PATIENCE = 30  # seconds that a batch may take to come once a signal has
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def train(job: Job, directory: Path, fingerprint: str, save_every: int) -> Progr
     """
     directory.mkdir(parents=True, exist_ok=True)
     state, end = directory / "state.pt", job.training.iterations
-    with lock(directory) if rank() == 0 else nullcontext(), _signals() as received:
+    with lock(directory) if rank() == 0 else nullcontext(), _Signals() as signals:
         progress = _restore(job, state, fingerprint)
         if rank() == 0:
             progress.attempts = count_attempt(directory / "attempts.txt", fingerprint)
@@ -87,16 +90,17 @@ def train(job: Job, directory: Path, fingerprint: str, save_every: int) -> Progr
             started = time.monotonic()
             torch.manual_seed(iteration * size() + rank())
             _set_rates(job, iteration)
-            _record(job, progress, _gradients(job, batches))
+            _record(job, progress, _gradients(job, partial(signals.wait_for, batches)))
             _update(job)
             progress.iteration = iteration + 1
             progress.seconds += time.monotonic() - started
-            stop = agreed(received[0] if received else 0)
+            stop = agreed(signals.received[0] if signals.received else 0)
             if stop or progress.iteration % save_every == 0 or progress.iteration == end:
                 _refuse_broken_weights(job, progress)
                 if rank() == 0:
                     save_state(state, _state(job, progress, fingerprint))
             if stop:
+                agreed(0)  # none ends before the first has saved
                 say(f"{job.name}: stopped by signal {stop} after iteration {progress.iteration}; state saved")
                 raise SystemExit(128 + stop)
     return progress
@@ -110,11 +114,11 @@ def _set_rates(job: Job, iteration: int) -> None:
             group["lr"] = group["initial_lr"] * factor
 
 
-def _gradients(job: Job, batches: Iterator[Batch]) -> dict[str, float]:
+def _gradients(job: Job, next_batch: Callable[[], Batch]) -> dict[str, float]:
     """The loss terms, means over the batches of one update and over all processes; fills the gradients likewise."""
     sums: dict[str, Tensor] = {}
     for _ in range(job.training.accumulate):
-        for objective, terms in job.step(next(batches)):
+        for objective, terms in job.step(next_batch()):
             job.scaler.scale(objective / job.training.accumulate).backward()
             for name, value in terms.items():
                 sums[name] = value.detach() + sums.get(name, 0.0)
@@ -172,8 +176,13 @@ def _state(job: Job, progress: Progress, fingerprint: str) -> dict[str, Any]:
 
 
 def _restore(job: Job, path: Path, fingerprint: str) -> Progress:
-    with first_one_first():
-        state = load_state(path)
+    """How far the first process's state has come, which all go on from; UserError if they have not read the same inputs."""
+    state, first = of_the_first((load_state(path), fingerprint) if rank() == 0 else (None, ""))
+    if agreed(int(first != fingerprint)):
+        raise UserError(
+            f"{job.name}: all processes of a training must read the same inputs, found different ones: files were changed "
+            "while they were read; give the same command again"
+        )
     if state is None or state["fingerprint"] != fingerprint:
         if state is not None:
             say(f"{job.name}: {path} was made with other settings or inputs; starting afresh")
@@ -188,16 +197,41 @@ def _restore(job: Job, path: Path, fingerprint: str) -> Progress:
     return progress
 
 
-class _signals:
-    """A context in which SIGTERM and SIGINT are noted in a list, to be acted on between two iterations."""
+class _Signals:
+    """A context in which SIGTERM and SIGINT are noted, to be acted on between two iterations."""
 
-    def __enter__(self) -> list[int]:
-        received: list[int] = []
-        self._before = {
-            number: signal.signal(number, lambda n, _frame: received.append(n))
-            for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        return received
+    def __enter__(self) -> Self:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})  # a starter may have blocked them
+        self.received: list[int] = []
+        self._waits = False
+        handlers = {signal.SIGTERM: self._note, signal.SIGINT: self._note, signal.SIGALRM: self._give_up}
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        return self
+
+    def wait_for(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch; SystemExit(128 + n) if it has not come some time after signal n, as it may never come."""
+        self._waits = True
+        if self.received:
+            signal.alarm(PATIENCE)
+        try:
+            return next(batches)
+        finally:
+            self._waits = False
+            signal.alarm(0)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received.append(number)
+        if self._waits:
+            signal.alarm(PATIENCE)
+
+    def _give_up(self, _number: int, _frame: FrameType | None) -> None:
+        if self._waits:
+            stop = self.received[0]
+            print(
+                f"stopped by signal {stop} while no batch came for {PATIENCE} s; the last saved state is kept",
+                flush=True,
+            )
+            raise SystemExit(128 + stop)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

@@ -118,6 +118,7 @@ shell.prefix(f"{python}; export CAGUDA_WORKFLOW=$PPID; ")
 # What decides the weights of any training beside its own section.
 TRAINING = {
     "precision": configuration.compute.precision,
+    "tf32": configuration.compute.tf32,
     "compile": configuration.compute.compile,
     "reduction": configuration.losses.reduction,
 }

@@ -1,0 +1,138 @@
+"""What a verb inherits from where it is called: variables of clusters and launchers, folders for temporary files."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from miniature import Miniature, values
+from workflow_runs import environment
+
+from caguda.cli import main
+from caguda.datasets import workers
+from caguda.errors import UserError
+from caguda.stages.adapt import _PseudoLabels
+from caguda.stages.common import Run, verified_labels
+from caguda.stages.runtime import prepare
+
+pytestmark = pytest.mark.xdist_group("miniature")
+INHERITED = {
+    "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "7", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "x", "ROLE_RANK": "1",
+    "MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": "junk", "TORCHELASTIC_RUN_ID": "none",
+    "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "4",
+    "SLURM_LOCALID": "1", "SLURM_JOB_ID": "12", "PMI_RANK": "1", "PMI_SIZE": "2", "OMPI_COMM_WORLD_SIZE": "2",
+    "OMPI_COMM_WORLD_RANK": "1", "CUDA_VISIBLE_DEVICES": "", "CAGUDA_WORKFLOW": "junk", "CAGUDA_RANK": "1",
+    "PYTHONSTARTUP": "/nowhere/startup.py", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9",
+    "GLOO_SOCKET_IFNAME": "nothing0", "CUBLAS_WORKSPACE_CONFIG": "junk", "OMP_NUM_THREADS": "3",
+}  # fmt: skip
+
+
+def pretraining(mini: Miniature, folder: Path, **changes: object) -> list[str]:
+    """The words of a call of `pretrain` that writes to a folder."""
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(values(mini.root, **changes)), encoding="utf-8")
+    outputs = ["--output", folder / "checkpoint.safetensors", "--state", folder / "state"]
+    return ["pretrain", *map(str, ["--config", config, "--seed", 0, "--manifest", mini.manifest, *outputs])]
+
+
+def call(words: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    """A finished call in a process of its own, with more environment variables."""
+    return subprocess.run(
+        [sys.executable, "-m", "caguda", *words], check=False, capture_output=True, text=True,
+        env=environment() | variables, timeout=240,
+    )  # fmt: skip
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "checkpoint.safetensors").read_bytes()
+
+
+def test_variables_of_clusters_and_launchers_mean_nothing(
+    mini: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in INHERITED.items():
+        monkeypatch.setenv(name, value)
+    assert main(pretraining(mini, tmp_path)) == 0
+    assert weights(tmp_path) == mini.weights("pretrain").read_bytes()
+
+
+def test_variables_of_clusters_mean_nothing_to_processes_that_share_a_training(mini: Miniature, tmp_path: Path) -> None:
+    words = pretraining(mini, tmp_path, compute__processes=2, pretrain__batch_norm="frozen", pretrain__iterations=2)
+    done = call(words, **INHERITED)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+
+
+@pytest.mark.parametrize("kind", ["long", "missing", "relative"])
+def test_any_folder_for_temporary_files_will_do(mini: Miniature, tmp_path: Path, kind: str) -> None:
+    folder = {"long": tmp_path / ("t" * 120), "missing": tmp_path / "missing", "relative": Path("here")}[kind]
+    if kind == "long":
+        folder.mkdir()
+    done = call(pretraining(mini, tmp_path, compute__workers=2), TMPDIR=str(folder))
+    assert done.returncode == 0, done.stderr
+    assert weights(tmp_path) == mini.weights("pretrain").read_bytes()
+    assert not folder.exists() or list(folder.iterdir()) == []
+
+
+def test_frames_are_checked_with_a_long_folder_for_temporary_files(mini: Miniature, tmp_path: Path) -> None:
+    folder = tmp_path / ("t" * 120)
+    folder.mkdir()
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(values(mini.root)), encoding="utf-8")
+    done = call(["check", "--config", str(config), "--output", str(tmp_path / "manifest.json")], TMPDIR=str(folder))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "manifest.json").exists()
+
+
+def test_no_folder_for_temporary_files_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers.tempfile, "tempdir", str(tmp_path / ("t" * 120)))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(
+        UserError, match=r"^TMPDIR: must be a writable folder with a path of at most 70 bytes, found .+$"
+    ):
+        workers.fork_server([])
+
+
+def test_a_stage_is_the_same_with_workers(mini: Miniature, elsewhere: Miniature) -> None:
+    configuration = mini.configuration(compute__workers=2)
+    made = elsewhere.stage("stage", configuration, mini.weights("warmup"), mini.folder / "labels" / "labels.json")
+    assert made.read_bytes() == mini.weights("stage").read_bytes()
+
+
+@pytest.mark.parametrize("domain", ["source", "target"])
+def test_frames_for_training_can_be_sent_to_another_process(mini: Miniature, domain: str) -> None:
+    configuration = mini.configuration()
+    run = Run("pretrain", configuration, 0, mini.manifest, {})
+    frames = run.frames("source", configuration.pretrain.augmentation, labelled=True)
+    if domain == "target":
+        labels = mini.folder / "labels" / "labels.json"
+        store = verified_labels(labels, run.manifest.frames("target"), mini.manifest)
+        frames = run.frames("target", configuration.stages.target_augmentation, labelled=False)
+        frames.label_maps = _PseudoLabels(store)
+    before = frames[3]  # files may be open by now
+    after = pickle.loads(pickle.dumps(frames))[3]
+    assert before.keys() == after.keys() and len(before) == (2 if domain == "source" else 3)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_products_are_rounded_to_tf32_where_the_configuration_says_so_alone(mini: Miniature, tf32: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not tf32
+    try:
+        Run("pretrain", mini.configuration(compute__tf32=tf32), 0, mini.manifest, {})
+        assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is tf32
+    finally:
+        prepare(1)
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32, "the default"
+
+
+def test_tf32_is_off_unless_asked_for_and_decides_weights(mini: Miniature) -> None:
+    def fingerprint(**changes: bool) -> str:
+        return Run("pretrain", mini.configuration(**changes), 0, mini.manifest, {}).fingerprint
+
+    assert not mini.configuration().compute.tf32
+    assert fingerprint() != fingerprint(compute__tf32=True)
+    prepare(1)
