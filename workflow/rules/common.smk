@@ -10,7 +10,7 @@ from pathlib import Path
 import caguda
 from caguda.ablations import chains, sweep
 from caguda.artifacts.atomic import write_json
-from caguda.errors import UserError, one_line
+from caguda.errors import UserError, printable
 from caguda.version import METHOD_VERSION
 from caguda.workflow import held, validated
 from snakemake.settings.types import DeploymentMethod
@@ -52,7 +52,7 @@ onstart:
         LOCKS.append(held(Path(CONFIG).parent))
         write_json(Path(CONFIG), SETTINGS)
     except UserError as error:
-        sys.exit(f"caguda: {one_line(str(error))}")
+        sys.exit(f"caguda: {printable(str(error))}")
     except OSError as error:
         sys.exit(
             f"caguda: {EXPERIMENT}: must be writable, found: {os.strerror(error.errno)}; put that right, call again"
