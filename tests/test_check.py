@@ -432,11 +432,21 @@ def test_a_killed_check_goes_on_where_it_was(
     assert opened == [] and [entry["id"] for entry in found.entries] == ["00001", "00002", "00003"]
 
 
-def test_a_record_that_is_no_record_is_passed_over(tmp_path: Path, opened: list[str]) -> None:
+def test_a_record_that_is_somebody_elses_file_is_refused_and_stays(tmp_path: Path) -> None:
     make_tree(tmp_path, "gta5")
     frames = list_frames(Domain(layout="gta5"), tmp_path / "gta5")
     record = tmp_path / "frames.jsonl"
-    record.write_bytes(b'\xff\xfe\n[1, 2]\n[[[]], {}, {}]\n{"a": 1}\n7\nnull\n')
+    record.write_bytes(b"\xff\xfe\n[1, 2]\n")
+    with pytest.raises(UserError, match=r"frames\.jsonl: the record of the check must be here or nothing"):
+        check_frames(frames, CITYSCAPES_19, record=record)
+    assert record.read_bytes() == b"\xff\xfe\n[1, 2]\n"
+
+
+def test_lines_that_are_none_of_a_record_are_passed_over(tmp_path: Path, opened: list[str]) -> None:
+    make_tree(tmp_path, "gta5")
+    frames = list_frames(Domain(layout="gta5"), tmp_path / "gta5")
+    record = tmp_path / "frames.jsonl"
+    record.write_bytes(b'\n[1, 2]\n[[[]], {}, {}]\n{"a": 1}\n7\nnull\n\xff\xfe\n')
     assert len(check_frames(frames, CITYSCAPES_19, record=record).entries) == 3
     assert len(opened) == 3
 

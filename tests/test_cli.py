@@ -173,7 +173,8 @@ def test_check_refuses_a_spoilt_frame(desk: Desk, name: str) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("name", ["unreadable image", "unknown label value"])
 def test_a_frame_that_was_spoilt_after_the_check(desk: Desk, name: str, workers: int) -> None:
-    file, spoil, words = SPOILT[name]
+    file, spoil, _ = SPOILT[name]
+    words = ["must be as it was when it was checked"]
     spoil(desk.mini.root / file)
     refused(
         desk.call("pretrain", config=desk.mini.yaml(compute__workers=workers, compute__save_every=99)),

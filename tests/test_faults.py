@@ -99,10 +99,10 @@ def test_a_disk_that_takes_nothing_is_one_line_and_the_same_call_works_afterward
 
 def test_a_state_that_finds_no_room_leaves_the_one_before(small: Path) -> None:
     path = small / "state.pt"
-    save_state(path, {"iteration": 1})
+    save_state(path, {"fingerprint": "a", "iteration": 1})
     with pytest.raises(OSError, match="No space left"):
-        save_state(path, {"iteration": 2, "weights": torch.zeros(100_000)})
-    assert load_state(path) == {"iteration": 1} and list(small.iterdir()) == [path]
+        save_state(path, {"fingerprint": "a", "iteration": 2, "weights": torch.zeros(100_000)})
+    assert load_state(path) == {"fingerprint": "a", "iteration": 1} and list(small.iterdir()) == [path]
 
 
 def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

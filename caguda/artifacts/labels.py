@@ -4,9 +4,7 @@ Labels exist at the resolution of f_D only. Any number of processes may write, a
 """
 
 import hashlib
-import json
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,10 +21,10 @@ from zarr.codecs import ZstdCodec
 
 from caguda.artifacts.atomic import HEX, at_work, partial_of, sha256
 from caguda.artifacts.label_arrays import BY_ANCHOR, BY_PROBABILITY, DTYPES, NAMES, LabelArrays, LabelStatistics, faults
+from caguda.artifacts.label_remains import FORMAT, is_remains
 from caguda.classes import IGNORE, UNWRITTEN, ClassTable
 from caguda.errors import UserError
 
-FORMAT = "caguda-labels"
 FORMAT_VERSION = 1
 LEVEL = 1  # of zstd
 REMEDY = "; delete this folder and make it again"
@@ -100,7 +98,7 @@ def create_label_store(
     if not image_ids or len(set(image_ids)) != len(image_ids):
         raise UserError(f"{path}: a label store needs target images with one id each, found {len(image_ids)} ids, "
                         f"{len(set(image_ids))} of them different; check the target's frames")  # fmt: skip
-    if os.path.lexists(path) and not _is_remains(path):
+    if os.path.lexists(path) and not is_remains(path):
         raise UserError(f"{path}: only an older label store is replaced, found something else; move it away")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(path)
@@ -126,35 +124,6 @@ def create_label_store(
     if path.exists():
         shutil.rmtree(path)
     partial.rename(path)
-
-
-def _is_remains(path: Path) -> bool:
-    """Whether a folder is a label store, or what is left of one: no file in it is of anything else, and none a link."""
-    if path.is_symlink() or not path.is_dir():
-        return False
-    entries = [entry for entry in path.rglob("*") if entry.is_symlink() or not entry.is_dir()]
-    names = [entry.relative_to(path).as_posix() for entry in entries]
-    return (
-        not any(entry.is_symlink() for entry in entries)
-        and all(_OURS.fullmatch(name) for name in names)
-        and all(_is_our_metadata(path, name) for name in names if name.endswith("zarr.json"))
-    )
-
-
-_OURS = re.compile(
-    rf"zarr\.json|image_id/(zarr\.json|c\.0)|({'|'.join(NAMES)})/(zarr\.json|c\.\d+\.0\.0(\.[0-9a-f]{{8}}\.partial)?)"
-)
-"""Every file that a label store has, by its path in it."""
-
-
-def _is_our_metadata(path: Path, name: str) -> bool:
-    try:
-        told = json.loads((path / name).read_bytes())
-        if name == "zarr.json":
-            return bool(told["attributes"]["format"] == FORMAT)
-        return bool(told["dimension_names"][0] == "image")
-    except (ValueError, TypeError, LookupError):
-        return False
 
 
 def _fill_value(name: str) -> int | float:
