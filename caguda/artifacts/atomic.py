@@ -125,23 +125,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, without its seal; a UserError when it is missing, damaged or not an object.
-
-    What a person wrote has no seal, and is read as it is.
-    """
+    """The object in a JSON that `write_json` wrote, without its seal; a UserError when it is missing or another one."""
     try:
         raw = path.read_bytes()
-        content = json.loads(raw.decode("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: the file must be readable, found: {error.strerror}; make it first") from None
-    except ValueError as error:
-        raise UserError(f"{path}: the file must hold JSON, found: {error}; delete it and make it again") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: the file must hold a JSON object, found {type(content).__name__}; make it again")
-    if content.pop(SEAL, None) is not None and not is_sealed(raw):
+    if not is_sealed(raw):
         raise UserError(
-            f"{path}: the file must be as it was written, found another {SEAL}; delete it and make it again"
+            f"{path}: the file must be as a verb of caguda wrote it, found another {SEAL} or none; make it again, or name the "
+            "right file"
         )
+    content = dict(json.loads(raw.decode("utf-8")))
+    del content[SEAL]
     return content
 
 

@@ -1,11 +1,12 @@
 """A trained network: its weights as safetensors, and beside them a JSON that says what they are."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from caguda.artifacts.atomic import read_json, sha256, write_atomically, write_json
@@ -23,12 +24,22 @@ def save_checkpoint(path: Path, weights: Mapping[str, Tensor], description: Mapp
     whose JSON agrees with it is complete: weights without one would be anybody's. Weights may be on any device.
     """
     assert path.suffix == ".safetensors", path
+    if broken := not_finite(weights):
+        raise UserError(
+            f"{path}: every weight must be finite, found {broken} that is not; nothing was written: lower the learning rate, "
+            "or take another model"
+        )
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
     refuse_foreign(path.with_suffix(".json"))
     with write_atomically(path) as partial:
         partial.write_bytes(save(copies))  # save_file makes files that only their owner may read
         head = {"format": FORMAT, "format_version": FORMAT_VERSION, "weights_sha256": sha256(partial)}
         write_json(path.with_suffix(".json"), head | dict(description))
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> str:
+    """The name of the first weight that is infinite or nan somewhere; empty if there is none."""
+    return next((name for name, weight in weights.items() if not weight.isfinite().all()), "")
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -38,13 +49,17 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     found = (description.get("format"), description.get("format_version"))
     if found != (FORMAT, FORMAT_VERSION):
         raise UserError(f"{side}: a checkpoint must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}")
-    digest = sha256(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: the weights must be readable, found: {error.strerror}; make them first") from None
+    digest = hashlib.sha256(content).hexdigest()
     if digest != description.get("weights_sha256"):
         raise UserError(
             f"{path}: the weights must have the SHA-256 that {side.name} gives, found {digest}; "
             "the file is damaged or belongs to another run: delete both and make them again"
         )
-    return load_weights(path), description
+    return load(content), description
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ REMEDY = "; delete this folder and make it again"
 SHOWN_FAULTS = 5
 Array = zarr.Array[Any]
 
-__all__ = ["LabelArrays", "LabelStore", "create_label_store", "examine_label_store", "image_digest", "metadata_digests",
+__all__ = ["LabelArrays", "LabelStore", "chunk_digests", "create_label_store", "examine_label_store", "metadata_digests",
            "open_label_store", "remove_partial_files", "verify_label_store", "write_labels"]  # fmt: skip
 
 
@@ -43,6 +43,8 @@ class LabelStore:
     image_ids: tuple[str, ...]
     attributes: Mapping[str, Any]
     shape: tuple[int, int]
+    chunk_sha256: Mapping[str, Sequence[str]] | None = None
+    """Where a JSON vouches for the store: the SHA-256 of the chunk of each array and image."""
 
     @property
     def count(self) -> int:
@@ -64,8 +66,13 @@ class LabelStore:
                 content = (self.path / name / f"c.{index}.0.0").read_bytes()
             except FileNotFoundError:
                 return np.full(self.shape, _fill_value(name), DTYPES[name])
+            self._compare(name, index, content)
             values = np.frombuffer(decompress(content), DTYPES[name].newbyteorder("<"))
             return values.reshape(self.shape).astype(DTYPES[name])
+
+    def _compare(self, name: str, index: int, content: bytes) -> None:
+        if self.chunk_sha256 is not None and hashlib.sha256(content).hexdigest() != self.chunk_sha256[name][index]:
+            raise ValueError("this is not the chunk that `labels` read")
 
     def read(self, index: int) -> LabelArrays:
         """All seven arrays of one image, each (h, w); 254 and nan where nothing was written."""
@@ -197,7 +204,7 @@ def verify_label_store(path: Path) -> dict[str, Any]:
 def examine_label_store(path: Path) -> tuple[dict[str, Any], list[str]]:
     """What a label store holds, every image decoded, and all its faults, a line each; UserError if it cannot be opened.
 
-    Keys: `images`, `height`, `width`, `digest`, `metadata_sha256`, `image_sha256` and, where there is no fault, those of
+    Keys: `images`, `height`, `width`, `digest`, `metadata_sha256`, `chunk_sha256` and, where there is no fault, those of
     `LabelStatistics.summary`. The digest is the SHA-256 of the line "n h w", then for each image its id, a zero byte
     and its seven arrays in order (C order, little endian). One image is held at a time.
     """
@@ -208,7 +215,7 @@ def examine_label_store(path: Path) -> tuple[dict[str, Any], list[str]]:
     statistics, stored = LabelStatistics(c), []
     found: list[str] = []
     for index, image_id in enumerate(store.image_ids):
-        stored.append(image_digest(path, index))
+        stored.append(chunk_digests(path, index))
         if index in missing:
             found.append(f"image {image_id}: not completely written")
             continue
@@ -223,7 +230,8 @@ def examine_label_store(path: Path) -> tuple[dict[str, Any], list[str]]:
             statistics.add(labels)
     summary = {"images": store.count, "height": height, "width": width, "digest": digest.hexdigest()}
     summary |= {} if found else statistics.summary(store.categories)
-    return summary | {"metadata_sha256": metadata_digests(path), "image_sha256": stored}, found
+    chunks = {name: [digests[name] for digests in stored] for name in NAMES}
+    return summary | {"metadata_sha256": metadata_digests(path), "chunk_sha256": chunks}, found
 
 
 def metadata_digests(path: Path) -> dict[str, str]:
@@ -232,15 +240,10 @@ def metadata_digests(path: Path) -> dict[str, str]:
     return {file.relative_to(path).as_posix(): sha256(file) for file in files if file.suffix != ".partial"}
 
 
-def image_digest(path: Path, index: int) -> str | None:
-    """The SHA-256 of the seven files of one image, one after the other, as they are stored; None where one is missing."""
-    digest = hashlib.sha256()
-    try:
-        for name in NAMES:
-            digest.update((path / name / f"c.{index}.0.0").read_bytes())
-    except OSError:
-        return None
-    return digest.hexdigest()
+def chunk_digests(path: Path, index: int) -> dict[str, str | None]:
+    """The SHA-256 of each of the seven files of one image, as they are stored; None where one is missing."""
+    files = {name: path / name / f"c.{index}.0.0" for name in NAMES}
+    return {name: sha256(file) if file.is_file() else None for name, file in files.items()}
 
 
 def remove_partial_files(store: LabelStore) -> None:

@@ -24,7 +24,7 @@ from caguda.classes import IGNORE
 from caguda.errors import UserError
 
 FORMAT = "caguda-packed"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no checksums of pixels
 ROWS_PER_CHUNK = 128
 Kind = Literal["image", "label"]
 Decoded = tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"] | None]
@@ -119,7 +119,9 @@ def write_packed(
                 for kind in kinds:
                     tail = (3,) if kind == "image" else ()
                     chunk = (1, min(ROWS_PER_CHUNK, size[0]), size[1], *tail)
-                    file.create_dataset(_place(kind, size), (sizes.count(size), *size, *tail), "u1", chunks=chunk)
+                    file.create_dataset(
+                        _place(kind, size), (sizes.count(size), *size, *tail), "u1", chunks=chunk, fletcher32=True
+                    )
             for index, decoded in enumerate(frames):
                 for kind, values in zip(kinds, decoded, strict=False):
                     assert values is not None and values.shape[:2] == sizes[index]

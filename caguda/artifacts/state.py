@@ -1,6 +1,7 @@
 """What a trainer needs to resume after it was killed, and the lock that keeps a second trainer out."""
 
 import fcntl
+import hashlib
 import os
 import platform
 import re
@@ -10,53 +11,83 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
-from zipfile import ZipFile
 
 import torch
 
-from caguda.artifacts.atomic import remains_of, write_atomically
+from caguda.artifacts.atomic import remains_of, sha256, write_atomically
 from caguda.errors import LockHeld, UserError
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Writes the training state atomically: tensors, numbers, strings, None, and dicts, lists and tuples of them."""
+    """Writes the training state atomically: tensors, numbers, strings, None, and dicts, lists and tuples of them.
+
+    The SHA-256 of all bytes follows them.
+    """
     with write_atomically(path) as partial:
         torch.save(state, partial)
+        digest = sha256(partial)
+        with partial.open("ab") as file:
+            file.write(f"{digest}\n".encode())
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
     """The training state on the CPU, or None when there is none to resume from.
 
-    Nothing but plain values is unpickled. A damaged file is moved aside to `*.damaged`, or to another free name, which
-    one line on stderr says. Nothing is ever moved over.
+    Nothing but plain values is unpickled. A file without its digest is damaged: it is moved aside to `*.damaged`, or to
+    another free name, which one line on stderr says. One that cannot be read for another reason is a UserError and stays.
     """
-    if not path.exists():
-        return None
     try:
+        if not os.path.lexists(path):
+            return None
+        whole = _is_whole(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: the training state must be readable, found: {error.strerror}; put that right and give the same "
+            "command again, it is still there"
+        ) from None
+    if whole:
         return _read(path)
-    except Exception as error:  # noqa: BLE001  torch.load raises whatever the damage leads to
-        names = (f"{path.name}.damaged{number or ''}" for number in count())
-        aside = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))
-        os.rename(path, aside)
-        reason = str(error).partition("\n")[0]
-        print(f"{path}: cannot be resumed from ({reason}); moved to {aside.name}, starting afresh", file=sys.stderr)
-        return None
+    names = (f"{path.name}.damaged{number or ''}" for number in count())
+    aside = next(path.with_name(name) for name in names if not os.path.lexists(path.with_name(name)))
+    os.rename(path, aside)
+    print(
+        f"{path}: cannot be resumed from, its content does not have the digest at its end; moved to {aside.name}, starting "
+        "afresh",
+        file=sys.stderr,
+    )
+    return None
 
 
 def check_state(path: Path) -> None:
-    """Returns when the state in a file can be resumed from, every checksum in it right; else a UserError."""
-    try:
-        with ZipFile(path) as archive:
-            damaged = archive.testzip()
-        _read(path)
-    except Exception as error:  # noqa: BLE001  as above
-        damaged = str(error).partition("\n")[0]
-    if damaged:
-        raise UserError(f"{path}: a training state must be whole, found damage ({damaged}); delete it to start afresh")
+    """Returns when the state in a file is, to the last bit, as it was written; else a UserError."""
+    if not _is_whole(path):
+        raise UserError(
+            f"{path}: a training state must be whole, found another digest than the one at its end; the training that it "
+            "is of starts afresh"
+        )
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file ends with the digest of all bytes before it."""
+    if path.is_symlink() or not path.is_file():
+        raise UserError(f"{path}: a training state must be a regular file, found something else; move it away")
+    digest, left = hashlib.sha256(), path.stat().st_size - _END
+    with path.open("rb") as file:
+        while left > 0 and (piece := file.read(min(left, 1 << 20))):
+            digest.update(piece)
+            left -= len(piece)
+        return left == 0 and file.read() == f"{digest.hexdigest()}\n".encode()
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return dict(torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # noqa: BLE001  its bytes are those that were written
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{path}: the training state must be loaded, found: {reason}; put that right and give the same command again, "
+            "or name another folder for the state"
+        ) from None
 
 
 def count_attempt(path: Path, fingerprint: str) -> int:
@@ -95,6 +126,7 @@ def lock(directory: Path) -> Iterator[None]:
             _write_over(file, "")
 
 
+_END = 65  # bytes of a digest and the end of its line
 _HOLDER = re.compile(rb"(host [^\n]*, pid \d+, job [^\n]*)?")
 _ATTEMPTS = re.compile(rb"(\n[0-9a-z]*)*\n?")
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from caguda.artifacts.atomic import write_atomically
-from caguda.artifacts.chain import recorded_sha256, refuse_broken_chain
+from caguda.artifacts.chain import provenance_of, recorded_sha256, refuse_broken_chain
 from caguda.classes import class_table, smaller_sets
 from caguda.config import Configuration
 from caguda.errors import printable
 from caguda.paper.escapes import in_csv, in_markdown
 from caguda.paper.evaluations import Evaluation, Score, by_row, check_evaluations, read_evaluation
+from caguda.recorded import refuse_misplaced, refuse_other_settings
 
 ABSENT = "-"
 LABELS = {"control": "source CE control"}
@@ -248,6 +249,10 @@ def read_evaluations(configuration: Configuration, paths: Sequence[Path]) -> lis
     digest, seen = cache(recorded_sha256), set[Path]()
     for path in paths:
         refuse_broken_chain(path, digest, seen)
+    for path in sorted(seen):
+        if made := provenance_of(path):
+            refuse_other_settings(path, configuration, made)
+            refuse_misplaced(path, made)
     evaluations = [read_evaluation(path) for path in paths]
     names, optional = class_table(configuration).names, () if "pretrain" in configuration.runs else ("source only",)
     check_evaluations(evaluations, names, configuration.seeds, configuration.stages.count, optional)

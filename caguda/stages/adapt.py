@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from caguda.ablations import chains
+from caguda.ablations import chains, sweep
 from caguda.artifacts.anchors import Anchors, load_anchors
+from caguda.artifacts.atomic import sha256
 from caguda.artifacts.labels import LabelStore
 from caguda.config import Configuration, Recipe
 from caguda.datasets.loader import TrainingFrames
@@ -24,7 +25,6 @@ from caguda.method.losses import (
     squared_distance_loss,
 )
 from caguda.stages.common import Run, verified_labels
-from caguda.stages.runtime import restore_network
 from caguda.stages.supervised import image_cross_entropy
 from caguda.stages.training import Batch, Step
 
@@ -54,14 +54,34 @@ def adapt(
         "stage": stage,
     }
     run = Run(f"stage {stage}", configuration, seed, manifest, settings, [initial, anchors, labels], packed)
-    network, _ = restore_network(initial, run.device, run.table)
+    network = run.restored(initial)
     model = run.ready_to_train(network, training)
     source = run.frames("source", training.augmentation, labelled=True)
     store = verified_labels(labels, run.manifest.frames("target"), manifest)
+    _refuse_other_labels(run, labels, store, initial, anchors, recipe)
     target = _pseudo_labelled(run, store)
     step = _objective_step(run, model, load_anchors(anchors)[0], weights, store.attributes)
     rates = {"network": training.optimiser.learning_rate}
     run.train(step, training, {"network": network}, rates, run.batches(training, source, target), output, state)
+
+
+def _refuse_other_labels(run: Run, path: Path, store: LabelStore, initial: Path, anchors: Path, recipe: str) -> None:
+    """UserError unless pseudo-labels are of the configured categories and thresholds, by this model and these anchors."""
+    made = store.attributes["provenance"]
+    if store.categories != run.table.names:
+        raise UserError(f"{path}: the labels must be of the configured categories in their order, found others; make "
+                        "them again")  # fmt: skip
+    swept = sweep(run.configuration.labels)
+    key, value = swept.get(recipe, ("p0", run.configuration.labels.p0))
+    wanted = run.configuration.labels.model_dump(mode="json") | {key: value}
+    if made["settings"]["labels"] != wanted:
+        raise UserError(f"{path}: the labels must be made with the configured thresholds {wanted}, found "
+                        f"{made['settings']['labels']}; make them again")  # fmt: skip
+    recorded = {given["sha256"] for given in made["inputs"].values()}
+    for what, file in (("model that the stage starts from", initial), ("anchors", anchors)):
+        if sha256(file) not in recorded:
+            raise UserError(f"{path}: the labels must be made with the {what}, {file}, found labels of another; make them "
+                            "again")  # fmt: skip
 
 
 def _objective_step(

@@ -47,7 +47,7 @@ def sum_part(
     started = time.time()
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     table, size = class_table(configuration, configuration.source), configuration.compute.inference_batch_size
-    network, description = restore_network(checkpoint, device, table)
+    network, description = restore_network(checkpoint, device, table, configuration)
     frames = read_manifest(manifest).frames("source")
     blocks = blocks_of(len(frames), size)
     own = share(blocks, part, parts, "source")

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from torch.amp.grad_scaler import GradScaler
 
 from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.checkpoint import save_checkpoint
-from caguda.artifacts.labels import LabelStore, open_label_store
+from caguda.artifacts.labels import LabelStore, metadata_digests, open_label_store
 from caguda.artifacts.packed import PackedFrames
 from caguda.artifacts.provenance import provenance
 from caguda.classes import ClassTable, class_table
-from caguda.config import Configuration, Training
+from caguda.config import Configuration, Network, Training
 from caguda.config_frames import Augmentation
 from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.io import labels_of
@@ -34,7 +34,7 @@ from caguda.models.checkpointing import recompute_activations
 from caguda.models.network import SegmentationNetwork
 from caguda.stages import parallel
 from caguda.stages.pack import open_caches
-from caguda.stages.runtime import place, prepare
+from caguda.stages.runtime import place, prepare, restore_network
 from caguda.stages.training import Job, Step, build_optimiser, train
 from caguda.version import METHOD_VERSION
 
@@ -101,6 +101,15 @@ class Run:
         network = build_network(self.configuration.network, self.table.count)
         load_backbone(network, self.configuration.network)
         return place(network, self.device)
+
+    def restored(self, initial: Path) -> SegmentationNetwork:
+        """The network of the checkpoint to start from; UserError unless it is of this configuration and this seed."""
+        network, description = restore_network(initial, self.device, self.table, self.configuration)
+        if (seed := description["provenance"]["seed"]) not in (None, self.seed):
+            raise UserError(f"{initial}: the model to start from must be of seed {self.seed}, found one of seed {seed}; "
+                            "name that of this seed")  # fmt: skip
+        _refuse_another_network(initial, description["architecture"], self.configuration.network)
+        return network
 
     def frames(self, domain: SetName, augmentation: Augmentation, *, labelled: bool) -> TrainingFrames:
         """The frames of a domain for training, with the truth as the label map `label` if `labelled`."""
@@ -203,12 +212,35 @@ class Run:
         return place(alone, self.device)
 
 
+def _refuse_another_network(path: Path, found: Mapping[str, Any], network: Network) -> None:
+    """UserError unless a checkpoint is of the configured network, wherever its backbone's weights were."""
+    expected = network.model_dump(mode="json")
+    for key in sorted({*expected, *found} - {"weights"}):
+        if found.get(key) != expected.get(key):
+            raise UserError(
+                f"{path}: the checkpoint must be of the configured network, found {key} {found.get(key)} instead of "
+                f"{expected.get(key)}; check the key network, or name another checkpoint"
+            )
+
+
 def verified_labels(labels: Path, frames: Sequence[Frame], manifest: Path) -> LabelStore:
     """The label store that the JSON `labels` vouches for; UserError unless it is of just these frames of `manifest`.
 
-    The chunks of all images are there; each is checked when it is read.
+    The chunks of all images are there; each is compared with its digest in the JSON when it is read.
     """
-    store = open_label_store(store_of(labels))
+    told, path = read_json(labels), store_of(labels)
+    recorded = told.get("metadata_sha256")
+    if not isinstance(recorded, dict) or "chunk_sha256" not in told:
+        raise UserError(
+            f"{labels}: this must be what `labels` wrote of a whole store, found something else; make it again"
+        )
+    now = metadata_digests(path)
+    if changed := sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name)):
+        raise UserError(
+            f"{path / changed[0]}: the label store must be the one that {labels.name} vouches for, found another file or "
+            "none; put it back, or make the labels again"
+        )
+    store = replace(open_label_store(path), chunk_sha256=told["chunk_sha256"])
     refuse_other_frames(store, frames, manifest)
     if missing := store.missing():
         raise UserError(

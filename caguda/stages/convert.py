@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from caguda.artifacts.anchors import Anchors, save_anchors
-from caguda.artifacts.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from caguda.artifacts.checkpoint import load_checkpoint, load_weights, not_finite, save_checkpoint
 from caguda.artifacts.provenance import provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
@@ -117,6 +117,8 @@ def import_checkpoint(configuration: Configuration, run: str, seed: int, input: 
             f"{input}: the weights of the configured network with {table.count} categories are needed, found {found}; "
             "check the keys network, classes and start_from"
         )
+    if broken := not_finite(given):
+        raise UserError(f"{input}: every weight must be finite, found {broken} that is not; take another model")
     built.load_state_dict(given)
     settings = {**configuration.model_dump(mode="json", include={"network"}), "run": run}
     made_by = provenance("import", settings, [input], seed, started)

@@ -45,7 +45,7 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
     table = class_table(configuration, configuration.evaluation)
     read = read_manifest(manifest)
     frames = read.frames("evaluation")
-    network, description = restore_network(checkpoint, device, table)
+    network, description = restore_network(checkpoint, device, table, configuration)
     inference, size = configuration.inference, configuration.compute.inference_batch_size
     trained = _confusion(network, frames, table, inference, size, device)
     adapted = None

@@ -44,7 +44,10 @@ def qualitative(
     )
     read = read_manifest(manifest)
     names = [NETWORKS.get(path.parent.name, "last stage") for path in checkpoints]
-    networks = {name: restore_network(path, device, table)[0] for name, path in zip(names, checkpoints, strict=True)}
+    networks = {
+        name: restore_network(path, device, table, configuration)[0]
+        for name, path in zip(names, checkpoints, strict=True)
+    }
     target = read.frames("target")
     store = verified_labels(labels, target, manifest)
     evaluated = _spaced(read.frames("evaluation"))

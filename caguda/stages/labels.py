@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from caguda.artifacts.anchors import load_anchors
-from caguda.artifacts.atomic import write_json
+from caguda.artifacts.anchors import Anchors, load_anchors
+from caguda.artifacts.atomic import sha256, write_json
 from caguda.artifacts.labels import LabelArrays, create_label_store, open_label_store, write_labels
 from caguda.artifacts.provenance import provenance, same_origin
 from caguda.classes import class_table
@@ -25,6 +25,7 @@ from caguda.datasets.transforms import scaled
 from caguda.datasets.workers import behind
 from caguda.errors import UserError
 from caguda.method.labels import ByAnchor, ByProbability, by_anchor, by_probability, pseudo_labels
+from caguda.recorded import refuse_other_settings
 from caguda.stages.common import refuse_other_frames
 from caguda.stages.parts import share
 from caguda.stages.runtime import prepare, restore_network
@@ -52,10 +53,10 @@ def create_store(
     sizes = sorted({(entry["height"], entry["width"]) for entry in read.entries("target")})
     if len(sizes) > 1:
         raise UserError(f"{manifest}: target frames must have one size for a label store, found {sizes[:4]}")
-    network, _ = restore_network(checkpoint, device, class_table(configuration))
+    network, _ = restore_network(checkpoint, device, class_table(configuration), configuration)
     frames = read.frames("target")
     features, _ = network(scaled(image_of(frames[0])[None], device))
-    found, _ = load_anchors(anchors)
+    found = _anchors_of(anchors, checkpoint, configuration)
     attributes = {
         "margin": absolute_margin(thresholds, found.mean_distance),
         "p0": thresholds.p0,
@@ -64,6 +65,22 @@ def create_store(
     ids = [frame.id for frame in frames]
     create_label_store(store, ids, features.shape[-2], features.shape[-1], class_table(configuration), attributes)
     write_json(output, {"store": store.name, "images": len(ids), **attributes})
+
+
+def _anchors_of(path: Path, checkpoint: Path, configuration: Configuration) -> Anchors:
+    """The anchors in a file; UserError unless they are of the configured categories, and of the checkpoint's features."""
+    found, attributes = load_anchors(path)
+    made = attributes["provenance"]
+    if attributes["categories"] != list(class_table(configuration).names):
+        raise UserError(f"{path}: the anchors must be of the configured categories in their order, found others; make them "
+                        "again")  # fmt: skip
+    inputs = {given["sha256"] for given in made["inputs"].values()}
+    if made["made_by"] == "anchors":
+        refuse_other_settings(path, configuration, made)
+        if configuration.anchors.every_stage and sha256(checkpoint) not in inputs:
+            raise UserError(f"{path}: the anchors must be of the features of {checkpoint}, found those of another model; "
+                            "make them again")  # fmt: skip
+    return found
 
 
 def _thresholds(configured: Thresholds, margin: float | None, p0: float | None) -> Thresholds:
@@ -102,13 +119,13 @@ def write_part(
 
     Eq. 5 to 7 by anchors, and the probability rule of Eq. 11. Frames are divided by whole batches of inference, since
     the last bits of a feature may depend on the size of its batch: any number of parts gives the same labels. Batches
-    that an earlier call has finished are kept, if the store was created for the same inputs. While the network is at
+    that an earlier call has finished are kept. UserError if the store was created for other inputs. While the network is at
     one batch, the next is read and the labels of the one before are written.
     """
     started = time.time()
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
-    network, _ = restore_network(checkpoint, device, class_table(configuration))
-    found, _ = load_anchors(anchors)
+    network, _ = restore_network(checkpoint, device, class_table(configuration), configuration)
+    found = _anchors_of(anchors, checkpoint, configuration)
     vectors = torch.from_numpy(found.vectors).to(device)
     present = torch.from_numpy(found.present).to(device)
     opened = open_label_store(store)
@@ -117,11 +134,15 @@ def write_part(
     refuse_other_frames(opened, frames, manifest)
     thresholds = Thresholds.model_validate(opened.attributes["provenance"]["settings"]["labels"])
     made_by = _provenance(configuration, thresholds, [manifest, checkpoint, anchors], started)
-    same = same_origin(opened.attributes["provenance"], made_by)
+    if not same_origin(opened.attributes["provenance"], made_by):
+        raise UserError(
+            f"{store}: the label store must be created for this manifest, checkpoint and these anchors, found one for others; "
+            "create it again with `label-store`"
+        )
     size = configuration.compute.inference_batch_size
     batches = [range(first, min(first + size, len(frames))) for first in range(0, len(frames), size)]
     own = share(batches, part, parts, "target")
-    left = [batch for batch in own if not (same and all(opened.whole(index) for index in batch))]
+    left = [batch for batch in own if not all(opened.whole(index) for index in batch)]
 
     @torch.inference_mode()  # which holds for one thread alone
     def write(seen: tuple[range, Tensor, Tensor]) -> None:

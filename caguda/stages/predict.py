@@ -52,7 +52,7 @@ def predict_part(
     read = read_manifest(manifest, [name])
     entries, frames = read.entries(name), read.frames(name)
     own = share(list(batches(entries, configuration.compute.inference_batch_size)), part, parts, name)
-    network, description = restore_network(checkpoint, device, table)
+    network, description = restore_network(checkpoint, device, table, configuration)
     settings = configuration.model_dump(mode="json", include={"inference"})
     threads, weights = configuration.compute.threads, description["weights_sha256"]
     decisive = [settings, weights, table.label_ids.tolist(), METHOD_VERSION, threads, device.type]

@@ -12,11 +12,13 @@ from torch import nn
 
 from caguda.artifacts.checkpoint import load_checkpoint
 from caguda.classes import ClassTable
-from caguda.config import Network
+from caguda.config import Configuration, Network
 from caguda.errors import UserError
 from caguda.models.build import build_network
 from caguda.models.network import SegmentationNetwork
+from caguda.recorded import refuse_misplaced, refuse_other_settings
 from caguda.stages.parallel import rank
+from caguda.version import METHOD_VERSION
 
 M = TypeVar("M", bound=nn.Module)
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -60,12 +62,24 @@ def place(network: M, device: torch.device) -> M:
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def restore_network(path: Path, device: torch.device, table: ClassTable) -> tuple[SegmentationNetwork, dict[str, Any]]:
+def restore_network(
+    path: Path, device: torch.device, table: ClassTable, configuration: Configuration | None = None
+) -> tuple[SegmentationNetwork, dict[str, Any]]:
     """The network of a checkpoint in evaluation mode, and the checkpoint's description.
 
-    UserError if it is damaged, or made for other categories than those of `table`.
+    UserError if it is damaged, of another version of the method, made for other categories than those of `table`, with
+    other settings than the configuration's where one is given, or in the folder of another seed or run.
     """
     weights, description = load_checkpoint(path)
+    made = description["provenance"]
+    if made["method_version"] != METHOD_VERSION:
+        raise UserError(
+            f"{path}: the checkpoint must be of version {METHOD_VERSION} of the method, found {made['method_version']}; train it "
+            "again, or bring it by start_from"
+        )
+    refuse_misplaced(path, made)
+    if configuration is not None:
+        refuse_other_settings(path, configuration, made)
     if description["classes"] != list(table.names):
         raise UserError(
             f"{path}: the checkpoint must be for the configured categories, {table.count} of them, found one for "

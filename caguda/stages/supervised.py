@@ -11,7 +11,6 @@ from caguda.config import Configuration, DeepLab, Training
 from caguda.datasets.manifest import SetName
 from caguda.method.losses import LossSum, cross_entropy
 from caguda.stages.common import Run
-from caguda.stages.runtime import restore_network
 from caguda.stages.training import Batch
 
 CHOICES: dict[str, Any] = {"network": True, "losses": {"reduction"}}
@@ -55,7 +54,7 @@ def control(
     )
     settings = configuration.model_dump(mode="json", include={**CHOICES, "stages": True})
     run = Run("control", configuration, seed, manifest, settings, [initial], packed)
-    network, _ = restore_network(initial, run.device, run.table)
+    network = run.restored(initial)
     _supervised(run, network, training, "source", output, state)
 
 

@@ -18,6 +18,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import SGD, AdamW, Optimizer
 from tqdm import tqdm
 
+from caguda.artifacts.checkpoint import not_finite
 from caguda.artifacts.state import count_attempt, load_state, lock, save_state
 from caguda.config import Optimiser, Training
 from caguda.datasets.loader import Sample
@@ -157,12 +158,11 @@ def _record(job: Job, progress: Progress, terms: Mapping[str, float]) -> None:
 def _refuse_broken_weights(job: Job, progress: Progress) -> None:
     """A finite loss may have a gradient that is not; a state that holds its result could never be resumed from."""
     for module in job.modules.values():
-        for name, weight in module.state_dict().items():
-            if not weight.isfinite().all():
-                raise UserError(
-                    f"{job.name}: every weight must be finite, but after iteration {progress.iteration} {name} is not; "
-                    "the state saved before it is kept: lower the learning rate and start again"
-                )
+        if name := not_finite(module.state_dict()):
+            raise UserError(
+                f"{job.name}: every weight must be finite, but after iteration {progress.iteration} {name} is not; "
+                "the state saved before it is kept: lower the learning rate and start again"
+            )
 
 
 def _state(job: Job, progress: Progress, fingerprint: str) -> dict[str, Any]:
@@ -187,6 +187,7 @@ def _restore(job: Job, path: Path, fingerprint: str) -> Progress:
         if state is not None:
             say(f"{job.name}: {path} was made with other settings or inputs; starting afresh")
         return Progress(0, 0.0, 0, {}, [])
+    _refuse_unfit(job, state, path)
     for name, module in job.modules.items():
         module.load_state_dict(state["modules"][name])
     for name, optimiser in job.optimisers.items():
@@ -195,6 +196,23 @@ def _restore(job: Job, path: Path, fingerprint: str) -> Progress:
     progress = Progress(**state["progress"])
     say(f"{job.name}: continues after iteration {progress.iteration} of {job.training.iterations}")
     return progress
+
+
+def _refuse_unfit(job: Job, state: Mapping[str, Any], path: Path) -> None:
+    """UserError unless a state has all that this training resumes from, and an iteration within it."""
+    keys = {
+        "modules": job.modules.keys(),
+        "optimisers": job.optimisers.keys(),
+        "scaler": (),
+        "progress": ("iteration",),
+    }
+    missing = [key for key, names in keys.items() if not {*names} <= {*state.get(key, {})} or key not in state]
+    if missing:
+        raise UserError(f"{path}: a training state must have {', '.join(keys)}, found none or a part of {missing[0]}; "
+                        "name another folder for the state")  # fmt: skip
+    if not 0 <= (done := state["progress"]["iteration"]) <= job.training.iterations:
+        raise UserError(f"{path}: a training state must be of iteration 0 to {job.training.iterations}, found {done}; "
+                        "name another folder for the state")  # fmt: skip
 
 
 class _Signals:

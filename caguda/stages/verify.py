@@ -18,6 +18,7 @@ from caguda.artifacts.atomic import is_sealed, read_json, sha256, write_json
 from caguda.artifacts.chain import inputs_of, provenance_of
 from caguda.artifacts.hdf5 import is_sealed as is_sealed_hdf5
 from caguda.artifacts.hdf5 import texts_of
+from caguda.artifacts.label_arrays import NAMES
 from caguda.artifacts.labels import (
     examine_label_store,
     metadata_digests,
@@ -196,7 +197,10 @@ def _label_faults(path: Path) -> list[str]:
         return [f"{store / name}: the file must be as `labels` read it, found another" for name in changed]
     summary, found = examine_label_store(store)
     ids = open_label_store(store).image_ids
-    for image_id, before, after in zip(ids, told["image_sha256"], summary["image_sha256"], strict=True):
+    for index, image_id in enumerate(ids):
+        before, after = (
+            [listed[name][index] for name in NAMES] for listed in (told["chunk_sha256"], summary["chunk_sha256"])
+        )
         if before != after and not any(fault.startswith(f"image {image_id}:") for fault in found):
             found.append(f"image {image_id}: its files must be as `labels` read them, found others")
     return [f"{store}: {fault}" for fault in found]

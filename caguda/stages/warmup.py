@@ -11,7 +11,7 @@ from caguda.method.warmup import adversarial_loss, discriminator_loss
 from caguda.models.discriminator import discriminator
 from caguda.stages import parallel
 from caguda.stages.common import Run
-from caguda.stages.runtime import place, restore_network
+from caguda.stages.runtime import place
 from caguda.stages.supervised import CHOICES, image_cross_entropy
 from caguda.stages.training import Batch
 
@@ -34,7 +34,7 @@ def warmup(
     training = configuration.warmup
     settings = configuration.model_dump(mode="json", include={**CHOICES, "warmup": True})
     run = Run("warmup", configuration, seed, manifest, settings, [initial], packed)
-    network, _ = restore_network(initial, run.device, run.table)
+    network = run.restored(initial)
     channels = run.table.count if training.discriminator_input == "softmax" else network.classifier.in_channels
     torch.manual_seed(seed)
     judge = place(discriminator(channels, training.discriminator_width), run.device)

@@ -1,0 +1,90 @@
+"""What an artifact says that it was made with, beside what a configuration asks for. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from caguda.ablations import chains, sweep
+from caguda.config import Configuration
+from caguda.errors import UserError, first
+from caguda.version import METHOD_VERSION
+
+_FREE = ("stages.count", "network.weights")
+"""Keys that do not change what was made: how many stages follow, and where a backbone's first weights lay."""
+
+
+def other_settings(configuration: Configuration, made: Mapping[str, Any]) -> list[str]:
+    """The keys in which a provenance differs from the configuration, each with both values; none where they agree.
+
+    `made` is a provenance. Only what it records is compared. What is no section of the configuration says nothing,
+    but for the weights of a recipe's losses and its thresholds, which an ablation and a sweep have of their own.
+    """
+    current = configuration.model_dump(mode="json")
+    recorded = dict(made.get("settings", {}))
+    recipe = recorded.get("recipe")
+    if isinstance(recipe, dict):
+        known = chains(configuration).get(recipe.get("name", ""))
+        current["recipe"] = None if known is None else {"name": recipe["name"], **known.model_dump(mode="json")}
+    if made.get("made_by") == "labels":
+        current["labels"] = _thresholds(configuration, recorded)
+    if made.get("made_by") == "control":
+        current["stages"]["count"] = configuration.stages.count
+    free = () if made.get("made_by") == "control" else _FREE
+    found = [
+        line
+        for section, value in recorded.items()
+        if section in current
+        for line in _differences(section, value, current[section])
+    ]
+    found = [line for line in found if not line.startswith(free)] if free else found
+    if made.get("method_version") != METHOD_VERSION:
+        found.append(f"method_version {made.get('method_version')}, not {METHOD_VERSION}")
+    return found
+
+
+def _thresholds(configuration: Configuration, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The thresholds that a label store may have: those of a sweep where it has them, or the configured ones."""
+    configured = configuration.labels.model_dump(mode="json")
+    own = [configured | {key: value} for key, value in sweep(configuration.labels).values()]
+    return next((labels for labels in own if labels == recorded.get("labels")), configured)
+
+
+def _differences(key: str, recorded: Any, current: Any) -> list[str]:
+    """Of two JSON values, the keys in which the first differs from the second."""
+    if isinstance(recorded, dict) and isinstance(current, dict):
+        return [
+            line for name, value in recorded.items() for line in _differences(f"{key}.{name}", value, current.get(name))
+        ]
+    return [] if recorded == current else [f"{key} {recorded}, not {current}"]
+
+
+def refuse_other_settings(path: Path, configuration: Configuration, made: Mapping[str, Any]) -> None:
+    """UserError unless an artifact was made with what the configuration says, as far as it records it."""
+    if found := other_settings(configuration, made):
+        raise UserError(
+            f"{path}: this must be made with the settings of the configuration, found {first(found)}; make it again, or "
+            "give the configuration that it was made with"
+        )
+
+
+def refuse_misplaced(path: Path, made: Mapping[str, Any]) -> None:
+    """UserError where a checkpoint or evaluation lies in the folder of another seed or run than it says that it is of.
+
+    Folders of other names, into which a person may have copied it, say nothing.
+    """
+    seeds = [int(found[1]) for part in path.parts if (found := re.fullmatch(r"seed(\d+)", part))]
+    if seeds and made.get("seed") not in (None, seeds[-1]):
+        raise UserError(f"{path}: the folder is of seed {seeds[-1]}, found a file of seed {made['seed']}; put it back")
+    settings = made.get("settings", {})
+    run = str(settings.get("run", made.get("made_by", ""))).replace(" ", "")
+    known = re.compile(r"pretrain|warmup|control|oracle|stage\d+")
+    if known.fullmatch(path.parent.name) and known.fullmatch(run) and run != path.parent.name:
+        raise UserError(f"{path}: the folder is of {path.parent.name}, found a file of {run}; put it back")
+    recipe = settings.get("recipe", {}).get("name")
+    if seeds and recipe and run.startswith("stage") and path.parents[1].name not in (recipe, f"seed{seeds[-1]}"):
+        raise UserError(
+            f"{path}: the folder is of recipe {path.parents[1].name}, found a file of {recipe}; put it back"
+        )
