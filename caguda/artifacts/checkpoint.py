@@ -59,7 +59,10 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path}: the weights must have the SHA-256 that {side.name} gives, found {digest}; "
             "the file is damaged or belongs to another run: delete both and make them again"
         )
-    return load(content), description
+    try:
+        return load(content), description
+    except SafetensorError as error:
+        raise UserError(f"{path}: the weights must be safetensors, found: {error}; make them again") from None
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

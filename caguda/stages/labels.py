@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from caguda.artifacts.anchors import Anchors, load_anchors
 from caguda.artifacts.atomic import sha256, write_json
-from caguda.artifacts.labels import LabelArrays, create_label_store, open_label_store, write_labels
+from caguda.artifacts.labels import LabelArrays, LabelStore, create_label_store, open_label_store, write_labels
 from caguda.artifacts.provenance import provenance, same_origin
 from caguda.classes import class_table
 from caguda.config import Configuration
@@ -134,11 +134,7 @@ def write_part(
     refuse_other_frames(opened, frames, manifest)
     thresholds = Thresholds.model_validate(opened.attributes["provenance"]["settings"]["labels"])
     made_by = _provenance(configuration, thresholds, [manifest, checkpoint, anchors], started)
-    if not same_origin(opened.attributes["provenance"], made_by):
-        raise UserError(
-            f"{store}: the label store must be created for this manifest, checkpoint and these anchors, found one for others; "
-            "create it again with `label-store`"
-        )
+    _refuse_another_store(opened, made_by)
     size = configuration.compute.inference_batch_size
     batches = [range(first, min(first + size, len(frames))) for first in range(0, len(frames), size)]
     own = share(batches, part, parts, "target")
@@ -158,6 +154,15 @@ def write_part(
     write_json(output, {"store": store.name, "part": part, "parts": parts, "first": first, "last": last})
     kept = sum(map(len, own)) - sum(map(len, left))
     print(f"labels: part {part} of {parts}, frames {first} to {last}, {kept} of them from an earlier call -> {store}")
+
+
+def _refuse_another_store(store: LabelStore, made_by: Mapping[str, Any]) -> None:
+    """UserError unless a label store was created for the same files, thresholds and version of the method."""
+    if not same_origin(store.attributes["provenance"], made_by):
+        raise UserError(
+            f"{store.path}: the label store must be created for this manifest, checkpoint and these anchors, found one for "
+            "others; create it again with `label-store`"
+        )
 
 
 def _labels(anchored: ByAnchor, probable: ByProbability) -> dict[str, NDArray[Any]]:
