@@ -82,8 +82,8 @@ def test_processes_that_have_read_different_inputs_take_no_step(tmp_path: Path) 
 
 
 def resuming(directory: Path) -> Outcome:
-    """A training whose second process finds no state where it looks; it says how far they have come and agree."""
-    job = toy_job()
+    """A finished training whose second process finds no state where it looks: no step is left that would part them."""
+    job = toy_job(iterations=20)
     own = directory if parallel.rank() == 0 else directory / "elsewhere"
     train(job, own, "f", 10)
     weights = torch.cat([weight.detach().flatten() for weight in job.modules["network"].parameters()])
