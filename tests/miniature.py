@@ -131,6 +131,19 @@ class Miniature:
         self.stage("stage", configuration, warm, self.label("labels", configuration, warm))
 
 
+def as_if_made_with(configuration: Configuration, weights: Path, folder: Path) -> Path:
+    """A copy of a checkpoint that says that it was made with the settings of another configuration."""
+    described, current = read_json(weights.with_suffix(".json")), configuration.model_dump(mode="json")
+    settings = described["provenance"]["settings"]
+    settings |= {name: {key: current[name][key] for key in settings[name]} for name in settings if name in current}
+    folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / weights.name
+    copy.write_bytes(weights.read_bytes())
+    copy.with_suffix(".json").unlink(missing_ok=True)
+    write_json(copy.with_suffix(".json"), described)
+    return copy
+
+
 def edit_sealed(path: Path, change: Callable[[str], str]) -> None:
     """Changes the text of a JSON that a verb wrote, and seals it as the verb would have."""
     write_json(path, json.loads(change(json.dumps(read_json(path), ensure_ascii=False))))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from caguda.artifacts.atomic import read_json, write_json
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
@@ -137,7 +137,8 @@ def _accuracy(names: tuple[str, ...], truth: bool) -> dict[str, Any]:
 
 def _write(path: Path, content: dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
+    path.unlink(missing_ok=True)
+    write_json(path, content)
     return path
 
 
@@ -177,4 +178,4 @@ def write_experiment(root: Path, config: Configuration, *, truth: bool = True) -
 
 def rewrite(path: Path, **changes: Any) -> None:
     """Changes keys of a JSON file."""
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    _write(path, read_json(path) | changes)

@@ -73,7 +73,7 @@ def test_kills_leave_no_image_that_reads_as_valid_but_is_wrong(
     assert all(path in kept for path in before if int(path.name.split(".")[1]) // 4 + 1 in finished)
     verify_labels(store, folder / "labels.json")
     assert not list(store.rglob("*.partial"))
-    assert (verify_label_store(store)["image_sha256"]) == verify_label_store(whole.path)["image_sha256"]
+    assert (verify_label_store(store)["chunk_sha256"]) == verify_label_store(whole.path)["chunk_sha256"]
 
 
 IMAGES, WRITERS = 1000, 4

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from miniature import Miniature
+from miniature import Miniature, as_if_made_with
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,7 +36,8 @@ def first_terms(mini: Miniature, elsewhere: Miniature, weights: dict[str, float]
     """The loss terms of the first iteration of a stage."""
     settings = elsewhere.configuration(recipes={"r": weights}, losses=losses, stages__iterations=1)
     labels = mini.folder / "labels" / "labels.json"
-    _, description = load_checkpoint(elsewhere.stage("s", settings, mini.weights("warmup"), labels, "r"))
+    warm = as_if_made_with(settings, mini.weights("warmup"), elsewhere.folder / "of" / "warmup")
+    _, description = load_checkpoint(elsewhere.stage("s", settings, warm, labels, "r"))
     (terms,) = description["metrics"]["history"]
     return {name: value for name, value in terms.items() if name != "iteration"}
 

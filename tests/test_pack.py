@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from miniature import Miniature, values
+from miniature import Miniature, as_if_made_with, values
 from PIL import Image
 from workflow_runs import SMOKE, Workflow
 
@@ -113,12 +113,15 @@ def test_trainings_from_the_cache_end_with_the_same_weights(
 ) -> None:
     settings = elsewhere.configuration(**CHANGES)
     labels = mini.folder / "labels"
-    stage = {"initial": mini.weights("warmup"), "anchors": labels / "anchors.h5", "labels": labels / "labels.json"}
+    source_only, warm = (
+        as_if_made_with(settings, mini.weights(name), elsewhere.folder / "of" / name) for name in ("pretrain", "warmup")
+    )
+    stage = {"initial": warm, "anchors": labels / "anchors.h5", "labels": labels / "labels.json"}
     verbs: dict[str, tuple[Callable[..., None], dict[str, Path]]] = {
         "pretrain": (pretrain, {}),
-        "warmup": (warmup, {"initial": mini.weights("pretrain")}),
+        "warmup": (warmup, {"initial": source_only}),
         "stage": (partial(adapt, recipe="cag", stage=1), stage),
-        "control": (control, {"initial": mini.weights("warmup")}),
+        "control": (control, {"initial": warm}),
     }
     expected = {
         name: elsewhere.train(verb, f"{name} files", settings, **inputs).read_bytes()

@@ -1,7 +1,6 @@
 """The paper's tables: the printed numbers, our rows among them, and the four formats."""
 
 import csv
-import json
 import math
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from paper_samples import configuration as settings
 from paper_samples import confusion, score
 
 from caguda.ablations import ablations, chains
+from caguda.artifacts.atomic import write_json
 from caguda.classes import CITYSCAPES_19, class_table
 from caguda.config import Configuration
 from caguda.errors import UserError
@@ -96,7 +96,8 @@ def experiment(root: Path, configuration: Configuration) -> tuple[list[Path], di
             trained = score(confusion(len(names), 0.3 + 0.04 * place, 100 * seed + place))
             content = {"row": row, "recipe": recipe, "seed": seed, "frames": 8, "classes": list(names)}
             path = root / f"{seed}-{place}.json"
-            path.write_text(json.dumps(content | {"as_trained": trained, "target_statistics": None}))
+            path.unlink(missing_ok=True)
+            write_json(path, content | {"as_trained": trained, "target_statistics": None})
             paths.append(path)
             scores[recipe, row, seed] = trained
     return paths, scores

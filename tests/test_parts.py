@@ -183,5 +183,6 @@ def test_labels_that_are_finished_and_sound_are_kept(
     shutil.copy(mini.weights("pretrain"), elsewhere.folder / "other.safetensors")
     shutil.copy(mini.weights("pretrain").with_suffix(".json"), elsewhere.folder / "other.json")
     other = (elsewhere.manifest, elsewhere.folder / "other.safetensors", inputs[2])
-    write_part(settings, *other, store, 1, 1, elsewhere.folder / "part.json")
-    assert written[4:] == list(range(8)), "nothing is kept of another network"
+    with pytest.raises(UserError, match="must be of the features of"):
+        write_part(settings, *other, store, 1, 1, elsewhere.folder / "part.json")
+    assert written[4:] == [], "nothing is written for another network"

@@ -1,7 +1,6 @@
 """The sweep of thresholds: which there are, what the table and picture tell, and stores made under other thresholds."""
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from paper_samples import configuration as settings
 from paper_samples import confusion, score
 
 from caguda.ablations import MARGINS, P0S, chains, sweep
+from caguda.artifacts.atomic import write_json
 from caguda.artifacts.labels import open_label_store
 from caguda.classes import class_table
 from caguda.config import Configuration
@@ -48,7 +48,8 @@ def written(
                 (accuracy, "accuracy", known if truth else dict.fromkeys(kinds)),
             ):
                 paths.append(folder / f"{kind}-{seed}-{name}.json")
-                paths[-1].write_text(json.dumps(values))
+                paths[-1].unlink(missing_ok=True)
+                write_json(paths[-1], values)
             made[name, seed] = [100 * value for value in (*shares, trained["miou"])]
     return evaluations, accuracy, made
 

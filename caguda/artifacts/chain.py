@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.hdf5 import texts_of
+from caguda.artifacts.provenance import content_of
 from caguda.errors import UserError
 
 
@@ -23,7 +24,9 @@ class Input:
 
 def provenance_of(path: Path) -> dict[str, Any]:
     """What an artifact says of its making; empty where it says nothing, a UserError where it cannot be read."""
-    side = path / "zarr.json" if path.is_dir() else path
+    if path.is_dir():
+        return _provenance_of_store(path / "zarr.json")
+    side = path
     if path.suffix in (".safetensors", ".zip"):
         side = path.with_suffix(".json")
     if path.suffix == ".h5":
@@ -36,6 +39,18 @@ def provenance_of(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _provenance_of_store(metadata: Path) -> dict[str, Any]:
+    """What the group file of a label store says of its making."""
+    try:
+        found = json.loads(metadata.read_text(encoding="utf-8"))["attributes"].get("provenance")
+    except OSError:
+        return {}
+    except (ValueError, TypeError, LookupError, AttributeError):
+        raise UserError(f"{metadata}: the group file of a label store must be whole JSON, found damage; make the labels "
+                        "again") from None  # fmt: skip
+    return found if isinstance(found, dict) else {}
+
+
 def inputs_of(path: Path, digest: Callable[[Path], str] = sha256) -> list[Input]:
     """What an artifact was made of, as its provenance says, compared by `digest` with what is there now."""
     found = []
@@ -44,7 +59,8 @@ def inputs_of(path: Path, digest: Callable[[Path], str] = sha256) -> list[Input]
         if not file.is_file():
             found.append(Input(file, "missing"))
         else:
-            found.append(Input(file, "unchanged" if digest(file) == recorded["sha256"] else "changed since"))
+            same = digest(file) == recorded["sha256"] or content_of(file) == recorded.get("content")
+            found.append(Input(file, "unchanged" if same else "changed since"))
     return found
 
 

@@ -40,6 +40,17 @@ def texts_of(path: Path) -> dict[str, str]:
         raise UserError(f"{path}: the file must be whole HDF5, found {error}; delete it and make it again") from None
 
 
+def content_of_arrays(path: Path) -> str | None:
+    """The digest of the arrays and attributes of a file of `write_arrays` but for its provenance; None for another file."""
+    if not is_sealed(path):
+        return None
+    with h5py.File(path, "r") as file:
+        texts = {name: text for name, text in read_texts(file).items() if name not in ("sha256", "provenance")}
+        if any(not isinstance(item, h5py.Dataset) for item in file.values()):
+            return None
+        return digest_of({name: np.asarray(file[name]) for name in sorted(file)}, texts)
+
+
 def digest_of(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
     """The SHA-256 of arrays, in their order, and of texts, in that of their names, as docs/formats.md says."""
     digest = hashlib.sha256()

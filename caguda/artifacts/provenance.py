@@ -11,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from caguda.artifacts.atomic import sha256
+from caguda.artifacts.atomic import is_sealed, read_json, sha256
+from caguda.artifacts.hdf5 import content_of_arrays
 from caguda.version import METHOD_VERSION, VERSION
 
 LIBRARIES = ("numpy", "torch", "torchvision", "pillow", "h5py", "zarr", "safetensors", "pydantic")
@@ -37,7 +38,7 @@ def provenance(
         "method_version": METHOD_VERSION,
         "configuration": fingerprint(settings),
         "settings": dict(settings),
-        "inputs": {path.as_posix(): {"sha256": sha256(path)} for path in inputs},
+        "inputs": {path.as_posix(): {"sha256": sha256(path), "content": content_of(path)} for path in inputs},
         "seed": seed,
         "libraries": _library_versions(),
         "machine": {"host": platform.node(), "system": platform.platform(), "cores": os.cpu_count()},
@@ -46,11 +47,32 @@ def provenance(
     }
 
 
+def content_of(path: Path) -> str:
+    """A digest of what a file says, without when, where and how it was made; of any other file that of its bytes.
+
+    Of a manifest, what its frames are; of arrays in HDF5, all but their provenance; of the JSON of labels, its labels.
+    """
+    if path.suffix == ".h5":
+        return content_of_arrays(path) or sha256(path)
+    if path.suffix == ".json" and is_sealed(path.read_bytes()):
+        content = read_json(path)
+        if "warnings" in content:
+            sets = {
+                name: value["digest"]
+                for name, value in content.items()
+                if isinstance(value, dict) and "digest" in value
+            }
+            return fingerprint({"sets": sets, "classes": content["classes"]})
+        if "chunk_sha256" in content:
+            return fingerprint({key: content[key] for key in ("digest", "margin", "p0")})
+    return sha256(path)
+
+
 def same_origin(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether two provenances have the same settings, method version and inputs, whatever the inputs are called."""
 
     def origin(made: Mapping[str, Any]) -> list[Any]:
-        inputs = sorted(given["sha256"] for given in made["inputs"].values())
+        inputs = sorted(given["content"] for given in made["inputs"].values())
         return [made["configuration"], made["method_version"], inputs]
 
     return origin(first) == origin(second)

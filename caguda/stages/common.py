@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from caguda.artifacts.atomic import read_json, sha256
+from caguda.artifacts.atomic import read_json
 from caguda.artifacts.checkpoint import save_checkpoint
 from caguda.artifacts.labels import LabelStore, metadata_digests, open_label_store
 from caguda.artifacts.packed import PackedFrames
-from caguda.artifacts.provenance import provenance
+from caguda.artifacts.provenance import content_of, provenance
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration, Network, Training
 from caguda.config_frames import Augmentation
@@ -87,7 +87,9 @@ class Run:
         The number of processes is left out: it moves no more than last digits, and a cluster may offer another one.
         """
         compute = self.configuration.compute
-        inputs = [self.manifest.digest(name) for name in ("source", "target")] + [sha256(path) for path in self.inputs]
+        inputs = [self.manifest.digest(name) for name in ("source", "target")] + [
+            content_of(path) for path in self.inputs
+        ]
         tables = [class_table(self.configuration, self.configuration.source)]
         tables.append(class_table(self.configuration, self.configuration.target))
         classes = [self.table.names, *(sorted(table.train_id.items()) for table in tables)]

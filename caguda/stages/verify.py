@@ -1,5 +1,6 @@
 """The verbs `labels`, which no training goes without, and `verify`, for everything that a run leaves on disk."""
 
+import json
 import os
 import sys
 from collections import Counter
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from caguda.artifacts.anchors import FORMAT as ANCHORS
 from caguda.artifacts.anchors import load_anchors
-from caguda.artifacts.atomic import is_sealed, read_json, sha256, write_json
+from caguda.artifacts.atomic import SEAL, is_sealed, read_json, sha256, write_json
 from caguda.artifacts.chain import inputs_of, provenance_of
 from caguda.artifacts.hdf5 import is_sealed as is_sealed_hdf5
 from caguda.artifacts.hdf5 import texts_of
@@ -134,9 +135,13 @@ def _kind(path: Path) -> tuple[str, Check]:
         if texts_of(path).get("format") == "caguda-class-sums":
             return "class sums", _once(_read_class_sums)
         return "packed cache", _once(_read_packed)
-    content = read_json(path)
-    kind, check = next((KINDS[key] for key in KINDS if key in content), (NOT_OURS, _once(read_json)))
-    _require(path, sealed=kind == NOT_OURS or is_sealed(path.read_bytes()))
+    raw = path.read_bytes()
+    try:
+        content = json.loads(raw.decode("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: the file must hold JSON, found: {error}; make it again") from None
+    kind, check = next((KINDS[key] for key in KINDS if key in content), (NOT_OURS, lambda _: []))
+    _require(path, sealed=(kind == NOT_OURS and SEAL not in content) or is_sealed(raw))
     return kind, check
 
 
