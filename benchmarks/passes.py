@@ -105,7 +105,7 @@ class Experiment:
             "classes": list(class_table(self.configuration).names),
             "target_statistics": False,
             "metrics": {},
-            "provenance": provenance("pretrain", {}, [self.inputs[1]], 0, time.time()),
+            "provenance": provenance("pretrain", {}, [self.inputs[1]], 0, time.time(), self.inputs[1]),
         }
         save_checkpoint(self.inputs[2], network.state_dict(), description)
 

@@ -11,6 +11,7 @@ from caguda.artifacts.atomic import read_json, write_json
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
+from caguda.version import METHOD_VERSION
 
 TRAINING = {
     "iterations": 100,
@@ -84,7 +85,7 @@ def provenance(verb: str, seed: int, seconds: float) -> dict[str, Any]:
     return {
         "made_by": verb,
         "caguda": "0.1.0",
-        "method_version": "1",
+        "method_version": METHOD_VERSION,
         "inputs": {},
         "seed": seed,
         "libraries": {"python": "3.11", "torch": "2.11.0"},

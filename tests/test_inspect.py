@@ -54,13 +54,15 @@ def told(said: Said, store: Path, *options: str) -> str:
     return said.readouterr().out
 
 
-def test_it_tells_what_verification_and_diagnosis_find(kept: Miniature, capsys: Said, tmp_path: Path) -> None:
+def test_it_tells_what_verification_and_diagnosis_find(
+    mini: Miniature, kept: Miniature, capsys: Said, tmp_path: Path
+) -> None:
     found = inspected(capsys, kept.folder / "labels" / "labels.json")
     assert found == inspected(capsys, store_of(kept))
     verified = verify_label_store(store_of(kept))
     told_by_both = ("images", "height", "width", "pixels", "share", "per_category", "margin_quantiles")
     assert {key: found[key] for key in told_by_both} == {key: verified[key] for key in told_by_both}
-    diagnose(kept.configuration(), kept.manifest, kept.folder / "labels" / "labels.json", tmp_path / "a.json")
+    diagnose(mini.configuration(), mini.manifest, mini.folder / "labels" / "labels.json", tmp_path / "a.json")
     accuracy = json.loads((tmp_path / "a.json").read_text())
     assert found["accuracy"] == {kind: accuracy[kind] for kind in found["accuracy"]}
     assert {"anchor", "probability", "both"} <= found["accuracy"].keys()

@@ -79,7 +79,7 @@ def test_sums_are_added_in_the_order_of_the_images_whatever_the_parts(
         some_sums(seed, 10),
         [mini.manifest, mini.weights("warmup")],
     )
-    made_by = provenance("anchor-part", _settings(settings), inputs, None, 0.0)
+    made_by = provenance("anchor-part", _settings(settings), inputs, None, 0.0, inputs[0])
     files = []
     for first, last in pairwise([0, *sorted(cuts), 10]):
         files.append(folder / f"{first}.h5")

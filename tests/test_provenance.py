@@ -1,6 +1,7 @@
 """The chain back to the frames: what `provenance` says of it, and a table that is not made where it is broken."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -11,9 +12,11 @@ from paper_samples import configuration, rewrite, write_experiment
 
 from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.chain import inputs_of
+from caguda.artifacts.provenance import provenance
 from caguda.cli import main
 from caguda.errors import UserError
 from caguda.paper.table import write_table
+from caguda.version import METHOD_VERSION
 
 pytestmark = pytest.mark.xdist_group("miniature")
 
@@ -107,12 +110,19 @@ def test_a_table_is_not_made_of_a_broken_chain(tmp_path: Path) -> None:
         checkpoint.write_bytes(b"gigabytes, which no table reads")
         seed = next(folder for folder in path.parents if folder.name.startswith("seed"))
         before = seed / "pretrain" / "checkpoint.safetensors"
-        inputs = {str(before): {"sha256": "weights of pretrain"}} if before != checkpoint else {}
-        described = {"weights_sha256": f"weights of {path.parent.name}", "provenance": {"inputs": inputs}}
+        inputs = (
+            {str(before): {"sha256": "weights of pretrain", "from_here": os.path.relpath(before, checkpoint.parent)}}
+            if before != checkpoint
+            else {}
+        )
+        described = {
+            "weights_sha256": f"weights of {path.parent.name}",
+            "provenance": {"inputs": inputs, "method_version": METHOD_VERSION},
+        }
         checkpoint.with_suffix(".json").unlink(missing_ok=True)
         write_json(checkpoint.with_suffix(".json"), described)
-        recorded = {str(checkpoint): {"sha256": described["weights_sha256"]}}
-        rewrite(path, provenance={"inputs": recorded})
+        recorded = {str(checkpoint): {"sha256": described["weights_sha256"], "from_here": checkpoint.name}}
+        rewrite(path, provenance={"inputs": recorded, "method_version": METHOD_VERSION})
         made_of[path] = checkpoint
     outputs = (tmp_path / "table.csv", tmp_path / "table.md")
     write_table(config, "cag", evaluations, *outputs)
@@ -142,7 +152,15 @@ def test_a_table_is_not_made_of_a_broken_chain(tmp_path: Path) -> None:
         output.unlink()
     trained = next(path for path in evaluations if path.parent.name == "stage1")
     described = made_of[trained].with_suffix(".json")
-    rewrite_sealed(described, provenance={"inputs": {str(manifest): {"sha256": "of earlier frames"}}})
+    rewrite_sealed(
+        described,
+        provenance={
+            "inputs": {
+                str(manifest): {"sha256": "of earlier frames", "from_here": os.path.relpath(manifest, described.parent)}
+            },
+            "method_version": METHOD_VERSION,
+        },
+    )
     refused(made_of[trained], "changed since", manifest)
 
 
@@ -151,14 +169,20 @@ def rewrite_sealed(path: Path, **changes: object) -> None:
     write_json(path, read_json(path) | changes)
 
 
-def test_inputs_are_looked_for_above_the_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    artifact = tmp_path / "moved" / "results" / "run" / "a.json"
-    names = ["results/manifest.json", "elsewhere/weights.pth", "../shared.json"]
-    write_json(artifact, {"provenance": {"inputs": {name: {"sha256": ""} for name in names}}})
-    (tmp_path / "moved" / "elsewhere").mkdir()
-    monkeypatch.chdir("/")
-    found = [item.path for item in inputs_of(artifact)]
-    moved = tmp_path / "moved"
-    assert found == [moved / "results/manifest.json", moved / "elsewhere/weights.pth", Path("../shared.json")]
-    monkeypatch.chdir(moved)
-    assert inputs_of(artifact)[0].path == Path("results/manifest.json")
+def test_inputs_are_looked_for_where_they_lay_from_the_artifact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A renamed copy has inputs of its own: one that is missing there is not taken from the original."""
+    monkeypatch.chdir(tmp_path)
+    manifest, artifact = Path("results/manifest.json"), Path("results/run/a.json")
+    write_json(manifest, {"a": 1})
+    write_json(artifact, {"provenance": provenance("verb", {}, [manifest], None, 0.0, artifact)})
+    assert [(item.path, item.state) for item in inputs_of(artifact)] == [(manifest, "unchanged")]
+    shutil.copytree("results", "renamed")
+    Path("renamed/manifest.json").unlink()
+    for folder in (tmp_path, Path("/")):
+        monkeypatch.chdir(folder)
+        (found,) = inputs_of(tmp_path / "renamed/run/a.json")
+        assert found.state == "missing" and found.path.absolute() == tmp_path / "renamed/manifest.json"
+        (found,) = inputs_of(tmp_path / artifact)
+        assert found.state == "unchanged" and found.path.absolute() == tmp_path / manifest

@@ -29,7 +29,7 @@ from caguda.stages.predictions import list_predictions
 from caguda.stages.verify import verify_labels
 
 pytestmark = pytest.mark.xdist_group("miniature")
-MADE = provenance("labels", {"p0": 0.5}, [], None, 0.0)
+MADE = provenance("labels", {"p0": 0.5}, [], None, 0.0, Path("a"))
 
 
 def lines(capsys: pytest.CaptureFixture[str], *paths: Path) -> tuple[int, list[str]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -55,7 +56,7 @@ def inputs_of(path: Path, digest: Callable[[Path], str] = sha256) -> list[Input]
     """What an artifact was made of, as its provenance says, compared by `digest` with what is there now."""
     found = []
     for name, recorded in provenance_of(path).get("inputs", {}).items():
-        file = _located(name, path)
+        file = _located(name, recorded, path)
         if not file.is_file():
             found.append(Input(file, "missing"))
         else:
@@ -64,17 +65,15 @@ def inputs_of(path: Path, digest: Callable[[Path], str] = sha256) -> list[Input]
     return found
 
 
-def _located(name: str, artifact: Path) -> Path:
-    """Where a file is whose name is relative to the folder in which the artifact was made.
+def _located(name: str, recorded: Mapping[str, Any], artifact: Path) -> Path:
+    """Where a file is that an artifact was made of: where it lay from there, so that results may be moved and renamed.
 
-    That is the nearest folder above the artifact in which the name's first part exists, so that results may be moved.
+    A file with an absolute name, which lies elsewhere, may have stayed where it was.
     """
-    path = Path(name)
-    if not path.is_absolute() and path.parts[0] != "..":
-        for folder in artifact.absolute().parents:
-            if (folder / path.parts[0]).exists():
-                return path if folder == Path.cwd() else folder / path
-    return path
+    here = Path(os.path.normpath(artifact.absolute().parent / recorded["from_here"]))
+    if not here.exists() and Path(name).is_absolute():
+        return Path(name)
+    return here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here
 
 
 def recorded_sha256(path: Path) -> str:

@@ -25,9 +25,9 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
 
 
 def provenance(
-    made_by: str, settings: Mapping[str, Any], inputs: Sequence[Path], seed: int | None, started: float
+    made_by: str, settings: Mapping[str, Any], inputs: Sequence[Path], seed: int | None, started: float, of: Path
 ) -> dict[str, Any]:
-    """Who made an artifact (a verb), of which inputs, with which settings, versions and seed, in how many seconds.
+    """Who made the artifact `of` (a verb), of which inputs, with which settings, versions and seed, in how many seconds.
 
     `settings` are the JSON values of the configuration that the artifact depends on. `started` is `time.time()` when
     the work began. An input that cannot be read is a UserError.
@@ -38,7 +38,14 @@ def provenance(
         "method_version": METHOD_VERSION,
         "configuration": fingerprint(settings),
         "settings": dict(settings),
-        "inputs": {path.as_posix(): {"sha256": sha256(path), "content": content_of(path)} for path in inputs},
+        "inputs": {
+            path.as_posix(): {
+                "sha256": sha256(path),
+                "content": content_of(path),
+                "from_here": os.path.relpath(path.absolute(), of.absolute().parent),
+            }
+            for path in inputs
+        },
         "seed": seed,
         "libraries": _library_versions(),
         "machine": {"host": platform.node(), "system": platform.platform(), "cores": os.cpu_count()},

@@ -74,7 +74,7 @@ def sum_part(
     with tqdm(total=total, desc=f"anchors {part}/{parts}", disable=not sys.stderr.isatty()) as bar:
         blockwise = groupby(behind(passed(), added), key=itemgetter(0))
         found = [reduce(ClassSums.__add__, (sums for _, sums in batches)) for _, batches in blockwise]
-    made_by = provenance("anchor-part", _settings(configuration), [manifest, checkpoint], None, started)
+    made_by = provenance("anchor-part", _settings(configuration), [manifest, checkpoint], None, started, output)
     save_class_sums(output, found, {"first_block": blocks.index(own[0]), "provenance": made_by})
     print(f"anchors: part {part} of {parts}, frames {own[0].start} to {own[-1].stop - 1} -> {output}")
 
@@ -98,7 +98,7 @@ def construct_anchors(
     """
     started = time.time()
     table, size = class_table(configuration, configuration.source), configuration.compute.inference_batch_size
-    made_by = provenance("anchors", _settings(configuration), [manifest, checkpoint], None, started)
+    made_by = provenance("anchors", _settings(configuration), [manifest, checkpoint], None, started, output)
     sums: dict[int, ClassSums] = {}
     for path in part_files:
         blocks, attributes = load_class_sums(path)

@@ -159,6 +159,6 @@ def _check_sets(configuration: Configuration, names: Sequence[SetName], output: 
     _tell(told, folder / "findings.txt")
     _refuse(told["problem"], folder / "findings.txt")
     settings = configuration.model_dump(mode="json", include={"classes", "ignore", *names})
-    made = provenance("check", settings, [], None, started)
+    made = provenance("check", settings, [], None, started, output)
     manifest: dict[str, Any] = {name: sets[name] for name in names}
     write_json(output, {**manifest, "classes": list(table.names), "warnings": told["warning"], "provenance": made})

@@ -196,7 +196,9 @@ class Run:
         if training.target_statistics:
             images = inference_batches(self.manifest.frames("target"), compute.inference_batch_size)
             estimate_statistics(network, (scaled(batch, self.device) for _, batch in images))
-        made_by = provenance(self.name, self.settings, [self.manifest_path, *self.inputs], self.seed, self.started)
+        made_by = provenance(
+            self.name, self.settings, [self.manifest_path, *self.inputs], self.seed, self.started, output
+        )
         description = {
             "architecture": self.configuration.network.model_dump(mode="json"),
             "classes": list(self.table.names),

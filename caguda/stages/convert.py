@@ -54,7 +54,7 @@ def convert_anchors(configuration: Configuration, input: Path, output: Path) -> 
         np.full(table.count, np.nan, np.float32),
         np.linalg.norm(vectors[:, None] - vectors, axis=2).astype(np.float32),
     )
-    made_by = provenance("convert-anchors", {}, [input], None, started)
+    made_by = provenance("convert-anchors", {}, [input], None, started, output)
     save_anchors(output, anchors, {"categories": list(table.names), "counted": "images", "provenance": made_by})
     print(f"convert-anchors: {present.sum()} anchors, mean distance {anchors.mean_distance:.3f} -> {output}")
 
@@ -89,7 +89,12 @@ def convert_checkpoint(configuration: Configuration, input: Path, output: Path) 
         "target_statistics": False,
         "metrics": {},
         "provenance": provenance(
-            "convert-checkpoint", configuration.model_dump(mode="json", include={"network"}), [input], None, started
+            "convert-checkpoint",
+            configuration.model_dump(mode="json", include={"network"}),
+            [input],
+            None,
+            started,
+            output,
         ),
     }
     save_checkpoint(output, built.state_dict(), description)
@@ -121,7 +126,7 @@ def import_checkpoint(configuration: Configuration, run: str, seed: int, input: 
         raise UserError(f"{input}: every weight must be finite, found {broken} that is not; take another model")
     built.load_state_dict(given)
     settings = {**configuration.model_dump(mode="json", include={"network"}), "run": run}
-    made_by = provenance("import", settings, [input], seed, started)
+    made_by = provenance("import", settings, [input], seed, started, output)
     description = {
         "architecture": network.model_dump(mode="json"),
         "classes": list(table.names),

@@ -64,7 +64,7 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
         "classes": list(table.names),
         "as_trained": _scores(trained, table),
         "target_statistics": None if adapted is None else _scores(adapted, table),
-        "provenance": provenance("evaluate", settings, [manifest, checkpoint], made_by["seed"], started),
+        "provenance": provenance("evaluate", settings, [manifest, checkpoint], made_by["seed"], started, output),
     }
     write_json(output, result)
     second = "" if adapted is None else f", with target statistics {100 * float(mean_iou(adapted)):.1f}"
@@ -149,7 +149,7 @@ def diagnose(configuration: Configuration, manifest: Path, labels: Path, output:
     scores, all_pixels = assigned.scores(table.names), everywhere.scores(table.names)
     scores |= {"nearest_anchor_all": all_pixels["anchor"], "predicted_all": all_pixels["probability"]}
     found = {kind: score if known else None for kind, score in scores.items()}
-    made_by = provenance("diagnose", {}, [manifest, labels], None, started)
+    made_by = provenance("diagnose", {}, [manifest, labels], None, started, output)
     write_json(output, {"images_with_truth": len(known), **found, "provenance": made_by})
 
 

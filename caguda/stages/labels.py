@@ -60,7 +60,7 @@ def create_store(
     attributes = {
         "margin": absolute_margin(thresholds, found.mean_distance),
         "p0": thresholds.p0,
-        "provenance": _provenance(configuration, thresholds, [manifest, checkpoint, anchors], started),
+        "provenance": _provenance(configuration, thresholds, [manifest, checkpoint, anchors], started, store),
     }
     ids = [frame.id for frame in frames]
     create_label_store(store, ids, features.shape[-2], features.shape[-1], class_table(configuration), attributes)
@@ -93,10 +93,10 @@ def _thresholds(configured: Thresholds, margin: float | None, p0: float | None) 
 
 
 def _provenance(
-    configuration: Configuration, thresholds: Thresholds, inputs: Sequence[Path], started: float
+    configuration: Configuration, thresholds: Thresholds, inputs: Sequence[Path], started: float, store: Path
 ) -> dict[str, Any]:
     settings = configuration.model_dump(mode="json", include={"network"})
-    return provenance("labels", settings | {"labels": thresholds.model_dump(mode="json")}, inputs, None, started)
+    return provenance("labels", settings | {"labels": thresholds.model_dump(mode="json")}, inputs, None, started, store)
 
 
 def absolute_margin(thresholds: Thresholds, mean_distance: float) -> float:
@@ -133,7 +133,7 @@ def write_part(
     frames = read_manifest(manifest).frames("target")
     refuse_other_frames(opened, frames, manifest)
     thresholds = Thresholds.model_validate(opened.attributes["provenance"]["settings"]["labels"])
-    made_by = _provenance(configuration, thresholds, [manifest, checkpoint, anchors], started)
+    made_by = _provenance(configuration, thresholds, [manifest, checkpoint, anchors], started, store)
     _refuse_another_store(opened, made_by)
     size = configuration.compute.inference_batch_size
     batches = [range(first, min(first + size, len(frames))) for first in range(0, len(frames), size)]

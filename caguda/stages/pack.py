@@ -38,7 +38,7 @@ def pack(configuration: Configuration, manifest: Path, domain: SetName, output: 
             "frames_digest": read.digest(domain),
             "categories": list(table.names),
             "classes": _identity(table),
-            "provenance": provenance("pack", settings, [manifest], None, started),
+            "provenance": provenance("pack", settings, [manifest], None, started, output),
         }
 
     sizes = [(int(entry["height"]), int(entry["width"])) for entry in entries]

@@ -74,7 +74,7 @@ def predict_part(
     for _ in tqdm(behind(seen, write), f"predict {part}/{parts}", len(left), disable=not sys.stderr.isatty()):
         pass
     seed = description["provenance"]["seed"]
-    made_by = provenance("predict-part", settings, [manifest, checkpoint], seed, started)
+    made_by = provenance("predict-part", settings, [manifest, checkpoint], seed, started, output)
     write_json(output, {"part": part, "parts": parts, "files": digests, "provenance": made_by})
     print(f"predict: part {part} of {parts}, {len(keys)} frames, {kept} of them from an earlier call -> {folder}")
 

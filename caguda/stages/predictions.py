@@ -30,7 +30,7 @@ def list_predictions(
     parts = {path: read_json(path) for path in part_files}
     seed = read_json(checkpoint.with_suffix(".json"))["provenance"]["seed"]
     settings = configuration.model_dump(mode="json", include={"inference"})
-    made_by = provenance("predict", settings, [manifest, checkpoint], seed, started)
+    made_by = provenance("predict", settings, [manifest, checkpoint], seed, started, output)
     for path, content in parts.items():
         refuse_others(path, content["provenance"], made_by)
     entries = read_manifest(manifest, [name]).entries(name)

@@ -31,7 +31,7 @@ def submission(manifest: Path, predictions: Path, output: Path) -> None:
         pack(files, archive)
         _refuse(_with_changed(faults(archive, frames), files, made["files"]), folder)
         written = {"images": len(files), "sha256": sha256(archive), "set": made["set"]}
-        made_by = provenance("submission", {}, [manifest, predictions], made["provenance"]["seed"], started)
+        made_by = provenance("submission", {}, [manifest, predictions], made["provenance"]["seed"], started, output)
         write_json(output.with_suffix(".json"), {**written, "provenance": made_by})
     for note in _notes(made["set"], frames):
         print(f"note: {note}")

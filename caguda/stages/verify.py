@@ -33,6 +33,7 @@ from caguda.configfile import load_configuration
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import Faulty, UserError, printable
 from caguda.paper.evaluations import read_evaluation
+from caguda.recorded import other_settings
 
 Digest = Callable[[Path], str]
 Check = Callable[[Path], list[str]]
@@ -114,7 +115,7 @@ def _examine(path: Path, digest: Digest) -> tuple[str, list[str]]:
     try:
         kind, check = _kind(path)
         faults = check(path)
-        return kind, [*faults, *_faults_of_provenance(path, digest)]
+        return kind, faults if kind == NOT_OURS else [*faults, *_faults_of_provenance(path, digest)]
     except UserError as error:
         return kind, [str(error)]
     except Exception as error:  # noqa: BLE001  whatever a library makes of bytes that nobody has thought of
@@ -155,8 +156,17 @@ def _faults_of_provenance(path: Path, digest: Digest) -> list[str]:
     found = [] if not made or made["configuration"] == fingerprint(made["settings"]) else [
         f"{path}: provenance: configuration must be the digest of settings, found another; make it again"
     ]  # fmt: skip
+    if made and (beside := _configuration_of(path)):
+        found += [f"{path}: this must be made with the settings of {beside}, found {line}; make it again"
+                  for line in other_settings(load_configuration(beside), made)]  # fmt: skip
     changed = [item for item in inputs_of(path, digest) if item.state != "unchanged"]
     return found + [f"{path}: what it was made of must be there unchanged, found {i.path} {i.state}" for i in changed]
+
+
+def _configuration_of(path: Path) -> Path | None:
+    """The `config.json` of the experiment that an artifact lies in; None without one."""
+    found = (folder / "config.json" for folder in path.absolute().parents)
+    return next((file for file in found if file.is_file()), None)
 
 
 def _once(read: Callable[[Path], object]) -> Check:
