@@ -243,9 +243,9 @@ SPOILT: dict[str, tuple[Callable[[Path], object], list[list[str]]]] = {
         [["warmup/checkpoint.json: what it was made of", "pretrain/checkpoint.safetensors missing"]],
     ),
     "a number that a person changed": (
-        lambda root: edit(root / "stage/evaluation.json"), [["evaluation.json: ", "sha256_of_all_above"]],
+        lambda root: edit(root / "stage/evaluation.json"), [["evaluation.json: ", "the SHA-256 that it gives itself"]],
     ),
-    "a configuration": (lambda root: edit(root / "config.json"), [["config.json: ", "sha256_of_all_above"]]),
+    "a configuration": (lambda root: edit(root / "config.json"), [["config.json: ", "the SHA-256 that it gives itself"]]),
     "a training state": (lambda root: flip(root / "stage/state/state.pt"), [["state.pt: a training state must be whole"]]),
     "a cache": (lambda root: flip(root / "packed/target.h5"), [["target.h5: the file must have the SHA-256"]]),
     "a zip": (lambda root: flip(root / "submission.zip"), [["submission.zip: the zip must have the SHA-256"]]),
