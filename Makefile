@@ -58,6 +58,8 @@ schema: .venv/installed-dev
 
 define install
 $(if $(PYTHON),,$(error caguda needs Python 3.11 or newer, found none among $(CANDIDATES); install one, or name it: make PYTHON=/path/to/python3.11))
-$(PYTHON) -m venv .venv
+@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "caguda needs Python 3.11 or newer, found $(PYTHON), which is older or does not run; name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+@test ! -e .venv || .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || "$(PYTHON)" -m venv --clear .venv
+"$(PYTHON)" -m venv .venv
 .venv/bin/python -m pip install --quiet -c constraints.txt -e "$(1)"
 endef

@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from caguda.complaints import complaint
 from caguda.config import Configuration
 from caguda.errors import UserError
+from caguda.files import read_regular
 
 SHOWN = 5
+LARGEST = 100_000
 
 
 def _one_line(error: ValidationError, path: Path) -> str:
@@ -63,20 +65,41 @@ def _double_keys(node: Any) -> list[str]:
     return [key for key in keys if keys.count(key) > 1] + [key for child in children for key in _double_keys(child)]
 
 
-def load_configuration(path: Path) -> Configuration:
-    """The validated experiment of a YAML file (or of the JSON that the workflow writes)."""
+def _size(node: Any, known: dict[int, int]) -> int:
+    """How many values a YAML tree has once its aliases stand for what they repeat."""
+    if id(node) not in known:
+        known[id(node)] = 1
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        pairs = [child for pair in children for child in pair] if isinstance(node, yaml.MappingNode) else children
+        known[id(node)] = 1 + sum(_size(child, known) for child in pairs)
+    return known[id(node)]
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file; a UserError where it is none, repeats itself without end, or has a key twice."""
     try:
-        text = path.read_text(encoding="utf-8")
-        values, double = yaml.safe_load(text), _double_keys(yaml.compose(text, Loader=yaml.SafeLoader))
-    except OSError as error:
-        raise UserError(f"{path}: the configuration cannot be read ({error.strerror})") from None
+        text = read_regular(path).decode("utf-8")
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        if tree is not None and (size := _size(tree, {})) > LARGEST:
+            raise UserError(
+                f"{path}: a configuration must have at most {LARGEST} values, found {size} with its aliases"
+            )
+        double = _double_keys(tree)
+        values = yaml.safe_load(text)
     except UnicodeDecodeError:
         raise UserError(f"{path}: the configuration must be text in UTF-8") from None
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise UserError(f"{path}: a configuration must not be nested so deep; write it plainly") from None
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}") from None
     if double:
         raise UserError(f"{path}: {double[0]}: this key occurs twice in one section, remove one of the two")
-    return parse_configuration(values, path)
+    return values
+
+
+def load_configuration(path: Path) -> Configuration:
+    """The validated experiment of a YAML file (or of the JSON that the workflow writes)."""
+    return parse_configuration(read_yaml(path), path)
 
 
 def print_schema() -> None:

@@ -1,18 +1,25 @@
 """What the rules of the workflow take from the package: the validated experiment, and the lock of its folder. No torch."""
 
+import errno
 import fcntl
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from caguda.config import Configuration
-from caguda.configfile import parse_configuration
+from caguda.configfile import parse_configuration, read_yaml
 from caguda.errors import UserError, printable
 
 
-def validated(values: Any, name: Path) -> Configuration:
-    """The experiment of a mapping whose data are there, or one line for the person at the keyboard and the end."""
+def validated(values: Any, name: Path, files: Sequence[Path] = ()) -> Configuration:
+    """The experiment of a mapping whose data are there, or one line for the person at the keyboard and the end.
+
+    `files` are the YAMLs that Snakemake has merged into it; of a key that occurs twice it would keep the last.
+    """
     try:
+        for file in files:
+            read_yaml(file)
         configuration = parse_configuration(values, name)
         _require_files(configuration, name)
     except UserError as error:
@@ -47,6 +54,9 @@ def held(folder: Path) -> TextIO:
     file = (folder / "lock").open("a")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        sys.exit(f"caguda: {folder}: one call at a time may work here, found another; wait for it or end it")
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            sys.exit(f"caguda: {folder}: one call at a time may work here, found another; wait for it or end it")
+        print(f"caguda: {folder}: no lock is to be had here ({error.strerror}); make sure that no second call works here",
+              file=sys.stderr)  # fmt: skip
     return file

@@ -25,7 +25,9 @@ LAYERS = (
     ("ablations", "configfile"),
     ("complaints",),
     ("classes", "config"),
-    ("config_frames", "errors", "version"),
+    ("config_frames",),
+    ("files",),
+    ("errors", "version"),
 )
 LEVEL = {room: len(LAYERS) - depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 NO_TORCH = (
@@ -36,6 +38,7 @@ NO_TORCH = (
     "config_frames",
     "configfile",
     "errors",
+    "files",
     "recorded",
     "version",
     "workflow",

@@ -181,8 +181,11 @@ def test_files_and_stores_may_be_named_one_by_one(results: Path, capsys: pytest.
     names = ["labels/labels.zarr", "labels/labels.json", "stage/checkpoint.safetensors", "stage/checkpoint.json"]
     assert main(["verify", *(str(results / name) for name in names)]) == 0
     assert capsys.readouterr().out.splitlines() == ["checkpoint: 1, 0 with faults", "label store: 1, 0 with faults"]
-    code, faults = lines(capsys, results / "none.json", results / "labels" / "anchors.h5")
-    assert code == 1 and len(faults) == 1 and "none.json: " in faults[0]
+    assert main(["verify", str(results / "none.json"), str(results / "labels" / "anchors.h5")]) == 2
+    assert "none.json: artifacts are needed, found no such file or folder" in capsys.readouterr().err
+    for name in ("here", "there"):
+        (results / "stage" / name).symlink_to(results)
+    assert main(["verify", str(results / "stage")]) == 0, "links to folders above are not followed without end"
     assert main(["verify", str(results / "stage" / "state" / "..")]) == 0
     (results / "empty").mkdir()
     assert main(["verify", str(results / "empty")]) == 2

@@ -17,6 +17,7 @@ from typing import Any
 
 from caguda.artifacts.ownership import LONGEST, SEAL, is_sealed, refuse_foreign, seal
 from caguda.errors import UserError
+from caguda.files import read_regular
 
 _ROOM = 1 << 20
 HEX = "[0-9a-f]" * 8
@@ -126,10 +127,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON that `write_json` wrote, without its seal; a UserError when it is missing or another one."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: the file must be readable, found: {error.strerror}; make it first") from None
+    raw = read_regular(path)
     if not is_sealed(raw):
         raise UserError(
             f"{path}: the file must be as a verb of caguda wrote it, found another {SEAL} or none; make it again, or name the "

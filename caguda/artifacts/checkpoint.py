@@ -12,6 +12,7 @@ from torch import Tensor
 from caguda.artifacts.atomic import read_json, sha256, write_atomically, write_json
 from caguda.artifacts.ownership import refuse_foreign
 from caguda.errors import UserError
+from caguda.files import read_regular
 
 FORMAT = "caguda-checkpoint"
 FORMAT_VERSION = 1
@@ -49,10 +50,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     found = (description.get("format"), description.get("format_version"))
     if found != (FORMAT, FORMAT_VERSION):
         raise UserError(f"{side}: a checkpoint must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: the weights must be readable, found: {error.strerror}; make them first") from None
+    content = read_regular(path)
     digest = hashlib.sha256(content).hexdigest()
     if digest != description.get("weights_sha256"):
         raise UserError(
@@ -71,5 +69,6 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{path}: the weights must be safetensors, found: {error}; delete it and make it again"
+            f"{path}: the weights must be a whole safetensors file, found: {error}; take another file, or bring one of torch.save "
+            "by convert-checkpoint"
         ) from None

@@ -1,6 +1,7 @@
 """What the HDF5 artifacts share: attributes that are texts, a digest over what they mean, and one over all bytes."""
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from caguda.artifacts.atomic import write_atomically
 from caguda.errors import UserError
+from caguda.files import read_regular
 
 USER_BLOCK = 512
 """Bytes before the HDF5 file proper, which HDF5 passes over: `userblock_size` of a file that is to be sealed."""
@@ -37,7 +39,9 @@ def texts_of(path: Path) -> dict[str, str]:
         with h5py.File(path, "r") as file:
             return read_texts(file)
     except Exception as error:  # noqa: BLE001  h5py raises OSError, KeyError, RuntimeError or ValueError
-        raise UserError(f"{path}: the file must be whole HDF5, found {error}; delete it and make it again") from None
+        raise UserError(
+            f"{path}: the file must be whole HDF5, found {error}; make it again, or name the right file"
+        ) from None
 
 
 def content_of_arrays(path: Path) -> str | None:
@@ -81,12 +85,17 @@ def read_arrays(
     path: Path, kind: tuple[str, int], names: Iterable[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of these names and the attributes of a file of `write_arrays`; a UserError if it is not a whole one."""
+    content = read_regular(path)
+    if content.startswith(b"SHA-256 ") and content[:USER_BLOCK] != _block(
+        hashlib.sha256(content[USER_BLOCK:]).hexdigest()
+    ):
+        raise _damaged(path, "another SHA-256 than the one that it begins with")
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(io.BytesIO(content), "r") as file:
             texts = read_texts(file)
+            if others := [name for name in names if not isinstance(file.get(name, getlink=True), h5py.HardLink)]:
+                raise ValueError(f"no array {others[0]} of its own")
             arrays = {name: np.asarray(file[name]) for name in names}
-    except FileNotFoundError:
-        raise UserError(f"{path}: the file must exist, found none; make it first") from None
     except Exception as error:  # noqa: BLE001  h5py raises OSError, KeyError, RuntimeError or ValueError
         raise _damaged(path, str(error)) from None
     found = (texts.pop("format", None), texts.pop("format_version", None))
@@ -98,7 +107,9 @@ def read_arrays(
 
 
 def _damaged(path: Path, what: str) -> UserError:
-    return UserError(f"{path}: the file must be whole, found {what}; delete it and make it again")
+    return UserError(
+        f"{path}: the file must be a whole one of this program, found {what}; make it again, or name the right file"
+    )
 
 
 def seal(path: Path) -> None:

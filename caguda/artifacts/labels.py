@@ -21,6 +21,7 @@ from zarr.codecs import ZstdCodec
 
 from caguda.artifacts.atomic import HEX, at_work, partial_of, sha256
 from caguda.artifacts.label_arrays import BY_ANCHOR, BY_PROBABILITY, DTYPES, NAMES, LabelArrays, LabelStatistics, faults
+from caguda.artifacts.label_metadata import refuse_other_metadata
 from caguda.artifacts.label_remains import FORMAT, is_remains
 from caguda.classes import IGNORE, UNWRITTEN, ClassTable
 from caguda.errors import UserError
@@ -254,10 +255,9 @@ def remove_partial_files(store: LabelStore) -> None:
 
 
 def _open_group(path: Path) -> zarr.Group:
-    if not (path / "zarr.json").exists():
-        raise UserError(f"{path}: the label store must exist, found no zarr group; make it first")
+    refuse_other_metadata(path)
     with _damage_is_named(path, "zarr.json"):
-        group = zarr.open_group(path, mode="r", use_consolidated=False)
+        group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
         found = (group.attrs.get("format"), group.attrs.get("format_version"))
     if found != (FORMAT, FORMAT_VERSION):
         raise UserError(f"{path}: a label store must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}")

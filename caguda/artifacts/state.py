@@ -117,6 +117,9 @@ def lock(directory: Path) -> Iterator[None]:
             raise LockHeld(
                 f"{directory}: one trainer at a time may work here, found another ({holder}); wait for it or end it"
             ) from None
+        except OSError as error:  # a file system without locks
+            print(f"{directory}: no lock is to be had here ({error.strerror}); make sure that no second trainer works here",
+                  file=sys.stderr)  # fmt: skip
         _write_over(file, f"host {platform.node()}, pid {os.getpid()}, job {os.environ.get('SLURM_JOB_ID', 'none')}")
         for stale in remains_of(directory / "state.pt"):
             stale.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from caguda.artifacts.atomic import is_sealed
 from caguda.artifacts.ownership import LONGEST
 from caguda.datasets.frame import Frame
 from caguda.errors import UserError, is_plain
+from caguda.files import read_regular
 
 SetName = Literal["source", "target", "evaluation", "test"]
 SET_NAMES: tuple[SetName, ...] = ("source", "target", "evaluation")
@@ -51,7 +52,7 @@ class Manifest:
 def read_manifest(path: Path, names: Collection[SetName] = SET_NAMES) -> Manifest:
     """The manifest of a file, of the sets `names`; UserError if it is absent, damaged, or without one of them."""
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path)
         content = json.loads(raw.decode("utf-8"))
         if not is_sealed(raw):
             raise UserError(
@@ -62,8 +63,6 @@ def read_manifest(path: Path, names: Collection[SetName] = SET_NAMES) -> Manifes
         for name in names:
             manifest.frames(name), manifest.digest(name)
             refuse_unsafe_ids(path, [frame.id for frame in manifest.frames(name)])
-    except OSError as error:
-        raise UserError(f"{path}: the manifest cannot be read ({error.strerror}); make it with `check`") from None
     except (ValueError, KeyError, TypeError):
         sets = ", ".join(names)
         raise UserError(

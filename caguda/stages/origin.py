@@ -54,7 +54,7 @@ class Origin:
     @cached_property
     def table(self) -> ClassTable:
         """The store's categories and their colours; it knows no raw values."""
-        flags = zarr.open_array(self.store.path / "predicted", mode="r").attrs["flag_colors"]
+        flags = zarr.open_array(self.store.path / "predicted", mode="r", zarr_format=3).attrs["flag_colors"]
         colors = [bytes.fromhex(color[1:]) for color in str(flags).split()]
         return ClassTable(self.store.categories, tuple((r, g, b) for r, g, b in colors), {})
 

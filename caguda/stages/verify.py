@@ -62,7 +62,11 @@ def verify(paths: Sequence[Path]) -> None:
 
     Prints a line for each fault, with file and image, and one for each kind of artifact; raises Faulty if any has one.
     """
-    artifacts = sorted({artifact.resolve(): artifact for path in paths for artifact in _artifacts(path)}.values())
+    if missing := [path for path in paths if not path.exists()]:
+        raise UserError(f"{missing[0]}: artifacts are needed, found no such file or folder; check its name")
+    artifacts = sorted(
+        {artifact.resolve(): artifact for path in paths for artifact in _artifacts(path, set())}.values()
+    )
     if not artifacts:
         raise UserError(f"{paths[0]}: artifacts are needed, found none there; give their folder")
     digest = cache(sha256)
@@ -78,9 +82,12 @@ def verify(paths: Sequence[Path]) -> None:
         raise Faulty(f"verify: {faulty.total()} of {total.total()} artifacts have faults, all listed above")
 
 
-def _artifacts(path: Path) -> Iterator[Path]:
+def _artifacts(path: Path, seen: set[Path]) -> Iterator[Path]:
     """What stands for each artifact at or below a path: its JSON where it has one, else its file or folder."""
     if path.is_dir() and not _is_store(path):
+        if (folder := path.resolve()) in seen:  # a link to a folder above would be followed without end
+            return
+        seen.add(folder)
         try:
             entries = sorted(path.iterdir())
         except OSError as error:
@@ -88,7 +95,7 @@ def _artifacts(path: Path) -> Iterator[Path]:
         for entry in entries:
             is_ours = entry.suffix in (".json", ".h5", ".safetensors") or entry.name == "state.pt"
             if (is_ours and entry.is_file()) or (entry.is_dir() and not entry.name.startswith(".")):
-                yield from _artifacts(entry)
+                yield from _artifacts(entry, seen)
     elif path.suffix in (".safetensors", ".zip"):
         yield path.with_suffix(".json")
     elif _is_store(path):

@@ -22,7 +22,7 @@ def configuration_name() -> Path:
     return Path(" + ".join([*names, "--config"] if workflow.config_settings.config else names))
 
 
-configuration = validated(config, configuration_name())
+configuration = validated(config, configuration_name(), [Path(file) for file in workflow.configfiles])
 SETTINGS = configuration.model_dump(mode="json")
 
 

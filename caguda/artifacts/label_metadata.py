@@ -1,0 +1,48 @@
+"""The metadata of a label store, compared with what this program writes before any library opens the store."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from caguda.artifacts.label_arrays import NAMES
+from caguda.errors import UserError
+from caguda.files import read_regular
+
+CODECS = {**{name: ["bytes", "zstd"] for name in NAMES}, "image_id": ["vlen-utf8", "zstd"]}
+
+
+def refuse_other_metadata(path: Path) -> None:
+    """UserError unless a folder is a zarr v3 group with the arrays of a label store, encoded as this program does.
+
+    A group of another version of zarr, or with other codecs, would have zarr load code that the store names.
+    """
+    if not (path / "zarr.json").exists():
+        raise UserError(f"{path}: the label store must exist, found no zarr group; make it first")
+    _refuse(path / "zarr.json", {"zarr_format": 3, "node_type": "group"}, _metadata(path / "zarr.json"))
+    for name, codecs in CODECS.items():
+        file = path / name / "zarr.json"
+        found = _metadata(file)
+        told = {key: found.get(key) for key in ("zarr_format", "node_type", "storage_transformers")}
+        told["codecs"] = [
+            codec.get("name") if isinstance(codec, dict) else codec for codec in found.get("codecs") or ()
+        ]
+        _refuse(file, {"zarr_format": 3, "node_type": "array", "storage_transformers": [], "codecs": codecs}, told)
+
+
+def _metadata(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(read_regular(file).decode("utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f"{file.parent}: zarr.json is damaged ({error}); if this is a label store, make the labels again"
+        ) from None
+    return found if isinstance(found, dict) else {}
+
+
+def _refuse(file: Path, expected: dict[str, Any], found: dict[str, Any]) -> None:
+    for key, value in expected.items():
+        if found.get(key) != value:
+            raise UserError(
+                f"{file}: a label store must have {key} {value} here, found {found.get(key)}; name the folder labels.zarr or "
+                "its labels.json"
+            )
