@@ -45,6 +45,12 @@ def parse_configuration(values: Any, path: Path) -> Configuration:
     return configuration.model_copy(update={"data_root": data_root, "start_from": brought})
 
 
+def configuration_beside(path: Path) -> Configuration | None:
+    """The `config.json` of the experiment that an artifact lies in, where the workflow leaves it; None without one."""
+    found = (folder / "config.json" for folder in path.absolute().parents)
+    return next((load_configuration(file) for file in found if file.is_file()), None)
+
+
 def _expanded(given: str, key: str, path: Path) -> str:
     """A path of the YAML with its environment variables and `~` replaced."""
     expanded = os.path.expandvars(os.path.expanduser(given))

@@ -12,8 +12,8 @@ from caguda.config import Configuration
 from caguda.errors import UserError, first
 from caguda.version import METHOD_VERSION
 
-_FREE = ("stages.count", "network.weights")
-"""Keys that do not change what was made: how many stages follow, and where a backbone's first weights lay."""
+_FREE = ("stages.count", "network.weights", "source.root", "target.root", "evaluation.root", "test.root")
+"""Keys that do not change what was made: how many stages follow, and where first weights and frames lay."""
 
 
 def other_settings(configuration: Configuration, made: Mapping[str, Any]) -> list[str]:
@@ -32,14 +32,14 @@ def other_settings(configuration: Configuration, made: Mapping[str, Any]) -> lis
         current["labels"] = _thresholds(configuration, recorded)
     if made.get("made_by") == "control":
         current["stages"]["count"] = configuration.stages.count
-    free = () if made.get("made_by") == "control" else _FREE
+    free = _FREE[1:] if made.get("made_by") == "control" else _FREE
     found = [
         line
         for section, value in recorded.items()
         if section in current
         for line in _differences(section, value, current[section])
     ]
-    found = [line for line in found if not line.startswith(free)] if free else found
+    found = [line for line in found if not line.startswith(free)]
     if made.get("method_version") != METHOD_VERSION:
         found.append(f"method_version {made.get('method_version')}, not {METHOD_VERSION}")
     return found

@@ -14,7 +14,7 @@ PACKAGE = PROJECT / "caguda"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("launch", "workflow"),
+    ("launch", "staleness", "workflow"),
     ("stages",),
     ("paper",),
     ("datasets",),
@@ -40,6 +40,7 @@ NO_TORCH = (
     "errors",
     "files",
     "recorded",
+    "staleness",
     "version",
     "workflow",
     "cli",

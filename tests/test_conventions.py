@@ -90,7 +90,7 @@ def test_a_rule_can_run_in_an_environment_of_conda(tmp_path: Path, monkeypatch: 
         (tmp_path / name).write_text(text.format(folder=tmp_path, executable=sys.executable))
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
-    done = Workflow(tmp_path).run("results/smoke/data/data.json", "--sdm", "conda")
+    done = Workflow(tmp_path).run("results/smoke/generated.json", "--sdm", "conda")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "called").read_text() == f"{ROOT}\n"
 

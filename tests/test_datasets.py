@@ -356,10 +356,10 @@ def test_damaged_manifest_is_named(tmp_path: Path) -> None:
 # Genuine frames
 
 
-def test_kitti_pair_of_unequal_sizes() -> None:
+def test_kitti_pair_of_unequal_sizes(tmp_path: Path) -> None:
     folder = shared("fixtures/kitti_semantics")
     image, label = folder / "000000_10_image_2.png", folder / "000000_10_semantic.png"
-    found = check_frames([Frame("000000_10", image, label)], CITYSCAPES_19)
+    found = check_frames([Frame("000000_10", image, label)], CITYSCAPES_19, tmp_path / "frames.jsonl")
     assert len(found.problems) == 1
     assert found.problems[0].startswith(f"{label}: this label is 1242x375 and its image {image} is 1224x370;")
 

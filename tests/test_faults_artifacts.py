@@ -24,7 +24,7 @@ READ = [
     "cag/curves.png",
 ]
 UNREAD = [
-    "data/data.json",
+    "generated.json",
     "seed0/stage1/labels.created.json",
     "seed0/stage1/parts/labels.1-of-2.json",
     "cag/report.html",

@@ -109,7 +109,7 @@ def test_one_command_makes_everything_else_and_says_what_is_left_out(tmp_path: P
 @pytest.mark.xdist_group("workflow")
 def test_labels_that_are_not_there_end_the_call_at_the_check(tmp_path: Path) -> None:
     workflow = without(tmp_path, {})
-    done = workflow.run("results/smoke/data/data.json")
+    done = workflow.run("results/smoke/generated.json")
     assert done.returncode == 0, done.stdout + done.stderr
     for label in (tmp_path / "results/smoke/data/target/gtFine/train").rglob("*.png"):
         label.unlink()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -158,9 +157,9 @@ def _known(frames: Sequence[Frame], stamps: Mapping[str, Stamp | None], record: 
 def check_frames(
     frames: Sequence[Frame],
     table: ClassTable,
+    record: Path,
     title: str = "frames",
     layout: str = "folder",
-    record: Path = Path(os.devnull),
 ) -> Checked:
     """What is known of all frames, in their order; a missing label is no problem here.
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from caguda.artifacts.atomic import is_sealed
 from caguda.artifacts.ownership import LONGEST
+from caguda.config import Configuration
 from caguda.datasets.frame import Frame
 from caguda.errors import UserError, is_plain
 from caguda.files import read_regular
@@ -21,10 +22,11 @@ SET_NAMES: tuple[SetName, ...] = ("source", "target", "evaluation")
 
 @dataclass(frozen=True)
 class Manifest:
-    """The checked frames of an experiment; `sets` is the content of the file by set."""
+    """The checked frames of an experiment; `sets` is the content of the file by set, `roots` the folder of each set."""
 
     classes: tuple[str, ...]
     sets: Mapping[str, Mapping[str, Any]]
+    roots: Mapping[str, Path]
 
     def entries(self, name: SetName) -> list[dict[str, Any]]:
         """What is known of each frame of a set: id, height, width, classes present, digests."""
@@ -32,7 +34,7 @@ class Manifest:
 
     def frames(self, name: SetName) -> list[Frame]:
         """The frames of a set, sorted by id, with absolute paths; `label` is None where there is none."""
-        root = Path(self.sets[name]["root"])
+        root = self.roots[name]
         return [
             Frame(
                 entry["id"],
@@ -49,8 +51,14 @@ class Manifest:
         return str(self.sets[name]["digest"])
 
 
-def read_manifest(path: Path, names: Collection[SetName] = SET_NAMES) -> Manifest:
-    """The manifest of a file, of the sets `names`; UserError if it is absent, damaged, or without one of them."""
+def read_manifest(
+    path: Path, names: Collection[SetName] = SET_NAMES, configuration: Configuration | None = None
+) -> Manifest:
+    """The manifest of a file, of the sets `names`; UserError if it is absent, damaged, or without one of them.
+
+    With a configuration the frames are in its folders, where these exist, else where they were checked: data may be
+    moved, and each file is compared with its digest when it is read.
+    """
     try:
         raw = read_regular(path)
         content = json.loads(raw.decode("utf-8"))
@@ -59,14 +67,19 @@ def read_manifest(path: Path, names: Collection[SetName] = SET_NAMES) -> Manifes
                 f"{path}: the manifest must be as `check` wrote it, found another content or no digest at its end; make it "
                 "again with `check`"
             )
-        manifest = Manifest(tuple(content["classes"]), {name: content[name] for name in names})
+        sets: dict[str, Mapping[str, Any]] = {name: content[name] for name in names}
+        roots: dict[str, Path] = {name: Path(value["root"]) for name, value in sets.items()}
+        if configuration is not None:
+            domains = {name: getattr(configuration, name) for name in names}
+            moved = {name: configuration.domain_root(domain) for name, domain in domains.items() if domain is not None}
+            roots |= {name: folder for name, folder in moved.items() if folder.is_dir()}
+        manifest = Manifest(tuple(content["classes"]), sets, roots)
         for name in names:
             manifest.frames(name), manifest.digest(name)
             refuse_unsafe_ids(path, [frame.id for frame in manifest.frames(name)])
     except (ValueError, KeyError, TypeError):
-        sets = ", ".join(names)
         raise UserError(
-            f"{path}: this is not a manifest with the sets {sets}, or it is damaged; make it again with `check` "
+            f"{path}: this is not a manifest with the sets {', '.join(names)}, or it is damaged; make it again with `check` "
             "(`check-test` for the set test)"
         ) from None
     return manifest

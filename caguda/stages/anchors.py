@@ -48,7 +48,7 @@ def sum_part(
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     table, size = class_table(configuration, configuration.source), configuration.compute.inference_batch_size
     network, description = restore_network(checkpoint, device, table, configuration)
-    frames = read_manifest(manifest).frames("source")
+    frames = read_manifest(manifest, configuration=configuration).frames("source")
     blocks = blocks_of(len(frames), size)
     own = share(blocks, part, parts, "source")
     if description["target_statistics"]:
@@ -104,7 +104,7 @@ def construct_anchors(
         blocks, attributes = load_class_sums(path)
         refuse_others(path, attributes["provenance"], made_by)
         sums |= enumerate(blocks, attributes["first_block"])
-    expected = range(len(blocks_of(len(read_manifest(manifest).frames("source")), size)))
+    expected = range(len(blocks_of(len(read_manifest(manifest).entries("source")), size)))
     refuse_gaps(part_files, sums, expected)
     total = reduce(ClassSums.__add__, (sums[block] for block in expected))
     if (found := int((total.counts > 0).sum())) < 2:

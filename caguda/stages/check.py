@@ -60,7 +60,7 @@ def _check_set(name: SetName, configuration: Configuration, record: Path) -> tup
     frames = narrowed(domain, root, images)
     refuse_unsafe_ids(root, [frame.id for frame in frames])
     on_disk = survey(domain, root, images, len(frames))
-    found = check_frames(frames, table, name, domain.layout, record)
+    found = check_frames(frames, table, record, name, domain.layout)
     found.warnings.extend(on_disk.warnings())
     if name not in ("target", "test"):
         found.problems.extend(_missing_labels(domain, root, frames))
@@ -158,7 +158,7 @@ def _check_sets(configuration: Configuration, names: Sequence[SetName], output: 
     print("\n".join(map(printable, summary(sets, surveys))), flush=True)
     _tell(told, folder / "findings.txt")
     _refuse(told["problem"], folder / "findings.txt")
-    settings = configuration.model_dump(mode="json", include={"classes", "ignore", *names})
+    settings = configuration.model_dump(mode="json", include={"street", "classes", "ignore", *names})
     made = provenance("check", settings, [], None, started, output)
     manifest: dict[str, Any] = {name: sets[name] for name in names}
     write_json(output, {**manifest, "classes": list(table.names), "warnings": told["warning"], "provenance": made})

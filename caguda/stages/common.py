@@ -69,7 +69,7 @@ class Run:
     started: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
-        self.manifest = read_manifest(self.manifest_path)
+        self.manifest = read_manifest(self.manifest_path, configuration=self.configuration)
         self.table = class_table(self.configuration)
         self.caches = open_caches(self.packed, self.manifest, self.configuration)
         self.device = prepare(self.configuration.compute.threads, tf32=self.configuration.compute.tf32)

@@ -43,7 +43,7 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
     started = time.time()
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     table = class_table(configuration, configuration.evaluation)
-    read = read_manifest(manifest)
+    read = read_manifest(manifest, configuration=configuration)
     frames = read.frames("evaluation")
     network, description = restore_network(checkpoint, device, table, configuration)
     inference, size = configuration.inference, configuration.compute.inference_batch_size
@@ -138,7 +138,7 @@ def diagnose(configuration: Configuration, manifest: Path, labels: Path, output:
     """
     started = time.time()
     table = class_table(configuration, configuration.target)
-    frames = read_manifest(manifest).frames("target")
+    frames = read_manifest(manifest, configuration=configuration).frames("target")
     store = verified_labels(labels, frames, manifest)
     known = [index for index, frame in enumerate(frames) if frame.label is not None]
     assigned, everywhere = LabelStatistics(table.count), LabelStatistics(table.count)

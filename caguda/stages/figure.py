@@ -42,7 +42,7 @@ def qualitative(
     evaluation_table, target_table = (
         class_table(configuration, d) for d in (configuration.evaluation, configuration.target)
     )
-    read = read_manifest(manifest)
+    read = read_manifest(manifest, configuration=configuration)
     names = [NETWORKS.get(path.parent.name, "last stage") for path in checkpoints]
     networks = {
         name: restore_network(path, device, table, configuration)[0]

@@ -1,9 +1,11 @@
 """The verb `generate`: the street scenes of the embedded scenario, in the layouts of GTA5 and Cityscapes."""
 
 import hashlib
+import time
 from pathlib import Path
 
 from caguda.artifacts.atomic import write_json
+from caguda.artifacts.provenance import provenance
 from caguda.config import Configuration
 from caguda.datasets.street import jobs, write_street
 from caguda.errors import UserError
@@ -14,6 +16,7 @@ def generate(configuration: Configuration, output: Path) -> None:
 
     Frames of other settings below `data_root` would be taken for these: they are a UserError, nothing is deleted.
     """
+    started = time.time()
     if configuration.street is None:
         raise UserError("generate: the configuration must have a `street` section, found none; real data are only read")
     ours = {path for job in jobs(configuration.root, configuration.street) for path in job[:2]}
@@ -28,5 +31,6 @@ def generate(configuration: Configuration, output: Path) -> None:
     for path in files:
         digest.update(f"{path.relative_to(configuration.root).as_posix()}\n".encode() + path.read_bytes())
     settings = configuration.street.model_dump(mode="json")
-    write_json(output, {"street": settings, "files": len(files), "digest": digest.hexdigest()})
+    made = provenance("generate", {"street": settings}, [], None, started, output)
+    write_json(output, {"street": settings, "files": len(files), "digest": digest.hexdigest(), "provenance": made})
     print(f"generate: {len(files)} files below {configuration.root} -> {output}")

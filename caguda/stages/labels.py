@@ -49,7 +49,7 @@ def create_store(
     started = time.time()
     thresholds = _thresholds(configuration.labels, margin, p0)
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
-    read = read_manifest(manifest)
+    read = read_manifest(manifest, configuration=configuration)
     sizes = sorted({(entry["height"], entry["width"]) for entry in read.entries("target")})
     if len(sizes) > 1:
         raise UserError(f"{manifest}: target frames must have one size for a label store, found {sizes[:4]}")
@@ -130,7 +130,7 @@ def write_part(
     present = torch.from_numpy(found.present).to(device)
     opened = open_label_store(store)
     margin, p0 = float(opened.attributes["margin"]), float(opened.attributes["p0"])
-    frames = read_manifest(manifest).frames("target")
+    frames = read_manifest(manifest, configuration=configuration).frames("target")
     refuse_other_frames(opened, frames, manifest)
     thresholds = Thresholds.model_validate(opened.attributes["provenance"]["settings"]["labels"])
     made_by = _provenance(configuration, thresholds, [manifest, checkpoint, anchors], started, store)

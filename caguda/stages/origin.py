@@ -11,7 +11,7 @@ import zarr
 from caguda.artifacts.chain import Input, inputs_of
 from caguda.artifacts.labels import LabelStore, open_label_store
 from caguda.classes import ClassTable, class_table
-from caguda.configfile import load_configuration
+from caguda.configfile import configuration_beside, load_configuration
 from caguda.datasets.frame import Frame
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
@@ -76,7 +76,7 @@ class Origin:
     def frames(self) -> list[Frame]:
         """The store's target frames in its order; UserError where the manifest does not tell them any more."""
         manifest = self.input(".json")
-        frames = read_manifest(manifest).frames("target")
+        frames = read_manifest(manifest, configuration=configuration_beside(manifest)).frames("target")
         refuse_other_frames(self.store, frames, manifest)
         return frames
 

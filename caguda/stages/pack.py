@@ -27,7 +27,10 @@ def pack(configuration: Configuration, manifest: Path, domain: SetName, output: 
     It holds just the files that the manifest lists: one that has changed since is a UserError.
     """
     started = time.time()
-    table, read = class_table(configuration, getattr(configuration, domain)), read_manifest(manifest)
+    table, read = (
+        class_table(configuration, getattr(configuration, domain)),
+        read_manifest(manifest, configuration=configuration),
+    )
     entries, frames = read.entries(domain), read.frames(domain)
     labelled = domain == "source"
     settings = configuration.model_dump(mode="json", include={"classes", "ignore"})

@@ -49,7 +49,7 @@ def predict_part(
     table = class_table(configuration)
     if table.label_ids.max() > 255:
         raise UserError(f"predict: label ids must be at most 255 for an 8-bit file, found {table.label_ids.max()}")
-    read = read_manifest(manifest, [name])
+    read = read_manifest(manifest, [name], configuration)
     entries, frames = read.entries(name), read.frames(name)
     own = share(list(batches(entries, configuration.compute.inference_batch_size)), part, parts, name)
     network, description = restore_network(checkpoint, device, table, configuration)

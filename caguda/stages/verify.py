@@ -29,7 +29,7 @@ from caguda.artifacts.labels import (
 )
 from caguda.artifacts.predictions import check_predictions
 from caguda.artifacts.provenance import fingerprint
-from caguda.configfile import load_configuration
+from caguda.configfile import configuration_beside, load_configuration
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import Faulty, UserError, printable
 from caguda.paper.evaluations import read_evaluation
@@ -163,17 +163,11 @@ def _faults_of_provenance(path: Path, digest: Digest) -> list[str]:
     found = [] if not made or made["configuration"] == fingerprint(made["settings"]) else [
         f"{path}: provenance: configuration must be the digest of settings, found another; make it again"
     ]  # fmt: skip
-    if made and (beside := _configuration_of(path)):
-        found += [f"{path}: this must be made with the settings of {beside}, found {line}; make it again"
-                  for line in other_settings(load_configuration(beside), made)]  # fmt: skip
+    if made and (configuration := configuration_beside(path)):
+        found += [f"{path}: this must be made with the settings of its experiment's config.json, found {line}; make it "
+                  "again" for line in other_settings(configuration, made)]  # fmt: skip
     changed = [item for item in inputs_of(path, digest) if item.state != "unchanged"]
     return found + [f"{path}: what it was made of must be there unchanged, found {i.path} {i.state}" for i in changed]
-
-
-def _configuration_of(path: Path) -> Path | None:
-    """The `config.json` of the experiment that an artifact lies in; None without one."""
-    found = (folder / "config.json" for folder in path.absolute().parents)
-    return next((file for file in found if file.is_file()), None)
 
 
 def _once(read: Callable[[Path], object]) -> Check:
@@ -245,10 +239,10 @@ def _submission_faults(path: Path) -> list[str]:
 def _manifest_faults(path: Path) -> list[str]:
     """Frames that are not what `check` read: every file is read again, whatever its size and time are."""
     names = [name for name, value in read_json(path).items() if isinstance(value, dict) and "frames" in value]
-    manifest = read_manifest(path, names)  # type: ignore[arg-type]
+    manifest = read_manifest(path, names, configuration_beside(path))  # type: ignore[arg-type]
     found = []
     for name, content in manifest.sets.items():
-        root = Path(content["root"])
+        root = manifest.roots[name]
         if not root.is_dir():
             found.append(f"{path}: the folder of the {name} set must be there, found none at {root}")
             continue

@@ -5,12 +5,14 @@ import os
 import re
 import shlex
 import sys
+from functools import cache
 from pathlib import Path
 
 import caguda
 from caguda.ablations import chains, sweep
 from caguda.artifacts.atomic import write_json
-from caguda.errors import UserError, printable
+from caguda.errors import UserError, first, printable
+from caguda.staleness import stale_artifacts
 from caguda.version import METHOD_VERSION
 from caguda.workflow import held, validated
 from snakemake.settings.types import DeploymentMethod
@@ -40,6 +42,11 @@ def without(section: str, *keys: str) -> dict:
     return {key: value for key, value in SETTINGS[section].items() if key not in keys}
 
 
+def without_root(*sets: str) -> dict:
+    """The sections of some sets of frames less their folders: frames may be moved."""
+    return {name: SETTINGS[name] and without(name, "root") for name in sets}
+
+
 # Verbs read the resolved configuration from one file. It is no input: a file that is made again in the same call would,
 # even as ancient(), keep Snakemake from seeing that a rule's params have changed.
 LOCKS = []
@@ -64,6 +71,24 @@ def placed(path: str) -> str:
     return str(workflow.modifier.modify_path(path))
 
 
+@cache
+def renewed(wildcards) -> list[str]:
+    """No file: what `check` asks for when the jobs are planned, so that stale artifacts are among them.
+
+    What was made with other settings, or of files that are gone or changed, is made again where a target needs it, as by
+    `--forcerun`, whether or not Snakemake remembers in `.snakemake` how it was made. So is what is missing between a target
+    and what it was made of.
+    """
+    if workflow.is_main_process:
+        found = stale_artifacts(configuration, Path(placed(EXPERIMENT)))
+        if found:
+            reasons = first([f"{path}: {reason}" for path, reason in found.items()])
+            print(f"caguda: out of date, made again where it is needed: {printable(reasons)}", file=sys.stderr)
+        missing = [path for path in every_artifact() if not os.path.exists(placed(path))]
+        workflow.dag.forcefiles.update(str(path) for path in (*found, *map(placed, missing)))
+    return []
+
+
 # Paths: EXPERIMENT, SEED, STAGE and GIVEN are folders; a run is a folder that holds one checkpoint. A stage trains in STAGE
 # on the anchors and pseudo-labels in GIVEN. These are the same for the first stage of all recipes that start from the warm-up:
 # they lie in `stage1`, and those of any other stage in `RECIPE/stageK` beside its checkpoint.
@@ -74,7 +99,7 @@ STAGE = f"{SEED}/{{recipe}}/stage{{stage}}"
 GIVEN = f"{SEED}/{{given}}"
 CONFIG = placed(f"{EXPERIMENT}/config.json")
 MANIFEST = f"{EXPERIMENT}/manifest.json"
-GENERATED = [local(f"{configuration.data_root}/data.json")] if configuration.street else []
+GENERATED = [f"{EXPERIMENT}/generated.json"] if configuration.street else []
 MANIFEST_OF = {"evaluation": MANIFEST, "test": f"{EXPERIMENT}/manifest.test.json"}
 PREDICTED = "test" if configuration.test else "evaluation"
 PACKED = f"{EXPERIMENT}/packed/{{domain}}.h5"

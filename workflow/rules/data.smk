@@ -27,7 +27,8 @@ if configuration.street:
 # before it runs: the next check opens changed files alone.
 rule check:
     input:
-        GENERATED,
+        ancient(GENERATED),
+        renewed,
     output:
         MANIFEST,
     log:
@@ -42,7 +43,7 @@ rule check:
         runtime=240,
     params:
         config=CONFIG,
-        settings=fingerprint("data_root", "classes", "ignore", "source", "target", "evaluation"),
+        settings=fingerprint("street", "classes", "ignore", **without_root("source", "target", "evaluation")),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda check --config {params.config:q} --output {output:q} > {log:q} 2>&1"
@@ -53,7 +54,8 @@ if configuration.test:
 
     rule check_test:
         input:
-            GENERATED,
+            ancient(GENERATED),
+            renewed,
         output:
             MANIFEST_OF["test"],
         log:
@@ -68,7 +70,7 @@ if configuration.test:
             runtime=240,
         params:
             config=CONFIG,
-            settings=fingerprint("data_root", "classes", "ignore", "test"),
+            settings=fingerprint("street", "classes", "ignore", **without_root("test")),
             method_version=METHOD_VERSION,
         shell:
             "python -m caguda check-test --config {params.config:q} --output {output:q} > {log:q} 2>&1"

@@ -119,6 +119,14 @@ def label_pictures(recipe: str) -> list[str]:
     return [f"{EXPERIMENT}/{recipe}/labels/{name}" for name in ("frames", "charts")]
 
 
+def every_artifact() -> list[str]:
+    """What all targets that train list."""
+    of_seeds = [
+        made(seed) for seed in configuration.seeds for made in (seed_artifacts, ablation_artifacts, sweep_artifacts)
+    ]
+    return list(dict.fromkeys(path for made in (DATA_ARTIFACTS, *of_seeds) for path in made))
+
+
 def recipe_artifacts(recipe: str) -> list[str]:
     """What is told about a recipe over all seeds."""
     names = ("table.csv", "table.md", "figure.png", "curves.png", "report.html")

@@ -1,0 +1,130 @@
+"""Which artifacts of an experiment are not what its configuration and its frames would give now. No torch.
+
+Snakemake remembers in `.snakemake` with what it made a file, and that does not travel with results. Artifacts do: each
+says its settings and its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from caguda.ablations import sweep
+from caguda.artifacts.atomic import read_json
+from caguda.artifacts.chain import Input, inputs_of, provenance_of, recorded_sha256
+from caguda.config import Configuration
+from caguda.configfile import load_configuration
+from caguda.datasets.changes import changed_frames
+from caguda.errors import UserError, first
+from caguda.recorded import other_settings, refuse_misplaced
+
+_UNREAD = ("check", "check-test", "log", "benchmark", "state", "data", "packed")
+_LISTED = ("seeds", "recipes", "bounds")
+"""What decides which runs a table and a report list."""
+
+
+def stale_artifacts(configuration: Configuration, folder: Path) -> dict[Path, str]:
+    """Of the artifacts in an experiment's folder, those that must be made again, each with the reason.
+
+    An artifact is stale when its settings are not the configuration's, when it lies in the folder of another seed or run,
+    or when something that it was made of is gone or has another content; a manifest, when frames were added, removed or
+    changed; a table or picture, when other runs are compared. What cannot be read is left to the verb that reads it,
+    which says so.
+    """
+    digest = cache(recorded_sha256)
+    found = {}
+    for path in _artifacts(folder):
+        try:
+            reason = _reason(configuration, path, provenance_of(path), digest)
+        except (UserError, OSError, LookupError, TypeError, ValueError):
+            continue
+        if reason:
+            found[path] = reason
+    return found | _other_runs(configuration, folder)
+
+
+def _artifacts(folder: Path) -> Iterator[Path]:
+    """The files in an experiment's folder that say what they were made of; no chunks are looked at."""
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if entry.is_dir():
+            if entry.suffix != ".zarr" and entry.name not in _UNREAD and not entry.is_symlink():
+                yield from _artifacts(entry)
+        elif entry.suffix in (".json", ".h5") and entry.is_file() and entry.name != "config.json":
+            yield entry
+
+
+def _reason(configuration: Configuration, path: Path, made: Mapping[str, Any], digest: Any) -> str | None:
+    """Why an artifact is stale; None where it is not, and where it says nothing of its making."""
+    if not made:
+        return None
+    if found := other_settings(configuration, made) + _of_its_kind(configuration, path, made):
+        return f"made with {first(found)}"
+    try:
+        refuse_misplaced(path, made)
+    except UserError as error:
+        return str(error).partition(": ")[2]
+    if made["made_by"] == "check" and (changed := changed_frames(configuration, read_json(path), path)):
+        return first(changed)
+    return (
+        first(changed) if (changed := [text for item in inputs_of(path, digest) if (text := _changed(item))]) else None
+    )
+
+
+def _of_its_kind(configuration: Configuration, path: Path, made: Mapping[str, Any]) -> list[str]:
+    """The settings that decide one kind of artifact and are no section of the configuration, where they are others."""
+    kind, settings = made["made_by"], made["settings"]
+    if kind == "labels":
+        return _other_thresholds(configuration, path, settings["labels"])
+    if kind == "anchor-part" and not (path.parents[1] / "anchors.h5").exists():
+        size = configuration.compute.inference_batch_size
+        recorded = settings["inference_batch_size"]
+        return [] if size == recorded else [f"compute.inference_batch_size {recorded}, not {size}"]
+    if kind == "generate":
+        there = sum(1 for _ in configuration.root.glob("*/**/*.png"))
+        files = read_json(path)["files"]
+        return [] if there == files else [f"{files} files below {configuration.root}, where {there} are"]
+    return []
+
+
+def _other_thresholds(configuration: Configuration, path: Path, recorded: Mapping[str, Any]) -> list[str]:
+    """The thresholds of labels that are not those of the folder that they lie in: a sweep's own, or the configured ones."""
+    expected = configuration.labels.model_dump(mode="json")
+    own = sweep(configuration.labels)
+    for part in path.parts:
+        if part in own:
+            key, value = own[part]
+            expected[key] = value
+    return [
+        f"labels.{key} {recorded.get(key)}, not {value}"
+        for key, value in expected.items()
+        if recorded.get(key) != value
+    ]
+
+
+def _changed(item: Input) -> str | None:
+    """What has become of an input of ours; a model or an archive that a person brought is compared by its verb."""
+    if item.path.suffix == ".safetensors" and not item.path.with_suffix(".json").exists():
+        return f"{item.path.with_suffix('.json')} missing"
+    if item.path.suffix == ".json" and item.path.name == "labels.json" and not _store_exists(item.path):
+        return f"{item.path.with_suffix('.zarr')} missing"
+    return None if item.state == "unchanged" else f"{item.path} {item.state}"
+
+
+def _store_exists(labels: Path) -> bool:
+    return (labels.with_suffix(".zarr") / "zarr.json").is_file()
+
+
+def _other_runs(configuration: Configuration, folder: Path) -> dict[Path, str]:
+    """The tables, pages and pictures of the experiment, where other runs are to be compared than when they were made."""
+    try:
+        before = load_configuration(folder / "config.json")
+    except UserError:
+        return {}
+    changed = [key for key in _LISTED if getattr(before, key) != getattr(configuration, key)]
+    changed += ["stages.count"] if before.stages.count != configuration.stages.count else []
+    if not changed:
+        return {}
+    tables = [*folder.glob("*/*.csv"), *folder.glob("*/*.html"), *folder.glob("*/*.png")]
+    return {path: f"made with other {first(changed)}" for path in sorted(tables)}

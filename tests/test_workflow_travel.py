@@ -1,0 +1,113 @@
+"""Results without `.snakemake`: what is made again follows from what the artifacts say of themselves."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from test_workflow import (
+    CHANGES,
+    DATA,
+    EVERYTHING,
+    ORACLE,
+    PRETRAIN,
+    anchors,
+    given,
+    labels,
+    training,
+)
+from workflow_runs import Workflow
+
+pytestmark = pytest.mark.xdist_group("workflow")
+
+LAST = "results/smoke/seed0/cag/stage2/evaluation.json"
+FIRST = "results/smoke/seed0/cag/stage1/evaluation.json"
+
+
+@pytest.fixture(scope="module")
+def travelled(finished: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """Finished results as another person gets them: without what Snakemake remembers."""
+    copy = finished.copy(tmp_path_factory.mktemp("travelled"))
+    shutil.rmtree(copy.directory / ".snakemake")
+    return copy
+
+
+def test_unchanged_results_are_not_made_again(travelled: Workflow) -> None:
+    assert travelled.planned() == set()
+    assert travelled.planned("--config", "compute={save_every: 3, workers: 2, threads: 2}") == set()
+
+
+@pytest.mark.parametrize(("change", "expected"), CHANGES)
+def test_a_change_runs_what_depends_on_it(travelled: Workflow, change: str, expected: set[str]) -> None:
+    assert travelled.planned("--config", change) == expected
+
+
+@pytest.mark.parametrize(
+    ("deleted", "target", "expected"),
+    [
+        ("manifest.json", FIRST, EVERYTHING - {"generated.json"} - ORACLE),
+        ("seed0/warmup/checkpoint.safetensors", FIRST, {"seed0/warmup/checkpoint.safetensors"} | anchors(1)),
+        ("seed0/pretrain/checkpoint.json", FIRST, {"seed0/pretrain/checkpoint.safetensors"} | anchors(1)),
+        ("seed0/stage1/anchors.h5", FIRST, {f"seed0/{given(1)}/anchors.h5"}),
+        ("seed0/stage1/labels.zarr", FIRST, labels(1)),
+        ("seed0/cag/stage1/checkpoint.safetensors", LAST, training(1) - {"seed0/cag/stage1/evaluation.json"}),
+    ],
+)
+@pytest.mark.parametrize("remembers", [True, False])
+def test_a_target_by_name_has_its_deleted_ancestor_made_again(
+    finished: Workflow,
+    travelled: Workflow,
+    tmp_path: Path,
+    deleted: str,
+    target: str,
+    expected: set[str],
+    remembers: bool,
+) -> None:
+    workflow = (finished if remembers else travelled).copy(tmp_path)
+    (workflow.results / deleted).rename(tmp_path / "aside")
+    planned = workflow.planned(target)
+    needed = {name for name in expected if "evaluation" not in name and "accuracy" not in name and "cag/" not in name}
+    assert needed - {"cag/report.html"} <= planned
+    assert {name.removeprefix("results/smoke/") for name in [target]} <= planned
+    assert not any(name.startswith(("seed0/oracle", "seed0/control", "cag/")) for name in planned)
+
+
+def test_a_target_by_name_runs_nothing_that_it_does_not_need(travelled: Workflow) -> None:
+    """Other thresholds make labels again, and no warm-up; another warm-up makes no source only again."""
+    assert travelled.planned("results/smoke/seed0/warmup/evaluation.json", "--config", "labels={margin: 0.2}") == set()
+    assert (
+        travelled.planned("results/smoke/seed0/pretrain/evaluation.json", "--config", "warmup={iterations: 30}")
+        == set()
+    )
+    assert travelled.planned(FIRST, "--config", "pretrain={iterations: 30}") >= {
+        "seed0/pretrain/checkpoint.safetensors", "seed0/warmup/checkpoint.safetensors", *training(1)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_moved_frames_make_nothing_again(
+    finished: Workflow, travelled: Workflow, tmp_path: Path, remembers: bool
+) -> None:
+    workflow = (finished if remembers else travelled).copy(tmp_path / "copy")
+    (workflow.results / "data").rename(tmp_path / "frames")
+    moved = ("--config", f"data_root={tmp_path / 'frames'}")
+    assert workflow.planned(*moved) == set()
+    (workflow.results / "seed0/cag/stage2/evaluation.json").unlink()
+    done = workflow.run(*moved)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+@pytest.mark.parametrize("target", [(), (LAST,)])
+def test_a_frame_that_was_added_changed_or_removed_is_checked_again(
+    finished: Workflow, travelled: Workflow, tmp_path: Path, remembers: bool, target: tuple[str, ...]
+) -> None:
+    workflow = (finished if remembers else travelled).copy(tmp_path)
+    image = sorted((workflow.results / "data/target").rglob("*_leftImg8bit.png"))[0]
+    before = image.read_bytes()
+    image.write_bytes(sorted((workflow.results / "data/target").rglob("*_leftImg8bit.png"))[1].read_bytes())
+    after = {"manifest.json", *(PRETRAIN - {"seed0/pretrain/evaluation.json"})}
+    assert after <= workflow.planned(*target)
+    image.write_bytes(before)
+    assert workflow.planned(*target) == set(), "the same content"
+    image.unlink()
+    assert {"generated.json"} <= workflow.planned(*target)
