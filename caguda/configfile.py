@@ -84,7 +84,7 @@ def _size(node: Any, known: dict[int, int]) -> int:
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file; a UserError where it is none, repeats itself without end, or has a key twice."""
     try:
-        text = read_regular(path).decode("utf-8")
+        text = read_regular(path, "correct the name").decode("utf-8")
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         if tree is not None and (size := _size(tree, {})) > LARGEST:
             raise UserError(

@@ -12,8 +12,16 @@ from caguda.config import Configuration
 from caguda.errors import UserError, first
 from caguda.version import METHOD_VERSION
 
-_FREE = ("stages.count", "network.weights", "source.root", "target.root", "evaluation.root", "test.root")
-"""Keys that do not change what was made: how many stages follow, and where first weights and frames lay."""
+_FREE = (
+    "stages.count",
+    "anchors.every_stage",
+    "network.weights",
+    "source.root",
+    "target.root",
+    "evaluation.root",
+    "test.root",
+)
+"""Keys that do not change what was made: how many stages follow, which have anchors of their own, and where first weights and frames lay."""
 
 
 def other_settings(configuration: Configuration, made: Mapping[str, Any]) -> list[str]:

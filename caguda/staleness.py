@@ -6,8 +6,10 @@ says its settings and its inputs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,13 @@ from caguda.errors import UserError, first
 from caguda.recorded import other_settings, refuse_misplaced
 
 _UNREAD = ("check", "check-test", "log", "benchmark", "state", "data", "packed")
-_LISTED = ("seeds", "recipes", "bounds")
-"""What decides which runs a table and a report list."""
+_COMPARED = {
+    "*.csv": ("seeds", "bounds", "stages.count"),
+    "*.html": ("seeds", "bounds", "stages.count"),
+    "figure.png": ("stages.count", "inference"),
+    "curves.png": ("stages.count",),
+}
+"""What decides which runs a table, a page or a picture compares, and how."""
 
 
 def stale_artifacts(configuration: Configuration, folder: Path) -> dict[Path, str]:
@@ -76,7 +83,7 @@ def _of_its_kind(configuration: Configuration, path: Path, made: Mapping[str, An
     """The settings that decide one kind of artifact and are no section of the configuration, where they are others."""
     kind, settings = made["made_by"], made["settings"]
     if kind == "labels":
-        return _other_thresholds(configuration, path, settings["labels"])
+        return _other_thresholds(configuration, path, settings["labels"]) + _other_anchors(configuration, path, made)
     if kind == "anchor-part" and not (path.parents[1] / "anchors.h5").exists():
         size = configuration.compute.inference_batch_size
         recorded = settings["inference_batch_size"]
@@ -103,6 +110,14 @@ def _other_thresholds(configuration: Configuration, path: Path, recorded: Mappin
     ]
 
 
+def _other_anchors(configuration: Configuration, path: Path, made: Mapping[str, Any]) -> list[str]:
+    """Whether the labels of a later stage are made with its own anchors or the first stage's, where the others are due."""
+    later = re.fullmatch(r"stage([2-9]|[1-9]\d+)", path.parent.name)
+    own = any(item["from_here"] == "anchors.h5" for item in made["inputs"].values())
+    wanted = configuration.anchors.every_stage
+    return [f"anchors.every_stage {own}, not {wanted}"] if later and own != wanted else []
+
+
 def _changed(item: Input) -> str | None:
     """What has become of an input of ours; a model or an archive that a person brought is compared by its verb."""
     if item.path.suffix == ".safetensors" and not item.path.with_suffix(".json").exists():
@@ -122,9 +137,9 @@ def _other_runs(configuration: Configuration, folder: Path) -> dict[Path, str]:
         before = load_configuration(folder / "config.json")
     except UserError:
         return {}
-    changed = [key for key in _LISTED if getattr(before, key) != getattr(configuration, key)]
-    changed += ["stages.count"] if before.stages.count != configuration.stages.count else []
-    if not changed:
-        return {}
-    tables = [*folder.glob("*/*.csv"), *folder.glob("*/*.html"), *folder.glob("*/*.png")]
-    return {path: f"made with other {first(changed)}" for path in sorted(tables)}
+    found: dict[Path, str] = {}
+    for pattern, keys in _COMPARED.items():
+        changed = [key for key in keys if attrgetter(key)(before) != attrgetter(key)(configuration)]
+        if changed:
+            found |= {path: f"made with other {first(changed)}" for path in sorted(folder.glob(f"*/{pattern}"))}
+    return found

@@ -178,7 +178,7 @@ def test_file_that_is_no_configuration(tmp_path: Path, text: str, expected: str)
 
 
 def test_absent_file(tmp_path: Path) -> None:
-    assert "cannot be read (No such file" in message(tmp_path / "none.yaml")
+    assert "found: No such file or directory; correct the name" in message(tmp_path / "none.yaml")
 
 
 def test_file_in_another_encoding(tmp_path: Path) -> None:

@@ -346,7 +346,10 @@ def test_void_labels_and_single_colours_are_warnings(root: Path, capsys: pytest.
 
 def test_damaged_manifest_is_named(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
-    with pytest.raises(UserError, match=r"manifest\.json: the manifest cannot be read"):
+    with pytest.raises(
+        UserError,
+        match=r"manifest\.json: the file must be readable, found: No such file or directory; make it with `check`",
+    ):
         read_manifest(path)
     path.write_text('{"source": ')
     with pytest.raises(UserError, match=r"manifest\.json: this is not a manifest"):

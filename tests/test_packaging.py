@@ -116,7 +116,8 @@ def make(project: Path, target: str) -> tuple[int, list[str]]:
     """The exit code of a call of make, and what Python was asked for meanwhile."""
     (project / "calls").write_text("")
     done = subprocess.run(["make", target, "PYTHON=./python"], cwd=project, capture_output=True, check=False)
-    return done.returncode, (project / "calls").read_text().splitlines()
+    calls = (project / "calls").read_text().splitlines()
+    return done.returncode, [call for call in calls if not call.startswith("-c ")]  # whether it is new enough
 
 
 def test_make_installs_once_and_again_after_a_change(project: Path) -> None:

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from miniature import Miniature, values
+from miniature import Miniature, as_if_made_with, values
 
 from caguda.artifacts.checkpoint import load_checkpoint
 from caguda.artifacts.labels import open_label_store
 from caguda.artifacts.state import load_state, lock
 from caguda.classes import IGNORE
+from caguda.configfile import load_configuration
 from caguda.errors import UserError
 from caguda.stages.runtime import prepare
 
@@ -34,11 +35,12 @@ def command(mini: Miniature, made: Miniature, verb: str, started: int, **changes
     name = f"{verb}-{started}"
     config = mini.folder / f"{name}.yaml"
     config.write_text(yaml.safe_dump(values(mini.root, **(FROZEN | changes))), encoding="utf-8")
+    settings = load_configuration(config)
     labels = made.folder / "labels"
     inputs = {
         "pretrain": [],
-        "warmup": ["--initial", made.weights("pretrain")],
-        "adapt": ["--initial", made.weights("warmup"), "--anchors", labels / "anchors.h5", "--labels",
+        "warmup": ["--initial", as_if_made_with(settings, made.weights("pretrain"), mini.folder / "pretrain")],
+        "adapt": ["--initial", as_if_made_with(settings, made.weights("warmup"), mini.folder / "warmup"), "--anchors", labels / "anchors.h5", "--labels",
                   labels / "labels.json", "--recipe", "cag", "--stage", "1"],
     }[verb]  # fmt: skip
     fixed = ["--config", config, "--seed", "0", "--manifest", mini.manifest]

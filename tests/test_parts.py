@@ -122,7 +122,7 @@ def test_parts_that_do_not_belong_together_make_no_anchors(mini: Miniature, else
         with pytest.raises(UserError, match=r"1-of-3\.h5: a part must be made of the given files"):
             construct_anchors(other, elsewhere.manifest, checkpoint, files, output)
     files[1].write_bytes(files[1].read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"2-of-3\.h5: the file must be whole"):
+    with pytest.raises(UserError, match=r"2-of-3\.h5: the file must be a whole one"):
         construct_anchors(settings, *inputs, files, output)
     assert not output.exists()
 

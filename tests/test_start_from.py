@@ -63,7 +63,7 @@ def test_other_models_are_refused(mini: Miniature, elsewhere: Miniature) -> None
         (mini.weights("warmup"), {"network__normalisation": "unit"}, "found normalisation imagenet instead of unit"),
         (spoilt({name: weights[name] for name in weights if name != first}, elsewhere.folder), {}, f"found no {first};"),
         (elsewhere.folder / "mine.safetensors", {"classes": classes[:19]}, "with 19 categories are needed, found "),
-        (elsewhere.folder / "text.safetensors", {}, "must be safetensors"),
+        (elsewhere.folder / "text.safetensors", {}, "must be a whole safetensors file"),
         (elsewhere.folder / "none.safetensors", {}, "none.safetensors"),
     ]  # fmt: skip
     for path, changes, words in cases:

@@ -40,6 +40,7 @@ from caguda.stages.evaluate import evaluate
 from caguda.stages.predict import predict_part
 from caguda.stages.predictions import list_predictions
 from caguda.stages.submission import submission
+from caguda.version import METHOD_VERSION
 
 pytestmark = pytest.mark.xdist_group("submission")
 ROOT = Path(__file__).parents[1]
@@ -107,7 +108,7 @@ def save_random_network(configuration: Configuration, image: Path, path: Path, s
         network.classifier.bias.sub_(network(read_image(image)[None] / 255)[1].mean(dim=(0, 2, 3)))
     description = {
         "architecture": configuration.network.model_dump(mode="json"), "classes": list(CITYSCAPES_19.names),
-        "target_statistics": False, "metrics": {}, "provenance": {"made_by": "pretrain", "seed": 3, "settings": {}},
+        "target_statistics": False, "metrics": {}, "provenance": {"made_by": "pretrain", "seed": 3, "settings": {}, "method_version": METHOD_VERSION},
     }  # fmt: skip
     save_checkpoint(path, network.state_dict(), description)
 

@@ -44,7 +44,7 @@ DELETED = {
     "cag/figure.png": {"cag/figure.png", "cag/report.html"},
     "cag/curves.png": {"cag/curves.png", "cag/report.html"},
     "cag/report.html": {"cag/report.html"},
-    "generated.json": {"generated.json"},
+    "generated.json": EVERYTHING,
     "manifest.json": EVERYTHING - {"generated.json"},
     "config.json": set(),
     "seed0/pretrain/state": set(),

@@ -60,7 +60,7 @@ def read_manifest(
     moved, and each file is compared with its digest when it is read.
     """
     try:
-        raw = read_regular(path)
+        raw = read_regular(path, "make it with `check`, or `check-test` for the set test")
         content = json.loads(raw.decode("utf-8"))
         if not is_sealed(raw):
             raise UserError(

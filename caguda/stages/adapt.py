@@ -49,7 +49,9 @@ def adapt(
     if recipe not in known:
         raise UserError(f"--recipe {recipe}: the configuration has no such recipe, only {', '.join(known)}")
     training, weights = configuration.stages, known[recipe]
-    settings = configuration.model_dump(mode="json", include={"network", "stages", "losses"}) | {
+    settings = configuration.model_dump(
+        mode="json", include={"network", "stages", "losses"}, exclude={"stages": {"count"}}
+    ) | {
         "recipe": {"name": recipe} | weights.model_dump(mode="json"),
         "stage": stage,
     }

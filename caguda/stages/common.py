@@ -51,6 +51,10 @@ class _Truth:
         return {"label": self.cache.label(index) if self.cache else labels_of(self.frames[index], self.table)}
 
 
+_DECISIVE = {"precision", "tf32", "compile"}
+"""What decides weights among the keys of `compute`, beside the number of threads, which moves last digits."""
+
+
 @dataclass
 class Run:
     """One training verb at work: what it was asked for and what it reads."""
@@ -196,9 +200,8 @@ class Run:
         if training.target_statistics:
             images = inference_batches(self.manifest.frames("target"), compute.inference_batch_size)
             estimate_statistics(network, (scaled(batch, self.device) for _, batch in images))
-        made_by = provenance(
-            self.name, self.settings, [self.manifest_path, *self.inputs], self.seed, self.started, output
-        )
+        settings = {**self.settings, "compute": compute.model_dump(mode="json", include=_DECISIVE)}
+        made_by = provenance(self.name, settings, [self.manifest_path, *self.inputs], self.seed, self.started, output)
         description = {
             "architecture": self.configuration.network.model_dump(mode="json"),
             "classes": list(self.table.names),

@@ -72,9 +72,9 @@ def restore_network(
     """
     weights, description = load_checkpoint(path)
     made = description["provenance"]
-    if made["method_version"] != METHOD_VERSION:
+    if made.get("method_version") != METHOD_VERSION:
         raise UserError(
-            f"{path}: the checkpoint must be of version {METHOD_VERSION} of the method, found {made['method_version']}; train it "
+            f"{path}: the checkpoint must be of version {METHOD_VERSION} of the method, found {made.get('method_version')}; train it "
             "again, or bring it by start_from"
         )
     refuse_misplaced(path, made)

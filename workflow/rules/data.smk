@@ -27,7 +27,7 @@ if configuration.street:
 # before it runs: the next check opens changed files alone.
 rule check:
     input:
-        ancient(GENERATED),
+        GENERATED,
         renewed,
     output:
         MANIFEST,
@@ -54,7 +54,7 @@ if configuration.test:
 
     rule check_test:
         input:
-            ancient(GENERATED),
+            GENERATED,
             renewed,
         output:
             MANIFEST_OF["test"],
