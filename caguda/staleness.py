@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from caguda.ablations import sweep
-from caguda.artifacts.atomic import read_json
+from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.chain import Input, inputs_of, provenance_of, recorded_sha256
 from caguda.config import Configuration
 from caguda.configfile import load_configuration
@@ -74,9 +74,30 @@ def _reason(configuration: Configuration, path: Path, made: Mapping[str, Any], d
         return str(error).partition(": ")[2]
     if made["made_by"] == "check" and (changed := changed_frames(configuration, read_json(path), path)):
         return first(changed)
-    return (
-        first(changed) if (changed := [text for item in inputs_of(path, digest) if (text := _changed(item))]) else None
-    )
+    if path.name == "checkpoint.json" and (origin := _other_origin(configuration, path, made)):
+        return origin
+    if made["made_by"] == "import":
+        return None
+    changed = [text for item in inputs_of(path, digest) if (text := _changed(item))]
+    return first(changed) if changed else None
+
+
+def _other_origin(configuration: Configuration, path: Path, made: Mapping[str, Any]) -> str | None:
+    """Whether a run before the stages was trained or brought, where the configuration says other; None where it agrees.
+
+    A brought file of the same name that is older than its copy is not read again.
+    """
+    brought = next((given for run, given in configuration.start_from.items() if run == path.parent.name), None)
+    if made["made_by"] != "import":
+        return f"trained, where start_from brings {brought}" if brought else None
+    if brought is None:
+        return "imported, where start_from brings no model"
+    file = Path(brought)
+    if not file.is_file():  # whoever opens it says so
+        return None
+    same = str(file.absolute()) == made["imported"]["path"] and file.stat().st_mtime <= path.stat().st_mtime
+    recorded = [item["sha256"] for item in made["inputs"].values()]
+    return None if same or sha256(file) in recorded else f"imported from another file than {brought}"
 
 
 def _of_its_kind(configuration: Configuration, path: Path, made: Mapping[str, Any]) -> list[str]:
@@ -119,10 +140,10 @@ def _other_anchors(configuration: Configuration, path: Path, made: Mapping[str, 
 
 
 def _changed(item: Input) -> str | None:
-    """What has become of an input of ours; a model or an archive that a person brought is compared by its verb."""
+    """What has become of something that an artifact was made of; None where it is unchanged."""
     if item.path.suffix == ".safetensors" and not item.path.with_suffix(".json").exists():
         return f"{item.path.with_suffix('.json')} missing"
-    if item.path.suffix == ".json" and item.path.name == "labels.json" and not _store_exists(item.path):
+    if item.path.name == "labels.json" and not _store_exists(item.path):
         return f"{item.path.with_suffix('.zarr')} missing"
     return None if item.state == "unchanged" else f"{item.path} {item.state}"
 

@@ -1,5 +1,7 @@
 """Every test checks the types and shapes of the method at run time, and draws the same examples in every run."""
 
+import fcntl
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -38,10 +40,16 @@ def elsewhere(mini: "Miniature", tmp_path: Path) -> "Miniature":
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> "Workflow":
-    """The miniature workflow (smoke.yaml), run once; no test changes it."""
+    """The miniature workflow (smoke.yaml), run once for all processes that run tests; no test changes it."""
     from workflow_runs import Workflow
 
-    workflow = Workflow(tmp_path_factory.mktemp("workflow"))
-    done = workflow.run()
-    assert done.returncode == 0, done.stdout + done.stderr
-    return workflow
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not (folder / "whole").exists():
+            done = Workflow(folder).run()
+            assert done.returncode == 0, done.stdout + done.stderr
+            (folder / "whole").touch()
+    return Workflow(folder)

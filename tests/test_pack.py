@@ -227,6 +227,7 @@ def test_with_a_cache_every_training_waits_for_it_and_reads_it(tmp_path: Path) -
     assert {job.output[0] for job in jobs} == {job.output[0] for job in without} | both
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("workflow")
 def test_the_workflow_with_a_cache_ends_with_the_same_weights(finished: Workflow, tmp_path: Path) -> None:
     """The frames and their manifest are there; what is deleted of the cache comes back alone, and only where needed."""

@@ -81,6 +81,7 @@ def started_from(path: Path) -> tuple[str, str]:
     return "--config", f"start_from={{warmup: {path}}}"
 
 
+@pytest.mark.slow
 def test_an_experiment_begins_with_a_brought_warm_up(finished: Workflow, tmp_path: Path) -> None:
     """Frames, oracle and the numbers of stages are those of the whole run, whose warm-up it is."""
     mine, workflow = tmp_path / "mine" / "model.safetensors", finished.copy(tmp_path / "run")
@@ -138,5 +139,12 @@ def test_a_changed_model_is_imported_again(finished: Workflow, tmp_path: Path) -
     later = {"seed0/pretrain/evaluation.json"} | WARMUP | AFTER
     assert workflow.planned(*start) == later
     assert workflow.planned("--config", f"start_from={{pretrain: {other}}}") == later | {target}
+    remembered = workflow.directory / ".snakemake"
+    remembered.rename(tmp_path / "aside")  # the same from what the checkpoint says
+    assert workflow.planned(*start) == later
+    assert workflow.planned("--config", f"start_from={{pretrain: {other}}}") == later, "the same weights"
+    assert workflow.planned() == later | {target}, "to be trained"
+    shutil.rmtree(remembered, ignore_errors=True)
+    (tmp_path / "aside").rename(remembered)
     save_file({name: value * 3 for name, value in weights.items()}, mine)
     assert workflow.planned(*start) == later | {target}
