@@ -196,7 +196,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "ATI and PLA: write one part of a label store",
         "config manifest checkpoint anchors store part parts output",
     ),
-    "labels": ("stages.verify:verify_labels", "verify and summarise a label store", "store output"),
+    "labels": ("stages.verified_labels:verify_labels", "verify and summarise a label store", "store part-files output"),
     "adapt": (
         "stages.adapt:adapt",
         "train one stage",

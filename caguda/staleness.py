@@ -32,6 +32,10 @@ _COMPARED = {
 """What decides which runs a table, a page or a picture compares, and how."""
 
 
+_WHOLE = {"anchor-part": "anchors.h5", "label-part": "labels.json"}
+"""What parts are made for: passes over frames are divided by batches, so that all parts must have the same."""
+
+
 def stale_artifacts(configuration: Configuration, folder: Path) -> dict[Path, str]:
     """Of the artifacts in an experiment's folder, those that must be made again, each with the reason.
 
@@ -67,7 +71,7 @@ def _reason(configuration: Configuration, path: Path, made: Mapping[str, Any], d
     if not made:
         return None
     if found := other_settings(configuration, made) + _of_its_kind(configuration, path, made):
-        return f"made with {first(found)}"
+        return f"made with {first(list(dict.fromkeys(found)))}"
     try:
         refuse_misplaced(path, made)
     except UserError as error:
@@ -105,9 +109,8 @@ def _of_its_kind(configuration: Configuration, path: Path, made: Mapping[str, An
     kind, settings = made["made_by"], made["settings"]
     if kind == "labels":
         return _other_thresholds(configuration, path, settings["labels"]) + _other_anchors(configuration, path, made)
-    if kind == "anchor-part" and not (path.parents[1] / "anchors.h5").exists():
-        size = configuration.compute.inference_batch_size
-        recorded = settings["inference_batch_size"]
+    if kind in _WHOLE and not (path.parents[1] / _WHOLE[kind]).exists():
+        size, recorded = configuration.compute.inference_batch_size, settings["inference_batch_size"]
         return [] if size == recorded else [f"compute.inference_batch_size {recorded}, not {size}"]
     if kind == "generate":
         there = sum(1 for _ in configuration.root.glob("*/**/*.png"))

@@ -19,7 +19,7 @@ from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
 from caguda.stages.labels import create_store, write_part
 from caguda.stages.supervised import pretrain
-from caguda.stages.verify import verify_labels
+from caguda.stages.verified_labels import verify_labels
 from caguda.stages.warmup import warmup
 
 UNSEEN = "unicorn"
@@ -114,7 +114,9 @@ class Miniature:
         create_store(configuration, *inputs, folder / "labels.zarr", folder / "labels.created.json")
         for part in range(parts, 0, -1):
             write_part(configuration, *inputs, folder / "labels.zarr", part, parts, folder / f"{part}.json")
-        verify_labels(folder / "labels.zarr", folder / "labels.json")
+        verify_labels(
+            folder / "labels.zarr", [folder / f"{k}.json" for k in range(1, parts + 1)], folder / "labels.json"
+        )
         return folder / "labels.json"
 
     def stage(self, name: str, configuration: Configuration, initial: Path, labels: Path, recipe: str = "cag") -> Path:

@@ -14,7 +14,7 @@ from test_artifacts_labels import TABLE, some_labels
 from caguda.artifacts.label_arrays import NAMES
 from caguda.artifacts.labels import create_label_store, open_label_store, verify_label_store, write_labels
 from caguda.stages.labels import write_part
-from caguda.stages.verify import verify_labels
+from caguda.stages.verified_labels import verify_labels
 
 pytestmark = pytest.mark.xdist_group("miniature")
 # A fork of this process, in which other tests have computed with several threads, would hang at its first OpenMP loop.
@@ -71,7 +71,7 @@ def test_kills_leave_no_image_that_reads_as_valid_but_is_wrong(
         write_part(*inputs, k, PARTS, folder / f"{k}.json")
     kept = [path for path in before if path.stat().st_mtime_ns == before[path]]
     assert all(path in kept for path in before if int(path.name.split(".")[1]) // 4 + 1 in finished)
-    verify_labels(store, folder / "labels.json")
+    verify_labels(store, [folder / f"{k}.json" for k in range(1, PARTS + 1)], folder / "labels.json")
     assert not list(store.rglob("*.partial"))
     assert (verify_label_store(store)["chunk_sha256"]) == verify_label_store(whole.path)["chunk_sha256"]
 

@@ -17,7 +17,8 @@ from test_artifacts_labels import TABLE, some_labels
 from caguda.artifacts.anchors import save_anchors
 from caguda.artifacts.atomic import is_sealed, read_json, sha256, write_atomically, write_json
 from caguda.artifacts.checkpoint import save_checkpoint
-from caguda.artifacts.labels import create_label_store, open_label_store, write_labels
+from caguda.artifacts.label_arrays import NAMES
+from caguda.artifacts.labels import chunk_digests, create_label_store, open_label_store, write_labels
 from caguda.artifacts.packed import write_packed
 from caguda.artifacts.provenance import provenance
 from caguda.artifacts.submission import pack as zip_of
@@ -26,7 +27,7 @@ from caguda.stages.evaluate import diagnose, evaluate
 from caguda.stages.pack import pack
 from caguda.stages.predict import predict_part
 from caguda.stages.predictions import list_predictions
-from caguda.stages.verify import verify_labels
+from caguda.stages.verified_labels import verify_labels
 
 pytestmark = pytest.mark.xdist_group("miniature")
 MADE = provenance("labels", {"p0": 0.5}, [], None, 0.0, Path("a"))
@@ -50,7 +51,16 @@ def label_store(folder: Path) -> None:
     store = open_label_store(path)
     for index in range(2):
         write_labels(store, index, some_labels(index, shape=(3, 4)))
-    verify_labels(path, folder / "labels.json")
+    chunks = [chunk_digests(path, index) for index in range(2)]
+    part = {
+        "store": path.name,
+        "first": 0,
+        "last": 1,
+        "chunk_sha256": {name: [c[name] for c in chunks] for name in NAMES},
+    }
+    write_json(folder / "part.json", part)
+    verify_labels(path, [folder / "part.json"], folder / "labels.json")
+    (folder / "part.json").unlink()
 
 
 def anchors(folder: Path) -> None:
@@ -93,10 +103,10 @@ def test_every_flipped_bit_and_every_truncation_is_found(
     assert lines(capsys, tmp_path) == (0, [])
 
 
-NAMES = ["a.json", "anchors.h5", "state.pt", "checkpoint.json", "submission.json", "labels.zarr/zarr.json"]
+PLACES = ["a.json", "anchors.h5", "state.pt", "checkpoint.json", "submission.json", "labels.zarr/zarr.json"]
 
 
-@given(content=st.binary(max_size=60), name=st.sampled_from(NAMES))
+@given(content=st.binary(max_size=60), name=st.sampled_from(PLACES))
 @settings(max_examples=60)
 def test_whatever_the_bytes_are(content: bytes, name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("any")

@@ -13,7 +13,15 @@ from tqdm import tqdm
 
 from caguda.artifacts.anchors import Anchors, load_anchors
 from caguda.artifacts.atomic import sha256, write_json
-from caguda.artifacts.labels import LabelArrays, LabelStore, create_label_store, open_label_store, write_labels
+from caguda.artifacts.label_arrays import NAMES
+from caguda.artifacts.labels import (
+    LabelArrays,
+    LabelStore,
+    chunk_digests,
+    create_label_store,
+    open_label_store,
+    write_labels,
+)
 from caguda.artifacts.provenance import provenance, same_origin
 from caguda.classes import class_table
 from caguda.config import Configuration
@@ -139,6 +147,7 @@ def write_part(
     batches = [range(first, min(first + size, len(frames))) for first in range(0, len(frames), size)]
     own = share(batches, part, parts, "target")
     left = [batch for batch in own if not all(opened.whole(index) for index in batch)]
+    stored = {i: chunk_digests(store, i) for batch in own if batch not in left for i in batch}
 
     @torch.inference_mode()  # which holds for one thread alone
     def write(seen: tuple[range, Tensor, Tensor]) -> None:
@@ -146,12 +155,17 @@ def write_part(
         rows = _labels(by_anchor(features, vectors, present, margin), by_probability(logits, p0))
         for place, index in enumerate(batch):
             write_labels(opened, index, LabelArrays(**{name: row[place] for name, row in rows.items()}))
+            stored[index] = chunk_digests(store, index)
 
     seen = ((batch, *network(scaled(images, device))) for batch, images in read_ahead(frames, left))
     for _ in tqdm(behind(seen, write), f"labels {part}/{parts}", len(left), disable=not sys.stderr.isatty()):
         pass
     first, last = own[0].start, own[-1].stop - 1
-    write_json(output, {"store": store.name, "part": part, "parts": parts, "first": first, "last": last})
+    chunks = {name: [stored[index][name] for index in range(first, last + 1)] for name in NAMES}
+    made_by = _provenance(configuration, thresholds, [manifest, checkpoint, anchors], started, output)
+    made_by["made_by"] = "label-part"
+    content = {"store": store.name, "part": part, "parts": parts, "first": first, "last": last}
+    write_json(output, content | {"chunk_sha256": chunks, "provenance": made_by})
     kept = sum(map(len, own)) - sum(map(len, left))
     print(f"labels: part {part} of {parts}, frames {first} to {last}, {kept} of them from an earlier call -> {store}")
 

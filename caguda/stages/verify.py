@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from caguda.artifacts.anchors import FORMAT as ANCHORS
 from caguda.artifacts.anchors import load_anchors
-from caguda.artifacts.atomic import SEAL, is_sealed, read_json, sha256, write_json
+from caguda.artifacts.atomic import SEAL, is_sealed, read_json, sha256
 from caguda.artifacts.chain import inputs_of, provenance_of
 from caguda.artifacts.hdf5 import is_sealed as is_sealed_hdf5
 from caguda.artifacts.hdf5 import texts_of
@@ -24,8 +24,6 @@ from caguda.artifacts.labels import (
     examine_label_store,
     metadata_digests,
     open_label_store,
-    remove_partial_files,
-    verify_label_store,
 )
 from caguda.artifacts.predictions import check_predictions
 from caguda.artifacts.provenance import fingerprint
@@ -38,23 +36,6 @@ from caguda.recorded import other_settings
 Digest = Callable[[Path], str]
 Check = Callable[[Path], list[str]]
 NOT_OURS = "other JSON file"
-
-
-def verify_labels(store: Path, output: Path) -> None:
-    """Decode and check the whole store, and write what is in it: shares of active pixels, quantiles of d2 - d1.
-
-    No part is at work any more: what killed ones left half-written is cleared away.
-    """
-    opened = open_label_store(store)
-    remove_partial_files(opened)
-    attributes = opened.attributes
-    summary = {"store": store.name, **attributes, **verify_label_store(store)}
-    write_json(output, summary)
-    share = summary["share"]
-    print(
-        f"labels: {summary['images']} images, active by anchors {share['anchor']:.1%}, by probability "
-        f"{share['probability']:.1%}, by either {share['either']:.1%}; margin {summary['margin']:.3f} -> {output}"
-    )
 
 
 def verify(paths: Sequence[Path]) -> None:

@@ -89,7 +89,7 @@ rule labels:
         method_version=METHOD_VERSION,
         store=subpath(input.group, parent=True),
     shell:
-        "python -m caguda labels --store {params.store:q} --output {output:q} > {log:q} 2>&1"
+        "python -m caguda labels --store {params.store:q} --part-files {input.parts:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule diagnose:
