@@ -249,7 +249,7 @@ def verified_labels(labels: Path, frames: Sequence[Frame], manifest: Path) -> La
     if missing := store.missing():
         raise UserError(
             f"{store.path}: the label store must hold all {store.count} images, found {len(missing)} not completely "
-            f"written, such as {store.image_ids[missing[0]]}; delete this folder and make it again"
+            f"written, such as {store.image_ids[missing[0]]}; move this folder away and make the labels again"
         )
     return store
 

@@ -31,7 +31,7 @@ def refuse_others(path: Path, found: Mapping[str, Any], expected: Mapping[str, A
     if not same_origin(found, expected):
         raise UserError(
             f"{path}: a part must be made of the given files with the configured settings, found other ones; "
-            "delete it and make it again"
+            "move it away and make it again"
         )
 
 
