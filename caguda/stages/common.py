@@ -20,7 +20,7 @@ from caguda.artifacts.provenance import content_of, provenance
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration, Network, Training
 from caguda.config_frames import Augmentation
-from caguda.datasets.frame import Frame, label_of
+from caguda.datasets.frame import Frame, require_labels
 from caguda.datasets.io import labels_of
 from caguda.datasets.loader import Sample, TrainingFrames, inference_batches, training_batches
 from caguda.datasets.manifest import Manifest, SetName, read_manifest
@@ -116,8 +116,8 @@ class Run:
     def frames(self, domain: SetName, augmentation: Augmentation, *, labelled: bool) -> TrainingFrames:
         """The frames of a domain for training, with the truth as the label map `label` if `labelled`."""
         frames = self.manifest.frames(domain)
-        for frame in frames if labelled else ():
-            label_of(frame)
+        if labelled:
+            require_labels(frames)
         table, cache = class_table(self.configuration, getattr(self.configuration, domain)), self.caches.get(domain)
         truth = _Truth(frames, table, cache if cache is not None and cache.labelled else None)
         maps, purpose = truth if labelled else None, f"{self.name} {domain}"
