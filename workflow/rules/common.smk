@@ -17,6 +17,13 @@ from caguda.version import METHOD_VERSION
 from caguda.workflow import held, refuse_stages, validated
 from snakemake.settings.types import DeploymentMethod
 
+# Snakemake takes what braces hold in the path of a rule's `conda:` for a wildcard.
+if set("{}") & set(str(workflow.current_basedir)):
+    sys.exit(
+        f"caguda: {printable(str(workflow.current_basedir))}: the project must lie in a folder without {{ and }} in its path; "
+        "move it or rename the folder"
+    )
+
 
 def configuration_name() -> Path:
     """The files that the configuration came from, as a person would name them."""
