@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from caguda.artifacts.ownership import refuse_outputs
 from caguda.configfile import load_configuration
 from caguda.errors import UserError, printable
 from caguda.launch import Outcome, end_with, launch
+from caguda.options import OPTIONS
 
 NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -76,8 +77,17 @@ def _told(error: OSError | RuntimeError, given: dict[str, Any]) -> str | None:
     return None
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line, without the usage, what is wrong with the words of a call."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with that line."""
+        said = printable(f"caguda: error: {message}; `python -m {self.prog} --help` tells what it takes")
+        self.exit(UserError.exit_code, f"{said}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("caguda", description="Category anchor-guided unsupervised domain adaptation.")
+    parser = _Parser("caguda", description="Category anchor-guided unsupervised domain adaptation.")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     for name, (_, help_text, options) in VERBS.items():
         sub = verbs.add_parser(name, help=help_text, description=help_text)
@@ -88,86 +98,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(verb=name)
     return parser
 
-
-def _path(flag: str, destination: str, help_text: str) -> tuple[str, dict[str, Any]]:
-    return flag, {"dest": destination, "type": Path, "metavar": "FILE", "help": help_text}
-
-
-def _number(flag: str, help_text: str) -> tuple[str, dict[str, Any]]:
-    return flag, {"type": int, "metavar": "N", "help": help_text}
-
-
-def numbers(text: str) -> list[float]:
-    """The numbers of a list that is separated by commas; a ValueError where one is none."""
-    return [float(part) for part in text.split(",")]
-
-
-OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "paths": ("paths", {"type": Path, "nargs": "+", "metavar": "PATH", "help": "artifacts, or folders with some"}),
-    "artifact": ("artifact", {"type": Path, "metavar": "ARTIFACT", "help": "a file, or a label store"}),
-    "json": ("--json", {"dest": "as_json", "action": "store_true", "default": False, "help": "print JSON"}),
-    "config": _path("--config", "configuration", "the experiment: a YAML, or the config.json of the workflow"),
-    "seed": _number("--seed", "the seed of weights and data order"),
-    "recipe": ("--recipe", {"metavar": "NAME", "help": "which loss weights, a key of `recipes`"}),
-    "stage": _number("--stage", "k, from 1"),
-    "manifest": _path("--manifest", "manifest", "the checked frames, written by `check`"),
-    "initial": _path("--initial", "initial", "the checkpoint to start from"),
-    "checkpoint": _path("--checkpoint", "checkpoint", "the frozen network"),
-    "anchors": _path("--anchors", "anchors", "the category anchors"),
-    "labels": _path("--labels", "labels", "the JSON of a verified label store"),
-    "store": _path("--store", "store", "the label store, a folder"),
-    "input": _path("--input", "input", "the file that comes from elsewhere"),
-    "run": ("--run", {"choices": ["pretrain", "warmup"], "help": "which run it stands for"}),
-    "set": ("--set", {"dest": "name", "choices": ["evaluation", "test"], "help": "which set of frames"}),
-    "predictions": _path("--predictions", "predictions", "the JSON of finished predictions"),
-    "folder": _path("--folder", "folder", "the folder of the predictions' PNG files"),
-    "part": _number("--part", "which part, from 1"),
-    "parts": _number("--parts", "of how many"),
-    "part-files": ("--part-files", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "what all parts have made"}),
-    "output": _path("--output", "output", "the artifact to write"),
-    "domain": ("--domain", {"choices": ("source", "target"), "help": "which frames"}),
-    "packed": (
-        "--packed",
-        {"type": Path, "nargs": "*", "default": (), "metavar": "FILE", "help": "packed caches to read frames from"},
-    ),
-    "state": _path("--state", "state", "the folder of the state to resume from"),
-    "number": ("--number", {"type": int, "choices": (1, 2, 3, 4), "help": "which table of the paper"}),
-    "csv": _path("--output-csv", "csv", "the table as CSV"),
-    "markdown": _path("--output-md", "markdown", "the table as Markdown"),
-    "table": _path("--table", "table", "the table as CSV"),
-    "figure": _path("--figure", "figure", "the qualitative figure"),
-    "curves": _path("--curves", "curves", "the loss curves"),
-    "checkpoints": ("--checkpoints", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "checkpoints, in order"}),
-    "all-labels": ("--labels", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label store JSONs"}),
-    "looked-at": ("store", {"type": Path, "metavar": "STORE", "help": "a labels.zarr folder, or its labels.json"}),
-    "plot": ("--plot", {"type": Path, "default": None, "metavar": "FOLDER", "help": "draw pictures into this folder"}),
-    "margin": ("--margin", {"type": float, "default": None, "help": "in place of the configured margin"}),
-    "p0": ("--p0", {"type": float, "default": None, "help": "in place of the configured P0"}),
-    "margins": (
-        "--margin",
-        {"dest": "margins", "type": numbers, "default": (), "metavar": "M,M,...", "help": "what other margins give"},
-    ),
-    "p0s": (
-        "--p0",
-        {"dest": "p0s", "type": numbers, "default": (), "metavar": "P,P,...", "help": "what other P0 give"},
-    ),
-    "accuracy": (
-        "--accuracy",
-        {
-            "type": Path,
-            "nargs": "*",
-            "default": (),
-            "metavar": "FILE",
-            "help": "label accuracy JSONs, if there are any",
-        },
-    ),
-    "stores": ("stores", {"type": Path, "nargs": "+", "metavar": "STORE", "help": "label stores, folders"}),
-    "frames": ("--frames", {"default": None, "metavar": "ID,...", "help": "the frames of these ids"}),
-    "worst": ("--worst", {"type": int, "default": None, "metavar": "N", "help": "the N worst frames"}),
-    "random": ("--random", {"type": int, "default": None, "metavar": "N", "help": "N frames at random"}),
-    "html": ("--html", {"action": "store_true", "default": False, "help": "a page instead of pictures"}),
-    "evaluations": ("--evaluations", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "evaluation JSONs"}),
-}
 
 VERBS: dict[str, tuple[str, str, str]] = {
     "generate": ("stages.generate:generate", "write the street scenes", "config output"),

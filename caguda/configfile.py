@@ -99,7 +99,7 @@ def read_yaml(path: Path) -> Any:
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}") from None
     if double:
-        raise UserError(f"{path}: {double[0]}: this key occurs twice in one section, remove one of the two")
+        raise UserError(f"{path}: {double[0]}: this key occurs twice in one section; keep one of the two")
     return values
 
 

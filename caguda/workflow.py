@@ -2,8 +2,9 @@
 
 import errno
 import fcntl
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -42,6 +43,17 @@ def _require_files(configuration: Configuration, name: Path) -> None:
             raise UserError(
                 f"{name}: data_root, {key}.root: the folder {folder} does not exist; "
                 "put the data set there, or give its folder with --config data_root=FOLDER"
+            )
+
+
+def refuse_stages(asked: Iterable[str], experiment: str, count: int, name: Path) -> None:
+    """One line and the end for a file of a stage beyond the last one: Table 4 has one more, which its rule alone plans."""
+    for target in asked:
+        stage = re.match(rf"(\./)?{re.escape(experiment)}/.*/stage(\d+)/", target)
+        if stage and int(stage[2]) > count:
+            sys.exit(
+                f"caguda: {name}: stages.count must be {stage[2]} or more for {printable(target)}, found {count}; raise it, "
+                "or ask for an earlier stage"
             )
 
 

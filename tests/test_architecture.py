@@ -14,7 +14,7 @@ PACKAGE = PROJECT / "caguda"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("launch", "staleness", "workflow"),
+    ("launch", "options", "staleness", "workflow"),
     ("stages",),
     ("paper",),
     ("datasets",),
@@ -39,6 +39,7 @@ NO_TORCH = (
     "configfile",
     "errors",
     "files",
+    "options",
     "recorded",
     "staleness",
     "version",

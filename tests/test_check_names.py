@@ -81,7 +81,7 @@ def test_one_id_in_two_cities_is_refused(root: Path, capsys: pytest.CaptureFixtu
     other.parent.mkdir()
     shutil.copy(image, other)
     (line,) = problems(root, capsys)
-    assert line == f"target: {other} and {image}: two images have the same id; rename or remove one of the two"
+    assert line == f"target: {other} and {image}: two images have the same id; rename one of the two"
 
 
 @pytest.mark.parametrize("names", [("a.png", "a.PNG"), ("a.png", "a.jpg")])

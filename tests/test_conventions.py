@@ -38,6 +38,16 @@ def test_every_rule_says_where_its_log_is_what_it_takes_and_what_makes_it_stale(
     assert {rule: words for rule, words in missing.items() if words} == {}
 
 
+def test_every_shell_command_quotes_what_it_is_given() -> None:
+    commands = [
+        text for path in RULES for text in re.findall(r"^ +shell:\n((?: +\".*\"\n)+)", path.read_text(), re.MULTILINE)
+    ]
+    assert len(commands) == sum(path.read_text().count("shell:") for path in RULES) > 15
+    given = [field for command in commands for field in re.findall(r"\{[^}]*\}", command)]
+    assert len(given) > 50
+    assert [field for field in given if not field.endswith(":q}")] == []
+
+
 def test_the_report_has_every_result_with_its_caption(finished: Workflow, tmp_path: Path) -> None:
     archive = tmp_path / "report.zip"
     done = finished.run("--report", str(archive))

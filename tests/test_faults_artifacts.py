@@ -78,7 +78,7 @@ def test_a_label_store_with_a_chunk_missing_trains_nothing(finished: Workflow, t
     (workflow.results / "seed0" / "cag" / "stage1" / "checkpoint.safetensors").unlink()
     refused = workflow.run()
     (said,) = set(complaints(refused.stderr))
-    assert refused.returncode == 1 and "labels.zarr" in said and "delete this folder" in said, refused.stderr
+    assert refused.returncode == 1 and "labels.zarr" in said and "move this folder away" in said, refused.stderr
     shutil.rmtree(store)
     remade(workflow, finished)
 

@@ -1,13 +1,13 @@
 """The example of docs/own_data.md, taken from the page and run as a reader would."""
 
 import json
-import re
 import shlex
 import subprocess
 import sys
 
 import pytest
-from workflow_runs import ROOT, Workflow, environment
+from documentation import block
+from workflow_runs import Workflow, environment
 
 from caguda.configfile import load_configuration
 
@@ -16,22 +16,15 @@ pytestmark = pytest.mark.xdist_group("workflow")
 NAMES = ["sky", "building", "road", "tree", "car"]
 
 
-def block(language: str) -> str:
-    """The one block of the page in a language."""
-    page = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    return str(found)
-
-
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     """The example's frames and YAML in a folder of its own, after both of its commands."""
     folder = tmp_path_factory.mktemp("own data")
-    (folder / "make_data.py").write_text(block("python"), encoding="utf-8")
-    (folder / "own.yaml").write_text(block("yaml"), encoding="utf-8")
+    (folder / "make_data.py").write_text(block("own_data.md", "python"), encoding="utf-8")
+    (folder / "own.yaml").write_text(block("own_data.md", "yaml"), encoding="utf-8")
     subprocess.run([sys.executable, "make_data.py"], cwd=folder, check=True)
     workflow = Workflow(folder, folder / "own.yaml")
-    for line in block("sh").splitlines():
+    for line in block("own_data.md", "sh").splitlines():
         command = shlex.split(line)
         assert command[0] == "snakemake"
         done = subprocess.run(

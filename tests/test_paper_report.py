@@ -171,7 +171,7 @@ def test_report_refuses_a_part_of_a_file(three: Any, tmp_path: Path, name: str) 
     report(config, paths, tmp_path)
     files = {kind: tmp_path / file for kind, file in zip(("figure", "curves", "table"), FILES, strict=True)}
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-9])
-    with pytest.raises(UserError, match=f"{name}: .* delete it"):
+    with pytest.raises(UserError, match=f"{name}: .* move it away"):
         write_report(config, "cag", **files, **paths, output=tmp_path / "again.html")
     assert not (tmp_path / "again.html").exists()
 

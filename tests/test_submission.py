@@ -341,7 +341,7 @@ def test_a_file_changed_meanwhile_is_noticed(desk: Desk, monkeypatch: pytest.Mon
         return digest
 
     monkeypatch.setattr(stage, "write_prediction", spoilt)
-    with pytest.raises(UserError, match=rf"{IDS[0]}\.png: this must be the file .* delete .*1-of-1\.json"):
+    with pytest.raises(UserError, match=rf"{IDS[0]}\.png: this must be the file .* move .*1-of-1\.json"):
         desk.predict(place="new")
     assert not (desk.folder / "new" / "test.json").exists()
 

@@ -55,7 +55,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if digest != description.get("weights_sha256"):
         raise UserError(
             f"{path}: the weights must have the SHA-256 that {side.name} gives, found {digest}; "
-            "the file is damaged or belongs to another run: delete both and make them again"
+            "the file is damaged or belongs to another run: put the right one there, or move both away and make them again"
         )
     try:
         return load(content), description

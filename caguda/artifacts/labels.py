@@ -28,7 +28,7 @@ from caguda.errors import UserError
 
 FORMAT_VERSION = 1
 LEVEL = 1  # of zstd
-REMEDY = "; delete this folder and make it again"
+REMEDY = "; move this folder away and make the labels again"
 SHOWN_FAULTS = 5
 Array = zarr.Array[Any]
 

@@ -214,4 +214,4 @@ def _index(
 
 
 def _damaged(path: Path, what: str) -> UserError:
-    return UserError(f"{path}: the packed cache must be whole, found {what}; delete the file and make it again")
+    return UserError(f"{path}: the packed cache must be whole, found {what}; move the file away and pack again")

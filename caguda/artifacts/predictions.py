@@ -137,7 +137,9 @@ def check_predictions(path: Path) -> list[str]:
         if (entry["id"], entry["sha256"]) not in vouched:
             found.append(f"{folder}: a line of {entry['id']} in a journal must have its digest; predict again")
     expected = {prediction_file(folder, entry["id"]) for entry in files}
-    return found + [f"{file}: {path.name} lists no such file; remove it" for file in {*folder.glob("*.png")} - expected]
+    return found + [
+        f"{file}: {path.name} lists no such file; move it away" for file in {*folder.glob("*.png")} - expected
+    ]
 
 
 def _what(path: Path) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caguda.errors import UserError
+from caguda.errors import UserError, first
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,22 @@ class Frame:
 def label_of(frame: Frame) -> Path:
     """The label file of a frame that must have one; UserError names the frame otherwise."""
     if frame.label is None:
-        raise UserError(f"{frame.image}: this frame is used with its label, and it has none; add the label or skip it")
+        raise _unlabelled([frame], 1)
     return frame.label
+
+
+def require_labels(frames: Sequence[Frame]) -> None:
+    """UserError, naming the first ones, unless every frame has a label."""
+    if without := [frame for frame in frames if frame.label is None]:
+        raise _unlabelled(without, len(frames))
+
+
+def _unlabelled(without: Sequence[Frame], count: int) -> UserError:
+    names = first([frame.image for frame in without])
+    return UserError(
+        f"{names}: frames that are used with labels must have them, found {len(without)} of {count} without; add the "
+        "labels, or name these ids under `skip`, and check again"
+    )
 
 
 def entries_of(folder: Path, key: str) -> list[Path]:

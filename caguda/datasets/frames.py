@@ -70,7 +70,7 @@ def find_images(domain: Domain, root: Path) -> dict[str, Path]:
             f"them; rename the file or folder, a label likewise"
         )
     if twice:
-        raise UserError(f"{first(twice, 1)}: two images have the same id; rename or remove one of the two")
+        raise UserError(f"{first(twice, 1)}: two images have the same id; rename one of the two")
     return images
 
 

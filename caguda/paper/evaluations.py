@@ -76,9 +76,9 @@ def read_evaluation(path: Path) -> Evaluation:
             target_statistics=None if target is None else _score(target, classes),
         )
     except KeyError as error:
-        raise UserError(f"{path}: an evaluation must hold the key {error}; delete it and evaluate again") from None
+        raise UserError(f"{path}: an evaluation must hold the key {error}; move it away and evaluate again") from None
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: this is not an evaluation ({error}); delete it and evaluate again") from None
+        raise UserError(f"{path}: this is not an evaluation ({error}); move it away and evaluate again") from None
 
 
 def row_names(stages: int) -> tuple[str, ...]:

@@ -103,7 +103,7 @@ def data_uri(path: Path) -> str:
     content = path.read_bytes()
     if not (content.startswith(b"\x89PNG") and content.endswith(b"IEND\xaeB`\x82")):
         raise UserError(
-            f"{path}: the picture must be a whole PNG file, found a part of one; delete it and make it again"
+            f"{path}: the picture must be a whole PNG file, found a part of one; move it away and make it again"
         )
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
@@ -228,7 +228,7 @@ def _require_table(path: Path, evaluations: Sequence[Evaluation]) -> None:
     """UserError unless the file is the table of these evaluations, to the last byte."""
     if path.read_bytes() != to_csv(evaluations).encode():
         raise UserError(
-            f"{path}: the table must be that of the evaluations, found another; delete it and make it again"
+            f"{path}: the table must be that of the evaluations, found another; move it away and make it again"
         )
 
 

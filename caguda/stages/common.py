@@ -20,7 +20,7 @@ from caguda.artifacts.provenance import content_of, provenance
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration, Network, Training
 from caguda.config_frames import Augmentation
-from caguda.datasets.frame import Frame, label_of
+from caguda.datasets.frame import Frame, require_labels
 from caguda.datasets.io import labels_of
 from caguda.datasets.loader import Sample, TrainingFrames, inference_batches, training_batches
 from caguda.datasets.manifest import Manifest, SetName, read_manifest
@@ -120,8 +120,8 @@ class Run:
     def frames(self, domain: SetName, augmentation: Augmentation, *, labelled: bool) -> TrainingFrames:
         """The frames of a domain for training, with the truth as the label map `label` if `labelled`."""
         frames = self.manifest.frames(domain)
-        for frame in frames if labelled else ():
-            label_of(frame)
+        if labelled:
+            require_labels(frames)
         table, cache = class_table(self.configuration, getattr(self.configuration, domain)), self.caches.get(domain)
         truth = _Truth(frames, table, cache if cache is not None and cache.labelled else None)
         maps, purpose = truth if labelled else None, f"{self.name} {domain}"
@@ -252,7 +252,7 @@ def verified_labels(labels: Path, frames: Sequence[Frame], manifest: Path) -> La
     if missing := store.missing():
         raise UserError(
             f"{store.path}: the label store must hold all {store.count} images, found {len(missing)} not completely "
-            f"written, such as {store.image_ids[missing[0]]}; delete this folder and make it again"
+            f"written, such as {store.image_ids[missing[0]]}; move this folder away and make the labels again"
         )
     return store
 

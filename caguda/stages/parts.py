@@ -17,7 +17,7 @@ def share(units: Sequence[T], part: int, parts: int, set_name: str) -> Sequence[
     part would have none.
     """
     if not 1 <= part <= parts:
-        raise UserError(f"--part {part} --parts {parts}: parts count from 1, and none is beyond the last")
+        raise UserError(f"--part must be 1 to --parts, found --part {part} --parts {parts}; name one of them")
     if parts > len(units):
         raise UserError(
             f"compute.parts: the {set_name} frames can be divided into at most {len(units)} parts of whole batches, "
@@ -31,7 +31,7 @@ def refuse_others(path: Path, found: Mapping[str, Any], expected: Mapping[str, A
     if not same_origin(found, expected):
         raise UserError(
             f"{path}: a part must be made of the given files with the configured settings, found other ones; "
-            "delete it and make it again"
+            "move it away and make it again"
         )
 
 

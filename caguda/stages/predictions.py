@@ -41,7 +41,7 @@ def list_predictions(
         if not (file := prediction_file(folder, frame)).is_file() or sha256(file) != digest:
             raise UserError(
                 f"{file}: this must be the file that `predict-part` wrote, found another one or none; "
-                f"delete {made_in[frame]} and predict again"
+                f"move {made_in[frame]} away and predict again"
             )
     remove_others(folder, made_in)
     files = [

@@ -53,7 +53,7 @@ def _refuse(found: Sequence[str], folder: Path) -> None:
         more = f"; and {len(found) - 3} more, all listed above" if len(found) > 3 else ""
         raise UserError(
             f"{folder}: the test server would refuse {len(found)} file(s), no zip was written: {'; '.join(found[:3])}"
-            f"{more}; delete {folder.name}.json and parts/ beside the folder and predict again"
+            f"{more}; move {folder.name}.json and parts/ beside the folder away and predict again"
         )
 
 

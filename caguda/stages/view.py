@@ -155,8 +155,6 @@ def _chosen(
                             f"; its ids are such as {next(iter(place))}")  # fmt: skip
         return [place[name] for name in names.split(",")], "as named"
     count = next((option for option in (worst, random) if option is not None), otherwise)
-    if count < 1:
-        raise UserError(f"view: the number of frames must be 1 or more, found {count}")
     count = min(count, len(written))
     if random is not None:
         picked = np.random.default_rng(0).choice(len(written), count, replace=False)

@@ -14,8 +14,15 @@ from caguda.artifacts.atomic import write_json
 from caguda.errors import UserError, first, printable
 from caguda.staleness import stale_artifacts
 from caguda.version import METHOD_VERSION
-from caguda.workflow import held, validated
+from caguda.workflow import held, refuse_stages, validated
 from snakemake.settings.types import DeploymentMethod
+
+# Snakemake takes what braces hold in the path of a rule's `conda:` for a wildcard.
+if set("{}") & set(str(workflow.current_basedir)):
+    sys.exit(
+        f"caguda: {printable(str(workflow.current_basedir))}: the project must lie in a folder without {{ and }} in its path; "
+        "move it or rename the folder"
+    )
 
 
 def configuration_name() -> Path:
@@ -80,6 +87,9 @@ def renewed(wildcards) -> list[str]:
     and what it was made of.
     """
     if workflow.is_main_process:
+        refuse_stages(
+            workflow.dag_settings.targets, placed(EXPERIMENT), configuration.stages.count, configuration_name()
+        )
         found = stale_artifacts(configuration, Path(placed(EXPERIMENT)))
         if found:
             reasons = first([f"{path}: {reason}" for path, reason in found.items()])

@@ -1,0 +1,114 @@
+"""The options of all verbs, and what their numbers may be."""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def _path(flag: str, destination: str, help_text: str) -> tuple[str, dict[str, Any]]:
+    return flag, {"dest": destination, "type": Path, "metavar": "FILE", "help": help_text}
+
+
+def _number(flag: str, least: int, help_text: str, **settings: Any) -> tuple[str, dict[str, Any]]:
+    return flag, {"type": _whole(least), "metavar": "N", "help": help_text} | settings
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """What reads a whole number that is not below `least`."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, found {text!r}")
+        return value
+
+    return read
+
+
+def _real(text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, found {text!r}")
+    return value
+
+
+def _reals(text: str) -> list[float]:
+    """The finite numbers of a list that is separated by commas."""
+    return [_real(part) for part in text.split(",")]
+
+
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "paths": ("paths", {"type": Path, "nargs": "+", "metavar": "PATH", "help": "artifacts, or folders with some"}),
+    "artifact": ("artifact", {"type": Path, "metavar": "ARTIFACT", "help": "a file, or a label store"}),
+    "json": ("--json", {"dest": "as_json", "action": "store_true", "default": False, "help": "print JSON"}),
+    "config": _path("--config", "configuration", "the experiment: a YAML, or the config.json of the workflow"),
+    "seed": _number("--seed", 0, "the seed of weights and data order"),
+    "recipe": ("--recipe", {"metavar": "NAME", "help": "which loss weights, a key of `recipes`"}),
+    "stage": _number("--stage", 1, "k, from 1"),
+    "manifest": _path("--manifest", "manifest", "the checked frames, written by `check`"),
+    "initial": _path("--initial", "initial", "the checkpoint to start from"),
+    "checkpoint": _path("--checkpoint", "checkpoint", "the frozen network"),
+    "anchors": _path("--anchors", "anchors", "the category anchors"),
+    "labels": _path("--labels", "labels", "the JSON of a verified label store"),
+    "store": _path("--store", "store", "the label store, a folder"),
+    "input": _path("--input", "input", "the file that comes from elsewhere"),
+    "run": ("--run", {"choices": ["pretrain", "warmup"], "help": "which run it stands for"}),
+    "set": ("--set", {"dest": "name", "choices": ["evaluation", "test"], "help": "which set of frames"}),
+    "predictions": _path("--predictions", "predictions", "the JSON of finished predictions"),
+    "folder": _path("--folder", "folder", "the folder of the predictions' PNG files"),
+    "part": _number("--part", 1, "which part, from 1"),
+    "parts": _number("--parts", 1, "of how many"),
+    "part-files": ("--part-files", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "what all parts have made"}),
+    "output": _path("--output", "output", "the artifact to write"),
+    "domain": ("--domain", {"choices": ("source", "target"), "help": "which frames"}),
+    "packed": (
+        "--packed",
+        {"type": Path, "nargs": "*", "default": (), "metavar": "FILE", "help": "packed caches to read frames from"},
+    ),
+    "state": _path("--state", "state", "the folder of the state to resume from"),
+    "number": ("--number", {"type": int, "choices": (1, 2, 3, 4), "help": "which table of the paper"}),
+    "csv": _path("--output-csv", "csv", "the table as CSV"),
+    "markdown": _path("--output-md", "markdown", "the table as Markdown"),
+    "table": _path("--table", "table", "the table as CSV"),
+    "figure": _path("--figure", "figure", "the qualitative figure"),
+    "curves": _path("--curves", "curves", "the loss curves"),
+    "checkpoints": ("--checkpoints", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "checkpoints, in order"}),
+    "all-labels": ("--labels", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label store JSONs"}),
+    "looked-at": ("store", {"type": Path, "metavar": "STORE", "help": "a labels.zarr folder, or its labels.json"}),
+    "plot": ("--plot", {"type": Path, "default": None, "metavar": "FOLDER", "help": "draw pictures into this folder"}),
+    "margin": ("--margin", {"type": _real, "default": None, "help": "in place of the configured margin"}),
+    "p0": ("--p0", {"type": _real, "default": None, "help": "in place of the configured P0"}),
+    "margins": (
+        "--margin",
+        {"dest": "margins", "type": _reals, "default": (), "metavar": "M,M,...", "help": "what other margins give"},
+    ),
+    "p0s": (
+        "--p0",
+        {"dest": "p0s", "type": _reals, "default": (), "metavar": "P,P,...", "help": "what other P0 give"},
+    ),
+    "accuracy": (
+        "--accuracy",
+        {
+            "type": Path,
+            "nargs": "*",
+            "default": (),
+            "metavar": "FILE",
+            "help": "label accuracy JSONs, if there are any",
+        },
+    ),
+    "stores": ("stores", {"type": Path, "nargs": "+", "metavar": "STORE", "help": "label stores, folders"}),
+    "frames": ("--frames", {"default": None, "metavar": "ID,...", "help": "the frames of these ids"}),
+    "worst": _number("--worst", 1, "the N worst frames", default=None),
+    "random": _number("--random", 1, "N frames at random", default=None),
+    "html": ("--html", {"action": "store_true", "default": False, "help": "a page instead of pictures"}),
+    "evaluations": ("--evaluations", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "evaluation JSONs"}),
+}

@@ -1,0 +1,197 @@
+"""Every command of the documentation works as it is typed, where its page says that it does."""
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from documentation import OTHER_BLOCKS, PAGES, block, commands, read
+from miniature import Miniature
+from workflow_runs import ROOT, environment
+
+from caguda.cli import VERBS, main
+from caguda.stages.evaluate import evaluate
+
+pytestmark = pytest.mark.xdist_group("miniature")
+
+NOT_RUN = {
+    ".venv/bin/pre-commit install": "changes the checkout's git hooks",
+    ". .venv/bin/activate": "the tests have an environment of their own",
+    "pip install -c constraints.txt -e '.[slurm]'": "installs; test_packaging has the extra",
+    "pip install xarray cf_xarray": "installs; test_label_store_docs runs what needs them",
+    'pip install "napari[all]"': "installs",
+    "pip install -e /path/to/caguda": "installs",
+    "scancel JOB": "needs Slurm: test_slurm",
+    "scontrol requeue": "needs Slurm: test_slurm",
+    'squeue --me --format="%i %T %M %k"': "needs Slurm: test_slurm",
+    "snakemake --report report.zip": "needs finished results: test_conventions",
+}
+STANDS_FOR = {
+    r"(?<=[= ])/data\b": "data",
+    r"\bLABELS\.ZARR\b": "results/street/seed0/stage1/labels.zarr",
+    r"\bFILE\b": "results/street/seed0/cag/stage3/evaluation.json",
+    r"\bVERB\b": "schema",
+    r"\bgpu=N\b": "gpu=2",
+}
+"""What a reader puts in the place of some words."""
+QUESTIONS = {"--dry-run", "--summary", "--rulegraph", "--lint", "--list-target-rules"}
+"""Options with which Snakemake runs nothing."""
+MAKES = {"table1": "paper_table", "table4": "paper_table", "sweep": "sweep_table", "submission": "submission_zip"}
+"""A rule that a target cannot do without."""
+EVERY = commands()
+PLANS = [command for command in EVERY if re.search(r"(^|=\S+ )snakemake ", command) and command not in NOT_RUN]
+
+
+def typed(command: str) -> str:
+    """A command with what a reader puts in the place of some words."""
+    for word, meant in STANDS_FOR.items():
+        command = re.sub(word, meant, command)
+    return command
+
+
+def verb(command: str) -> list[str] | None:
+    """The words behind `caguda` or `python -m caguda`; None for another command."""
+    found = re.match(r"(?:python -m )?caguda\b(.*)", command)
+    return shlex.split(found[1]) if found else None
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's root, with what the pages tell a reader to put there."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("workflow", "config", "benchmarks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "slurm").symlink_to("workflow/profiles/slurm")
+    for place in ("gta5", "cityscapes", "synthia", "camvid"):
+        (folder / "data" / place).mkdir(parents=True)
+    (folder / "home").mkdir()
+    (folder / "own.yaml").write_text(block("own_data.md", "yaml"), encoding="utf-8")
+    (folder / "make_data.py").write_text(block("own_data.md", "python"), encoding="utf-8")
+    shell("python make_data.py", folder)
+    (test_set,) = re.findall(r"^    (test: \{.*\})$", read(ROOT / "docs" / "submission.md"), re.MULTILINE)
+    paper = folder / "config" / "gta5_cityscapes_paper.yaml"
+    text, changed = re.subn(r"^test: null.*$", test_set, read(paper), flags=re.MULTILINE)
+    assert changed == 1
+    paper.write_text(text, encoding="utf-8")
+    return folder
+
+
+def shell(command: str, folder: Path) -> str:
+    """What a command prints that a shell runs in a folder, in an activated environment."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment() | {"PATH": path, "HOME": str(folder / "home")}, check=False,
+        stdin=subprocess.DEVNULL, text=True, capture_output=True,
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, f"{command}\n{said}"
+    return said
+
+
+def dry(command: str) -> str:
+    """A call of Snakemake that only plans; a pipe's second program is somebody else's, and so is the Slurm plugin."""
+    command, _, _ = typed(command).partition(" | ")
+    if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
+        command = command.replace("--profile slurm", "--cores 1")
+    return command if QUESTIONS & set(command.split()) else f"{command} --dry-run"
+
+
+@pytest.fixture(scope="module")
+def plans(project: Path) -> dict[str, str]:
+    """What every documented call of Snakemake prints, two at a time; of one that fails, that and the exit code."""
+
+    def said(command: str) -> str:
+        try:
+            return shell(dry(command), project)
+        except AssertionError as error:
+            return f"FAILED {error}"
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(PLANS, pool.map(said, PLANS), strict=True))
+
+
+@pytest.fixture(scope="module")
+def demo(mini: Miniature, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with results by the names that `make demo` gives them; they are those of the miniature experiment."""
+    folder = tmp_path_factory.mktemp("demo")
+    seed = folder / "results" / "street" / "seed0"
+    for name, place in (("labels", "stage1"), ("labels", "cag/stage2"), ("warmup", "warmup"), ("stage", "cag/stage3")):
+        shutil.copytree(mini.folder / name, seed / place, ignore=shutil.ignore_patterns("state"))
+    evaluate(mini.configuration(), mini.manifest, mini.weights("stage"), seed / "cag/stage3/evaluation.json")
+    return folder
+
+
+@pytest.mark.parametrize("command", PLANS)
+def test_snakemake_plans_it(plans: dict[str, str], command: str) -> None:
+    said, words = plans[command], shlex.split(typed(command))
+    assert not said.startswith("FAILED"), said
+    if QUESTIONS & set(words):
+        assert "wildcards" in said or len(said.splitlines()) > 1
+        return
+    assert "--cores" in words or "--profile" in words, "a run needs --cores"
+    jobs = Counter({rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE)})
+    asked = words[words.index("snakemake") + 1 :]
+    targets = asked[: next(place for place, word in enumerate(asked) if word.startswith("--"))]
+    for target in targets:
+        assert jobs[MAKES[target]] if target in MAKES else target in said
+    assert targets or jobs["report"]
+    seeds = next((word.count(",") + 1 for word in words if word.startswith("seeds=")), 1)
+    assert jobs["pretrain"] == (0 if "results/own/manifest.json" in targets else seeds)
+    assert ("check_test" in jobs) == ("gta5_cityscapes_paper.yaml" in command and "submission" in targets)
+
+
+@pytest.mark.parametrize("command", [command for command in EVERY if verb(command) is not None])
+def test_a_verb_runs(demo: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is but named has to be there."""
+    monkeypatch.chdir(demo)
+    words = verb(typed(command)) or []
+    if len(words) < 2 and words != ["schema"]:
+        assert words in ([], ["--help"]) or words[0] in VERBS
+        words = [*words, "--help"]
+    if "--help" not in words:
+        assert main(words) == 0
+        return
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 0
+
+
+@pytest.mark.parametrize("command", [command for command in EVERY if command.startswith("python benchmarks/")])
+def test_a_benchmark_takes_these_words(command: str) -> None:
+    """It is there, and has options of these names: to run one takes minutes."""
+    _, script, *words = command.split()
+    source = (ROOT / script).read_text(encoding="utf-8")
+    missing = [word for word in words if word.startswith("--") and f'add_argument("{word}"' not in source]
+    assert missing == []
+
+
+CHEAP = ("make ", "mkdir ", "find ", "head ", "python make_data.py")
+
+
+@pytest.mark.parametrize("command", [command for command in EVERY if command.startswith(CHEAP)])
+def test_a_shell_runs_it(project: Path, demo: Path, command: str) -> None:
+    """What make would do is only printed."""
+    if command.startswith("make "):
+        assert shell(f"make -n {command.removeprefix('make ')}", project)
+    else:
+        shell(typed(command), demo if command.startswith(("find ", "head ")) else project)
+
+
+def test_every_command_is_tried_or_has_a_reason() -> None:
+    tried = {*PLANS, *(command for command in EVERY if verb(command) is not None)}
+    tried |= {command for command in EVERY if command.startswith(("python benchmarks/", *CHEAP))}
+    assert [command for command in EVERY if command not in tried | set(NOT_RUN)] == [], "tell these tests how to run it"
+    assert [command for command in NOT_RUN if command not in EVERY] == []
+    firsts = {
+        (page.name, line.split()[0]) for page in PAGES for line in read(page).splitlines() if line.startswith("    ")
+    }
+    assert [place for place in OTHER_BLOCKS if place not in firsts] == []
