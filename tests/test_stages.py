@@ -544,7 +544,7 @@ def test_the_control_has_the_iterations_of_all_stages_and_the_oracle_the_target_
     history = json.loads(elsewhere.weights("oracle").with_suffix(".json").read_text())["metrics"]["history"]
     assert history[-1]["iteration"] == 2 and "target_cross_entropy" in history[-1]
     unlabelled = without_truth(mini, elsewhere.folder, 5)
-    with pytest.raises(UserError, match="found 1 of . without"):
+    with pytest.raises(UserError, match="found 3 of 8 without; add the labels"):
         oracle(settings, 0, unlabelled, elsewhere.folder / "o.safetensors", elsewhere.folder / "s")
 
 

@@ -12,6 +12,7 @@ from miniature import Miniature, make_miniature
 from workflow_runs import SMOKE, Workflow
 
 from caguda.artifacts.atomic import read_json
+from caguda.datasets.frame import Frame, require_labels
 from caguda.errors import UserError
 from caguda.stages.supervised import oracle
 
@@ -51,6 +52,13 @@ def test_pseudo_labels_are_the_same_without_target_labels(mini: Miniature, blind
 def test_a_verb_that_opens_target_labels_would_fail(blind: Miniature, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gtFine_labelIds\.png: this file cannot be read \(Is a directory\)"):
         oracle(blind.configuration(), 0, blind.manifest, tmp_path / "checkpoint.safetensors", tmp_path / "state")
+
+
+def test_many_frames_without_labels_are_told_in_one_line() -> None:
+    frames = [Frame(str(number), Path(f"{number}.png"), None) for number in range(500)]
+    frames.append(Frame("500", Path("500.png"), Path("500.png")))
+    with pytest.raises(UserError, match=r"^0\.png, 1\.png, 2\.png and 497 more: .*, found 500 of 501 without; [^\n]*$"):
+        require_labels(frames)
 
 
 # The workflow without them
