@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).parent))
 
 import exchanges
-from damaged import READERS, RUNS, VARIANTS, Tree, make, read
+from damaged import RUNS, VARIANTS, Tree, make, read
 
 from caguda.errors import UserError
 
@@ -293,9 +293,15 @@ def main() -> int:
             print(table(kind, trials), "\n")
             for trial in (trial for trial in trials if trial["outcome"] in FAULTS):
                 faulty += 1
-                print(f"{kind} {trial['trial']}: {trial['outcome']} by {trial['reader']}: {trial['what']}: {trial['line'][-300:]}")
+                print(
+                    f"{kind} {trial['trial']}: {trial['outcome']} by {trial['reader']}: {trial['what']}: {trial['line'][-300:]}"
+                )
             quiet = Counter((trial["kind"], trial["reader"]) for trial in trials if trial["outcome"] == "identical")
-            print(*(f"{what} went unnoticed by {reader}: {times}" for (what, reader), times in sorted(quiet.items())), "", sep="\n")
+            print(
+                *(f"{what} went unnoticed by {reader}: {times}" for (what, reader), times in sorted(quiet.items())),
+                "",
+                sep="\n",
+            )
     return int(faulty > 0)
 
 
