@@ -201,7 +201,8 @@ def names_of(path: Path) -> list[str]:
     """What a message may call a file: its name, that of its label store, or weights for their description."""
     stores = [folder.name for folder in path.parents if folder.suffix == ".zarr"]
     beside = [path.with_suffix(".safetensors").name] if path.name == "checkpoint.json" else []
-    return [path.name, *stores, *beside]
+    journals = [f"{path.name.partition('.')[0]}.*.journal"] if path.suffix == ".journal" else []
+    return [path.name, *stores, *beside, *journals]
 
 
 def _make(folder: Path, frames: Path | None, **changes: Any) -> None:

@@ -230,8 +230,10 @@ def _store(tree: Tree, new: Path) -> list[Path]:
 
 def _part(tree: Tree, new: Path) -> list[Path]:
     given = (tree.configuration, tree.manifest, tree.weights("warmup"), tree.given(1, "anchors.h5"))
-    write_part(*given, tree / "begun/labels.zarr", 2, PARTS, new / "2.json")
-    return [tree / "begun/labels.zarr"]
+    for part in range(1, PARTS + 1):
+        write_part(*given, tree / "begun/labels.zarr", part, PARTS, new / f"{part}.json")
+    verify_labels(tree / "begun/labels.zarr", new / "labels.json")
+    return [new / "labels.json"]
 
 
 def _labels(tree: Tree, new: Path) -> list[Path]:
