@@ -223,37 +223,35 @@ class Campaign:
             name = tree.folder.name
             _make(tree.folder, None if name == "frames" else frames, **VARIANTS[name])
         self.snapshot, self.expected = Snapshot.of(self.tree), dict[str, list[str]]()
+        assert self.tree.configuration  # read once, and not in every trial
 
-    def trial(self, reader: str, spoil: Callable[[], list[str]]) -> tuple[str, str]:
-        """What a verb does with a tree once it is spoilt; `spoil` gives the names of what was."""
+    def trial(self, reader: str, spoil: Callable[[], Sequence[str]]) -> tuple[str, str]:
+        """What a verb does with a tree once it is spoilt; `spoil` gives what a message may call the files."""
         if reader not in self.expected:
             self.expected[reader] = in_a_process(lambda: read(self.tree, reader))
             self.snapshot.restore(self.tree)
-        found = in_a_process(lambda: outcome(self.tree, reader, self.expected[reader], spoil()))
+        names = spoil()
+        found = in_a_process(lambda: outcome(self.tree, reader, self.expected[reader], names))
         self.snapshot.restore(self.tree)
         return found[0], found[1]
 
     def corruption(self, number: int, seed: int) -> dict[str, str]:
+        """One file damaged; kinds come in turn, all else by chance."""
         rng = random.Random(f"corruption {seed} {number}")
         kinds = list(dict.fromkeys(place.kind for place in PLACES))
-        kind = kinds[number % len(kinds)]
-        place = rng.choice([place for place in PLACES if place.kind == kind])
+        place = rng.choice([place for place in PLACES if place.kind == kinds[number % len(kinds)]])
         path = rng.choice(sorted(file for file in self.tree.folder.glob(place.pattern) if file.is_file()))
-        reader = rng.choice(place.readers)
-        state = rng.getstate()
-        what = damage(path, rng)
-        self.snapshot.restore(self.tree)
+        reader, what = rng.choice(place.readers), [f"{path.relative_to(self.tree.folder)}: "]
 
         def spoil() -> list[str]:
-            rng.setstate(state)
-            damage(path, rng)
+            what.append(damage(path, rng))
             return names_of(path)
 
         found, line = self.trial(reader, spoil)
-        place_of = str(path.relative_to(self.tree.folder))
-        return {"kind": kind, "what": f"{what} at {place_of}", "reader": reader, "outcome": found, "line": line}
+        return {"kind": place.kind, "what": "".join(what), "reader": reader, "outcome": found, "line": line}
 
     def exchange(self, number: int, seed: int) -> dict[str, str]:
+        """One artifact replaced by another of its kind."""
         rng = random.Random(f"exchange {seed} {number}")
         chosen = exchanges.draw(self.tree, self.others, number, rng)
         found, line = self.trial(chosen.reader, lambda: chosen.make(self.tree))

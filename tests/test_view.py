@@ -243,7 +243,7 @@ def test_faults_are_one_line(store: Path, tmp_path: Path, capsys: Any, options: 
 def test_stores_of_other_images_are_not_compared(store: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.zarr"
     shutil.copytree(store, other)
-    (other / "zarr.json").write_text((other / "zarr.json").read_text().replace('"unicorn"', '"horse"'))
+    edit_store(other, lambda text: text.replace('"unicorn"', '"horse"'))
     with pytest.raises(UserError, match="must have the same images and categories"):
         view([store, other], None, None, None, True, tmp_path / "out")
 
