@@ -29,116 +29,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import exchanges
-from damaged import RUNS, VARIANTS, Tree, make, read
+from damages import PLACES, damage, names_of
+from readers import read
+from specimen import VARIANTS, Tree, make
 
 from caguda.errors import UserError
 
 LIMIT = 60  # seconds of a trial
 FINE = ("refused", "redone", "identical")
 FAULTS = ("ACCEPTED", "UNNAMED", "TRACEBACK", "CRASH", "HANG")
-EVERY = "*"
-TRAINED = ("pretrain", "warmup", "cag/stage1")
-FROM = {"pretrain": ("warmup", "evaluate pretrain", "figure"), "warmup": ("cag/stage1", "anchor-part", "label-store", "label-part"),
-        "cag/stage1": ("cag/stage2", "evaluate cag/stage1"), "cag/stage2": ("evaluate cag/stage2", "predict-part", "figure")}  # fmt: skip
-STORE_READERS = ("labels", "cag/stage1", "diagnose")
-PREDICTED = "seed0/cag/stage2/predictions"
-
-
-class Place(NamedTuple):
-    """Files of one kind below the folder of an experiment, and the verbs that read them."""
-
-    kind: str
-    pattern: str
-    readers: tuple[str, ...]
-
-
-PLACES = (
-    Place("manifest", "results/manifest.json", (*RUNS, "anchor-part", "anchors", "label-store", "label-part", "diagnose", "evaluate warmup",
-          "predict-part", "predict", "submission", "figure", "table")),
-    Place("configuration", "results/config.json", ("pretrain", "cag/stage1", "anchors", "label-store", "evaluate warmup", "predict", "table")),
-    *(Place("weights", f"results/seed0/{run}/checkpoint.safetensors", readers) for run, readers in FROM.items()),
-    *(Place("description of weights", f"results/seed0/{run}/checkpoint.json", (*readers, "curves", "table", "report")) for run, readers in FROM.items()),
-    Place("class sums", "results/seed0/stage1/parts/anchors.*.h5", ("anchors",)),
-    Place("anchors", "results/seed0/stage1/anchors.h5", ("label-store", "label-part", "cag/stage1")),
-    Place("chunk of a label store", "results/seed0/stage1/labels.zarr/*/c.*", STORE_READERS),
-    Place("chunk of a label store", "results/begun/labels.zarr/*/c.*", ("label-part",)),
-    Place("zarr.json", "results/seed0/stage1/labels.zarr/**/zarr.json", STORE_READERS),
-    Place("zarr.json", "results/begun/labels.zarr/**/zarr.json", ("label-part",)),
-    Place("labels.json", "results/seed0/stage1/labels.json", ("cag/stage1", "diagnose", "report")),
-    Place("labels.json", "results/seed0/cag/stage2/labels.json", ("figure",)),
-    Place("labels.created.json", "results/seed0/stage1/labels.created.json", ("label-part", "labels")),
-    Place("label job", "results/seed0/stage1/parts/labels.*.json", ("labels",)),
-    Place("packed cache", "results/packed/source.h5", tuple(f"{run} with caches" for run in TRAINED)),
-    Place("packed cache", "results/packed/target.h5", ("warmup with caches", "cag/stage1 with caches")),
-    *(Place("training state", f"results/seed0/{run}/state/state.pt", (f"{run} resumed",)) for run in TRAINED),
-    Place("evaluation", "results/seed0/*/evaluation.json", ("table", "report", "class-chart")),
-    Place("evaluation", "results/seed0/cag/stage2/evaluation.json", ("table", "report", "class-chart")),
-    Place("label accuracy", "results/seed0/**/label_accuracy.json", ("report",)),
-    Place("prediction", f"results/{PREDICTED}/evaluation/*.png", ("predict-part", "predict", "submission")),
-    Place("prediction job", f"results/{PREDICTED}/parts/*.json", ("predict",)),
-    Place("journal of predictions", f"results/{PREDICTED}/*.journal", ("predict-part", "predict")),
-    Place("list of predictions", f"results/{PREDICTED}/evaluation.json", ("submission",)),
-    Place("source image", "data/source/images/*", ("pretrain", "warmup", "cag/stage1", "anchor-part")),
-    Place("source label", "data/source/labels/*", ("pretrain", "warmup", "cag/stage1", "anchor-part")),
-    Place("target image", "data/target/leftImg8bit/train/*/*", ("warmup", "cag/stage1", "label-store", "label-part", "evaluate warmup")),
-    Place("target label", "data/target/gtFine/train/*/*", ("diagnose",)),
-    Place("evaluation image", "data/target/leftImg8bit/val/*/*", ("evaluate warmup", "figure")),
-    Place("evaluation label", "data/target/gtFine/val/*/*", ("evaluate warmup", "figure")),
-)  # fmt: skip
-
-
-def flip(content: bytes, rng: random.Random) -> bytes:
-    place = rng.randrange(len(content))
-    return content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
-
-
-def cut(content: bytes, rng: random.Random) -> bytes:
-    return content[: rng.randrange(len(content))]
-
-
-def append(content: bytes, rng: random.Random) -> bytes:
-    return content + rng.randbytes(rng.randint(1, 64))
-
-
-def zero(content: bytes, rng: random.Random) -> bytes:
-    """A block of zero bytes, up to one of a file system: 4 KiB, or 64 KiB."""
-    size = rng.choice((8, 512, 4096, 65536))
-    start = rng.randrange(0, len(content), min(size, len(content)))
-    return content[:start] + bytes(len(content[start : start + size])) + content[start + size :]
-
-
-def change(content: bytes, rng: random.Random) -> bytes:
-    """Another value somewhere in a JSON, whose seal stays what it was."""
-    lines = content.splitlines(keepends=True)
-    for _ in range(100):
-        place = rng.randrange(len(lines))
-        key, colon, value = lines[place].rpartition(b": ")
-        text = value.rstrip(b",\n")
-        try:
-            old = json.loads(text)
-        except ValueError:
-            continue
-        new = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v * 1.5 + 1, str: lambda v: v + "x"}
-        changed = new.get(type(old), lambda _: 1)(old)
-        lines[place] = key + colon + json.dumps(changed).encode() + value[len(text) :]
-        return b"".join(lines)
-    return flip(content, rng)
-
-
-def damage(path: Path, rng: random.Random) -> str:
-    """Damages a file, always so that its bytes are others; what was done."""
-    content, ways = path.read_bytes(), [flip, cut, append, zero]
-    while (way := rng.choice(ways + [change] * (2 * (path.suffix == ".json")))) and (
-        damaged := way(content, rng)
-    ) == content:
-        pass
-    path.write_bytes(damaged)
-    return f"{way.__name__} of {path.name}, {len(content)} bytes"
 
 
 @dataclass(frozen=True)
@@ -169,9 +73,11 @@ def in_a_process(work: Callable[[], Any], limit: float = LIMIT) -> Any:
     if not (child := os.fork()):
         for descriptor in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
-        with os.fdopen(writing, "w") as file:
-            json.dump(work(), file)
-        os._exit(0)
+        try:
+            with os.fdopen(writing, "w") as file:
+                json.dump(work(), file)
+        finally:
+            os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as file:
         if not select.select([file], [], [], limit)[0]:
@@ -195,14 +101,6 @@ def outcome(tree: Tree, reader: str, expected: Sequence[str], names: Sequence[st
     if result != expected[0]:
         return "ACCEPTED", "another result"
     return ("identical", "") if printed == expected[1] else ("redone", printed)
-
-
-def names_of(path: Path) -> list[str]:
-    """What a message may call a file: its name, that of its label store, or weights for their description."""
-    stores = [folder.name for folder in path.parents if folder.suffix == ".zarr"]
-    beside = [path.with_suffix(".safetensors").name] if path.name == "checkpoint.json" else []
-    journals = [f"{path.name.partition('.')[0]}.*.journal"] if path.suffix == ".journal" else []
-    return [path.name, *stores, *beside, *journals]
 
 
 def _make(folder: Path, frames: Path | None, **changes: Any) -> None:
@@ -269,39 +167,52 @@ def table(title: str, trials: Sequence[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def told(kind: str, trials: Sequence[dict[str, str]]) -> str:
+    """The table, each fault, and how often which verb noticed nothing."""
+    faults = [trial for trial in trials if trial["outcome"] in FAULTS]
+    lines = [
+        f"{t['outcome']}, {kind} {t['trial']}: {t['reader']} after {t['what']}: {t['line'][-300:]}" for t in faults
+    ]
+    quiet = Counter((trial["kind"], trial["reader"]) for trial in trials if trial["outcome"] == "identical")
+    lines += [f"unnoticed: {what} by {reader}, {times} times" for (what, reader), times in sorted(quiet.items())]
+    return "\n".join([table(kind, trials), "", *lines, ""])
+
+
+def run(campaign: Campaign, kind: str, count: int, seed: int, log: Path | None) -> list[dict[str, str]]:
+    """Some trials of one kind."""
+    trials = []
+    for number in range(count):
+        trials.append({"trial": str(number), **getattr(campaign, kind)(number, seed)})
+        if log:
+            with log.open("a") as file:
+                file.write(json.dumps(trials[-1]) + "\n")
+    return trials
+
+
 def main() -> int:
+    """Runs the trials; 1 where one was a fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corruptions", type=int, default=2000)
     parser.add_argument("--exchanges", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--trial", nargs=2, metavar=("KIND", "N"), help="one trial alone, with all that it says")
+    parser.add_argument(
+        "--others", nargs="*", choices=VARIANTS, default=list(VARIANTS), help="experiments to exchange with"
+    )
+    parser.add_argument("--trial", nargs=2, metavar=("KIND", "N"), help="one trial alone: corruption N, or exchange N")
     parser.add_argument("--log", type=Path, help="a file that gets a JSON line for each trial")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        campaign, faulty = Campaign(Path(folder), list(VARIANTS)), 0
+        campaign = Campaign(Path(folder), given.others)
         if given.trial:
-            print(json.dumps(getattr(campaign, given.trial[0])(int(given.trial[1]), given.seed), indent=1))
+            kind, number = given.trial
+            print(json.dumps(getattr(campaign, kind)(int(number), given.seed), indent=1))
             return 0
+        found = []
         for kind, count in (("corruption", given.corruptions), ("exchange", given.exchanges)):
-            trials = []
-            for number in range(count):
-                trials.append({"trial": number, **getattr(campaign, kind)(number, given.seed)})
-                if given.log:
-                    with given.log.open("a") as log:
-                        log.write(json.dumps(trials[-1]) + "\n")
-            print(table(kind, trials), "\n")
-            for trial in (trial for trial in trials if trial["outcome"] in FAULTS):
-                faulty += 1
-                print(
-                    f"{kind} {trial['trial']}: {trial['outcome']} by {trial['reader']}: {trial['what']}: {trial['line'][-300:]}"
-                )
-            quiet = Counter((trial["kind"], trial["reader"]) for trial in trials if trial["outcome"] == "identical")
-            print(
-                *(f"{what} went unnoticed by {reader}: {times}" for (what, reader), times in sorted(quiet.items())),
-                "",
-                sep="\n",
-            )
-    return int(faulty > 0)
+            trials = run(campaign, kind, count, given.seed, given.log)
+            print(told(kind, trials), flush=True)
+            found += trials
+    return int(any(trial["outcome"] in FAULTS for trial in found))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from damaged import RUNS, Tree, lasting
+from specimen import RUNS, Tree, lasting
 
 
 @dataclass(frozen=True)
