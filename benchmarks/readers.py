@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -153,11 +154,11 @@ READERS: dict[str, Callable[[Tree, Path], list[Path]]] = {
 
 
 def read(tree: Tree, reader: str) -> tuple[str, str]:
-    """A digest of what a verb makes, but for times and names of folders, and what it prints."""
+    """A digest of what a verb makes, but for times and names of folders, and what it prints but for times."""
     printed = io.StringIO()
     with redirect_stdout(printed), redirect_stderr(printed):
         made = READERS[reader](tree, tree / "new")
     digest = hashlib.sha256()
     for path in made:
         digest.update(f"{path.name}\0{lasting(path)!r}\0".encode())
-    return digest.hexdigest(), printed.getvalue()
+    return digest.hexdigest(), re.sub(r"\d+ s\b", "some s", printed.getvalue())
