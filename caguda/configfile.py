@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from caguda.complaints import complaint
 from caguda.config import Configuration
 from caguda.errors import UserError
-from caguda.files import read_regular
+from caguda.files import SEAL, is_sealed, read_regular
 
 SHOWN = 5
 LARGEST = 100_000
@@ -35,7 +35,7 @@ def parse_configuration(values: Any, path: Path) -> Configuration:
         raise UserError(f"{path}: the configuration is empty")
     if not isinstance(values, dict):
         raise UserError(f"{path}: the file must hold keys and values, found a {type(values).__name__}")
-    content = {key: value for key, value in values.items() if key != "sha256_of_all_above"}  # in the workflow's JSON
+    content = {key: value for key, value in values.items() if key != SEAL}  # in the workflow's JSON
     try:
         configuration = Configuration.model_validate(content)
     except ValidationError as error:
@@ -84,7 +84,8 @@ def _size(node: Any, known: dict[int, int]) -> int:
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file; a UserError where it is none, repeats itself without end, or has a key twice."""
     try:
-        text = read_regular(path, "correct the name").decode("utf-8")
+        raw = read_regular(path, "correct the name")
+        text = raw.decode("utf-8")
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         if tree is not None and (size := _size(tree, {})) > LARGEST:
             raise UserError(
@@ -100,6 +101,11 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}") from None
     if double:
         raise UserError(f"{path}: {double[0]}: this key occurs twice in one section; keep one of the two")
+    if isinstance(values, dict) and SEAL in values and not is_sealed(raw):
+        raise UserError(
+            f"{path}: the configuration must be as the workflow wrote it, found another content than {SEAL} tells; change "
+            "the YAML instead, and start the workflow again, which writes this file anew"
+        )
     return values
 
 

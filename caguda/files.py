@@ -1,8 +1,11 @@
-"""Reading what is a file, and nothing that would be waited for."""
+"""Reading what is a file, and nothing that would be waited for; the seal of the JSON files that verbs write."""
 
+import hashlib
 from pathlib import Path
 
 from caguda.errors import UserError
+
+SEAL = "sha256_of_all_above"
 
 
 def read_regular(path: Path, remedy: str = "make it first") -> bytes:
@@ -13,3 +16,14 @@ def read_regular(path: Path, remedy: str = "make it first") -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: the file must be readable, found: {error.strerror}; {remedy}") from None
+
+
+def seal(above: bytes) -> bytes:
+    """The last line and the brace of a JSON that begins with these bytes."""
+    return f' "{SEAL}": "{hashlib.sha256(above).hexdigest()}"\n}}\n'.encode()
+
+
+def is_sealed(content: bytes) -> bool:
+    """Whether these are, to the last bit, the bytes of a file that `write_json` wrote."""
+    end = len(seal(b""))
+    return content[-end:] == seal(content[:-end])

@@ -24,11 +24,12 @@ _FREE = (
 """Keys that do not change what was made: how many stages follow, which have anchors of their own, and where first weights and frames lay."""
 
 
-def other_settings(configuration: Configuration, made: Mapping[str, Any]) -> list[str]:
+def other_settings(configuration: Configuration, made: Mapping[str, Any], path: Path | None = None) -> list[str]:
     """The keys in which a provenance differs from the configuration, each with both values; none where they agree.
 
     `made` is a provenance. Only what it records is compared. What is no section of the configuration says nothing,
-    but for the weights of a recipe's losses and its thresholds, which an ablation and a sweep have of their own.
+    but for the weights of a recipe's losses and its thresholds, which an ablation and a sweep have of their own. Where the
+    `path` of labels is given, thresholds of a sweep may be in its folders alone.
     """
     current = configuration.model_dump(mode="json")
     recorded = dict(made.get("settings", {}))
@@ -36,8 +37,8 @@ def other_settings(configuration: Configuration, made: Mapping[str, Any]) -> lis
     if isinstance(recipe, dict):
         known = chains(configuration).get(recipe.get("name", ""))
         current["recipe"] = None if known is None else {"name": recipe["name"], **known.model_dump(mode="json")}
-    if made.get("made_by") == "labels":
-        current["labels"] = _thresholds(configuration, recorded)
+    if made.get("made_by") in ("labels", "label-part"):
+        current["labels"] = _thresholds(configuration, recorded, path)
     if made.get("made_by") == "control":
         current["stages"]["count"] = configuration.stages.count
     free = _FREE[1:] if made.get("made_by") == "control" else _FREE
@@ -53,11 +54,12 @@ def other_settings(configuration: Configuration, made: Mapping[str, Any]) -> lis
     return found
 
 
-def _thresholds(configuration: Configuration, recorded: Mapping[str, Any]) -> dict[str, Any]:
+def _thresholds(configuration: Configuration, recorded: Mapping[str, Any], path: Path | None) -> dict[str, Any]:
     """The thresholds that a label store may have: those of a sweep where it has them, or the configured ones."""
     configured = configuration.labels.model_dump(mode="json")
-    own = [configured | {key: value} for key, value in sweep(configuration.labels).values()]
-    return next((labels for labels in own if labels == recorded.get("labels")), configured)
+    names = [name for name in sweep(configuration.labels) if path is None or name in path.parts]
+    own = [configured | dict([sweep(configuration.labels)[name]]) for name in names]
+    return next((labels for labels in own if labels == recorded.get("labels")), own[0] if path and own else configured)
 
 
 def _differences(key: str, recorded: Any, current: Any) -> list[str]:
@@ -71,7 +73,7 @@ def _differences(key: str, recorded: Any, current: Any) -> list[str]:
 
 def refuse_other_settings(path: Path, configuration: Configuration, made: Mapping[str, Any]) -> None:
     """UserError unless an artifact was made with what the configuration says, as far as it records it."""
-    if found := other_settings(configuration, made):
+    if found := other_settings(configuration, made, path):
         raise UserError(
             f"{path}: this must be made with the settings of the configuration, found {first(found)}; make it again, or "
             "give the configuration that it was made with"

@@ -13,7 +13,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from caguda.ablations import sweep
 from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.chain import Input, inputs_of, provenance_of, recorded_sha256
 from caguda.config import Configuration
@@ -70,8 +69,8 @@ def _reason(configuration: Configuration, path: Path, made: Mapping[str, Any], d
     """Why an artifact is stale; None where it is not, and where it says nothing of its making."""
     if not made:
         return None
-    if found := other_settings(configuration, made) + _of_its_kind(configuration, path, made):
-        return f"made with {first(list(dict.fromkeys(found)))}"
+    if found := other_settings(configuration, made, path) + _of_its_kind(configuration, path, made):
+        return f"made with {first(found)}"
     try:
         refuse_misplaced(path, made)
     except UserError as error:
@@ -108,7 +107,7 @@ def _of_its_kind(configuration: Configuration, path: Path, made: Mapping[str, An
     """The settings that decide one kind of artifact and are no section of the configuration, where they are others."""
     kind, settings = made["made_by"], made["settings"]
     if kind == "labels":
-        return _other_thresholds(configuration, path, settings["labels"]) + _other_anchors(configuration, path, made)
+        return _other_anchors(configuration, path, made)
     if kind in _WHOLE and not (path.parents[1] / _WHOLE[kind]).exists():
         size, recorded = configuration.compute.inference_batch_size, settings["inference_batch_size"]
         return [] if size == recorded else [f"compute.inference_batch_size {recorded}, not {size}"]
@@ -117,21 +116,6 @@ def _of_its_kind(configuration: Configuration, path: Path, made: Mapping[str, An
         files = read_json(path)["files"]
         return [] if there == files else [f"{files} files below {configuration.root}, where {there} are"]
     return []
-
-
-def _other_thresholds(configuration: Configuration, path: Path, recorded: Mapping[str, Any]) -> list[str]:
-    """The thresholds of labels that are not those of the folder that they lie in: a sweep's own, or the configured ones."""
-    expected = configuration.labels.model_dump(mode="json")
-    own = sweep(configuration.labels)
-    for part in path.parts:
-        if part in own:
-            key, value = own[part]
-            expected[key] = value
-    return [
-        f"labels.{key} {recorded.get(key)}, not {value}"
-        for key, value in expected.items()
-        if recorded.get(key) != value
-    ]
 
 
 def _other_anchors(configuration: Configuration, path: Path, made: Mapping[str, Any]) -> list[str]:

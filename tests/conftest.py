@@ -38,6 +38,18 @@ def elsewhere(mini: "Miniature", tmp_path: Path) -> "Miniature":
     return replace(mini, folder=tmp_path)
 
 
+@pytest.fixture
+def own(mini: "Miniature", tmp_path: Path) -> "Miniature":
+    """A copy of the miniature's results and frames, to be spoilt."""
+    from miniature import edit_sealed
+
+    shutil.copytree(mini.folder, tmp_path / "results")
+    shutil.copytree(mini.root, tmp_path / "data")
+    copy = replace(mini, root=tmp_path / "data", folder=tmp_path / "results")
+    edit_sealed(copy.manifest, lambda text: text.replace(str(mini.root), str(copy.root)))
+    return copy
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> "Workflow":
     """The miniature workflow (smoke.yaml), run once for all processes that run tests; no test changes it."""

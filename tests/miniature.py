@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from caguda.artifacts.atomic import read_json, write_json
+from caguda.artifacts.label_metadata import digest_of_metadata
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
@@ -149,6 +150,14 @@ def as_if_made_with(configuration: Configuration, weights: Path, folder: Path) -
 def edit_sealed(path: Path, change: Callable[[str], str]) -> None:
     """Changes the text of a JSON that a verb wrote, and seals it as the verb would have."""
     write_json(path, json.loads(change(json.dumps(read_json(path), ensure_ascii=False))))
+
+
+def edit_store(store: Path, change: Callable[[str], str]) -> None:
+    """Changes the text of a label store's group file, and its digest as `label-store` would have."""
+    group = store / "zarr.json"
+    content = json.loads(change(group.read_text()))
+    content["attributes"]["sha256"] = digest_of_metadata(store, content["attributes"])
+    group.write_text(json.dumps(content))
 
 
 def make_miniature(folder: Path) -> Miniature:

@@ -254,7 +254,7 @@ def test_what_is_no_label_store_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="make it first"):
         open_label_store(tmp_path / "absent.zarr")
     zarr.create_group(tmp_path / "other.zarr")
-    with pytest.raises(UserError, match="must be caguda-labels 1, found None"):
+    with pytest.raises(UserError, match="must be caguda-labels 2, found None"):
         open_label_store(tmp_path / "other.zarr")
 
 

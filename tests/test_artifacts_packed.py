@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -69,17 +70,23 @@ def test_a_part_is_that_part(packed: Path, rows: slice, columns: slice) -> None:
 def test_a_reader_of_another_language_finds_what_the_description_says(packed: Path) -> None:
     with h5py.File(packed, "r") as file:
         assert sorted(file) == sorted(
-            ["130x21", "150x20", "9x8", "id", "height", "width", "row", "image_sha256", "label_sha256"]
+            ["130x21", "150x20", "9x8", "id", "height", "width", "row"]
+            + [f"{kind}_{digest}" for kind in ("image", "label") for digest in ("sha256", "crc32")]
         )
         assert file["150x20/image"].shape == (2, 150, 20, 3) and file["150x20/image"].chunks == (1, 128, 20, 3)
         assert file["150x20/label"].shape == (2, 150, 20) and file["150x20/label"].chunks == (1, 128, 20)
         assert file["9x8/image"].chunks == (1, 9, 8, 3) and file["9x8/image"].dtype == np.uint8
-        assert file["150x20/image"].id.get_create_plist().get_filter(0)[0] == h5py.h5z.FILTER_FLETCHER32
+        rows = file["150x20/label"][1]
+        assert file["label_crc32"][:].tolist()[2] == [
+            zlib.crc32(rows[:128].tobytes()),
+            zlib.crc32(rows[128:].tobytes()),
+        ]
+        assert file["label_crc32"].dtype == "<u4" and file["label_crc32"][3, 1] == 0
         assert file["row"][:].tolist() == [0, 0, 1, 0] and file["row"].dtype == "<i4"
         assert file["id"][:].tolist() == [name.encode() for name in IDS]
         assert file["image_sha256"].shape == (4, 32)
-        assert file.attrs["format"] == b"caguda-packed" and file.attrs["format_version"] == b"2"
-        names = ("id", "height", "width", "row", "image_sha256", "label_sha256")
+        assert file.attrs["format"] == b"caguda-packed" and file.attrs["format_version"] == b"3"
+        names = ("id", "height", "width", "row", "image_sha256", "label_sha256", "image_crc32", "label_crc32")
         texts = {name: bytes(file.attrs[name]).decode() for name in ATTRIBUTES}
         assert bytes(file.attrs["sha256"]).decode() == digest_of({name: file[name][:] for name in names}, texts)
 
@@ -135,6 +142,23 @@ def test_a_flipped_bit_in_any_pixels_is_found_and_its_frame_named(packed: Path, 
             check_packed(path)
 
 
+def test_a_zeroed_block_is_found_in_white_and_in_void_too(tmp_path: Path) -> None:
+    """A sum of words modulo 2^16 - 1, as HDF5's own checksum is, does not tell 0xffff from 0, nor a whole chunk of zeros."""
+    path, size = tmp_path / "white.h5", (130, 20)
+    white = [(np.full((*size, 3), 255, np.uint8), np.full(size, IGNORE, np.uint8))]
+    write_packed(path, ["a"], [size], white, lambda: ATTRIBUTES, labelled=True)
+    content = path.read_bytes()
+    for kind, whole_chunk in (("image", 128 * 60), ("label", 128 * 20)):
+        with h5py.File(path, "r") as file:
+            corner = (0, 0, 0) if kind == "label" else (0, 0, 0, 0)
+            start = file[f"130x20/{kind}"].id.get_chunk_info_by_coord(corner).byte_offset
+        for length in (2, 512, whole_chunk):
+            path.write_bytes(content[:start] + bytes(length) + content[start + length :])
+            with closing(open_packed(path)) as frames, pytest.raises(UserError, match=f"frame a: {kind} pixels"):
+                frames.read("image" if kind == "image" else "label", 0, slice(100, 129), slice(3, 9))
+        path.write_bytes(content)
+
+
 @pytest.mark.parametrize("length", [0, 100, 5000, -1])
 def test_a_truncated_file_is_refused(packed: Path, tmp_path: Path, length: int) -> None:
     path = tmp_path / "short.h5"
@@ -148,7 +172,7 @@ def test_what_is_no_packed_cache_is_one_line(tmp_path: Path) -> None:
         open_packed(tmp_path / "none.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file.attrs["format"] = np.bytes_("caguda-anchors")
-    with pytest.raises(UserError, match="must be caguda-packed 2, found caguda-anchors None"):
+    with pytest.raises(UserError, match="must be caguda-packed 3, found caguda-anchors None"):
         open_packed(tmp_path / "other.h5")
 
 

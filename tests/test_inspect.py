@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from miniature import Miniature
+from miniature import Miniature, edit_store
 from PIL import Image
 from test_artifacts_labels import TABLE, some_labels
 
@@ -30,8 +30,7 @@ Said = pytest.CaptureFixture[str]
 def kept(mini: Miniature, tmp_path: Path) -> Miniature:
     """The miniature's artifacts in a folder of their own, with the config.json of the workflow."""
     folder = shutil.copytree(mini.folder, tmp_path / "results")
-    attributes = folder / "labels" / "labels.zarr" / "zarr.json"
-    attributes.write_text(attributes.read_text().replace(f"{mini.folder}/", "results/"))
+    edit_store(folder / "labels" / "labels.zarr", lambda text: text.replace(f"{mini.folder}/", "results/"))
     (folder / "config.json").write_text(json.dumps(mini.configuration().model_dump(mode="json")))
     return replace(mini, folder=folder)
 

@@ -1,6 +1,7 @@
 """The sweep of thresholds: which there are, what the table and picture tell, and stores made under other thresholds."""
 
 import csv
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,12 @@ def test_a_store_is_made_under_other_thresholds_and_says_so(mini: Miniature, tmp
     for name, margin, p0 in (("configured", None, None), ("other", 0.0, 0.25)):
         store = tmp_path / f"{name}.zarr"
         create_store(configuration, manifest, checkpoint, anchors, store, tmp_path / f"{name}.json", margin, p0)
-        write_part(configuration, manifest, checkpoint, anchors, store, 1, 1, tmp_path / "part.json")
+        with pytest.raises(UserError, match=r"labels\.margin 0\.0, not 0\.05") if name == "other" else nullcontext():
+            write_part(configuration, manifest, checkpoint, anchors, store, 1, 1, tmp_path / "part.json")
+        asked = (
+            mini.configuration() if name == "configured" else mini.configuration(labels__margin=0.0, labels__p0=0.25)
+        )
+        write_part(asked, manifest, checkpoint, anchors, store, 1, 1, tmp_path / "part.json")
         found[name] = open_label_store(store)
     configured, other = found["configured"], found["other"]
     assert (other.attributes["margin"], other.attributes["p0"]) == (0.0, 0.25)

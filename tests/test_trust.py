@@ -1,6 +1,5 @@
 """Nothing is read on trust: whatever was exchanged, edited or made otherwise is refused by the next verb that reads it."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,18 +24,6 @@ from caguda.stages.supervised import pretrain
 from caguda.stages.warmup import warmup
 
 pytestmark = pytest.mark.xdist_group("miniature")
-
-
-@pytest.fixture
-def own(mini: Miniature, tmp_path: Path) -> Miniature:
-    """A copy of the miniature's results and frames, to be spoilt."""
-    shutil.copytree(mini.folder, tmp_path / "results")
-    shutil.copytree(mini.root, tmp_path / "data")
-    copy = Miniature(tmp_path / "data", tmp_path / "results")
-    content = json.loads(json.dumps(read_json(copy.manifest)).replace(str(mini.root), str(copy.root)))
-    copy.manifest.unlink()
-    write_json(copy.manifest, content)
-    return copy
 
 
 def stage(own: Miniature, **changes: object) -> Path:

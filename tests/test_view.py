@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from miniature import Miniature, edit_sealed
+from miniature import Miniature, edit_sealed, edit_store
 from PIL import Image
 
 from caguda.artifacts.atomic import sha256, write_json
@@ -131,8 +131,8 @@ def store(mini: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     manifest = folder / "manifest.json"
     edit_sealed(manifest, lambda text: text.replace(str(mini.root), str(tmp_path / "data")))
     path = folder / "labels" / "labels.zarr"
-    head = (path / "zarr.json").read_text().replace(str(mini.folder), "results")
-    (path / "zarr.json").write_text(head.replace(sha256(mini.manifest), sha256(manifest)))
+    edit_store(path, lambda text: text.replace(str(mini.folder), "results"))
+    edit_store(path, lambda text: text.replace(sha256(mini.manifest), sha256(manifest)))
     monkeypatch.chdir(tmp_path)
     return path
 
@@ -242,7 +242,7 @@ def test_faults_are_one_line(store: Path, tmp_path: Path, capsys: Any, options: 
 def test_stores_of_other_images_are_not_compared(store: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.zarr"
     shutil.copytree(store, other)
-    (other / "zarr.json").write_text((other / "zarr.json").read_text().replace('"unicorn"', '"horse"'))
+    edit_store(other, lambda text: text.replace('"unicorn"', '"horse"'))
     with pytest.raises(UserError, match="must have the same images and categories"):
         view([store, other], None, None, None, True, tmp_path / "out")
 

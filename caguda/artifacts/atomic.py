@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from caguda.artifacts.ownership import LONGEST, SEAL, is_sealed, refuse_foreign, seal
+from caguda.artifacts.ownership import LONGEST, refuse_foreign
 from caguda.errors import UserError
-from caguda.files import read_regular
+from caguda.files import SEAL, is_sealed, read_regular, seal
 
 _ROOM = 1 << 20
 HEX = "[0-9a-f]" * 8

@@ -83,6 +83,22 @@ def recorded_sha256(path: Path) -> str:
     return sha256(path) if recorded is None else str(recorded)
 
 
+def refuse_changed_inputs(path: Path) -> None:
+    """UserError where a file that an artifact was made of is there, and is another one now.
+
+    So an artifact of another seed or experiment is noticed, or one that is older than what it was made of. A file that is
+    gone, as after results were copied in part, tells nothing; nor does a model that was imported.
+    """
+    if provenance_of(path).get("made_by") == "import":
+        return
+    for item in inputs_of(path, recorded_sha256):
+        if item.state == "changed since":
+            raise UserError(
+                f"{path}: this must be made of the files that are there now, found one for which {item.path} was another "
+                "file; put back what belongs here, or make it again"
+            )
+
+
 def refuse_broken_chain(path: Path, digest: Callable[[Path], str], seen: set[Path]) -> None:
     """Returns when all that an artifact was made of, and what that was made of, is still the same; else a UserError.
 

@@ -17,6 +17,9 @@ from caguda.files import read_regular
 USER_BLOCK = 512
 """Bytes before the HDF5 file proper, which HDF5 passes over: `userblock_size` of a file that is to be sealed."""
 
+_SIGNATURE = b"\x89HDF\r\n"
+"""How a file begins that has no user block, and is of another program."""
+
 
 def write_texts(file: h5py.File, texts: Mapping[str, str]) -> None:
     """Writes attributes of the root group as UTF-8 strings of fixed length.
@@ -86,7 +89,7 @@ def read_arrays(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of these names and the attributes of a file of `write_arrays`; a UserError if it is not a whole one."""
     content = read_regular(path)
-    if content.startswith(b"SHA-256 ") and content[:USER_BLOCK] != _block(
+    if not content.startswith(_SIGNATURE) and content[:USER_BLOCK] != _block(
         hashlib.sha256(content[USER_BLOCK:]).hexdigest()
     ):
         raise _damaged(path, "another SHA-256 than the one that it begins with")

@@ -1,10 +1,13 @@
 """The metadata of a label store, compared with what this program writes before any library opens the store."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from caguda.artifacts.atomic import sha256
 from caguda.artifacts.label_arrays import NAMES
+from caguda.artifacts.provenance import fingerprint
 from caguda.errors import UserError
 from caguda.files import read_regular
 
@@ -29,6 +32,19 @@ def refuse_other_metadata(path: Path) -> None:
             codec.get("name") if isinstance(codec, dict) else codec for codec in found.get("codecs") or ()
         ]
         _refuse(file, {"zarr_format": 3, "node_type": "array", "storage_transformers": [], "codecs": codecs}, told)
+
+
+def metadata_digests(path: Path) -> dict[str, str]:
+    """The SHA-256 of every file of a store that belongs to no single image, by its path in the store."""
+    files = [path / "zarr.json", *sorted((path / "image_id").glob("*")), *(path / name / "zarr.json" for name in NAMES)]
+    return {file.relative_to(path).as_posix(): sha256(file) for file in files if file.suffix != ".partial"}
+
+
+def digest_of_metadata(path: Path, attributes: Mapping[str, Any]) -> str:
+    """The digest that the group of a store has as its attribute `sha256`: of its other attributes, and of those files."""
+    told = {name: value for name, value in attributes.items() if name != "sha256"}
+    files = {name: digest for name, digest in metadata_digests(path).items() if name != "zarr.json"}
+    return fingerprint({"attributes": told, "files": files})
 
 
 def _metadata(file: Path) -> dict[str, Any]:

@@ -21,12 +21,12 @@ from zarr.codecs import ZstdCodec
 
 from caguda.artifacts.atomic import HEX, at_work, partial_of, sha256
 from caguda.artifacts.label_arrays import BY_ANCHOR, BY_PROBABILITY, DTYPES, NAMES, LabelArrays, LabelStatistics, faults
-from caguda.artifacts.label_metadata import refuse_other_metadata
+from caguda.artifacts.label_metadata import digest_of_metadata, metadata_digests, refuse_other_metadata
 from caguda.artifacts.label_remains import FORMAT, is_remains
 from caguda.classes import IGNORE, UNWRITTEN, ClassTable
 from caguda.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no digest of attributes
 LEVEL = 1  # of zstd
 REMEDY = "; move this folder away and make the labels again"
 SHOWN_FAULTS = 5
@@ -129,6 +129,7 @@ def create_label_store(
                              compressors=[ZstdCodec(level=LEVEL, checksum=True)],
                              chunk_key_encoding={"name": "default", "separator": "."})  # fmt: skip
     ids[:] = np.array(image_ids, dtype=object)
+    group.update_attributes({"sha256": digest_of_metadata(partial, dict(group.attrs))})
     if path.exists():
         shutil.rmtree(path)
     partial.rename(path)
@@ -185,7 +186,10 @@ def open_label_store(path: Path) -> LabelStore:
     count, height, width = arrays["active"].shape
     with _damage_is_named(path, "image_id or zarr.json"):
         image_ids = tuple(str(name) for name in np.asarray(group["image_id"]))
-        store = LabelStore(path, image_ids, dict(group.attrs), (height, width))
+        attributes = dict(group.attrs)
+        if attributes.pop("sha256", None) != digest_of_metadata(path, attributes):
+            raise ValueError("these files do not have the digest that they were written with")
+        store = LabelStore(path, image_ids, attributes, (height, width))
         categories = store.categories
     if store.count != count or len(set(image_ids)) != count or not categories:
         raise UserError(f"{path}: {count} different image ids and some categories are needed, found other ones{REMEDY}")
@@ -233,12 +237,6 @@ def examine_label_store(path: Path) -> tuple[dict[str, Any], list[str]]:
     summary |= {} if found else statistics.summary(store.categories)
     chunks = {name: [digests[name] for digests in stored] for name in NAMES}
     return summary | {"metadata_sha256": metadata_digests(path), "chunk_sha256": chunks}, found
-
-
-def metadata_digests(path: Path) -> dict[str, str]:
-    """The SHA-256 of every file of a store that belongs to no single image, by its path in the store."""
-    files = [path / "zarr.json", *sorted((path / "image_id").glob("*")), *(path / name / "zarr.json" for name in NAMES)]
-    return {file.relative_to(path).as_posix(): sha256(file) for file in files if file.suffix != ".partial"}
 
 
 def chunk_digests(path: Path, index: int) -> dict[str, str | None]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from caguda.errors import UserError, first
+from caguda.files import SEAL, is_sealed, seal
 
-SEAL = "sha256_of_all_above"
 MADE_BY = "caguda"
 """The text `Software` of every PNG file, and the generator that every page names."""
 LONGEST = 255
@@ -133,14 +133,3 @@ def _below(folder: Path) -> list[Path]:
     """All that is no folder below one, links to folders included."""
     entries = (Path(parent, name) for parent, *both in os.walk(folder) for names in both for name in names)
     return [entry for entry in entries if entry.is_symlink() or not entry.is_dir()]
-
-
-def seal(above: bytes) -> bytes:
-    """The last line and the brace of a JSON that begins with these bytes."""
-    return f' "{SEAL}": "{hashlib.sha256(above).hexdigest()}"\n}}\n'.encode()
-
-
-def is_sealed(content: bytes) -> bool:
-    """Whether these are, to the last bit, the bytes of a file that `write_json` wrote."""
-    end = len(seal(b""))
-    return content[-end:] == seal(content[:-end])

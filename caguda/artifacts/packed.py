@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from caguda.classes import IGNORE
 from caguda.errors import UserError
 
 FORMAT = "caguda-packed"
-FORMAT_VERSION = 2  # 1 had no checksums of pixels
+FORMAT_VERSION = 3  # 1 had no checksums of pixels, 2 such as zeroed blocks could pass
 ROWS_PER_CHUNK = 128
 Kind = Literal["image", "label"]
 Decoded = tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"] | None]
@@ -57,6 +58,7 @@ class PackedFrames:
     sizes: tuple[tuple[int, int], ...]
     rows: tuple[int, ...]
     digests: Mapping[Kind, tuple[bytes, ...]]
+    checksums: Mapping[Kind, np.ndarray]
     attributes: Mapping[str, Any]
     _opened: tuple[int, h5py.File] | None = field(default=None, init=False, repr=False)
 
@@ -77,14 +79,24 @@ class PackedFrames:
         return PackedPixels(self, "label", index)
 
     def read(self, kind: Kind, index: int, rows: slice, columns: slice) -> UInt8[np.ndarray, "..."]:
-        """A part of an image, (h, w, 3), or of a label map, (h, w); UserError if it cannot be read."""
+        """A part of an image, (h, w, 3), or of a label map, (h, w); UserError if it cannot be read or is damaged.
+
+        Whole chunks are read, and each is compared with its checksum.
+        """
+        height = self.sizes[index][0]
+        start, stop, _ = rows.indices(height)
+        first, last = start // ROWS_PER_CHUNK, -(-stop // ROWS_PER_CHUNK)
+        begin = first * ROWS_PER_CHUNK
         try:
             if self._opened is None or self._opened[0] != os.getpid():
                 self._opened = (os.getpid(), h5py.File(self.path, "r"))
-            values: np.ndarray = self._opened[1][_place(kind, self.sizes[index])][self.rows[index], rows, columns]
+            dataset = self._opened[1][_place(kind, self.sizes[index])]
+            values: np.ndarray = dataset[self.rows[index], begin : min(last * ROWS_PER_CHUNK, height)]
         except Exception as error:  # noqa: BLE001  h5py raises OSError, KeyError, RuntimeError or ValueError
             raise _damaged(self.path, f"frame {self.ids[index]}: {error}") from None
-        return values
+        if _checksums(values) != self.checksums[kind][index, first:last].tolist():
+            raise _damaged(self.path, f"frame {self.ids[index]}: {kind} pixels that are not those that were written")
+        return values[start - begin : stop - begin, columns]
 
     def close(self) -> None:
         """Closes the file, if this process has it open."""
@@ -111,6 +123,7 @@ def write_packed(
     places = {size: count() for size in sizes}
     rows = [next(places[size]) for size in sizes]
     digests: dict[str, list[bytes]] = {kind: [] for kind in kinds}
+    checksums: dict[str, list[list[int]]] = {kind: [] for kind in kinds}
     with write_atomically(path) as partial:
         _require_room(path.parent, sum(height * width for height, width in sizes) * (3 + labelled))
         # From version 1.10 of the format on, HDF5 keeps checksums of its own structures, the index of chunks too.
@@ -119,16 +132,15 @@ def write_packed(
                 for kind in kinds:
                     tail = (3,) if kind == "image" else ()
                     chunk = (1, min(ROWS_PER_CHUNK, size[0]), size[1], *tail)
-                    file.create_dataset(
-                        _place(kind, size), (sizes.count(size), *size, *tail), "u1", chunks=chunk, fletcher32=True
-                    )
+                    file.create_dataset(_place(kind, size), (sizes.count(size), *size, *tail), "u1", chunks=chunk)
             for index, decoded in enumerate(frames):
                 for kind, values in zip(kinds, decoded, strict=False):
                     assert values is not None and values.shape[:2] == sizes[index]
                     file[_place(kind, sizes[index])][rows[index]] = values
                     digests[kind].append(hashlib.sha256(values.tobytes()).digest())
+                    checksums[kind].append(_checksums(values))
             assert len(digests["image"]) == len(ids)
-            arrays = _index(ids, sizes, rows, digests)
+            arrays = _index(ids, sizes, rows, digests, checksums)
             texts = {
                 name: json.dumps(value, ensure_ascii=False, sort_keys=True) for name, value in attributes().items()
             }
@@ -150,8 +162,9 @@ def open_packed(path: Path) -> PackedFrames:
             texts = read_texts(file)
             found = (texts.pop("format", None), texts.pop("format_version", None))
             if found == (FORMAT, str(FORMAT_VERSION)):
-                names = ["id", "height", "width", "row", "image_sha256"]
-                names += ["label_sha256"] if "label_sha256" in file else []
+                names = ["id", "height", "width", "row"]
+                there: list[Kind] = ["image", "label"] if "label_sha256" in file else ["image"]
+                names += [f"{kind}_{digest}" for digest in ("sha256", "crc32") for kind in there]
                 arrays = {name: np.asarray(file[name]) for name in names}
     except FileNotFoundError:
         raise UserError(f"{path}: the packed cache must exist, found no file; make it with `pack`") from None
@@ -163,10 +176,11 @@ def open_packed(path: Path) -> PackedFrames:
         raise _damaged(path, "an index that does not have the digest it was written with")
     kinds: list[Kind] = ["image", "label"]
     digests = {kind: tuple(map(bytes, arrays[f"{kind}_sha256"])) for kind in kinds if f"{kind}_sha256" in arrays}
+    checksums = {kind: arrays[f"{kind}_crc32"] for kind in digests}
     sizes = tuple(zip(arrays["height"].tolist(), arrays["width"].tolist(), strict=True))
     ids = tuple(value.decode() for value in arrays["id"].tolist())
     attributes = {name: json.loads(text) for name, text in texts.items()}
-    return PackedFrames(path, ids, sizes, tuple(arrays["row"].tolist()), digests, attributes)
+    return PackedFrames(path, ids, sizes, tuple(arrays["row"].tolist()), digests, checksums, attributes)
 
 
 def check_packed(path: Path) -> dict[str, int]:
@@ -201,8 +215,20 @@ def _place(kind: str, size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}/{kind}"
 
 
+def _checksums(values: np.ndarray) -> list[int]:
+    """The CRC-32 of each chunk of some rows that begin where a chunk does."""
+    return [
+        zlib.crc32(np.ascontiguousarray(values[row : row + ROWS_PER_CHUNK]).data)
+        for row in range(0, len(values), ROWS_PER_CHUNK)
+    ]
+
+
 def _index(
-    ids: Sequence[str], sizes: Sequence[tuple[int, int]], rows: Sequence[int], digests: Mapping[str, Sequence[bytes]]
+    ids: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    rows: Sequence[int],
+    digests: Mapping[str, Sequence[bytes]],
+    checksums: Mapping[str, Sequence[Sequence[int]]],
 ) -> dict[str, np.ndarray]:
     """The datasets that say where each frame is."""
     columns = {"height": [size[0] for size in sizes], "width": [size[1] for size in sizes], "row": rows}
@@ -210,7 +236,14 @@ def _index(
         "id": np.array([name.encode() for name in ids]),
         **{name: np.array(values, dtype="<i4") for name, values in columns.items()},
         **{f"{kind}_sha256": np.array([list(d) for d in values], dtype="u1") for kind, values in digests.items()},
+        **{f"{kind}_crc32": _filled(values) for kind, values in checksums.items()},
     }
+
+
+def _filled(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Rows of different lengths as one array, with zeros behind the short ones."""
+    longest = max(map(len, rows))
+    return np.array([[*row, *[0] * (longest - len(row))] for row in rows], dtype="<u4")
 
 
 def _damaged(path: Path, what: str) -> UserError:

@@ -78,8 +78,8 @@ def _refuse_unknown(folder: Path, files: Iterable[Path]) -> None:
     for path in files:
         if os.path.lexists(path) and (path not in ours or path.is_symlink() or not path.is_file()):
             raise UserError(
-                f"{path}: the folder of predictions must hold predictions alone, found another file; move it away, or "
-                "choose another folder"
+                f"{path}: the folder of predictions must hold predictions alone, found a file that no whole line of a "
+                f"journal, {folder.name}.*.journal, is of; move it away, or choose another folder"
             )
 
 

@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from caguda.artifacts.atomic import read_json, write_atomically
 from caguda.artifacts.ownership import MADE_BY
 from caguda.paper.escapes import in_picture
+from caguda.paper.evaluations import refuse_others
 from caguda.paper.table import Row
 
 WIDTH = 7.2
@@ -159,4 +160,5 @@ def save(figure: Figure, path: Path) -> None:
 
 def write_curves(checkpoints: Sequence[Path], output: Path) -> None:
     """Writes the loss curves of the JSON files beside checkpoints, in the order given; see loss_curves."""
+    refuse_others(checkpoints)
     save(loss_curves([(job_title(path), read_json(path)["metrics"]["history"]) for path in checkpoints]), output)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from caguda.artifacts.atomic import read_json
 from caguda.classes import class_table
 from caguda.config import Configuration
+from caguda.errors import UserError
 from caguda.paper.charts import INK, MUTED, WIDTH, save, style
 from caguda.paper.escapes import in_picture
-from caguda.paper.evaluations import read_evaluation
+from caguda.paper.evaluations import read_evaluation, refuse_others
 
 
 def write_class_chart(configuration: Configuration, evaluations: Sequence[Path], output: Path) -> None:
@@ -24,9 +25,15 @@ def write_class_chart(configuration: Configuration, evaluations: Sequence[Path],
     `evaluations` are those of source only and of one adapted model, one of each for every seed: gains are means over
     seeds, paired; confusions are sums.
     """
+    refuse_others(evaluations, configuration)
     read = [read_evaluation(path) for path in evaluations]
     base = {item.seed: item for item in read if item.row == "source only"}
     adapted = {item.seed: item for item in read if item.row != "source only"}
+    if base.keys() != adapted.keys() or not base:
+        raise UserError(
+            f"{evaluations[0]}: source only and one adapted model must have an evaluation of every seed, found seeds "
+            f"{sorted(base)} and {sorted(adapted)}; name both of each seed"
+        )
     gains = np.array([100.0 * (adapted[s].as_trained.iou - base[s].as_trained.iou) for s in base])
     paths = [item.path for item in adapted.values()]
     confusion = np.sum([read_json(path)["as_trained"]["confusion"] for path in paths], axis=0)

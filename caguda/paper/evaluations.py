@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caguda.artifacts.atomic import read_json
+from caguda.artifacts.chain import provenance_of, recorded_sha256, refuse_broken_chain
 from caguda.classes import smaller_sets
+from caguda.config import Configuration
+from caguda.configfile import configuration_beside
 from caguda.errors import UserError
+from caguda.recorded import refuse_misplaced, refuse_other_settings
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,23 @@ def read_evaluation(path: Path) -> Evaluation:
         raise UserError(f"{path}: an evaluation must hold the key {error}; move it away and evaluate again") from None
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: this is not an evaluation ({error}); move it away and evaluate again") from None
+
+
+def refuse_others(paths: Sequence[Path], configuration: Configuration | None = None) -> None:
+    """UserError unless all that some artifacts were made of is there unchanged, in its place, and of the configuration.
+
+    Without one, that of the `config.json` of the experiment where they lie. What is older than the files beside it, or came
+    from another seed or experiment, would pass for current otherwise.
+    """
+    digest, seen = cache(recorded_sha256), set[Path]()
+    for path in paths:
+        refuse_broken_chain(path, digest, seen)
+    wanted = configuration or (configuration_beside(paths[0]) if paths else None)
+    for path in sorted(seen):
+        if made := provenance_of(path):
+            if wanted is not None:
+                refuse_other_settings(path, wanted, made)
+            refuse_misplaced(path, made)
 
 
 def row_names(stages: int) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper.charts import PART_COLORS, job_title, label_parts, shown_rows
-from caguda.paper.evaluations import Evaluation
+from caguda.paper.evaluations import Evaluation, refuse_others
 from caguda.paper.table import ABSENT, Row, best, note, read_evaluations, show, table_rows, to_csv
 
 ROW_NOTES = {
@@ -183,6 +183,7 @@ def write_report(
     give the same bytes.
     """
     read = read_evaluations(configuration, evaluations)
+    refuse_others([*labels, *accuracy, *checkpoints], configuration)
     _require_table(table, read)
     rows, classes = table_rows(read), class_table(configuration)
     listed = [*checkpoints, *evaluations, *labels, *accuracy, table, figure, curves]

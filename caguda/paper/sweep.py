@@ -15,7 +15,7 @@ from caguda.artifacts.ownership import refuse_foreign
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper.charts import INK, MUTED, WIDTH, save, style
-from caguda.paper.evaluations import read_evaluation
+from caguda.paper.evaluations import read_evaluation, refuse_others
 from caguda.paper.formats import Line, PrintedTable
 from caguda.paper.table import statistic
 from caguda.paper.tables import measured_note, write_formats
@@ -45,6 +45,7 @@ def write_sweep(
     none where the target has no labels.
     """
     refuse_foreign(output.with_suffix(".png"))
+    refuse_others([*evaluations, *accuracy], configuration)
     found = points(configuration, evaluations, accuracy)
     configured = configuration.labels
     unknown = all(math.isnan(value) for point in found for values in point.values for value in values[:4])

@@ -8,19 +8,16 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from caguda.artifacts.atomic import write_atomically
-from caguda.artifacts.chain import provenance_of, recorded_sha256, refuse_broken_chain
 from caguda.classes import class_table, smaller_sets
 from caguda.config import Configuration
 from caguda.errors import printable
 from caguda.paper.escapes import in_csv, in_markdown
-from caguda.paper.evaluations import Evaluation, Score, by_row, check_evaluations, read_evaluation
-from caguda.recorded import refuse_misplaced, refuse_other_settings
+from caguda.paper.evaluations import Evaluation, Score, by_row, check_evaluations, read_evaluation, refuse_others
 
 ABSENT = "-"
 LABELS = {"control": "source CE control"}
@@ -246,13 +243,7 @@ def read_evaluations(configuration: Configuration, paths: Sequence[Path]) -> lis
 
     All that they were made of must be there unchanged: one that is older than its checkpoint would pass for current.
     """
-    digest, seen = cache(recorded_sha256), set[Path]()
-    for path in paths:
-        refuse_broken_chain(path, digest, seen)
-    for path in sorted(seen):
-        if made := provenance_of(path):
-            refuse_other_settings(path, configuration, made)
-            refuse_misplaced(path, made)
+    refuse_others(paths, configuration)
     evaluations = [read_evaluation(path) for path in paths]
     names, optional = class_table(configuration).names, () if "pretrain" in configuration.runs else ("source only",)
     check_evaluations(evaluations, names, configuration.seeds, configuration.stages.count, optional)

@@ -12,7 +12,7 @@ from caguda.artifacts.ownership import refuse_foreign
 from caguda.classes import CITYSCAPES_19, class_table
 from caguda.config import Configuration
 from caguda.errors import UserError
-from caguda.paper.evaluations import Evaluation, read_evaluation
+from caguda.paper.evaluations import Evaluation, read_evaluation, refuse_others
 from caguda.paper.formats import Line, PrintedTable, to_csv, to_html, to_latex, to_markdown
 from caguda.paper.published import Published, published
 from caguda.paper.table import Statistic, statistic
@@ -46,6 +46,7 @@ def write_paper_table(configuration: Configuration, number: int, evaluations: Se
 
     Table 2 is of the test set, whose labels nobody has: its `evaluations` are the JSON files of submissions.
     """
+    refuse_others(evaluations, configuration)
     write_formats(BUILDERS[number](configuration, evaluations), output)
 
 

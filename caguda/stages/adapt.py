@@ -24,7 +24,7 @@ from caguda.method.losses import (
     objective,
     squared_distance_loss,
 )
-from caguda.stages.common import Run, verified_labels
+from caguda.stages.common import Run, refuse_other_origin, verified_labels
 from caguda.stages.supervised import image_cross_entropy
 from caguda.stages.training import Batch, Step
 
@@ -84,6 +84,7 @@ def _refuse_other_labels(run: Run, path: Path, store: LabelStore, initial: Path,
         if sha256(file) not in recorded:
             raise UserError(f"{path}: the labels must be made with the {what}, {file}, found labels of another; make them "
                             "again")  # fmt: skip
+    refuse_other_origin(path, store, run.configuration)
 
 
 def _objective_step(

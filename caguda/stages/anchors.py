@@ -98,13 +98,14 @@ def construct_anchors(
     """
     started = time.time()
     table, size = class_table(configuration, configuration.source), configuration.compute.inference_batch_size
+    frames = len(read_manifest(manifest).entries("source"))
     made_by = provenance("anchors", _settings(configuration), [manifest, checkpoint], None, started, output)
     sums: dict[int, ClassSums] = {}
     for path in part_files:
         blocks, attributes = load_class_sums(path)
         refuse_others(path, attributes["provenance"], made_by)
         sums |= enumerate(blocks, attributes["first_block"])
-    expected = range(len(blocks_of(len(read_manifest(manifest).entries("source")), size)))
+    expected = range(len(blocks_of(frames, size)))
     refuse_gaps(part_files, sums, expected)
     total = reduce(ClassSums.__add__, (sums[block] for block in expected))
     if (found := int((total.counts > 0).sum())) < 2:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from caguda.artifacts.atomic import read_json
+from caguda.artifacts.chain import refuse_changed_inputs
 from caguda.artifacts.checkpoint import save_checkpoint
 from caguda.artifacts.labels import LabelStore, metadata_digests, open_label_store
 from caguda.artifacts.packed import PackedFrames
@@ -32,6 +33,7 @@ from caguda.models.batch_norm import estimate_statistics, freeze
 from caguda.models.build import build_network
 from caguda.models.checkpointing import recompute_activations
 from caguda.models.network import SegmentationNetwork
+from caguda.recorded import refuse_other_settings
 from caguda.stages import parallel
 from caguda.stages.pack import open_caches
 from caguda.stages.runtime import place, prepare, restore_network
@@ -255,6 +257,12 @@ def verified_labels(labels: Path, frames: Sequence[Frame], manifest: Path) -> La
             f"written, such as {store.image_ids[missing[0]]}; move this folder away and make the labels again"
         )
     return store
+
+
+def refuse_other_origin(labels: Path, store: LabelStore, configuration: Configuration) -> None:
+    """UserError unless labels are of the configuration's settings, or a sweep's, and of the files that are there now."""
+    refuse_other_settings(labels, configuration, store.attributes["provenance"])
+    refuse_changed_inputs(labels)
 
 
 def store_of(labels: Path) -> Path:

@@ -26,7 +26,7 @@ from caguda.method.anchors import labels_at
 from caguda.method.metrics import confusion_matrix, counts_by_value, iou, mean_iou
 from caguda.models.batch_norm import batch_norms, estimate_statistics
 from caguda.models.inference import Views, largest, views
-from caguda.stages.common import verified_labels
+from caguda.stages.common import refuse_other_origin, verified_labels
 from caguda.stages.runtime import prepare, restore_network
 
 ROWS = {"pretrain": "source only", "warmup": "warm-up"}
@@ -140,6 +140,7 @@ def diagnose(configuration: Configuration, manifest: Path, labels: Path, output:
     table = class_table(configuration, configuration.target)
     frames = read_manifest(manifest, configuration=configuration).frames("target")
     store = verified_labels(labels, frames, manifest)
+    refuse_other_origin(labels, store, configuration)
     known = [index for index, frame in enumerate(frames) if frame.label is not None]
     assigned, everywhere = LabelStatistics(table.count), LabelStatistics(table.count)
     for index in tqdm(known, desc="diagnose", disable=not sys.stderr.isatty()):

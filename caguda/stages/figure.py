@@ -15,7 +15,7 @@ from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.models.inference import most_probable
 from caguda.paper.figures import Block, write_figure
-from caguda.stages.common import verified_labels
+from caguda.stages.common import refuse_other_origin, verified_labels
 from caguda.stages.runtime import prepare, restore_network
 
 ROWS = 4
@@ -50,6 +50,7 @@ def qualitative(
     }
     target = read.frames("target")
     store = verified_labels(labels, target, manifest)
+    refuse_other_origin(labels, store, configuration)
     evaluated = _spaced(read.frames("evaluation"))
     predicted = Block(
         f"(a) evaluation frames, {recipe}, seed {seed}",

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from caguda.artifacts.anchors import Anchors, load_anchors
 from caguda.artifacts.atomic import sha256, write_json
+from caguda.artifacts.chain import refuse_changed_inputs
 from caguda.artifacts.label_arrays import NAMES
 from caguda.artifacts.labels import (
     LabelArrays,
@@ -85,6 +86,7 @@ def _anchors_of(path: Path, checkpoint: Path, configuration: Configuration) -> A
     inputs = {given["sha256"] for given in made["inputs"].values()}
     if made["made_by"] == "anchors":
         refuse_other_settings(path, configuration, made)
+        refuse_changed_inputs(path)
         if configuration.anchors.every_stage and sha256(checkpoint) not in inputs:
             raise UserError(f"{path}: the anchors must be of the features of {checkpoint}, found those of another model; "
                             "make them again")  # fmt: skip
@@ -137,6 +139,7 @@ def write_part(
     vectors = torch.from_numpy(found.vectors).to(device)
     present = torch.from_numpy(found.present).to(device)
     opened = open_label_store(store)
+    refuse_other_settings(store, configuration, opened.attributes["provenance"])
     margin, p0 = float(opened.attributes["margin"]), float(opened.attributes["p0"])
     frames = read_manifest(manifest, configuration=configuration).frames("target")
     refuse_other_frames(opened, frames, manifest)

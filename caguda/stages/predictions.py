@@ -27,13 +27,13 @@ def list_predictions(
     Every file is read back, and must be the one that was written; then predictions of other frames are deleted.
     """
     started = time.time()
+    entries = read_manifest(manifest, [name]).entries(name)
     parts = {path: read_json(path) for path in part_files}
     seed = read_json(checkpoint.with_suffix(".json"))["provenance"]["seed"]
     settings = configuration.model_dump(mode="json", include={"inference"})
     made_by = provenance("predict", settings, [manifest, checkpoint], seed, started, output)
     for path, content in parts.items():
         refuse_others(path, content["provenance"], made_by)
-    entries = read_manifest(manifest, [name]).entries(name)
     made_in = {frame: path for path, content in parts.items() for frame in content["files"]}
     refuse_gaps(part_files, made_in, [entry["id"] for entry in entries])
     digests = {frame: parts[path]["files"][frame] for frame, path in made_in.items()}

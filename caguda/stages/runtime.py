@@ -10,6 +10,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
+from caguda.artifacts.chain import refuse_changed_inputs
 from caguda.artifacts.checkpoint import load_checkpoint
 from caguda.classes import ClassTable
 from caguda.config import Configuration, Network
@@ -68,7 +69,8 @@ def restore_network(
     """The network of a checkpoint in evaluation mode, and the checkpoint's description.
 
     UserError if it is damaged, of another version of the method, made for other categories than those of `table`, with
-    other settings than the configuration's where one is given, or in the folder of another seed or run.
+    other settings than the configuration's where one is given, in the folder of another seed or run, or of other files
+    than those that are there.
     """
     weights, description = load_checkpoint(path)
     made = description["provenance"]
@@ -80,6 +82,7 @@ def restore_network(
     refuse_misplaced(path, made)
     if configuration is not None:
         refuse_other_settings(path, configuration, made)
+    refuse_changed_inputs(path)
     if description["classes"] != list(table.names):
         raise UserError(
             f"{path}: the checkpoint must be for the configured categories, {table.count} of them, found one for "

@@ -27,6 +27,7 @@ from caguda.artifacts.labels import (
 )
 from caguda.artifacts.predictions import check_predictions
 from caguda.artifacts.provenance import fingerprint
+from caguda.config import Configuration
 from caguda.configfile import configuration_beside, load_configuration
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import Faulty, UserError, printable
@@ -144,11 +145,19 @@ def _faults_of_provenance(path: Path, digest: Digest) -> list[str]:
     found = [] if not made or made["configuration"] == fingerprint(made["settings"]) else [
         f"{path}: provenance: configuration must be the digest of settings, found another; make it again"
     ]  # fmt: skip
-    if made and (configuration := configuration_beside(path)):
+    if made and (configuration := _configuration_of(path)):
         found += [f"{path}: this must be made with the settings of its experiment's config.json, found {line}; make it "
                   "again" for line in other_settings(configuration, made)]  # fmt: skip
     changed = [item for item in inputs_of(path, digest) if item.state != "unchanged"]
     return found + [f"{path}: what it was made of must be there unchanged, found {i.path} {i.state}" for i in changed]
+
+
+def _configuration_of(path: Path) -> Configuration | None:
+    """That of the experiment that an artifact lies in; None where it cannot be read, which is a fault of its own."""
+    try:
+        return configuration_beside(path)
+    except UserError:
+        return None
 
 
 def _once(read: Callable[[Path], object]) -> Check:
@@ -220,7 +229,7 @@ def _submission_faults(path: Path) -> list[str]:
 def _manifest_faults(path: Path) -> list[str]:
     """Frames that are not what `check` read: every file is read again, whatever its size and time are."""
     names = [name for name, value in read_json(path).items() if isinstance(value, dict) and "frames" in value]
-    manifest = read_manifest(path, names, configuration_beside(path))  # type: ignore[arg-type]
+    manifest = read_manifest(path, names, _configuration_of(path))  # type: ignore[arg-type]
     found = []
     for name, content in manifest.sets.items():
         root = manifest.roots[name]

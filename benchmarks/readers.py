@@ -1,0 +1,166 @@
+"""The verbs that read artifacts, each on the experiment of `specimen.py` as the workflow calls it, but into a new folder."""
+
+import hashlib
+import io
+import re
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from specimen import PARTS, RUNS, Tree, draw, lasting
+
+from caguda.paper.charts import write_curves
+from caguda.paper.class_charts import write_class_chart
+from caguda.paper.report import write_report
+from caguda.paper.table import write_table
+from caguda.stages.adapt import adapt
+from caguda.stages.anchors import construct_anchors, sum_part
+from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.labels import create_store, write_part
+from caguda.stages.predict import predict_part
+from caguda.stages.predictions import list_predictions
+from caguda.stages.submission import submission
+from caguda.stages.supervised import pretrain
+from caguda.stages.verify import verify_labels
+from caguda.stages.warmup import warmup
+
+
+def _trains(run: str, *, packed: bool = False, resumed: bool = False) -> Callable[[Tree, Path], list[Path]]:
+    """A training of seed 0 from its start, or from where it was killed."""
+
+    def read(tree: Tree, new: Path) -> list[Path]:
+        verb: Callable[..., None] = {"pretrain": pretrain, "warmup": warmup}.get(run, adapt)
+        given: dict[str, Any] = {} if run == "pretrain" else {"initial": tree.weights(RUNS[RUNS.index(run) - 1])}
+        if verb is adapt:
+            stage = int(run[-1])
+            given |= {"anchors": tree.given(stage, "anchors.h5"), "labels": tree.given(stage, "labels.json")}
+            given |= {"recipe": "cag", "stage": stage}
+        state = tree / f"seed0/{run}/state" if resumed else new / "state"
+        caches = [tree / f"packed/{domain}.h5" for domain in ("source", "target")] if packed else []
+        output = new / "checkpoint.safetensors"
+        verb(tree.configuration, seed=0, manifest=tree.manifest, output=output, state=state, packed=caches, **given)
+        return [output]
+
+    return read
+
+
+def _sums(tree: Tree, new: Path) -> list[Path]:
+    sum_part(tree.configuration, tree.manifest, tree.weights("warmup"), 1, 1, new / "part.h5")
+    return [new / "part.h5"]
+
+
+def _anchors(tree: Tree, new: Path) -> list[Path]:
+    sums = [path.with_name(f"{path.name}.h5") for path in tree.parts(1, "anchors")]
+    construct_anchors(tree.configuration, tree.manifest, tree.weights("warmup"), sums, new / "anchors.h5")
+    return [new / "anchors.h5"]
+
+
+def _store(tree: Tree, new: Path) -> list[Path]:
+    given = (tree.configuration, tree.manifest, tree.weights("warmup"), tree.given(1, "anchors.h5"))
+    create_store(*given, new / "labels.zarr", new / "labels.created.json")
+    return [new / "labels.created.json"]
+
+
+def _part(tree: Tree, new: Path) -> list[Path]:
+    given = (tree.configuration, tree.manifest, tree.weights("warmup"), tree.given(1, "anchors.h5"))
+    for part in range(1, PARTS + 1):
+        write_part(*given, tree / "begun/labels.zarr", part, PARTS, new / f"{part}.json")
+    files = [new / f"{part}.json" for part in range(1, PARTS + 1)]
+    verify_labels(tree / "begun/labels.zarr", files, new / "labels.json")
+    return [new / "labels.json"]
+
+
+def _labels(tree: Tree, new: Path) -> list[Path]:
+    files = [path.with_name(f"{path.name}.json") for path in tree.parts(1, "labels")]
+    verify_labels(tree.given(1, "labels.zarr"), files, new / "labels.json")
+    return [new / "labels.json"]
+
+
+def _diagnose(tree: Tree, new: Path) -> list[Path]:
+    diagnose(tree.configuration, tree.manifest, tree.given(1, "labels.json"), new / "label_accuracy.json")
+    return [new / "label_accuracy.json"]
+
+
+def _evaluates(run: str) -> Callable[[Tree, Path], list[Path]]:
+    def read(tree: Tree, new: Path) -> list[Path]:
+        evaluate(tree.configuration, tree.manifest, tree.weights(run), new / "evaluation.json")
+        return [new / "evaluation.json"]
+
+    return read
+
+
+def _predict_part(tree: Tree, new: Path) -> list[Path]:
+    folder = tree.given(2, "predictions/evaluation")
+    given = (tree.configuration, tree.manifest, tree.weights("cag/stage2"), "evaluation", folder)
+    for part in range(1, PARTS + 1):
+        predict_part(*given, part, PARTS, new / f"{part}.json")
+    return sorted(folder.iterdir())
+
+
+def _predictions(tree: Tree, new: Path) -> list[Path]:
+    folder = tree.given(2, "predictions")
+    files = [folder / f"parts/evaluation.{part}-of-{PARTS}.json" for part in range(1, PARTS + 1)]
+    given = (tree.configuration, tree.manifest, tree.weights("cag/stage2"), "evaluation", folder / "evaluation")
+    list_predictions(*given, files, new / "evaluation.json")
+    return [new / "evaluation.json", *sorted((folder / "evaluation").iterdir())]
+
+
+def _submission(tree: Tree, new: Path) -> list[Path]:
+    submission(tree.manifest, tree.given(2, "predictions/evaluation.json"), new / "submission.zip")
+    return [new / "submission.zip"]
+
+
+def _table(tree: Tree, new: Path) -> list[Path]:
+    write_table(tree.configuration, "cag", tree.evaluations(), new / "table.csv", new / "table.md")
+    return [new / "table.csv", new / "table.md"]
+
+
+def _classes(tree: Tree, new: Path) -> list[Path]:
+    chosen = [path for path in tree.evaluations() if path.parent.name in ("pretrain", "stage2")]
+    write_class_chart(tree.configuration, chosen, new / "classes.png")
+    return [new / "classes.png"]
+
+
+def _curves(tree: Tree, new: Path) -> list[Path]:
+    write_curves([tree.weights(run).with_suffix(".json") for run in RUNS], new / "curves.png")
+    return [new / "curves.png"]
+
+
+def _report(tree: Tree, new: Path) -> list[Path]:
+    seeds, pages = tree.configuration.seeds, {name: tree / f"cag/{name}" for name in ("table.csv", "figure.png")}
+    given = {name: [tree.given(k, f"{name}.json", seed) for seed in seeds for k in (1, 2)]
+             for name in ("labels", "label_accuracy")}  # fmt: skip
+    write_report(
+        tree.configuration, "cag", table=pages["table.csv"], figure=pages["figure.png"], curves=tree / "cag/curves.png",
+        evaluations=tree.evaluations(), labels=given["labels"], accuracy=given["label_accuracy"],
+        checkpoints=[path.with_name("checkpoint.json") for path in tree.evaluations()], output=new / "report.html",
+    )  # fmt: skip
+    return [new / "report.html"]
+
+
+def _drawn(tree: Tree, new: Path) -> list[Path]:
+    draw(tree, new / "figure.png")
+    return [new / "figure.png"]
+
+
+READERS: dict[str, Callable[[Tree, Path], list[Path]]] = {
+    **{run: _trains(run) for run in RUNS},
+    **{f"{run} with caches": _trains(run, packed=True) for run in RUNS},
+    **{f"{run} resumed": _trains(run, resumed=True) for run in RUNS},
+    **{f"evaluate {run}": _evaluates(run) for run in RUNS},
+    "anchor-part": _sums, "anchors": _anchors, "label-store": _store, "label-part": _part, "labels": _labels,
+    "diagnose": _diagnose, "predict-part": _predict_part, "predict": _predictions, "submission": _submission,
+    "table": _table, "class-chart": _classes, "curves": _curves, "report": _report, "figure": _drawn,
+}  # fmt: skip
+
+
+def read(tree: Tree, reader: str) -> tuple[str, str]:
+    """A digest of what a verb makes, but for times and names of folders, and what it prints but for times."""
+    printed = io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed):
+        made = READERS[reader](tree, tree / "new")
+    digest = hashlib.sha256()
+    for path in made:
+        digest.update(f"{path.name}\0{lasting(path)!r}\0".encode())
+    return digest.hexdigest(), re.sub(r"\d+ s\b", "some s", printed.getvalue())

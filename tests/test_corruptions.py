@@ -1,0 +1,129 @@
+"""Damaged and exchanged artifacts: a small campaign of `benchmarks/corruptions.py`, and what the large one found."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from miniature import Miniature
+
+from caguda.artifacts.atomic import write_json
+from caguda.configfile import load_configuration
+from caguda.errors import UserError
+from caguda.paper.charts import write_curves
+from caguda.paper.class_charts import write_class_chart
+from caguda.stages.anchors import construct_anchors
+from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.labels import create_store, write_part
+
+pytestmark = pytest.mark.xdist_group("miniature")
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "corruptions.py"
+
+
+def campaign(*arguments: str) -> str:
+    """What the script prints; an error if it found a fault."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(SCRIPT), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_nothing_is_accepted_in_silence() -> None:
+    printed = campaign("--corruptions", "60", "--exchanges", "12", "--others", "frames", "--seed", "1")
+    assert printed.count("| all | 60 |") == printed.count("| all | 12 |") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_nothing_of_very_much_is_accepted_in_silence() -> None:
+    campaign("--seed", "1")
+
+
+def put(source: Path, place: Path) -> None:
+    """The weights and the description of one model in the place of those of another."""
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(source.with_suffix(suffix), place.with_suffix(suffix))
+
+
+def test_a_configuration_that_was_changed_under_its_seal_is_refused(mini: Miniature, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    write_json(path, mini.configuration().model_dump(mode="json"))
+    assert load_configuration(path).labels.margin == 0.05
+    path.write_text(path.read_text().replace('"margin": 0.05', '"margin": 0.15'))
+    with pytest.raises(UserError, match=r"config\.json: the configuration must be as the workflow wrote it"):
+        load_configuration(path)
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if "sha256_of" not in line)[:-3] + "}")
+    assert load_configuration(path).labels.margin == 0.15, "without a seal it is a person's"
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("zarr.json", '"p0": 0.3', '"p0": 0.9'),
+        ("predicted/zarr.json", "#804080", "#804081"),
+        ("zarr.json", "road", "rood"),
+    ],
+)
+def test_the_metadata_of_a_store_is_as_it_was_made_before_any_labels_are_written(
+    mini: Miniature, tmp_path: Path, name: str, before: str, after: str
+) -> None:
+    given = (mini.manifest, mini.weights("warmup"), mini.folder / "labels" / "anchors.h5", tmp_path / "labels.zarr")
+    create_store(mini.configuration(), *given, tmp_path / "created.json")
+    file = tmp_path / "labels.zarr" / name
+    assert before in file.read_text()
+    file.write_text(file.read_text().replace(before, after, 1))
+    with pytest.raises(UserError, match=r"labels\.zarr: .* do not have the digest that they were written with"):
+        write_part(mini.configuration(), *given, 1, 1, tmp_path / "part.json")
+
+
+def test_a_damaged_manifest_is_named_and_not_the_parts_that_are_not_of_it(own: Miniature) -> None:
+    own.manifest.write_bytes(own.manifest.read_bytes()[:-9])
+    given = (own.configuration(), own.manifest, own.weights("warmup"), [own.folder / "labels" / "anchors.1-of-1.h5"])
+    with pytest.raises(UserError, match=r"^[^ ]*manifest\.json: "):
+        construct_anchors(*given, own.folder / "new.h5")
+
+
+def test_a_model_that_is_not_of_the_files_beside_it_is_not_evaluated(own: Miniature) -> None:
+    put(own.weights("stage"), own.weights("pretrain"))
+    evaluate(own.configuration(), own.manifest, own.weights("stage"), own.folder / "a.json")
+    with pytest.raises(
+        UserError, match=r"warmup/checkpoint\.safetensors: this must be made of the files that are there now"
+    ):
+        evaluate(own.configuration(), own.manifest, own.weights("warmup"), own.folder / "b.json")
+    for suffix in (".safetensors", ".json"):
+        own.weights("pretrain").with_suffix(suffix).unlink()
+    evaluate(own.configuration(), own.manifest, own.weights("warmup"), own.folder / "b.json")
+
+
+def test_labels_of_another_model_or_other_thresholds_are_not_diagnosed(own: Miniature) -> None:
+    labels, settings = own.folder / "labels" / "labels.json", own.configuration()
+    with pytest.raises(UserError, match=r"labels\.margin 0\.05, not 0\.2"):
+        diagnose(own.configuration(labels__margin=0.2), own.manifest, labels, own.folder / "accuracy.json")
+    own.label("other", settings, own.weights("pretrain"))
+    shutil.rmtree(labels.with_suffix(".zarr"))
+    shutil.copytree(own.folder / "other" / "labels.zarr", labels.with_suffix(".zarr"))
+    shutil.copy(own.folder / "other" / "labels.json", labels)
+    with pytest.raises(UserError, match="this must be made of the files that are there now"):
+        diagnose(settings, own.manifest, labels, own.folder / "accuracy.json")
+
+
+def test_pictures_of_other_models_and_evaluations_are_not_drawn(own: Miniature) -> None:
+    models = [own.weights(name) for name in ("pretrain", "warmup")]
+    evaluations = [model.with_name("evaluation.json") for model in models]
+    for model, evaluation in zip(models, evaluations, strict=True):
+        evaluate(own.configuration(), own.manifest, model, evaluation)
+    write_class_chart(own.configuration(), evaluations, own.folder / "classes.png")
+    with pytest.raises(UserError, match=r"must have an evaluation of every seed, found seeds \[0\] and \[\]"):
+        write_class_chart(own.configuration(), evaluations[:1], own.folder / "classes.png")
+    put(own.weights("stage"), own.weights("pretrain"))
+    with pytest.raises(
+        UserError, match=r"must be there unchanged, found .*pretrain/checkpoint\.safetensors changed since"
+    ):
+        write_class_chart(own.configuration(), evaluations, own.folder / "classes.png")
+    with pytest.raises(
+        UserError, match=r"must be there unchanged, found .*pretrain/checkpoint\.safetensors changed since"
+    ):
+        write_curves([own.weights("warmup").with_suffix(".json")], own.folder / "curves.png")
