@@ -21,6 +21,7 @@ from caguda.stages.convert import import_checkpoint
 from caguda.stages.evaluate import evaluate
 from caguda.stages.labels import create_store, write_part
 from caguda.stages.supervised import pretrain
+from caguda.stages.verified_labels import verify_labels
 from caguda.stages.warmup import warmup
 
 pytestmark = pytest.mark.xdist_group("miniature")
@@ -67,6 +68,20 @@ def test_a_label_store_that_its_json_does_not_vouch_for_trains_nothing(own: Mini
     with pytest.raises(UserError, match=r"labels\.zarr: image .*: anchor_label is damaged"):
         stage(own)
     assert not own.weights("again").exists()
+
+
+def test_a_label_store_is_vouched_for_as_its_parts_have_written_it(own: Miniature) -> None:
+    """Two images exchanged between `label-part` and `labels`, and a part that is missing."""
+    folder = own.folder / "labels"
+    store, parts = folder / "labels.zarr", [folder / "1.json"]
+    verify_labels(store, parts, folder / "again.json")
+    with pytest.raises(UserError, match="must make a whole, found 8 of 8"):
+        verify_labels(store, [], folder / "none.json")
+    for array in store.glob("*/c.0.0.0"):
+        exchange(array, array.with_name("c.1.0.0"))
+    with pytest.raises(UserError, match="must be those that `label-part` wrote"):
+        verify_labels(store, parts, folder / "other.json")
+    assert not (folder / "other.json").exists()
 
 
 def test_labels_of_another_model_train_nothing(own: Miniature) -> None:

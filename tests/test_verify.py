@@ -249,7 +249,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], list[list[str]]]] = {
         [["warmup/checkpoint.safetensors: the weights must have"], ["stage/checkpoint.safetensors: the weights must have"],
          ["labels/anchors.h5: what it was made of", "warmup/checkpoint.safetensors changed since"],
          ["evaluation.json: what it was made of", "stage/checkpoint.safetensors changed since"], ["labels.json"],
-         ["labels.created.json"], ["of.json"], ["anchors.1-of-1.h5"], ["of.1-of-1.json"]],
+         ["labels.created.json"], ["of.json"], ["anchors.1-of-1.h5"], ["of.1-of-1.json"], ["labels/1.json"]],
     ),
     "an input that is gone": (
         lambda root: [path.unlink() for path in (root / "pretrain").glob("checkpoint.*")],

@@ -111,3 +111,15 @@ def test_a_frame_that_was_added_changed_or_removed_is_checked_again(
     assert workflow.planned(*target) == set(), "the same content"
     image.unlink()
     assert {"generated.json"} <= workflow.planned(*target)
+
+
+def test_parts_of_batches_of_another_size_are_made_again_where_they_are_needed(
+    travelled: Workflow, tmp_path: Path
+) -> None:
+    workflow, smaller = travelled.copy(tmp_path), ("--config", "compute={inference_batch_size: 2}")
+    assert workflow.planned(*smaller) == set()
+    given = workflow.results / "seed0/cag/stage2"
+    for name in ("anchors.h5", "parts/anchors.2-of-2.h5", "labels.json", "parts/labels.2-of-2.json"):
+        (given / name).unlink()
+    made = {f"seed0/cag/stage2/parts/{name}" for name in ("anchors.1-of-2.h5", "labels.1-of-2.json")}
+    assert made <= workflow.planned(*smaller)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from caguda.artifacts.provenance import provenance, same_origin
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.config import Labels as Thresholds
+from caguda.datasets.frame import Frame
 from caguda.datasets.io import image_of
 from caguda.datasets.loader import read_ahead
 from caguda.datasets.manifest import read_manifest
@@ -69,7 +70,7 @@ def create_store(
     attributes = {
         "margin": absolute_margin(thresholds, found.mean_distance),
         "p0": thresholds.p0,
-        "provenance": _provenance(configuration, thresholds, [manifest, checkpoint, anchors], started, store),
+        "provenance": _provenance("labels", configuration, thresholds, [manifest, checkpoint, anchors], started, store),
     }
     ids = [frame.id for frame in frames]
     create_label_store(store, ids, features.shape[-2], features.shape[-1], class_table(configuration), attributes)
@@ -103,10 +104,19 @@ def _thresholds(configured: Thresholds, margin: float | None, p0: float | None) 
 
 
 def _provenance(
-    configuration: Configuration, thresholds: Thresholds, inputs: Sequence[Path], started: float, store: Path
+    verb: str,
+    configuration: Configuration,
+    thresholds: Thresholds,
+    inputs: Sequence[Path],
+    started: float,
+    output: Path,
 ) -> dict[str, Any]:
-    settings = configuration.model_dump(mode="json", include={"network"})
-    return provenance("labels", settings | {"labels": thresholds.model_dump(mode="json")}, inputs, None, started, store)
+    settings = configuration.model_dump(mode="json", include={"network"}) | {
+        "labels": thresholds.model_dump(mode="json")
+    }
+    if verb == "label-part":  # which frames are its own follows from whole batches
+        settings["inference_batch_size"] = configuration.compute.inference_batch_size
+    return provenance(verb, settings, inputs, None, started, output)
 
 
 def absolute_margin(thresholds: Thresholds, mean_distance: float) -> float:
@@ -138,14 +148,9 @@ def write_part(
     found = _anchors_of(anchors, checkpoint, configuration)
     vectors = torch.from_numpy(found.vectors).to(device)
     present = torch.from_numpy(found.present).to(device)
-    opened = open_label_store(store)
-    refuse_other_settings(store, configuration, opened.attributes["provenance"])
-    margin, p0 = float(opened.attributes["margin"]), float(opened.attributes["p0"])
     frames = read_manifest(manifest, configuration=configuration).frames("target")
-    refuse_other_frames(opened, frames, manifest)
-    thresholds = Thresholds.model_validate(opened.attributes["provenance"]["settings"]["labels"])
-    made_by = _provenance(configuration, thresholds, [manifest, checkpoint, anchors], started, store)
-    _refuse_another_store(opened, made_by)
+    opened, thresholds = _opened(configuration, store, frames, [manifest, checkpoint, anchors])
+    margin, p0 = float(opened.attributes["margin"]), float(opened.attributes["p0"])
     size = configuration.compute.inference_batch_size
     batches = [range(first, min(first + size, len(frames))) for first in range(0, len(frames), size)]
     own = share(batches, part, parts, "target")
@@ -165,21 +170,31 @@ def write_part(
         pass
     first, last = own[0].start, own[-1].stop - 1
     chunks = {name: [stored[index][name] for index in range(first, last + 1)] for name in NAMES}
-    made_by = _provenance(configuration, thresholds, [manifest, checkpoint, anchors], started, output)
-    made_by["made_by"] = "label-part"
+    made_by = _provenance("label-part", configuration, thresholds, [manifest, checkpoint, anchors], started, output)
     content = {"store": store.name, "part": part, "parts": parts, "first": first, "last": last}
     write_json(output, content | {"chunk_sha256": chunks, "provenance": made_by})
     kept = sum(map(len, own)) - sum(map(len, left))
     print(f"labels: part {part} of {parts}, frames {first} to {last}, {kept} of them from an earlier call -> {store}")
 
 
-def _refuse_another_store(store: LabelStore, made_by: Mapping[str, Any]) -> None:
-    """UserError unless a label store was created for the same files, thresholds and version of the method."""
-    if not same_origin(store.attributes["provenance"], made_by):
+def _opened(
+    configuration: Configuration, path: Path, frames: Sequence[Frame], inputs: Sequence[Path]
+) -> tuple[LabelStore, Thresholds]:
+    """A label store to be filled, and its thresholds.
+
+    UserError unless it was created for these frames and files, the configured settings and this version of the method.
+    """
+    store = open_label_store(path)
+    made = store.attributes["provenance"]
+    refuse_other_settings(path, configuration, made)
+    refuse_other_frames(store, frames, inputs[0])
+    thresholds = Thresholds.model_validate(made["settings"]["labels"])
+    if not same_origin(made, _provenance("labels", configuration, thresholds, inputs, time.time(), path)):
         raise UserError(
-            f"{store.path}: the label store must be created for this manifest, checkpoint and these anchors, found one for "
+            f"{path}: the label store must be created for this manifest, checkpoint and these anchors, found one for "
             "others; create it again with `label-store`"
         )
+    return store, thresholds
 
 
 def _labels(anchored: ByAnchor, probable: ByProbability) -> dict[str, NDArray[Any]]:
