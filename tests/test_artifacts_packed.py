@@ -77,7 +77,10 @@ def test_a_reader_of_another_language_finds_what_the_description_says(packed: Pa
         assert file["150x20/label"].shape == (2, 150, 20) and file["150x20/label"].chunks == (1, 128, 20)
         assert file["9x8/image"].chunks == (1, 9, 8, 3) and file["9x8/image"].dtype == np.uint8
         rows = file["150x20/label"][1]
-        assert file["label_crc32"][:].tolist()[2] == [zlib.crc32(rows[:128].tobytes()), zlib.crc32(rows[128:].tobytes())]
+        assert file["label_crc32"][:].tolist()[2] == [
+            zlib.crc32(rows[:128].tobytes()),
+            zlib.crc32(rows[128:].tobytes()),
+        ]
         assert file["label_crc32"].dtype == "<u4" and file["label_crc32"][3, 1] == 0
         assert file["row"][:].tolist() == [0, 0, 1, 0] and file["row"].dtype == "<i4"
         assert file["id"][:].tolist() == [name.encode() for name in IDS]
