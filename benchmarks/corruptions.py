@@ -16,6 +16,7 @@ Prints a table in Markdown, and a line for each fault and each kind of which som
 """
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -122,6 +123,7 @@ class Campaign:
             _make(tree.folder, None if name == "frames" else frames, **VARIANTS[name])
         self.snapshot, self.expected = Snapshot.of(self.tree), dict[str, list[str]]()
         assert self.tree.configuration  # read once, and not in every trial
+        gc.freeze()  # what a collector does not touch need not be copied in each process
 
     def trial(self, reader: str, spoil: Callable[[], Sequence[str]]) -> tuple[str, str]:
         """What a verb does with a tree once it is spoilt; `spoil` gives what a message may call the files."""

@@ -258,7 +258,10 @@ def _open_group(path: Path) -> zarr.Group:
         group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
         found = (group.attrs.get("format"), group.attrs.get("format_version"))
     if found != (FORMAT, FORMAT_VERSION):
-        raise UserError(f"{path}: a label store must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}")
+        raise UserError(
+            f"{path}: a label store must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}; if an earlier version "
+            "made it, delete this folder and make it again"
+        )
     return group
 
 

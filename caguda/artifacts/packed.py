@@ -171,7 +171,10 @@ def open_packed(path: Path) -> PackedFrames:
     except Exception as error:  # noqa: BLE001  h5py raises OSError, KeyError, RuntimeError or ValueError
         raise _damaged(path, str(error)) from None
     if found != (FORMAT, str(FORMAT_VERSION)):
-        raise UserError(f"{path}: a packed cache must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}")
+        raise UserError(
+            f"{path}: a packed cache must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}; if an earlier version "
+            "made it, delete it and make it again"
+        )
     if texts.pop("sha256", None) != digest_of(arrays, texts):
         raise _damaged(path, "an index that does not have the digest it was written with")
     kinds: list[Kind] = ["image", "label"]
