@@ -260,7 +260,7 @@ def _open_group(path: Path) -> zarr.Group:
     if found != (FORMAT, FORMAT_VERSION):
         raise UserError(
             f"{path}: a label store must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}; if an earlier version "
-            "made it, delete this folder and make it again"
+            "made it, make the labels again under another name, or move it away"
         )
     return group
 

@@ -173,7 +173,7 @@ def open_packed(path: Path) -> PackedFrames:
     if found != (FORMAT, str(FORMAT_VERSION)):
         raise UserError(
             f"{path}: a packed cache must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}; if an earlier version "
-            "made it, delete it and make it again"
+            "made it, make it again under another name, or move it away"
         )
     if texts.pop("sha256", None) != digest_of(arrays, texts):
         raise _damaged(path, "an index that does not have the digest it was written with")
