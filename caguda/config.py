@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -33,7 +34,9 @@ Backbone = Literal[
     "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
     "wide_resnet50_2", "wide_resnet101_2",
 ]  # fmt: skip
-FOLDERS = {"pretrain", "warmup", "stage1", "control", "oracle", "data", "check", "packed", "log", "benchmark"}
+FOLDERS = {"pretrain", "warmup", "control", "oracle", "data", "check", "check-test", "packed", "log", "benchmark", "state",
+           "tables"}  # fmt: skip
+OTHERS = re.compile(r"ablation-.*|sweep-.*|(seed|stage)\d+")
 
 
 def _each_once(what: str, values: Sequence[Hashable]) -> None:
@@ -247,9 +250,7 @@ class Configuration(Section):
                 f"recipes.{without[0]}.start: there is no source-only model where the warm-up is brought; "
                 "bring one too, by start_from.pretrain"
             )
-        if taken := sorted(
-            name for name in self.recipes if name in FOLDERS or name.startswith(("ablation-", "sweep-"))
-        ):
+        if taken := [name for name in self.recipes if name in FOLDERS or OTHERS.fullmatch(name)]:
             raise ValueError(f"recipes: {taken[0]} is a folder of other results, choose another name")
         return self
 

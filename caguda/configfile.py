@@ -48,7 +48,9 @@ def parse_configuration(values: Any, path: Path) -> Configuration:
 def configuration_beside(path: Path) -> Configuration | None:
     """The `config.json` of the experiment that an artifact lies in, where the workflow leaves it; None without one."""
     found = (folder / "config.json" for folder in path.absolute().parents)
-    return next((load_configuration(file) for file in found if file.is_file()), None)
+    return next(
+        (load_configuration(file) for file in found if file.is_file() and SEAL.encode() in file.read_bytes()), None
+    )
 
 
 def _expanded(given: str, key: str, path: Path) -> str:

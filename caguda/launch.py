@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -184,5 +185,6 @@ def end_with(workflow: str | None) -> None:
 def _above() -> Iterator[int]:
     """The process that started this one, the one that started that, and so on."""
     process = os.getpid()
-    while process > 1:
-        yield (process := int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]))
+    with suppress(OSError):  # it has ended meanwhile, or belongs to somebody else
+        while process > 1:
+            yield (process := int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]))

@@ -39,9 +39,7 @@ def other_settings(configuration: Configuration, made: Mapping[str, Any], path: 
         current["recipe"] = None if known is None else {"name": recipe["name"], **known.model_dump(mode="json")}
     if made.get("made_by") in ("labels", "label-part"):
         current["labels"] = _thresholds(configuration, recorded, path)
-    if made.get("made_by") == "control":
-        current["stages"]["count"] = configuration.stages.count
-    free = _FREE[1:] if made.get("made_by") == "control" else _FREE
+    free = tuple(key for key in _FREE if key != "stages.count" or made.get("made_by") != "control")
     found = [
         line
         for section, value in recorded.items()

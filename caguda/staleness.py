@@ -7,14 +7,15 @@ says its settings and its inputs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.chain import Input, inputs_of, provenance_of, recorded_sha256
+from caguda.artifacts.provenance import content_of
 from caguda.config import Configuration
 from caguda.configfile import load_configuration
 from caguda.datasets.changes import changed_frames
@@ -31,8 +32,11 @@ _COMPARED = {
 """What decides which runs a table, a page or a picture compares, and how."""
 
 
-_WHOLE = {"anchor-part": "anchors.h5", "label-part": "labels.json"}
-"""What parts are made for: passes over frames are divided by batches, so that all parts must have the same."""
+_PARTS = ("anchor-part", "label-part", "predict-part")
+"""The verbs of which several share a pass over frames: it is divided by batches, whose size must be the same for all."""
+
+Compared = Callable[[Path], list[Input]]
+"""What an artifact was made of, beside what is there now."""
 
 
 def stale_artifacts(configuration: Configuration, folder: Path) -> dict[Path, str]:
@@ -43,29 +47,32 @@ def stale_artifacts(configuration: Configuration, folder: Path) -> dict[Path, st
     changed; a table or picture, when other runs are compared. What cannot be read is left to the verb that reads it,
     which says so.
     """
-    digest = cache(recorded_sha256)
+    compared = partial(inputs_of, digest=cache(recorded_sha256), content=cache(content_of))
     found = {}
-    for path in _artifacts(folder):
+    for path in _artifacts(folder, set()):
         try:
-            reason = _reason(configuration, path, provenance_of(path), digest)
-        except (UserError, OSError, LookupError, TypeError, ValueError):
+            reason = _reason(configuration, path, provenance_of(path), compared)
+        except (UserError, OSError, LookupError, TypeError, ValueError, AttributeError):
             continue
         if reason:
             found[path] = reason
     return found | _other_runs(configuration, folder)
 
 
-def _artifacts(folder: Path) -> Iterator[Path]:
+def _artifacts(folder: Path, seen: set[Path]) -> Iterator[Path]:
     """The files in an experiment's folder that say what they were made of; no chunks are looked at."""
-    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+    if (place := folder.resolve()) in seen or not folder.is_dir():
+        return
+    seen.add(place)
+    for entry in sorted(folder.iterdir()):
         if entry.is_dir():
-            if entry.suffix != ".zarr" and entry.name not in _UNREAD and not entry.is_symlink():
-                yield from _artifacts(entry)
+            if entry.suffix not in (".zarr", ".partial") and entry.name not in _UNREAD:
+                yield from _artifacts(entry, seen)
         elif entry.suffix in (".json", ".h5") and entry.is_file() and entry.name != "config.json":
             yield entry
 
 
-def _reason(configuration: Configuration, path: Path, made: Mapping[str, Any], digest: Any) -> str | None:
+def _reason(configuration: Configuration, path: Path, made: Mapping[str, Any], compared: Compared) -> str | None:
     """Why an artifact is stale; None where it is not, and where it says nothing of its making."""
     if not made:
         return None
@@ -81,7 +88,7 @@ def _reason(configuration: Configuration, path: Path, made: Mapping[str, Any], d
         return origin
     if made["made_by"] == "import":
         return None
-    changed = [text for item in inputs_of(path, digest) if (text := _changed(item))]
+    changed = [text for item in compared(path) if (text := _changed(item))]
     return first(changed) if changed else None
 
 
@@ -108,7 +115,8 @@ def _of_its_kind(configuration: Configuration, path: Path, made: Mapping[str, An
     kind, settings = made["made_by"], made["settings"]
     if kind == "labels":
         return _other_anchors(configuration, path, made)
-    if kind in _WHOLE and not (path.parents[1] / _WHOLE[kind]).exists():
+    whole = path.parents[1] / f"{path.name.split('.')[0]}{path.suffix}"
+    if kind in _PARTS and not whole.exists():
         size, recorded = configuration.compute.inference_batch_size, settings["inference_batch_size"]
         return [] if size == recorded else [f"compute.inference_batch_size {recorded}, not {size}"]
     if kind == "generate":

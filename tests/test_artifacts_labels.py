@@ -22,11 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caguda.artifacts.label_arrays import NAMES, faults
+from caguda.artifacts.label_remains import remove_partial_files
 from caguda.artifacts.labels import (
     LabelArrays,
     create_label_store,
     open_label_store,
-    remove_partial_files,
     verify_label_store,
     write_labels,
 )
@@ -364,7 +364,7 @@ def test_a_killed_writer_leaves_whole_chunks_and_can_be_followed(full: Path, tmp
     for index in store.missing():
         write_labels(store, index, some_labels(index))
     assert verify_label_store(path)["digest"] == verify_label_store(full)["digest"]
-    remove_partial_files(store)
+    remove_partial_files(store.path)
     assert not list(path.glob("**/*.partial"))
     assert verify_label_store(path)["digest"] == verify_label_store(full)["digest"]
 

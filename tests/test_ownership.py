@@ -12,7 +12,8 @@ from miniature import HEIGHT, WIDTH, Miniature
 from PIL import Image
 
 from caguda.artifacts.atomic import partial_of, write_atomically, write_json
-from caguda.artifacts.labels import create_label_store, open_label_store, remove_partial_files
+from caguda.artifacts.label_remains import remove_partial_files
+from caguda.artifacts.labels import create_label_store, open_label_store
 from caguda.artifacts.ownership import clear_folder, is_ours, refuse_foreign
 from caguda.artifacts.state import count_attempt, load_state, lock
 from caguda.classes import CITYSCAPES_19
@@ -232,7 +233,7 @@ def test_only_parts_of_chunks_are_cleared_from_a_store(tmp_path: Path, capsys: p
     create_label_store(store, ["a"], 2, 2, CITYSCAPES_19, {})
     mine = store / "active" / "film.mkv.partial"
     mine.touch()
-    remove_partial_files(open_label_store(store))
+    remove_partial_files(store)
     assert foreign.exists() and mine.exists()
 
 

@@ -18,7 +18,8 @@ from caguda.artifacts.anchors import save_anchors
 from caguda.artifacts.atomic import is_sealed, read_json, sha256, write_atomically, write_json
 from caguda.artifacts.checkpoint import save_checkpoint
 from caguda.artifacts.label_arrays import NAMES
-from caguda.artifacts.labels import chunk_digests, create_label_store, open_label_store, write_labels
+from caguda.artifacts.label_metadata import chunk_digests
+from caguda.artifacts.labels import create_label_store, open_label_store, write_labels
 from caguda.artifacts.packed import write_packed
 from caguda.artifacts.provenance import provenance
 from caguda.artifacts.submission import pack as zip_of

@@ -52,15 +52,22 @@ def _provenance_of_store(metadata: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def inputs_of(path: Path, digest: Callable[[Path], str] = sha256) -> list[Input]:
-    """What an artifact was made of, as its provenance says, compared by `digest` with what is there now."""
+def inputs_of(
+    path: Path, digest: Callable[[Path], str] = sha256, content: Callable[[Path], str] = content_of
+) -> list[Input]:
+    """What an artifact was made of, as its provenance says, compared by `digest` and `content` with what is there now."""
     found = []
     for name, recorded in provenance_of(path).get("inputs", {}).items():
+        if not isinstance(recorded, dict) or not {"sha256", "content", "from_here"} <= recorded.keys():
+            raise UserError(
+                f"{path}: its provenance must say of {name} what and where it was, found less; make it again"
+            )
         file = _located(name, recorded, path)
         if not file.is_file():
             found.append(Input(file, "missing"))
         else:
-            same = digest(file) == recorded["sha256"] or content_of(file) == recorded.get("content")
+            same = digest(file) == recorded["sha256"]
+            same = same or (file.suffix != ".safetensors" and content(file) == recorded["content"])
             found.append(Input(file, "unchanged" if same else "changed since"))
     return found
 

@@ -28,8 +28,10 @@ def refuse_other_metadata(path: Path) -> None:
             continue  # whoever opens the array says that it is missing
         found = _metadata(file)
         told = {key: found.get(key) for key in ("zarr_format", "node_type", "storage_transformers")}
+        listed = found.get("codecs")
         told["codecs"] = [
-            codec.get("name") if isinstance(codec, dict) else codec for codec in found.get("codecs") or ()
+            codec.get("name") if isinstance(codec, dict) else codec
+            for codec in (listed if isinstance(listed, list) else [listed])
         ]
         _refuse(file, {"zarr_format": 3, "node_type": "array", "storage_transformers": [], "codecs": codecs}, told)
 
@@ -38,6 +40,12 @@ def metadata_digests(path: Path) -> dict[str, str]:
     """The SHA-256 of every file of a store that belongs to no single image, by its path in the store."""
     files = [path / "zarr.json", *sorted((path / "image_id").glob("*")), *(path / name / "zarr.json" for name in NAMES)]
     return {file.relative_to(path).as_posix(): sha256(file) for file in files if file.suffix != ".partial"}
+
+
+def chunk_digests(path: Path, index: int) -> dict[str, str | None]:
+    """The SHA-256 of each of the seven files of one image, as they are stored; None where one is missing."""
+    files = {name: path / name / f"c.{index}.0.0" for name in NAMES}
+    return {name: sha256(file) if file.is_file() else None for name, file in files.items()}
 
 
 def digest_of_metadata(path: Path, attributes: Mapping[str, Any]) -> str:

@@ -4,7 +4,10 @@ import json
 import re
 from pathlib import Path
 
+from caguda.artifacts.atomic import HEX, at_work
 from caguda.artifacts.label_arrays import NAMES
+from caguda.errors import UserError
+from caguda.files import read_regular
 
 FORMAT = "caguda-labels"
 
@@ -30,9 +33,16 @@ _OURS = re.compile(
 
 def _is_our_metadata(path: Path, name: str) -> bool:
     try:
-        told = json.loads((path / name).read_bytes())
+        told = json.loads(read_regular(path / name))
         if name == "zarr.json":
             return bool(told["attributes"]["format"] == FORMAT)
         return bool(told["dimension_names"][0] == "image")
-    except (ValueError, TypeError, LookupError):
+    except (UserError, ValueError, TypeError, LookupError):
         return False
+
+
+def remove_partial_files(store: Path) -> None:
+    """Clears away the chunks that killed writers left half-written, if none is at work; readers ignore them."""
+    folders = [store / name for name in NAMES]
+    with at_work(store, lambda: [left for folder in folders for left in folder.glob(f"c.*.0.0.{HEX}.partial")]):
+        pass

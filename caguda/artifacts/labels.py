@@ -19,9 +19,9 @@ from numcodecs.zstd import compress, decompress
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from caguda.artifacts.atomic import HEX, at_work, partial_of, sha256
+from caguda.artifacts.atomic import partial_of
 from caguda.artifacts.label_arrays import BY_ANCHOR, BY_PROBABILITY, DTYPES, NAMES, LabelArrays, LabelStatistics, faults
-from caguda.artifacts.label_metadata import digest_of_metadata, metadata_digests, refuse_other_metadata
+from caguda.artifacts.label_metadata import chunk_digests, digest_of_metadata, metadata_digests, refuse_other_metadata
 from caguda.artifacts.label_remains import FORMAT, is_remains
 from caguda.classes import IGNORE, UNWRITTEN, ClassTable
 from caguda.errors import UserError
@@ -66,6 +66,8 @@ class LabelStore:
             try:
                 content = (self.path / name / f"c.{index}.0.0").read_bytes()
             except FileNotFoundError:
+                if self.chunk_sha256 is not None:
+                    raise ValueError("the chunk that `labels` read is gone") from None
                 return np.full(self.shape, _fill_value(name), DTYPES[name])
             self._compare(name, index, content)
             values = np.frombuffer(decompress(content), DTYPES[name].newbyteorder("<"))
@@ -110,8 +112,22 @@ def create_label_store(
         raise UserError(f"{path}: only an older label store is replaced, found something else; move it away")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(path)
+    try:
+        _create(partial, image_ids, (height, width), table, attributes)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if path.exists():
+        shutil.rmtree(path)
+    partial.rename(path)
+
+
+def _create(
+    folder: Path, image_ids: Sequence[str], shape: tuple[int, int], table: ClassTable, attributes: Mapping[str, Any]
+) -> None:
+    height, width = shape
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "categories": list(table.names)}
-    group = zarr.create_group(partial, zarr_format=3, attributes=head | dict(attributes))
+    group = zarr.create_group(folder, zarr_format=3, attributes=head | dict(attributes))
     for name in NAMES:
         group.create_array(
             name,
@@ -129,10 +145,7 @@ def create_label_store(
                              compressors=[ZstdCodec(level=LEVEL, checksum=True)],
                              chunk_key_encoding={"name": "default", "separator": "."})  # fmt: skip
     ids[:] = np.array(image_ids, dtype=object)
-    group.update_attributes({"sha256": digest_of_metadata(partial, dict(group.attrs))})
-    if path.exists():
-        shutil.rmtree(path)
-    partial.rename(path)
+    group.update_attributes({"sha256": digest_of_metadata(folder, dict(group.attrs))})
 
 
 def _fill_value(name: str) -> int | float:
@@ -185,10 +198,10 @@ def open_label_store(path: Path) -> LabelStore:
     arrays = _open_arrays(group, path)
     count, height, width = arrays["active"].shape
     with _damage_is_named(path, "image_id or zarr.json"):
-        image_ids = tuple(str(name) for name in np.asarray(group["image_id"]))
         attributes = dict(group.attrs)
         if attributes.pop("sha256", None) != digest_of_metadata(path, attributes):
             raise ValueError("these files do not have the digest that they were written with")
+        image_ids = tuple(str(name) for name in np.asarray(group["image_id"]))
         store = LabelStore(path, image_ids, attributes, (height, width))
         categories = store.categories
     if store.count != count or len(set(image_ids)) != count or not categories:
@@ -237,19 +250,6 @@ def examine_label_store(path: Path) -> tuple[dict[str, Any], list[str]]:
     summary |= {} if found else statistics.summary(store.categories)
     chunks = {name: [digests[name] for digests in stored] for name in NAMES}
     return summary | {"metadata_sha256": metadata_digests(path), "chunk_sha256": chunks}, found
-
-
-def chunk_digests(path: Path, index: int) -> dict[str, str | None]:
-    """The SHA-256 of each of the seven files of one image, as they are stored; None where one is missing."""
-    files = {name: path / name / f"c.{index}.0.0" for name in NAMES}
-    return {name: sha256(file) if file.is_file() else None for name, file in files.items()}
-
-
-def remove_partial_files(store: LabelStore) -> None:
-    """Clears away the chunks that killed writers left half-written, if none is at work; readers ignore them."""
-    folders = [store.path / name for name in NAMES]
-    with at_work(store.path, lambda: [left for folder in folders for left in folder.glob(f"c.*.0.0.{HEX}.partial")]):
-        pass
 
 
 def _open_group(path: Path) -> zarr.Group:

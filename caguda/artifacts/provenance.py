@@ -70,7 +70,7 @@ def content_of(path: Path) -> str:
                 if isinstance(value, dict) and "digest" in value
             }
             return fingerprint({"sets": sets, "classes": content["classes"]})
-        if "chunk_sha256" in content:
+        if "chunk_sha256" in content and "digest" in content:
             return fingerprint({key: content[key] for key in ("digest", "margin", "p0")})
     return sha256(path)
 

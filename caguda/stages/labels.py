@@ -15,10 +15,10 @@ from caguda.artifacts.anchors import Anchors, load_anchors
 from caguda.artifacts.atomic import sha256, write_json
 from caguda.artifacts.chain import refuse_changed_inputs
 from caguda.artifacts.label_arrays import NAMES
+from caguda.artifacts.label_metadata import chunk_digests
 from caguda.artifacts.labels import (
     LabelArrays,
     LabelStore,
-    chunk_digests,
     create_label_store,
     open_label_store,
     write_labels,

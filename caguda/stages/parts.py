@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from caguda.artifacts.provenance import same_origin
+from caguda.config import Configuration
 from caguda.errors import UserError
 
 T = TypeVar("T")
@@ -24,6 +25,12 @@ def share(units: Sequence[T], part: int, parts: int, set_name: str) -> Sequence[
             f"found {parts}; lower it, or compute.inference_batch_size"
         )
     return units[len(units) * (part - 1) // parts : len(units) * part // parts]
+
+
+def divided(configuration: Configuration) -> dict[str, Any]:
+    """What decides predictions, and how their frames are divided over parts: by whole batches."""
+    size = configuration.compute.inference_batch_size
+    return configuration.model_dump(mode="json", include={"inference"}) | {"inference_batch_size": size}
 
 
 def refuse_others(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from caguda.datasets.transforms import scaled
 from caguda.datasets.workers import behind
 from caguda.errors import UserError
 from caguda.models.inference import Views, largest, views
-from caguda.stages.parts import share
+from caguda.stages.parts import divided, share
 from caguda.stages.runtime import prepare, restore_network
 from caguda.version import METHOD_VERSION
 
@@ -74,7 +74,7 @@ def predict_part(
     for _ in tqdm(behind(seen, write), f"predict {part}/{parts}", len(left), disable=not sys.stderr.isatty()):
         pass
     seed = description["provenance"]["seed"]
-    made_by = provenance("predict-part", settings, [manifest, checkpoint], seed, started, output)
+    made_by = provenance("predict-part", divided(configuration), [manifest, checkpoint], seed, started, output)
     write_json(output, {"part": part, "parts": parts, "files": digests, "provenance": made_by})
     print(f"predict: part {part} of {parts}, {len(keys)} frames, {kept} of them from an earlier call -> {folder}")
 

@@ -10,7 +10,7 @@ from caguda.artifacts.provenance import fingerprint, provenance
 from caguda.config import Configuration
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.errors import UserError
-from caguda.stages.parts import refuse_gaps, refuse_others
+from caguda.stages.parts import divided, refuse_gaps, refuse_others
 
 
 def list_predictions(
@@ -30,9 +30,11 @@ def list_predictions(
     entries = read_manifest(manifest, [name]).entries(name)
     parts = {path: read_json(path) for path in part_files}
     seed = read_json(checkpoint.with_suffix(".json"))["provenance"]["seed"]
-    settings = configuration.model_dump(mode="json", include={"inference"})
+    settings = divided(configuration)
     made_by = provenance("predict", settings, [manifest, checkpoint], seed, started, output)
     for path, content in parts.items():
+        if not {"part", "files"} <= content.keys():
+            raise UserError(f"{path}: this must be what `predict-part` left, found something else; name it")
         refuse_others(path, content["provenance"], made_by)
     made_in = {frame: path for path, content in parts.items() for frame in content["files"]}
     refuse_gaps(part_files, made_in, [entry["id"] for entry in entries])

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from caguda.artifacts.atomic import read_json, write_json
-from caguda.artifacts.labels import LabelStore, open_label_store, remove_partial_files, verify_label_store
+from caguda.artifacts.label_remains import remove_partial_files
+from caguda.artifacts.labels import LabelStore, open_label_store, verify_label_store
 from caguda.errors import UserError, first
 from caguda.stages.parts import refuse_gaps
 
@@ -16,7 +17,7 @@ def verify_labels(store: Path, part_files: Sequence[Path], output: Path) -> None
     of the parts, whose JSONs are `part_files`, has written it.
     """
     opened = open_label_store(store)
-    remove_partial_files(opened)
+    remove_partial_files(store)
     attributes = opened.attributes
     summary = {"store": store.name, **attributes, **verify_label_store(store)}
     _refuse_other_chunks(opened, part_files, summary["chunk_sha256"])
@@ -33,7 +34,7 @@ def _refuse_other_chunks(store: LabelStore, part_files: Sequence[Path], found: M
     written: set[int] = set()
     for path in part_files:
         part = read_json(path)
-        if part.get("store") != store.path.name or "chunk_sha256" not in part:
+        if part.get("store") != store.path.name or not {"first", "last", "chunk_sha256"} <= part.keys():
             raise UserError(
                 f"{path}: this must be what `label-part` left for {store.path.name}, found something else; name it"
             )

@@ -76,7 +76,9 @@ def _artifacts(path: Path, seen: set[Path]) -> Iterator[Path]:
             raise UserError(f"{path}: the folder must be readable, found: {error.strerror}; check its rights") from None
         for entry in entries:
             is_ours = entry.suffix in (".json", ".h5", ".safetensors") or entry.name == "state.pt"
-            if (is_ours and entry.is_file()) or (entry.is_dir() and not entry.name.startswith(".")):
+            if (is_ours and entry.is_file()) or (
+                entry.is_dir() and not (entry.name.startswith(".") or entry.suffix == ".partial")
+            ):
                 yield from _artifacts(entry, seen)
     elif path.suffix in (".safetensors", ".zip"):
         yield path.with_suffix(".json")
@@ -147,7 +149,7 @@ def _faults_of_provenance(path: Path, digest: Digest) -> list[str]:
     ]  # fmt: skip
     if made and (configuration := _configuration_of(path)):
         found += [f"{path}: this must be made with the settings of its experiment's config.json, found {line}; make it "
-                  "again" for line in other_settings(configuration, made)]  # fmt: skip
+                  "again" for line in other_settings(configuration, made, path)]  # fmt: skip
     changed = [item for item in inputs_of(path, digest) if item.state != "unchanged"]
     return found + [f"{path}: what it was made of must be there unchanged, found {i.path} {i.state}" for i in changed]
 

@@ -229,7 +229,8 @@ def parts_of(folder: str, artifact: str) -> list[str]:
         return [f"{folder}/parts/{name}.{part}-of-{parts}.{suffix}" for part in range(1, parts + 1)]
 
     first = sorted(path.stem for path in Path(placed(folder), "parts").glob(f"{name}.1-of-*.{suffix}"))
-    numbers = [configuration.compute.parts, *(int(stem.rpartition("-")[2]) for stem in first)]
+    found = [stem.rpartition("-")[2] for stem in first]
+    numbers = [configuration.compute.parts, *(int(number) for number in found if number.isdecimal())]
     whole = (files(parts) for parts in numbers if all(os.path.exists(placed(path)) for path in files(parts)))
     return next(whole, files(configuration.compute.parts))
 

@@ -5,6 +5,7 @@ if configuration.start_from:
     rule import_checkpoint:
         input:
             lambda wildcards: brought(wildcards.imported),
+            renewed,
         output:
             checkpoint=f"{SEED}/{{imported}}/checkpoint.safetensors",
             description=f"{SEED}/{{imported}}/checkpoint.json",
