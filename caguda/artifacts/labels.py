@@ -19,7 +19,7 @@ from numcodecs.zstd import compress, decompress
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from caguda.artifacts.atomic import partial_of
+from caguda.artifacts.atomic import at_work, partial_of
 from caguda.artifacts.label_arrays import BY_ANCHOR, BY_PROBABILITY, DTYPES, NAMES, LabelArrays, LabelStatistics, faults
 from caguda.artifacts.label_metadata import chunk_digests, digest_of_metadata, metadata_digests, refuse_other_metadata
 from caguda.artifacts.label_remains import FORMAT, is_remains
@@ -33,7 +33,7 @@ SHOWN_FAULTS = 5
 Array = zarr.Array[Any]
 
 __all__ = ["LabelArrays", "LabelStore", "chunk_digests", "create_label_store", "examine_label_store", "metadata_digests",
-           "open_label_store", "remove_partial_files", "verify_label_store", "write_labels"]  # fmt: skip
+           "open_label_store", "verify_label_store", "write_labels"]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
