@@ -228,7 +228,9 @@ def test_only_parts_of_chunks_are_cleared_from_a_store(tmp_path: Path, capsys: p
     foreign = tmp_path / "downloads" / "films" / "film.mkv.partial"
     foreign.parent.mkdir(parents=True)
     foreign.touch()
-    refused(capsys, "labels", "--store", foreign.parents[1], "--output", tmp_path / "labels.json")
+    refused(
+        capsys, "labels", "--store", foreign.parents[1], "--part-files", foreign, "--output", tmp_path / "labels.json"
+    )
     store = tmp_path / "labels.zarr"
     create_label_store(store, ["a"], 2, 2, CITYSCAPES_19, {})
     mine = store / "active" / "film.mkv.partial"
