@@ -93,7 +93,7 @@ def renewed(wildcards) -> list[str]:
         found = stale_artifacts(configuration, Path(placed(EXPERIMENT)))
         if found:
             reasons = first([f"{path}: {reason}" for path, reason in found.items()])
-            print(f"caguda: out of date, made again where it is needed: {printable(reasons)}", file=sys.stderr)
+            print(f"out of date, made again where it is needed: {printable(reasons)}", file=sys.stderr)
         missing = [path for path in every_artifact() if not os.path.exists(placed(path))]
         workflow.dag.forcefiles.update(str(path) for path in (*found, *map(placed, missing)))
     return []
