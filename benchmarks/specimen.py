@@ -34,7 +34,7 @@ from caguda.stages.pack import pack
 from caguda.stages.predict import predict_part
 from caguda.stages.predictions import list_predictions
 from caguda.stages.supervised import pretrain
-from caguda.stages.verify import verify_labels
+from caguda.stages.verified_labels import verify_labels
 from caguda.stages.warmup import warmup
 
 ITERATIONS, PARTS = 3, 2

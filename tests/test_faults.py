@@ -55,7 +55,7 @@ def verb_arguments(mini: Miniature, verb: str, folder: Path) -> list[str]:
         "pretrain": f"--manifest {mini.manifest} --seed 0 --state {folder}/state ",
         "anchor-part": f"{network}--part 1 --parts 1 ",
         "label-store": f"{network}--anchors {labels}/anchors.h5 --store {folder}/labels.zarr ",
-        "labels": f"--store {labels}/labels.zarr ",
+        "labels": f"--store {labels}/labels.zarr --part-files {labels}/1.json ",
         "evaluate": network,
         "curves": f"--checkpoints {made}/pretrain/checkpoint.json ",
     }[verb]

@@ -619,7 +619,10 @@ def test_generating_over_the_frames_of_another_experiment_is_refused(tmp_path: P
     first = json.loads((tmp_path / "data.json").read_text())
     assert first["files"] == 8
     generate(settings(street=many), tmp_path / "again.json")
-    assert json.loads((tmp_path / "again.json").read_text()) == first
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert {key: again[key] for key in ("street", "files", "digest")} == {
+        key: first[key] for key in ("street", "files", "digest")
+    }
     with pytest.raises(UserError, match=r"00002\.png"):
         generate(settings(street=many | {"source_frames": 1}), tmp_path / "fewer.json")
     assert not (tmp_path / "fewer.json").exists()

@@ -572,7 +572,7 @@ def test_another_layout_is_refused(desk: Desk, capsys: pytest.CaptureFixture[str
 def test_a_json_of_something_else_is_refused(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     (desk.folder / "run" / "test.json").write_text('{"format": "something"}')
     assert submit(desk) == 2
-    assert "test.json: this must be caguda-predictions 1, found something None" in capsys.readouterr().err
+    assert "test.json: the file must be as a verb of caguda wrote it" in capsys.readouterr().err
 
 
 def test_the_zip_is_made_without_torch() -> None:

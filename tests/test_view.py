@@ -127,7 +127,8 @@ def store(mini: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     folder = tmp_path / "work" / "results"
     shutil.copytree(mini.folder, folder)
     shutil.copytree(mini.root, tmp_path / "data")
-    write_json(folder / "config.json", mini.configuration().model_dump(mode="json"))
+    moved = mini.configuration().model_copy(update={"data_root": str(tmp_path / "data")})
+    write_json(folder / "config.json", moved.model_dump(mode="json"))
     manifest = folder / "manifest.json"
     edit_sealed(manifest, lambda text: text.replace(str(mini.root), str(tmp_path / "data")))
     path = folder / "labels" / "labels.zarr"
