@@ -15,13 +15,12 @@ from caguda.version import METHOD_VERSION
 _FREE = (
     "stages.count",
     "anchors.every_stage",
-    "network.weights",
     "source.root",
     "target.root",
     "evaluation.root",
     "test.root",
 )
-"""Keys that do not change what was made: how many stages follow, which have anchors of their own, and where first weights and frames lay."""
+"""Keys that do not change what was made: how many stages follow, which have anchors of their own, and where frames lay."""
 
 
 def other_settings(configuration: Configuration, made: Mapping[str, Any], path: Path | None = None) -> list[str]:
@@ -66,6 +65,8 @@ def _differences(key: str, recorded: Any, current: Any) -> list[str]:
         return [
             line for name, value in recorded.items() for line in _differences(f"{key}.{name}", value, current.get(name))
         ]
+    if key == "network.weights" and {recorded, current}.isdisjoint({"none", "imagenet"}):
+        recorded, current = Path(recorded).name, Path(current).name  # a file that was moved
     return [] if recorded == current else [f"{key} {recorded}, not {current}"]
 
 

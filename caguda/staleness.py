@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,11 @@ from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.chain import Input, inputs_of, provenance_of, recorded_sha256
 from caguda.artifacts.provenance import content_of
 from caguda.config import Configuration
-from caguda.configfile import load_configuration
 from caguda.datasets.changes import changed_frames
 from caguda.errors import UserError, first
 from caguda.recorded import other_settings, refuse_misplaced
 
 _UNREAD = ("check", "check-test", "log", "benchmark", "state", "data", "packed")
-_COMPARED = {
-    "*.csv": ("seeds", "bounds", "stages.count"),
-    "*.html": ("seeds", "bounds", "stages.count"),
-    "figure.png": ("stages.count", "inference"),
-    "curves.png": ("stages.count",),
-}
-"""What decides which runs a table, a page or a picture compares, and how."""
-
-
 _PARTS = ("anchor-part", "label-part", "predict-part")
 """The verbs of which several share a pass over frames: it is divided by batches, whose size must be the same for all."""
 
@@ -44,8 +33,7 @@ def stale_artifacts(configuration: Configuration, folder: Path) -> dict[Path, st
 
     An artifact is stale when its settings are not the configuration's, when it lies in the folder of another seed or run,
     or when something that it was made of is gone or has another content; a manifest, when frames were added, removed or
-    changed; a table or picture, when other runs are compared. What cannot be read is left to the verb that reads it,
-    which says so.
+    changed. What cannot be read is left to the verb that reads it, which says so.
     """
     compared = partial(inputs_of, digest=cache(recorded_sha256), content=cache(content_of))
     found = {}
@@ -56,7 +44,13 @@ def stale_artifacts(configuration: Configuration, folder: Path) -> dict[Path, st
             continue
         if reason:
             found[path] = reason
-    return found | _other_runs(configuration, folder)
+    return found
+
+
+def silent_products(folder: Path) -> list[Path]:
+    """Tables, pictures, pages and archives in an experiment's folder, which do not say what they were made of."""
+    places = ("*/*.csv", "*/*.md", "*/*.tex", "*/*.html", "*/*.png", "*/labels/*", "seed*/**/submission.zip")
+    return sorted(path for place in places for path in folder.glob(place))
 
 
 def _artifacts(folder: Path, seen: set[Path]) -> Iterator[Path]:
@@ -95,7 +89,7 @@ def _reason(configuration: Configuration, path: Path, made: Mapping[str, Any], c
 def _other_origin(configuration: Configuration, path: Path, made: Mapping[str, Any]) -> str | None:
     """Whether a run before the stages was trained or brought, where the configuration says other; None where it agrees.
 
-    A brought file of the same name that is older than its copy is not read again.
+    A brought file of the same name to which nothing has happened since it was copied is not read again.
     """
     brought = next((given for run, given in configuration.start_from.items() if run == path.parent.name), None)
     if made["made_by"] != "import":
@@ -105,7 +99,7 @@ def _other_origin(configuration: Configuration, path: Path, made: Mapping[str, A
     file = Path(brought)
     if not file.is_file():  # whoever opens it says so
         return None
-    same = str(file.absolute()) == made["imported"]["path"] and file.stat().st_mtime <= path.stat().st_mtime
+    same = str(file.absolute()) == made["imported"]["path"] and file.stat().st_ctime <= path.stat().st_mtime
     recorded = [item["sha256"] for item in made["inputs"].values()]
     return None if same or sha256(file) in recorded else f"imported from another file than {brought}"
 
@@ -122,7 +116,7 @@ def _of_its_kind(configuration: Configuration, path: Path, made: Mapping[str, An
     if kind == "generate":
         there = sum(1 for _ in configuration.root.glob("*/**/*.png"))
         files = read_json(path)["files"]
-        return [] if there == files else [f"{files} files below {configuration.root}, where {there} are"]
+        return [] if there >= files else [f"{files} files below {configuration.root}, where {there} are"]
     return []
 
 
@@ -145,17 +139,3 @@ def _changed(item: Input) -> str | None:
 
 def _store_exists(labels: Path) -> bool:
     return (labels.with_suffix(".zarr") / "zarr.json").is_file()
-
-
-def _other_runs(configuration: Configuration, folder: Path) -> dict[Path, str]:
-    """The tables, pages and pictures of the experiment, where other runs are to be compared than when they were made."""
-    try:
-        before = load_configuration(folder / "config.json")
-    except UserError:
-        return {}
-    found: dict[Path, str] = {}
-    for pattern, keys in _COMPARED.items():
-        changed = [key for key in keys if attrgetter(key)(before) != attrgetter(key)(configuration)]
-        if changed:
-            found |= {path: f"made with other {first(changed)}" for path in sorted(folder.glob(f"*/{pattern}"))}
-    return found

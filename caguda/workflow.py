@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -63,7 +64,10 @@ def held(folder: Path) -> TextIO:
     Snakemake's own lock, which the default profile turns off, would outlive a SIGKILL and ask for `--unlock`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / "lock").open("a")
+    path = folder / "lock"
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        sys.exit(f"caguda: {path}: the lock must be a file or nothing, found something else; move it away")
+    file = path.open("a")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,10 @@ def test_a_changed_model_is_imported_again(finished: Workflow, tmp_path: Path) -
     assert workflow.planned(*start) == later
     assert workflow.planned("--config", f"start_from={{pretrain: {other}}}") == later, "the same weights"
     assert workflow.planned() == later | {target}, "to be trained"
+    save_file({name: value * 5 for name, value in weights.items()}, mine)
+    os.utime(mine, (1, 1))
+    assert workflow.planned(*start) == later | {target}, "other weights, as old as may be"
+    save_file({name: value * 2 for name, value in weights.items()}, mine)
     shutil.rmtree(remembered, ignore_errors=True)
     (tmp_path / "aside").rename(remembered)
     save_file({name: value * 3 for name, value in weights.items()}, mine)

@@ -1,5 +1,6 @@
 """Results without `.snakemake`: what is made again follows from what the artifacts say of themselves."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from test_workflow import (
     EVERYTHING,
     ORACLE,
     PRETRAIN,
+    REPORT,
     anchors,
     given,
     labels,
+    stage,
     training,
 )
 from workflow_runs import Workflow
@@ -32,13 +35,16 @@ def travelled(finished: Workflow, tmp_path_factory: pytest.TempPathFactory) -> W
 
 
 def test_unchanged_results_are_not_made_again(travelled: Workflow) -> None:
-    assert travelled.planned() == set()
-    assert travelled.planned("--config", "compute={save_every: 3, workers: 2, threads: 2}") == set()
+    """But for what does not say of what it is made, and takes seconds."""
+    assert travelled.planned() == REPORT
+    assert travelled.planned("--config", "compute={save_every: 3, workers: 2, threads: 2}") == REPORT
+    assert travelled.planned(LAST) == set()
 
 
 @pytest.mark.parametrize(("change", "expected"), CHANGES)
 def test_a_change_runs_what_depends_on_it(travelled: Workflow, change: str, expected: set[str]) -> None:
-    assert travelled.planned("--config", change) == expected
+    told = REPORT | ({name.replace("cag/", "t/") for name in REPORT} if "recipes={t" in change else set())
+    assert travelled.planned("--config", change) == expected | told
 
 
 @pytest.mark.parametrize(
@@ -90,7 +96,7 @@ def test_moved_frames_make_nothing_again(
     workflow = (finished if remembers else travelled).copy(tmp_path / "copy")
     (workflow.results / "data").rename(tmp_path / "frames")
     moved = ("--config", f"data_root={tmp_path / 'frames'}")
-    assert workflow.planned(*moved) == set()
+    assert workflow.planned(*moved) == (set() if remembers else REPORT)
     (workflow.results / "seed0/cag/stage2/evaluation.json").unlink()
     done = workflow.run(*moved)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -108,7 +114,7 @@ def test_a_frame_that_was_added_changed_or_removed_is_checked_again(
     after = {"manifest.json", *(PRETRAIN - {"seed0/pretrain/evaluation.json"})}
     assert after <= workflow.planned(*target)
     image.write_bytes(before)
-    assert workflow.planned(*target) == set(), "the same content"
+    assert workflow.planned(*target) == (set() if remembers or target else REPORT), "the same content"
     image.unlink()
     assert {"generated.json"} <= workflow.planned(*target)
 
@@ -117,9 +123,27 @@ def test_parts_of_batches_of_another_size_are_made_again_where_they_are_needed(
     travelled: Workflow, tmp_path: Path
 ) -> None:
     workflow, smaller = travelled.copy(tmp_path), ("--config", "compute={inference_batch_size: 2}")
-    assert workflow.planned(*smaller) == set()
+    assert workflow.planned(*smaller) == REPORT
     given = workflow.results / "seed0/cag/stage2"
     for name in ("anchors.h5", "parts/anchors.2-of-2.h5", "labels.json", "parts/labels.2-of-2.json"):
         (given / name).unlink()
     made = {f"seed0/cag/stage2/parts/{name}" for name in ("anchors.1-of-2.h5", "labels.1-of-2.json")}
     assert made <= workflow.planned(*smaller)
+
+
+def test_a_linked_folder_and_a_lock_of_something_else(travelled: Workflow, tmp_path: Path) -> None:
+    workflow = travelled.copy(tmp_path / "copy")
+    (workflow.results / "seed0").rename(tmp_path / "disk")
+    (workflow.results / "seed0").symlink_to(tmp_path / "disk")
+    assert workflow.planned("--config", "labels={margin: 0.2}") == labels(1) | training(1) | stage(2) | REPORT
+    (workflow.results / "lock").unlink()
+    os.mkfifo(workflow.results / "lock")
+    done = workflow.run("results/smoke/cag/table.csv")
+    assert done.returncode == 1 and "the lock must be a file or nothing" in done.stderr
+
+
+def test_what_lies_beside_generated_frames_makes_nothing_again(finished: Workflow, tmp_path: Path) -> None:
+    workflow = finished.copy(tmp_path)
+    (workflow.results / "data" / "notes").mkdir()
+    shutil.copy(workflow.results / "cag" / "figure.png", workflow.results / "data" / "notes")
+    assert workflow.planned() == set()

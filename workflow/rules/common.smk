@@ -12,9 +12,10 @@ import caguda
 from caguda.ablations import chains, sweep
 from caguda.artifacts.atomic import write_json
 from caguda.errors import UserError, first, printable
-from caguda.staleness import stale_artifacts
+from caguda.staleness import silent_products, stale_artifacts
 from caguda.version import METHOD_VERSION
 from caguda.workflow import held, refuse_stages, validated
+from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
 # Snakemake takes what braces hold in the path of a rule's `conda:` for a wildcard.
@@ -83,19 +84,24 @@ def renewed(wildcards) -> list[str]:
     """No file: what `check` asks for when the jobs are planned, so that stale artifacts are among them.
 
     What was made with other settings, or of files that are gone or changed, is made again where a target needs it, as by
-    `--forcerun`, whether or not Snakemake remembers in `.snakemake` how it was made. So is what is missing between a target
+    `--forcerun`, whether or not Snakemake remembers in `.snakemake` how it was made. Tables, pictures and archives do not
+    say what they were made of: they are made again where it does not remember. So is what is missing between a target
     and what it was made of.
     """
     if workflow.is_main_process:
         refuse_stages(
             workflow.dag_settings.targets, placed(EXPERIMENT), configuration.stages.count, configuration_name()
         )
-        found = stale_artifacts(configuration, Path(placed(EXPERIMENT)))
-        if found:
-            reasons = first([f"{path}: {reason}" for path, reason in found.items()])
+        folder, known = Path(placed(EXPERIMENT)), set(map(placed, every_artifact()))
+        found = stale_artifacts(configuration, folder)
+        forgotten = [
+            path for path in silent_products(folder) if workflow.persistence.metadata(IOFile(str(path), None)) is None
+        ]
+        if told := [f"{path}: {reason}" for path, reason in found.items() if str(path) in known]:
+            reasons = first(told)
             print(f"out of date, made again where it is needed: {printable(reasons)}", file=sys.stderr)
-        missing = [path for path in every_artifact() if not os.path.exists(placed(path))]
-        workflow.dag.forcefiles.update(str(path) for path in (*found, *map(placed, missing)))
+        missing = [path for path in known if not os.path.exists(path)]
+        workflow.dag.forcefiles.update(str(path) for path in (*found, *forgotten, *missing))
     return []
 
 
