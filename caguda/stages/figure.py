@@ -13,6 +13,7 @@ from caguda.datasets.frame import Frame
 from caguda.datasets.io import image_of, labels_of
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
+from caguda.errors import UserError
 from caguda.models.inference import most_probable
 from caguda.paper.figures import Block, write_figure
 from caguda.stages.common import refuse_other_origin, verified_labels
@@ -44,10 +45,13 @@ def qualitative(
     )
     read = read_manifest(manifest, configuration=configuration)
     names = [NETWORKS.get(path.parent.name, "last stage") for path in checkpoints]
-    networks = {
-        name: restore_network(path, device, table, configuration)[0]
-        for name, path in zip(names, checkpoints, strict=True)
-    }
+    networks = {}
+    for name, path in zip(names, checkpoints, strict=True):
+        networks[name], description = restore_network(path, device, table, configuration)
+        if description["provenance"]["seed"] not in (None, seed):
+            raise UserError(
+                f"{path}: the figure is of seed {seed}, found a model of another one; name that of this seed"
+            )
     target = read.frames("target")
     store = verified_labels(labels, target, manifest)
     refuse_other_origin(labels, store, configuration)
