@@ -16,7 +16,6 @@ from caguda.artifacts.labels import create_label_store, open_label_store, verify
 from caguda.stages.labels import write_part
 from caguda.stages.verified_labels import verify_labels
 
-pytestmark = pytest.mark.xdist_group("miniature")
 # A fork of this process, in which other tests have computed with several threads, would hang at its first OpenMP loop.
 CLEAN = multiprocessing.get_context("forkserver")
 CLEAN.set_forkserver_preload(["caguda.stages.labels"])

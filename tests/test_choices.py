@@ -27,7 +27,6 @@ from caguda.stages.supervised import control, pretrain
 from caguda.stages.training import build_optimiser
 from caguda.stages.warmup import warmup
 
-pytestmark = pytest.mark.xdist_group("choices")
 CPU = torch.device("cpu")
 ONLY_DISTANCE = {"distance": 1.0, "anchor_cross_entropy": 0.0, "probability_cross_entropy": 0.0}
 

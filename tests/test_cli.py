@@ -20,7 +20,6 @@ from caguda.artifacts.atomic import write_json
 from caguda.cli import OPTIONS, VERBS, main
 from caguda.stages.verified_labels import verify_labels
 
-pytestmark = pytest.mark.xdist_group("miniature")
 IMAGE, LABEL = "source/images/00003.png", "source/labels/00003.png"
 
 

@@ -12,7 +12,6 @@ from zipfile import ZipFile
 import pytest
 from workflow_runs import ROOT, SMOKE, Workflow
 
-pytestmark = pytest.mark.xdist_group("workflow")
 RULES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 EVERY_RULE = ("test={layout: cityscapes, root: target, split: val}", "cache=true")
 

@@ -18,7 +18,6 @@ from caguda.stages.anchors import construct_anchors
 from caguda.stages.evaluate import diagnose, evaluate
 from caguda.stages.labels import create_store, write_part
 
-pytestmark = pytest.mark.xdist_group("miniature")
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "corruptions.py"
 
 

@@ -19,8 +19,6 @@ from workflow_runs import ROOT, environment
 from caguda.cli import VERBS, main
 from caguda.stages.evaluate import evaluate
 
-pytestmark = pytest.mark.xdist_group("miniature")
-
 NOT_RUN = {
     ".venv/bin/pre-commit install": "changes the checkout's git hooks",
     ". .venv/bin/activate": "the tests have an environment of their own",

@@ -19,7 +19,6 @@ from caguda.stages.adapt import _PseudoLabels
 from caguda.stages.common import Run, verified_labels
 from caguda.stages.runtime import prepare
 
-pytestmark = pytest.mark.xdist_group("miniature")
 INHERITED = {
     "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "7", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "x", "ROLE_RANK": "1",
     "MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": "junk", "TORCHELASTIC_RUN_ID": "none",

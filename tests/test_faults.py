@@ -170,7 +170,6 @@ def gone(call: Call) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.xdist_group("workflow")
 def test_one_call_at_a_time_and_nothing_trains_on_when_it_is_killed(finished: Workflow, tmp_path: Path) -> None:
     workflow = finished.copy(tmp_path)
     folder = workflow.results / "seed0" / "pretrain"
@@ -213,7 +212,6 @@ def test_results_on_a_disk_that_takes_nothing_are_one_line(small: Path, fault: s
     assert done.returncode == 1 and len(said) == 1 and reason in said[0] and "Traceback" not in done.stderr, done.stderr
 
 
-@pytest.mark.xdist_group("workflow")
 @pytest.mark.parametrize("hours", [1, -1])
 def test_a_clock_that_is_an_hour_wrong_runs_nothing_again(finished: Workflow, tmp_path: Path, hours: int) -> None:
     workflow = finished.copy(tmp_path)

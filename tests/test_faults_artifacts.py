@@ -9,8 +9,6 @@ import pytest
 from comparison import differences
 from workflow_runs import Workflow
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 READ = [
     "manifest.json",
     "seed0/pretrain/checkpoint.safetensors",

@@ -21,7 +21,6 @@ from caguda.stages.evaluate import diagnose
 from caguda.stages.labels import create_store, write_part
 from caguda.stages.origin import open_origin
 
-pytestmark = pytest.mark.xdist_group("miniature")
 PICTURES = {"margins.png", "categories.png", "precision_coverage.png", "anchors.png", "projection.png"}
 Said = pytest.CaptureFixture[str]
 

@@ -12,7 +12,6 @@ from miniature import Miniature
 from caguda.artifacts.labels import LabelStore, open_label_store
 from caguda.cli import OPTIONS, VERBS
 
-pytestmark = pytest.mark.xdist_group("miniature")
 PAGE = (Path(__file__).parents[1] / "docs" / "label_stores.md").read_text(encoding="utf-8")
 
 

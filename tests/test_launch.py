@@ -19,7 +19,6 @@ from caguda.launch import Outcome, end_with, launch
 from caguda.stages import parallel
 from caguda.stages.training import train
 
-pytestmark = pytest.mark.xdist_group("parallel")
 HERE = Path(__file__).parent
 LAUNCHER = """
 import sys

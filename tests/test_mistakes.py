@@ -8,7 +8,6 @@ import pytest
 import yaml
 from workflow_runs import ROOT, SMOKE, Workflow
 
-pytestmark = pytest.mark.xdist_group("workflow")
 MISTAKEN = {
     "a tab": ("experiment:\tsmoke\n\tseeds: [0]\n", "Config file is not valid JSON or YAML"),
     "nothing": ("", "Config file must be given as JSON or YAML with keys at top level"),

@@ -11,8 +11,6 @@ from workflow_runs import Workflow, environment
 
 from caguda.configfile import load_configuration
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 NAMES = ["sky", "building", "road", "tree", "car"]
 
 

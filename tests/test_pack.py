@@ -210,7 +210,6 @@ def test_the_verb_writes_what_the_function_does(mini: Miniature, elsewhere: Mini
     assert (made.ids, made.sizes, made.digests) == (expected.ids, expected.sizes, expected.digests)
 
 
-@pytest.mark.xdist_group("workflow")
 def test_with_a_cache_every_training_waits_for_it_and_reads_it(tmp_path: Path) -> None:
     content = yaml.safe_load(SMOKE.read_text(encoding="utf-8")) | {"cache": True}
     path = tmp_path / "cached.yaml"
@@ -228,7 +227,6 @@ def test_with_a_cache_every_training_waits_for_it_and_reads_it(tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("workflow")
 def test_the_workflow_with_a_cache_ends_with_the_same_weights(finished: Workflow, tmp_path: Path) -> None:
     """The frames and their manifest are there; what is deleted of the cache comes back alone, and only where needed."""
     workflow, cached = finished.copy(tmp_path), ("--config", "cache=true")

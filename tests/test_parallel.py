@@ -25,7 +25,6 @@ from caguda.configfile import load_configuration
 from caguda.errors import UserError
 from caguda.stages.runtime import prepare
 
-pytestmark = pytest.mark.xdist_group("parallel")
 ROOT = Path(__file__).parents[1]
 FROZEN = {"pretrain__batch_norm": "frozen", "warmup__batch_norm": "frozen", "pretrain__iterations": 6}
 

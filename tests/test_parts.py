@@ -27,8 +27,6 @@ from caguda.stages.anchors import BLOCKS, _settings, blocks_of, construct_anchor
 from caguda.stages.labels import write_part
 from caguda.stages.parts import share
 
-pytestmark = pytest.mark.xdist_group("miniature")
-
 
 @given(st.integers(1, 5000), st.integers(1, 16))
 def test_blocks_are_whole_batches_and_of_nearly_one_size(frames: int, size: int) -> None:

@@ -18,8 +18,6 @@ from caguda.errors import UserError
 from caguda.paper.table import write_table
 from caguda.version import METHOD_VERSION
 
-pytestmark = pytest.mark.xdist_group("miniature")
-
 
 @pytest.fixture
 def stage(mini: Miniature, tmp_path: Path) -> Path:

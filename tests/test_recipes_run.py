@@ -18,7 +18,6 @@ from caguda.stages.evaluate import evaluate
 from caguda.stages.supervised import pretrain
 from caguda.stages.warmup import warmup
 
-pytestmark = pytest.mark.xdist_group("recipes")
 CONFIG = Path(__file__).parents[1] / "config"
 
 

@@ -22,8 +22,6 @@ from caguda.configfile import load_configuration
 from caguda.errors import UserError
 from caguda.workflow import held
 
-pytestmark = pytest.mark.xdist_group("miniature")
-
 
 @pytest.fixture
 def store(mini: Miniature, tmp_path: Path) -> Path:

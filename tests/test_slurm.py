@@ -15,8 +15,6 @@ import yaml
 from slurm_node import output, slurm_node, wait_until
 from workflow_runs import ROOT, SMOKE, Workflow, environment
 
-pytestmark = pytest.mark.xdist_group("slurm")
-
 PROFILE = yaml.safe_load((ROOT / "slurm" / "config.yaml").read_text())
 RULES = re.findall(
     r"^ *rule (\w+):\n.*?threads: (.*?)params:.*?shell:(.*?)(?=^ *rule |\Z)",

@@ -41,7 +41,6 @@ from caguda.stages.supervised import control, oracle, pretrain
 from caguda.stages.training import build_optimiser
 from caguda.stages.warmup import warmup
 
-pytestmark = pytest.mark.xdist_group("miniature")
 CPU = torch.device("cpu")
 Folder = pytest.TempPathFactory
 

@@ -18,8 +18,6 @@ from caguda.artifacts.checkpoint import load_checkpoint
 from caguda.errors import UserError
 from caguda.stages.convert import import_checkpoint
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 
 def brought(elsewhere: Miniature, initial: Path, **changes: Any) -> dict[str, Any]:
     """The description of an imported checkpoint, whose weights are those that were brought."""

@@ -42,7 +42,6 @@ from caguda.stages.predictions import list_predictions
 from caguda.stages.submission import submission
 from caguda.version import METHOD_VERSION
 
-pytestmark = pytest.mark.xdist_group("submission")
 ROOT = Path(__file__).parents[1]
 HEIGHT, WIDTH, FRAMES = 48, 96, 5
 STREET = {"seed": 0, "height": HEIGHT, "width": WIDTH, "source_frames": 1, "target_frames": 3,

@@ -105,7 +105,6 @@ def test_every_panel_draws_the_points_of_its_threshold(tmp_path: Path) -> None:
     assert coverage.get_ydata()[0] == pytest.approx(made["sweep-margin-0", 0][0])
 
 
-@pytest.mark.xdist_group("miniature")
 def test_a_store_is_made_under_other_thresholds_and_says_so(mini: Miniature, tmp_path: Path) -> None:
     configuration = mini.configuration()
     manifest, checkpoint, anchors = mini.manifest, mini.weights("warmup"), mini.folder / "labels" / "anchors.h5"

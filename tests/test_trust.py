@@ -24,8 +24,6 @@ from caguda.stages.supervised import pretrain
 from caguda.stages.verified_labels import verify_labels
 from caguda.stages.warmup import warmup
 
-pytestmark = pytest.mark.xdist_group("miniature")
-
 
 def stage(own: Miniature, **changes: object) -> Path:
     """What `adapt` makes of the labels in the folder `labels`."""

@@ -30,7 +30,6 @@ from caguda.stages.predict import predict_part
 from caguda.stages.predictions import list_predictions
 from caguda.stages.verified_labels import verify_labels
 
-pytestmark = pytest.mark.xdist_group("miniature")
 MADE = provenance("labels", {"p0": 0.5}, [], None, 0.0, Path("a"))
 
 

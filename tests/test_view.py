@@ -27,7 +27,6 @@ from caguda.paper.overlays import DIFFERENCES, ViewedFrame, agreement, differenc
 from caguda.paper.view import Page, pack, write_page
 from caguda.stages.view import view
 
-pytestmark = pytest.mark.xdist_group("miniature")
 SMALL = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 2))
 
 

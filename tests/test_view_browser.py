@@ -18,7 +18,6 @@ from caguda.paper.view import Page, write_page
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
-    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine"),
 ]
 SIZES = ((6, 10), (12, 20))

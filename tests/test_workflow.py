@@ -14,8 +14,6 @@ import pytest
 import yaml
 from workflow_runs import ROOT, SMOKE, Workflow, environment
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 TABLE = {"cag/table.csv", "cag/report.html"}
 REPORT = {*TABLE, "cag/figure.png", "cag/curves.png"}
 CONTROL = {"seed0/control/checkpoint.safetensors", "seed0/control/evaluation.json"}

@@ -19,8 +19,6 @@ from test_workflow import (
 )
 from workflow_runs import Workflow
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 LAST_STORE = {f"seed0/{given(2)}/{name}" for name in ("labels.json", "label_accuracy.json")}
 AFTER_LABELS = training(2) | REPORT
 AFTER_ANCHORS = labels(2) | training(2) | REPORT

@@ -20,8 +20,6 @@ from test_workflow import (
 )
 from workflow_runs import Workflow
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 LAST = "results/smoke/seed0/cag/stage2/evaluation.json"
 FIRST = "results/smoke/seed0/cag/stage1/evaluation.json"
 
