@@ -26,7 +26,6 @@ from caguda.method.anchors import labels_at
 from caguda.method.metrics import confusion_matrix, counts_by_value, iou, mean_iou
 from caguda.models.batch_norm import batch_norms, estimate_statistics
 from caguda.models.inference import Views, largest, views
-from caguda.recorded import refuse_misplaced
 from caguda.stages.common import refuse_other_origin, verified_labels
 from caguda.stages.runtime import prepare, restore_network
 
@@ -47,7 +46,6 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
     read = read_manifest(manifest, configuration=configuration)
     frames = read.frames("evaluation")
     network, description = restore_network(checkpoint, device, table, configuration)
-    refuse_misplaced(output, description["provenance"])
     inference, size = configuration.inference, configuration.compute.inference_batch_size
     trained = _confusion(network, frames, table, inference, size, device)
     adapted = None
