@@ -58,7 +58,7 @@ def inputs_of(
     """What an artifact was made of, as its provenance says, compared by `digest` and `content` with what is there now."""
     found = []
     for name, recorded in provenance_of(path).get("inputs", {}).items():
-        if not isinstance(recorded, dict) or not {"sha256", "content", "from_here"} <= recorded.keys():
+        if not isinstance(recorded, dict) or not {"sha256", "from_here"} <= recorded.keys():
             raise UserError(
                 f"{path}: its provenance must say of {name} what and where it was, found less; make it again"
             )
@@ -67,7 +67,7 @@ def inputs_of(
             found.append(Input(file, "missing"))
         else:
             same = digest(file) == recorded["sha256"]
-            same = same or (file.suffix != ".safetensors" and content(file) == recorded["content"])
+            same = same or (file.suffix != ".safetensors" and content(file) == recorded.get("content"))
             found.append(Input(file, "unchanged" if same else "changed since"))
     return found
 
