@@ -14,6 +14,7 @@ from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.chain import inputs_of
 from caguda.artifacts.provenance import provenance
 from caguda.cli import main
+from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper.table import write_table
 from caguda.version import METHOD_VERSION
@@ -97,11 +98,9 @@ def test_what_has_no_provenance_is_one_line(tmp_path: Path, capsys: pytest.Captu
 # --- the table
 
 
-def test_a_table_is_not_made_of_a_broken_chain(tmp_path: Path) -> None:
-    config = configuration(seeds=(0, 1), stages=1)
-    evaluations = write_experiment(tmp_path, config)["evaluations"]
-    manifest = tmp_path / "manifest.json"
-    write_json(manifest, {"frames": 3})
+def write_chain(folder: Path, config: Configuration) -> dict[Path, Path]:
+    """The evaluations of an experiment, each with the checkpoint that it says it was made of."""
+    evaluations = write_experiment(folder, config)["evaluations"]
     made_of: dict[Path, Path] = {}
     for path in evaluations:
         checkpoint = path.with_name("checkpoint.safetensors")
@@ -122,6 +121,14 @@ def test_a_table_is_not_made_of_a_broken_chain(tmp_path: Path) -> None:
         recorded = {str(checkpoint): {"sha256": described["weights_sha256"], "from_here": checkpoint.name}}
         rewrite(path, provenance={"inputs": recorded, "method_version": METHOD_VERSION})
         made_of[path] = checkpoint
+    return made_of
+
+
+def test_a_table_is_not_made_of_a_broken_chain(tmp_path: Path) -> None:
+    config = configuration(seeds=(0, 1), stages=1)
+    made_of = write_chain(tmp_path, config)
+    evaluations, manifest = list(made_of), tmp_path / "manifest.json"
+    write_json(manifest, {"frames": 3})
     outputs = (tmp_path / "table.csv", tmp_path / "table.md")
     write_table(config, "cag", evaluations, *outputs)
     for output in outputs:
