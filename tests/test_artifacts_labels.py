@@ -21,6 +21,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caguda.artifacts.atomic import at_work
 from caguda.artifacts.label_arrays import NAMES, faults
 from caguda.artifacts.label_remains import remove_partial_files
 from caguda.artifacts.labels import (
@@ -190,6 +191,16 @@ def test_creating_again_starts_afresh_but_replaces_only_stores(full: Path) -> No
         other, IDS, H, W, TABLE, {}
     )  # an empty folder, as a workflow makes for its output, is no obstacle
     assert open_label_store(other).count == 4
+
+
+def test_what_a_killed_creation_left_goes_with_the_next_one_that_is_alone(full: Path) -> None:
+    left = full.with_name("labels.zarr.0123abcd.partial")
+    full.rename(left)
+    with at_work(full.parent):
+        create_label_store(full, IDS[:2], H, W, TABLE, {})
+        assert left.exists()
+    create_label_store(full, IDS[:2], H, W, TABLE, {})
+    assert list(full.parent.iterdir()) == [full]
 
 
 @pytest.mark.parametrize("ids", [(), ("a", "a")])

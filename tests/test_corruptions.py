@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,14 @@ import pytest
 from miniature import Miniature
 
 from caguda.artifacts.atomic import write_json
+from caguda.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from caguda.configfile import load_configuration
 from caguda.errors import UserError
 from caguda.paper.charts import write_curves
 from caguda.paper.class_charts import write_class_chart
 from caguda.stages.anchors import construct_anchors
 from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.figure import qualitative
 from caguda.stages.labels import create_store, write_part
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "corruptions.py"
@@ -126,3 +129,32 @@ def test_pictures_of_other_models_and_evaluations_are_not_drawn(own: Miniature) 
         UserError, match=r"must be there unchanged, found .*pretrain/checkpoint\.safetensors changed since"
     ):
         write_curves([own.weights("warmup").with_suffix(".json")], own.folder / "curves.png")
+
+
+def test_the_figure_is_drawn_with_the_labels_of_its_last_stage_alone(own: Miniature) -> None:
+    models = [own.weights(name) for name in ("pretrain", "warmup", "stage")]
+    given = (own.configuration(), own.manifest, "cag", 0, models)
+    qualitative(*given, own.folder / "labels" / "labels.json", own.folder / "figure.png")
+    other = own.label("other", own.configuration(), own.weights("pretrain"))
+    with pytest.raises(
+        UserError, match=r"other/labels\.json: the labels must be those that .*stage/checkpoint.safeten"
+    ):
+        qualitative(*given, other, own.folder / "figure.png")
+
+
+def test_a_checkpoint_whose_writer_was_killed_between_its_two_files_is_written_again(own: Miniature) -> None:
+    model, (weights, description) = own.weights("warmup"), load_checkpoint(own.weights("warmup"))
+    code = (
+        "import os, signal, sys; from pathlib import Path; from caguda.artifacts.checkpoint import *\n"
+        "path = Path(sys.argv[1]); weights, description = load_checkpoint(path)\n"
+        "replace = os.replace\n"
+        "def publish(part, name):\n"
+        "    replace(part, name) if name.suffix == '.json' else os.kill(os.getpid(), signal.SIGKILL)\n"
+        "os.replace = publish\n"
+        "save_checkpoint(path, {name: 2 * weight for name, weight in weights.items()}, description)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(model)], check=False).returncode == -signal.SIGKILL
+    with pytest.raises(UserError):
+        load_checkpoint(model)
+    save_checkpoint(model, weights, description)
+    assert load_checkpoint(model)[1] == description

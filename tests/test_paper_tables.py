@@ -188,6 +188,10 @@ def test_the_chart_of_categories_has_the_gains_of_all_seeds_and_all_confusions(t
     chosen = [tmp_path / f"{seed}-{place}.json" for seed in (0, 1) for place in (0, 4)]
     write_class_chart(configuration, chosen, tmp_path / "classes.png")
     assert (tmp_path / "classes.png").read_bytes().startswith(b"\x89PNG")
+    mixed = [tmp_path / f"{seed}-{place}.json" for seed, place in ((0, 0), (0, 1), (1, 0), (1, 4))]
+    for others, message in ((mixed, "must be of one model, found"), ([*chosen, chosen[0]], "of every seed, found")):
+        with pytest.raises(UserError, match=message):
+            write_class_chart(configuration, others, tmp_path / "classes.png")
     names = class_table(configuration).names
     gains = np.array([[10.0, np.nan, -2.0], [20.0, np.nan, -4.0]])
     left, right = class_chart(names[:3], gains, np.array([[8, 2, 0], [0, 0, 0], [1, 0, 1]]), "stage 3").axes

@@ -85,7 +85,10 @@ def at_work(folder: Path, remains: Callable[[], Iterable[Path]] = tuple) -> Iter
     try:
         if _locked(opened, fcntl.LOCK_EX):
             for left in remains():
-                left.unlink(missing_ok=True)
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
         for _ in range(100):  # another one may be removing remains
             if _locked(opened, fcntl.LOCK_SH) is not False:
                 break

@@ -22,7 +22,8 @@ def save_checkpoint(path: Path, weights: Mapping[str, Tensor], description: Mapp
     """Publishes the JSON of `path`, then `path` (.safetensors: weights alone, the same bytes for the same weights).
 
     `description` holds `architecture`, `classes`, `metrics` and `provenance`; format and digest are added. A checkpoint
-    whose JSON agrees with it is complete: weights without one would be anybody's. Weights may be on any device.
+    whose JSON agrees with it is complete: weights without one would be anybody's, so older ones go before it changes.
+    Weights may be on any device.
     """
     assert path.suffix == ".safetensors", path
     if broken := not_finite(weights):
@@ -35,6 +36,7 @@ def save_checkpoint(path: Path, weights: Mapping[str, Tensor], description: Mapp
     with write_atomically(path) as partial:
         partial.write_bytes(save(copies))  # save_file makes files that only their owner may read
         head = {"format": FORMAT, "format_version": FORMAT_VERSION, "weights_sha256": sha256(partial)}
+        path.unlink(missing_ok=True)
         write_json(path.with_suffix(".json"), head | dict(description))
 
 

@@ -3,6 +3,7 @@
 Labels exist at the resolution of f_D only. Any number of processes may write, as long as no two write one image.
 """
 
+import glob
 import hashlib
 import os
 import secrets
@@ -19,7 +20,7 @@ from numcodecs.zstd import compress, decompress
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from caguda.artifacts.atomic import at_work, partial_of
+from caguda.artifacts.atomic import HEX, at_work, partial_of
 from caguda.artifacts.label_arrays import BY_ANCHOR, BY_PROBABILITY, DTYPES, NAMES, LabelArrays, LabelStatistics, faults
 from caguda.artifacts.label_metadata import chunk_digests, digest_of_metadata, metadata_digests, refuse_other_metadata
 from caguda.artifacts.label_remains import FORMAT, is_remains
@@ -103,7 +104,7 @@ def create_label_store(
 
     `attributes` are JSON values (thresholds, provenance); the format and the categories are added. Image ids must be
     given, and each once. Only a label store or what is left of one, such as the folder that the workflow makes for the
-    group file, is ever replaced: anything else at `path` is a UserError.
+    group file, is ever replaced: anything else at `path` is a UserError. What a killed call left beside it goes too.
     """
     if not image_ids or len(set(image_ids)) != len(image_ids):
         raise UserError(f"{path}: a label store needs target images with one id each, found {len(image_ids)} ids, "
@@ -112,14 +113,15 @@ def create_label_store(
         raise UserError(f"{path}: only an older label store is replaced, found something else; move it away")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_of(path)
-    try:
-        _create(partial, image_ids, (height, width), table, attributes)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if path.exists():
-        shutil.rmtree(path)
-    partial.rename(path)
+    with at_work(path.parent, lambda: filter(is_remains, path.parent.glob(f"{glob.escape(path.name)}.{HEX}.partial"))):
+        try:
+            _create(partial, image_ids, (height, width), table, attributes)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
 
 
 def _create(

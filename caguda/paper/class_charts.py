@@ -29,7 +29,12 @@ def write_class_chart(configuration: Configuration, evaluations: Sequence[Path],
     read = [read_evaluation(path) for path in evaluations]
     base = {item.seed: item for item in read if item.row == "source only"}
     adapted = {item.seed: item for item in read if item.row != "source only"}
-    if base.keys() != adapted.keys() or not base:
+    if len(models := sorted({(item.recipe or "", item.row) for item in adapted.values()})) > 1:
+        raise UserError(
+            f"{evaluations[0]}: all evaluations but those of source only must be of one model, found "
+            f"{', '.join(' '.join(model).strip() for model in models)}; name those of one"
+        )
+    if base.keys() != adapted.keys() or len(read) != 2 * len(base) or not base:
         raise UserError(
             f"{evaluations[0]}: source only and one adapted model must have an evaluation of every seed, found seeds "
             f"{sorted(base)} and {sorted(adapted)}; name both of each seed"

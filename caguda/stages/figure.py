@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from caguda.artifacts.provenance import content_of
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration, Inference
 from caguda.datasets.frame import Frame
@@ -35,8 +37,8 @@ def qualitative(
 ) -> None:
     """Draw evenly spaced evaluation frames with the networks' predictions, and target frames with their pseudo-labels.
 
-    `checkpoints` are those of source only and warm-up, as far as they are there, and of the last stage; `labels` is the label store of the last stage. The
-    frames are chosen by their place in the set alone.
+    `checkpoints` are those of source only and warm-up, as far as they are there, and of the last stage; `labels` are those
+    that the last stage was trained on, else a UserError. The frames are chosen by their place in the set alone.
     """
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     table = class_table(configuration)
@@ -52,6 +54,8 @@ def qualitative(
             raise UserError(
                 f"{path}: the figure is of seed {seed}, found a model of another one; name that of this seed"
             )
+        if name == "last stage" and content_of(labels) not in _contents(description["provenance"]):
+            raise UserError(f"{labels}: the labels must be those that {path} was trained on, found others; name those")
     target = read.frames("target")
     store = verified_labels(labels, target, manifest)
     refuse_other_origin(labels, store, configuration)
@@ -73,6 +77,10 @@ def qualitative(
     assigned = Block(f"(b) pseudo-labels of stage {configuration.stages.count} on target frames", columns, rows)
     write_figure([predicted, assigned], table, output)
     print(f"figure: {len(evaluated)} evaluation and {len(rows)} target frames -> {output}")
+
+
+def _contents(made: Mapping[str, Any]) -> set[str]:
+    return {str(recorded.get("content")) for recorded in made["inputs"].values()}
 
 
 def _spaced(frames: Sequence[Frame]) -> list[tuple[int, Frame]]:

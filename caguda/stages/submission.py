@@ -34,6 +34,7 @@ def submission(manifest: Path, predictions: Path, output: Path) -> None:
         _refuse(_with_changed(faults(archive, frames), files, made["files"]), folder)
         written = {"images": len(files), "sha256": sha256(archive), "set": made["set"]}
         made_by = provenance("submission", {}, [manifest, predictions], made["provenance"]["seed"], started, output)
+        output.unlink(missing_ok=True)  # without the JSON that tells of it, it would be anybody's
         write_json(output.with_suffix(".json"), {**written, "provenance": made_by})
     for note in _notes(made["set"], frames):
         print(f"note: {note}")
