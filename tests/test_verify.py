@@ -179,8 +179,11 @@ def results(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def test_a_tree_without_faults_is_told_of_by_kind(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, content in {"list": '["store"]', "number": "3", "object": '{"store": "a", "set": "b"}'}.items():
+        (results / f"of_a_person_{name}.json").write_text(content)
     assert main(["verify", str(results)]) == 0
-    told = [line for line in capsys.readouterr().out.splitlines() if line != "other JSON file: 1, not checked"]
+    *told, others = sorted(capsys.readouterr().out.splitlines(), key=lambda line: line.startswith("other"))
+    assert others == "other JSON file: 4, not checked"
     kinds = {"anchors": 1, "checkpoint": 3, "class sums": 1, "configuration": 1, "evaluation": 1, "label accuracy": 1, "label job": 2,
              "label store": 1, "manifest": 1, "packed cache": 1, "prediction job": 1, "predictions": 1, "submission": 1,
              "training state": 3}  # fmt: skip

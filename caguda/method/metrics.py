@@ -59,8 +59,3 @@ def mean_iou(confusion: Int64[Tensor, "c c"], among: Sequence[int] | None = None
     """
     values = iou(confusion)
     return (values if among is None else values[list(among)]).nanmean()
-
-
-def pixel_accuracy(confusion: Int64[Tensor, "c c"]) -> Float64[Tensor, ""]:
-    """The share of judged pixels whose predicted category is the true one, in 0..1; nan where none is judged."""
-    return confusion.diagonal().sum().double() / confusion.sum()
