@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 REQUIREMENTS := pyproject.toml constraints.txt
 BENCHMARKS := step passes growth startup versions evaluation method check loader labels workflow
-PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n logical --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n logical --dist worksteal
 
 demo: .venv/installed
 	.venv/bin/snakemake --cores all --configfile config/demo.yaml --quiet host reason

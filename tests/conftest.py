@@ -11,6 +11,8 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+from caguda.datasets.workers import fork_server
+
 if TYPE_CHECKING:
     from miniature import Miniature
     from workflow_runs import Workflow
@@ -19,6 +21,21 @@ install_import_hook("caguda.method", "beartype.beartype")
 
 settings.register_profile("caguda", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("caguda")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fork_server() -> None:
+    """The process that the verbs' workers are forked from knows all modules: a verb that is called first needs few of them."""
+    fork_server(
+        [
+            "caguda.datasets.check",
+            "caguda.datasets.io",
+            "caguda.stages.pack",
+            "caguda.stages.training",
+            "caguda.stages.labels",
+            "caguda.datasets.street.frames",
+        ]
+    )
 
 
 @pytest.fixture(scope="session")

@@ -101,11 +101,10 @@ def test_samples_depend_on_neither_workers_nor_start_nor_cache(
 
     expected = batches([], 0, 0)
     assert [tuple(batch["label"].shape) for batch in expected] == [(3, 20, 40)] * 8
-    assert all(same(expected[start:], batches([], start, workers)) for start, workers in [(0, 1), (0, 4), (4, 1)])
+    assert all(same(expected[start:], batches([], start, workers)) for start, workers in [(0, 3), (4, 1)])
     no_files()
-    for workers in (0, 1, 4):
-        assert same(expected, batches(caches, 0, workers))
-        assert same(expected[4:], batches(caches, 4, workers))
+    for start, workers in [(0, 0), (4, 0), (0, 3), (4, 1)]:
+        assert same(expected[start:], batches(caches, start, workers))
 
 
 def test_trainings_from_the_cache_end_with_the_same_weights(

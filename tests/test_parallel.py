@@ -65,7 +65,12 @@ def trained(mini: Miniature, made: Miniature, verb: str, started: int, **changes
 
 
 @pytest.mark.parametrize(
-    ("verb", "reduction"), [("pretrain", "mean"), ("warmup", "mean"), ("adapt", "mean"), ("adapt", "sum")]
+    ("verb", "reduction"),
+    [
+        ("warmup", "mean"),
+        ("adapt", "sum"),
+        *(pytest.param(verb, "mean", marks=pytest.mark.slow) for verb in ("pretrain", "adapt")),
+    ],
 )
 def test_two_processes_train_as_one(mini: Miniature, elsewhere: Miniature, verb: str, reduction: str) -> None:
     changes: dict[str, Any] = {"losses": {"reduction": reduction}}
@@ -106,7 +111,7 @@ def interrupted(words: list[str], ready: Path, number: int) -> int:
     return process.wait(120)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_killed_training_of_two_goes_on_to_the_same_weights(
     mini: Miniature, elsewhere: Miniature, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -87,7 +87,7 @@ def test_a_target_by_name_runs_nothing_that_it_does_not_need(travelled: Workflow
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("remembers", [True, False])
+@pytest.mark.parametrize("remembers", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_moved_frames_make_nothing_again(
     finished: Workflow, travelled: Workflow, tmp_path: Path, remembers: bool
 ) -> None:
