@@ -23,6 +23,11 @@ settings.register_profile("caguda", deadline=None, derandomize=True, max_example
 settings.load_profile("caguda")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need the finished workflow come first: they are the longest, and one process makes it while others test."""
+    items.sort(key=lambda item: "finished" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _fork_server() -> None:
     """The process that the verbs' workers are forked from knows all modules: a verb that is called first needs few of them."""

@@ -95,6 +95,7 @@ def test_the_plan_has_the_bounds_that_are_wanted(tmp_path: Path, bounds: list[st
     assert any(job.rule == "oracle" for job in workflow.plan("oracles"))
 
 
+@pytest.mark.slow
 def test_one_command_makes_everything_else_and_says_what_is_left_out(tmp_path: Path) -> None:
     stages = yaml.safe_load(SMOKE.read_text(encoding="utf-8"))["stages"] | {"count": 1, "iterations": 5}
     workflow = without(tmp_path, {"labels": None}, stages=stages, compute={"parts": 1})

@@ -291,6 +291,7 @@ def test_a_submission_from_nothing_takes_the_whole_chain_and_no_evaluation(tmp_p
     }
 
 
+@pytest.mark.slow
 def test_a_submission_runs_to_its_end_and_comes_out_the_same(finished: Workflow, tmp_path: Path) -> None:
     workflow = finished.copy(tmp_path)
     archive = workflow.results / LAST / "submission.zip"

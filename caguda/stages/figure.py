@@ -46,16 +46,11 @@ def qualitative(
         class_table(configuration, d) for d in (configuration.evaluation, configuration.target)
     )
     read = read_manifest(manifest, configuration=configuration)
-    names = [NETWORKS.get(path.parent.name, "last stage") for path in checkpoints]
     networks = {}
-    for name, path in zip(names, checkpoints, strict=True):
+    for path in checkpoints:
+        name = NETWORKS.get(path.parent.name, "last stage")
         networks[name], description = restore_network(path, device, table, configuration)
-        if description["provenance"]["seed"] not in (None, seed):
-            raise UserError(
-                f"{path}: the figure is of seed {seed}, found a model of another one; name that of this seed"
-            )
-        if name == "last stage" and content_of(labels) not in _contents(description["provenance"]):
-            raise UserError(f"{labels}: the labels must be those that {path} was trained on, found others; name those")
+        _refuse_others(path, description["provenance"], seed, labels if name == "last stage" else None)
     target = read.frames("target")
     store = verified_labels(labels, target, manifest)
     refuse_other_origin(labels, store, configuration)
@@ -79,8 +74,12 @@ def qualitative(
     print(f"figure: {len(evaluated)} evaluation and {len(rows)} target frames -> {output}")
 
 
-def _contents(made: Mapping[str, Any]) -> set[str]:
-    return {str(recorded.get("content")) for recorded in made["inputs"].values()}
+def _refuse_others(path: Path, made: Mapping[str, Any], seed: int, labels: Path | None) -> None:
+    """UserError unless a model is of this seed, and was trained on these labels where some are given."""
+    if made["seed"] not in (None, seed):
+        raise UserError(f"{path}: the figure is of seed {seed}, found a model of another one; name that of this seed")
+    if labels and content_of(labels) not in {recorded.get("content") for recorded in made["inputs"].values()}:
+        raise UserError(f"{labels}: the labels must be those that {path} was trained on, found others; name those")
 
 
 def _spaced(frames: Sequence[Frame]) -> list[tuple[int, Frame]]:
