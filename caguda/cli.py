@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = vars(_parser().parse_args(arguments))
     verb = given.pop("verb")
     outcome = _ended(_begin, verb, given)
+    sys.stdout.flush()
     if outcome.said:
         print(outcome.said, file=sys.stderr)
     return outcome.code
