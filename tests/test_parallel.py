@@ -111,7 +111,8 @@ def interrupted(words: list[str], ready: Path, number: int) -> int:
     return process.wait(120)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_training_of_two_goes_on_to_the_same_weights(
     mini: Miniature, elsewhere: Miniature, tmp_path: Path, number: signal.Signals
 ) -> None:

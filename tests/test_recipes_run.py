@@ -40,9 +40,8 @@ def small(recipe: str, root: Path) -> Configuration:
     return parse_configuration(content, Path(recipe))
 
 
-@pytest.mark.parametrize(
-    ("recipe", "size"), [("paper", (4, 8)), pytest.param("official", (8, 16), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "size"), [("paper", (4, 8)), ("official", (8, 16))])
 def test_a_recipe_runs_to_the_scores_of_a_stage(elsewhere: Miniature, recipe: str, size: tuple[int, int]) -> None:
     configuration = small(recipe, elsewhere.root)
     check(configuration, elsewhere.manifest)

@@ -123,6 +123,7 @@ def test_what_needs_a_source_only_model_says_so(finished: Workflow) -> None:
         assert refused.returncode != 0 and "needs a source-only model" in line and "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_changed_model_is_imported_again(finished: Workflow, tmp_path: Path) -> None:
     """And one of another name; from a brought source-only model, the warm-up is trained."""
     mine, other, workflow = (

@@ -165,6 +165,7 @@ def remade(workflow: Workflow, stage: int) -> list[str]:
     return [str(folder / "labels.zarr" / "zarr.json"), str(folder / "labels.json")]
 
 
+@pytest.mark.slow
 def test_a_label_store_that_was_deleted_comes_back_the_same(finished: Workflow, tmp_path: Path) -> None:
     workflow = finished.copy(tmp_path)
     path = workflow.results / "seed0" / "cag" / "stage2" / "labels.json"
@@ -229,6 +230,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(finished: Workflow, tmp_p
     assert checkpoint.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_killed_labelling_ends_with_the_same_labels(finished: Workflow, tmp_path: Path) -> None:
     workflow = finished.copy(tmp_path)
     path = workflow.results / "seed0" / "stage1" / "labels.json"
