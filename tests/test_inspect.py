@@ -146,7 +146,7 @@ def test_what_is_no_finished_store_is_refused(tmp_path: Path, capsys: Said) -> N
     assert main(["inspect", str(tmp_path / "a.zarr")]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert [re.sub(r".*found ", "", error) for error in errors] == [
-        "no zarr group; make it first", "neither; make it again", "none; make the label store first"]  # fmt: skip
+        "no zarr group; make it first, or name the folder labels.zarr", "neither; make it again", "none; make the label store first"]  # fmt: skip
 
 
 def test_a_store_that_does_not_say_where_it_came_from(tmp_path: Path, capsys: Said) -> None:

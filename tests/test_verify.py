@@ -196,6 +196,10 @@ def test_files_and_stores_may_be_named_one_by_one(results: Path, capsys: pytest.
     assert capsys.readouterr().out.splitlines() == ["checkpoint: 1, 0 with faults", "label store: 1, 0 with faults"]
     assert main(["verify", str(results / "none.json"), str(results / "labels" / "anchors.h5")]) == 2
     assert "none.json: artifacts are needed, found no such file or folder" in capsys.readouterr().err
+    (results / "README.md").write_text("mine")
+    assert main(["verify", str(results / "README.md")]) == 2
+    error = capsys.readouterr().err
+    assert "README.md: artifacts are needed, files of .json" in error and error.count("\n") == 1
     for name in ("here", "there"):
         (results / "stage" / name).symlink_to(results)
     assert main(["verify", str(results / "stage")]) == 0, "links to folders above are not followed without end"

@@ -20,7 +20,9 @@ def refuse_other_metadata(path: Path) -> None:
     A group of another version of zarr, or with other codecs, would have zarr load code that the store names.
     """
     if not (path / "zarr.json").exists():
-        raise UserError(f"{path}: the label store must exist, found no zarr group; make it first")
+        raise UserError(
+            f"{path}: the label store must exist, found no zarr group; make it first, or name the folder labels.zarr"
+        )
     _refuse(path / "zarr.json", {"zarr_format": 3, "node_type": "group"}, _metadata(path / "zarr.json"))
     for name, codecs in CODECS.items():
         file = path / name / "zarr.json"

@@ -37,6 +37,8 @@ from caguda.recorded import other_settings
 Digest = Callable[[Path], str]
 Check = Callable[[Path], list[str]]
 NOT_OURS = "other JSON file"
+SUFFIXES = (".json", ".safetensors", ".h5", ".pt", ".zip")
+"""How the names of artifacts end that are files."""
 
 
 def verify(paths: Sequence[Path]) -> None:
@@ -46,6 +48,10 @@ def verify(paths: Sequence[Path]) -> None:
     """
     if missing := [path for path in paths if not path.exists()]:
         raise UserError(f"{missing[0]}: artifacts are needed, found no such file or folder; check its name")
+    if others := [path for path in paths if path.is_file() and path.suffix not in SUFFIXES]:
+        raise UserError(
+            f"{others[0]}: artifacts are needed, files of {', '.join(SUFFIXES)}, found another kind; check its name"
+        )
     artifacts = sorted(
         {artifact.resolve(): artifact for path in paths for artifact in _artifacts(path, set())}.values()
     )
