@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,8 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = vars(_parser().parse_args(arguments))
     verb = given.pop("verb")
     outcome = _ended(_begin, verb, given)
-    sys.stdout.flush()
     if outcome.said:
+        with suppress(BrokenPipeError):  # of a reader that has seen enough
+            sys.stdout.flush()  # what was printed comes first, in a log too
         print(outcome.said, file=sys.stderr)
     return outcome.code
 
