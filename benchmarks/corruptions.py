@@ -1,10 +1,11 @@
 """What the verbs do with files that were damaged, or that came into the place of others.
 
-    python benchmarks/corruptions.py [--corruptions 2000] [--exchanges 200] [--seed 0] [--trial corruption 17]
+    python benchmarks/corruptions.py [--corruptions 2000] [--exchanges 200] [--namings 200] [--seed 0] [--trial corruption 17]
 
 A miniature experiment of two seeds and two stages, and four others (other frames, margin, network, order of the classes).
 In a corruption one file has a bit flipped, is cut, gets bytes at its end, has a block zeroed, or, as JSON, one value changed
-under its old seal; in an exchange an artifact is replaced by one of another seed, stage, frame or experiment. Then a verb
+under its old seal; in an exchange an artifact is replaced by one of another seed, stage, frame or experiment; in a naming
+that one is named where it lies, or all those of another experiment are. Then a verb
 that reads the kind is called, in a process of its own, which may crash or hang. Afterwards every file is put back.
 
     refused     a UserError of one line that names the file
@@ -121,18 +122,23 @@ class Campaign:
         for tree in self.others:
             name = tree.folder.name
             _make(tree.folder, None if name == "frames" else frames, **VARIANTS[name])
-        self.snapshot, self.expected = Snapshot.of(self.tree), dict[str, list[str]]()
+        self.snapshots = {tree: Snapshot.of(tree) for tree in (self.tree, *self.others)}
+        self.expected = dict[str, list[str]]()
         assert self.tree.configuration  # read once, and not in every trial
         gc.freeze()  # what a collector does not touch need not be copied in each process
 
-    def trial(self, reader: str, spoil: Callable[[], Sequence[str]]) -> tuple[str, str]:
-        """What a verb does with a tree once it is spoilt; `spoil` gives what a message may call the files."""
+    def trial(self, reader: str, spoil: Callable[[], Sequence[str]], named: Tree | None = None) -> tuple[str, str]:
+        """What a verb does with a tree once it is spoilt; `spoil` gives what a message may call the files.
+
+        With `named`, the verb is given what that says, and all experiments are put back afterwards.
+        """
         if reader not in self.expected:
             self.expected[reader] = in_a_process(lambda: read(self.tree, reader))
-            self.snapshot.restore(self.tree)
+            self.snapshots[self.tree].restore(self.tree)
         names = spoil()
-        found = in_a_process(lambda: outcome(self.tree, reader, self.expected[reader], names))
-        self.snapshot.restore(self.tree)
+        found = in_a_process(lambda: outcome(named or self.tree, reader, self.expected[reader], names))
+        for tree in self.snapshots if named else [self.tree]:
+            self.snapshots[tree].restore(tree)
         return found[0], found[1]
 
     def corruption(self, number: int, seed: int) -> dict[str, str]:
@@ -155,6 +161,13 @@ class Campaign:
         rng = random.Random(f"exchange {seed} {number}")
         chosen = exchanges.draw(self.tree, self.others, number, rng)
         found, line = self.trial(chosen.reader, lambda: chosen.make(self.tree))
+        return {"kind": chosen.kind, "what": str(chosen), "reader": chosen.reader, "outcome": found, "line": line}
+
+    def naming(self, number: int, seed: int) -> dict[str, str]:
+        """An artifact of elsewhere is named, or all of another experiment."""
+        rng = random.Random(f"naming {seed} {number}")
+        chosen = exchanges.draw_named(self.tree, self.others, number, rng)
+        found, line = self.trial(chosen.reader, lambda: [""], chosen.named(self.tree))
         return {"kind": chosen.kind, "what": str(chosen), "reader": chosen.reader, "outcome": found, "line": line}
 
 
@@ -196,11 +209,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corruptions", type=int, default=2000)
     parser.add_argument("--exchanges", type=int, default=200)
+    parser.add_argument("--namings", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--others", nargs="*", choices=VARIANTS, default=list(VARIANTS), help="experiments to exchange with"
     )
-    parser.add_argument("--trial", nargs=2, metavar=("KIND", "N"), help="one trial alone: corruption N, or exchange N")
+    parser.add_argument(
+        "--trial", nargs=2, metavar=("KIND", "N"), help="one trial alone: corruption N, exchange N or naming N"
+    )
     parser.add_argument("--log", type=Path, help="a file that gets a JSON line for each trial")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -210,7 +226,8 @@ def main() -> int:
             print(json.dumps(getattr(campaign, kind)(int(number), given.seed), indent=1))
             return 0
         found = []
-        for kind, count in (("corruption", given.corruptions), ("exchange", given.exchanges)):
+        counts = {"corruption": given.corruptions, "exchange": given.exchanges, "naming": given.namings}
+        for kind, count in counts.items():
             trials = run(campaign, kind, count, given.seed, given.log)
             print(told(kind, trials), flush=True)
             found += trials

@@ -1,9 +1,10 @@
-"""Which artifacts `corruptions.py` puts in the place of which others."""
+"""Which artifacts `corruptions.py` puts in the place of which others, or names where a verb should be given others."""
 
 import random
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from specimen import RUNS, Tree, lasting
 
@@ -27,12 +28,32 @@ class Exchange:
             aside.rename(place)
         return [""]
 
+    def named(self, first: Tree) -> "Named":
+        """The first experiment, with the files named where they are instead."""
+        return Named(
+            first.folder, tuple((first.folder / place, self.tree.folder / source) for source, place in self.files)
+        )
+
     def differs(self, first: Tree) -> bool:
         """Whether what comes says something else than what was there."""
         return any(lasting(self.tree.folder / source) != lasting(first.folder / place) for source, place in self.files)
 
     def __str__(self) -> str:
         return ", ".join(f"{self.tree.folder.name}/{source} as {place}" for source, place in self.files)
+
+
+@dataclass(frozen=True)
+class Named(Tree):
+    """An experiment of which a person names some files of elsewhere: pairs of a place in it and what is named instead."""
+
+    comes: tuple[tuple[Path, Path], ...] = ()
+
+    def __truediv__(self, name: str) -> Path:
+        path = super().__truediv__(name)
+        for place, source in self.comes:
+            if place == path or place in path.parents:
+                return source / path.relative_to(place)
+        return path
 
 
 GIVEN = ("seed0/stage1", "seed0/cag/stage2")
@@ -52,14 +73,35 @@ ALIKE: dict[str, tuple[tuple[tuple[str, ...], ...], dict[str, tuple[str, ...]]]]
     "labels": ((("labels.zarr", "labels.json"), ("labels.zarr",), ("labels.json",)),
                {"seed0/stage1": ("cag/stage1", "diagnose", "report"), "seed0/cag/stage2": ("cag/stage2", "figure")}),
     "label accuracy": ((("label_accuracy.json",),), dict.fromkeys(GIVEN, ("report",))),
+    "picture": ((("figure.png",), ("curves.png",), ("table.csv",)), {"cag": ("report",)}),
     "begun label store": ((("labels.zarr",),), {"begun": ("label-part",)}),
     "packed cache": ((("source.h5",), ("target.h5",)), {"packed": ("warmup with caches", "cag/stage1 with caches")}),
-    "training state": ((("state/state.pt",),), {f"seed0/{run}": (f"{run} resumed",) for run in RUNS}),
+    "training state": ((("state",),), {f"seed0/{run}": (f"{run} resumed",) for run in RUNS}),
     "predictions": ((("predictions/evaluation", "predictions/evaluation.1-of-2.journal", "predictions/evaluation.2-of-2.journal"),
                      ("predictions/evaluation",), ("predictions/evaluation.1-of-2.journal",),
                      ("predictions/parts/evaluation.1-of-2.json", "predictions/parts/evaluation.2-of-2.json"), ("predictions/evaluation.json",)),
                     {"seed0/cag/stage2": ("predict-part", "predict", "submission")}),
 }  # fmt: skip
+WHOLE = (
+    "warmup",
+    "cag/stage1",
+    "cag/stage2",
+    "anchor-part",
+    "anchors",
+    "label-store",
+    "diagnose",
+    "evaluate warmup",
+    "predict-part",
+    "predict",
+    "submission",
+    "table",
+    "class-chart",
+    "figure",
+    "report",
+)
+"""What is called with all artifacts of another experiment, the manifest and the configuration being the first one's."""
+ANY_MODEL = ("evaluate", "anchor-part", "anchors", "predict", "submission", "diagnose", "class-chart", "curves")
+"""What may be called with another model, or other labels, of the same experiment."""
 FRAMES = {
     "data/source/images/*": ("pretrain", "warmup", "cag/stage1", "anchor-part"),
     "data/source/labels/*": ("pretrain", "warmup", "cag/stage1", "anchor-part"),
@@ -77,6 +119,23 @@ def draw(first: Tree, others: Sequence[Tree], number: int, rng: random.Random) -
     for _ in range(1000):
         found = _frame(first, rng) if kind == "frame" else _artifact(kind, first, others, rng)
         if found is not None and found.differs(first):
+            return found
+    raise AssertionError(f"no two artifacts of kind {kind} differ")
+
+
+def draw_named(first: Tree, others: Sequence[Tree], number: int, rng: random.Random) -> Exchange:
+    """Artifacts of another seed, stage or experiment to be named, all kinds in turn, or all of another experiment."""
+    kinds = [kind for kind in ALIKE if kind not in ("begun label store", "predictions")] + ["all artifacts"]
+    kind = kinds[number % len(kinds)]
+    for _ in range(1000):
+        if kind == "all artifacts":
+            folders = tuple((f"results/{name}", f"results/{name}") for name in ("seed0", "seed1", "cag"))
+            found: Exchange | None = Exchange(kind, rng.choice(WHOLE), rng.choice(others), folders)
+        else:
+            found = _artifact(kind, first, others, rng)
+        if found and found.tree is first and found.reader.startswith(ANY_MODEL):
+            continue
+        if found and (kind == "all artifacts" or found.differs(first)):
             return found
     raise AssertionError(f"no two artifacts of kind {kind} differ")
 

@@ -37,7 +37,8 @@ def _trains(run: str, *, packed: bool = False, resumed: bool = False) -> Callabl
             given |= {"anchors": tree.given(stage, "anchors.h5"), "labels": tree.given(stage, "labels.json")}
             given |= {"recipe": "cag", "stage": stage}
         state = tree / f"seed0/{run}/state" if resumed else new / "state"
-        caches = [tree / f"packed/{domain}.h5" for domain in ("source", "target")] if packed else []
+        domains = ("source",) if run == "pretrain" else ("source", "target")
+        caches = [tree / f"packed/{domain}.h5" for domain in domains] if packed else []
         output = new / "checkpoint.safetensors"
         verb(tree.configuration, seed=0, manifest=tree.manifest, output=output, state=state, packed=caches, **given)
         return [output]
@@ -51,7 +52,7 @@ def _sums(tree: Tree, new: Path) -> list[Path]:
 
 
 def _anchors(tree: Tree, new: Path) -> list[Path]:
-    sums = [path.with_name(f"{path.name}.h5") for path in tree.parts(1, "anchors")]
+    sums = tree.parts(1, "anchors.h5")
     construct_anchors(tree.configuration, tree.manifest, tree.weights("warmup"), sums, new / "anchors.h5")
     return [new / "anchors.h5"]
 
@@ -67,14 +68,14 @@ def _part(tree: Tree, new: Path) -> list[Path]:
     for part in range(1, PARTS + 1):
         write_part(*given, tree / "begun/labels.zarr", part, PARTS, new / f"{part}.json")
     files = [new / f"{part}.json" for part in range(1, PARTS + 1)]
-    verify_labels(tree / "begun/labels.zarr", files, new / "labels.json")
-    return [new / "labels.json"]
+    verify_labels(tree / "begun/labels.zarr", files, tree / "begun/labels.again.json")
+    return [tree / "begun/labels.again.json"]
 
 
 def _labels(tree: Tree, new: Path) -> list[Path]:
-    files = [path.with_name(f"{path.name}.json") for path in tree.parts(1, "labels")]
-    verify_labels(tree.given(1, "labels.zarr"), files, new / "labels.json")
-    return [new / "labels.json"]
+    output = tree.given(1, "labels.zarr").with_name("labels.again.json")
+    verify_labels(tree.given(1, "labels.zarr"), tree.parts(1, "labels.json"), output)
+    return [output]
 
 
 def _diagnose(tree: Tree, new: Path) -> list[Path]:
@@ -102,8 +103,8 @@ def _predictions(tree: Tree, new: Path) -> list[Path]:
     folder = tree.given(2, "predictions")
     files = [folder / f"parts/evaluation.{part}-of-{PARTS}.json" for part in range(1, PARTS + 1)]
     given = (tree.configuration, tree.manifest, tree.weights("cag/stage2"), "evaluation", folder / "evaluation")
-    list_predictions(*given, files, new / "evaluation.json")
-    return [new / "evaluation.json", *sorted((folder / "evaluation").iterdir())]
+    list_predictions(*given, files, folder / "again.json")
+    return [folder / "again.json", *sorted((folder / "evaluation").iterdir())]
 
 
 def _submission(tree: Tree, new: Path) -> list[Path]:

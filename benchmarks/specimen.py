@@ -75,7 +75,8 @@ class Tree:
         return self / f"seed{seed}/{'stage1' if stage == 1 else f'cag/stage{stage}'}/{name}"
 
     def parts(self, stage: int, name: str, seed: int = 0) -> list[Path]:
-        return [self.given(stage, f"parts/{name}.{part}-of-{PARTS}", seed) for part in range(1, PARTS + 1)]
+        stem, suffix = name.split(".")
+        return [self.given(stage, f"parts/{stem}.{part}-of-{PARTS}.{suffix}", seed) for part in range(1, PARTS + 1)]
 
     def evaluations(self) -> list[Path]:
         return [self / f"seed{seed}/{run}/evaluation.json" for seed in self.configuration.seeds for run in RUNS]
@@ -154,15 +155,15 @@ def _train(
 
 def _label(tree: Tree, configuration: Configuration, run: str, stage: int, seed: int) -> None:
     given = (configuration, tree.manifest, tree.weights(run, seed))
-    sums = [path.with_name(f"{path.name}.h5") for path in tree.parts(stage, "anchors", seed)]
+    sums = tree.parts(stage, "anchors.h5", seed)
     for part, path in enumerate(sums, 1):
         sum_part(*given, part, PARTS, path)
     anchors, store = tree.given(stage, "anchors.h5", seed), tree.given(stage, "labels.zarr", seed)
     construct_anchors(*given, sums, anchors)
     create_store(*given, anchors, store, store.with_name("labels.created.json"))
-    for part, path in enumerate(tree.parts(stage, "labels", seed), 1):
-        write_part(*given, anchors, store, part, PARTS, path.with_name(f"{path.name}.json"))
-    files = [path.with_name(f"{path.name}.json") for path in tree.parts(stage, "labels", seed)]
+    files = tree.parts(stage, "labels.json", seed)
+    for part, path in enumerate(files, 1):
+        write_part(*given, anchors, store, part, PARTS, path)
     verify_labels(store, files, store.with_name("labels.json"))
 
 
@@ -194,7 +195,7 @@ def draw(tree: Tree, output: Path) -> None:
 
 def lasting(path: Path) -> Any:
     """What an artifact says, but for times and names of folders."""
-    if path.name == "labels.json":  # nothing in it is of the call that wrote it
+    if path.name in ("labels.json", "labels.again.json"):  # nothing in it is of the call that wrote it
         return path.read_bytes()
     if path.suffix == ".zarr":
         return _store_content(path)

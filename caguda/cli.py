@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from caguda.artifacts.identity import outputs_of, refuse_other_outputs
 from caguda.artifacts.ownership import refuse_outputs
 from caguda.configfile import load_configuration
 from caguda.errors import UserError, printable
@@ -36,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _begin(verb: str, given: dict[str, Any]) -> Outcome:
     """Call a verb in this process, or in as many new ones as are to share its training."""
     end_with(os.environ.get("CAGUDA_WORKFLOW"))
-    if verb != "view":  # whose output is a folder, and which looks for itself
-        refuse_outputs(given)
+    outputs = outputs_of(verb, given)
+    refuse_outputs(given, outputs)
+    refuse_other_outputs(verb, given, outputs)
     if "configuration" in given:
         given["configuration"] = load_configuration(given["configuration"])
         processes = given["configuration"].compute.processes

@@ -8,11 +8,22 @@ from caguda.errors import UserError
 SEAL = "sha256_of_all_above"
 
 
+def refuse_irregular(path: Path) -> None:
+    """UserError where a pipe, socket or device is, which would be waited for."""
+    try:
+        irregular = path.exists() and not path.is_file() and not path.is_dir()
+    except OSError as error:
+        raise UserError(
+            f"{path!s:.300}: the path must be one of a file, found: {error.strerror}; name another"
+        ) from None
+    if irregular:
+        raise UserError(f"{path}: a regular file must be here, found a pipe, socket or device; name the right file")
+
+
 def read_regular(path: Path, remedy: str = "make it first") -> bytes:
     """The content of a regular file; a UserError where there is none, or a pipe or device that would be waited for."""
     try:
-        if not path.is_file() and not path.is_dir() and path.exists():
-            raise UserError(f"{path}: a regular file must be here, found a pipe, socket or device; name the right file")
+        refuse_irregular(path)
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: the file must be readable, found: {error.strerror}; {remedy}") from None

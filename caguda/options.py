@@ -11,12 +11,15 @@ def _path(flag: str, destination: str, help_text: str) -> tuple[str, dict[str, A
     return flag, {"dest": destination, "type": Path, "metavar": "FILE", "help": help_text}
 
 
+_LARGEST = 2**32 - 1
+
+
 def _number(flag: str, least: int, help_text: str, **settings: Any) -> tuple[str, dict[str, Any]]:
     return flag, {"type": _whole(least), "metavar": "N", "help": help_text} | settings
 
 
 def _whole(least: int) -> Callable[[str], int]:
-    """What reads a whole number that is not below `least`."""
+    """What reads a whole number from `least` to the largest seed."""
 
     def read(text: str) -> int:
         try:
@@ -24,7 +27,9 @@ def _whole(least: int) -> Callable[[str], int]:
         except ValueError:
             value = least - 1
         if value < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, found {text!r}")
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, found {text!r:.60}")
+        if value > _LARGEST:
+            raise argparse.ArgumentTypeError(f"must be at most {_LARGEST}, found {text!r:.60}")
         return value
 
     return read

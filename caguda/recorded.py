@@ -23,6 +23,9 @@ _FREE = (
 """Keys that do not change what was made: how many stages follow, which have anchors of their own, and where frames lay."""
 
 
+_LONGEST = 120
+
+
 def other_settings(configuration: Configuration, made: Mapping[str, Any], path: Path | None = None) -> list[str]:
     """The keys in which a provenance differs from the configuration, each with both values; none where they agree.
 
@@ -67,7 +70,13 @@ def _differences(key: str, recorded: Any, current: Any) -> list[str]:
         ]
     if key == "network.weights" and {recorded, current}.isdisjoint({"none", "imagenet"}):
         recorded, current = Path(recorded).name, Path(current).name  # a file that was moved
-    return [] if recorded == current else [f"{key} {recorded}, not {current}"]
+    return [] if recorded == current else [f"{key} {_short(recorded)}, not {_short(current)}"]
+
+
+def _short(value: Any) -> str:
+    """A value as a message can hold it."""
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def refuse_other_settings(path: Path, configuration: Configuration, made: Mapping[str, Any]) -> None:
@@ -80,13 +89,15 @@ def refuse_other_settings(path: Path, configuration: Configuration, made: Mappin
 
 
 def refuse_misplaced(path: Path, made: Mapping[str, Any]) -> None:
-    """UserError where a checkpoint or evaluation lies in the folder of another seed or run than it says that it is of.
+    """UserError where an artifact lies in the folder of another seed, a checkpoint in that of another run or recipe, or anchors
+    or labels in that of another stage, than they say.
 
     Folders of other names, into which a person may have copied it, say nothing.
     """
     seeds = [int(found[1]) for part in path.parts if (found := re.fullmatch(r"seed(\d+)", part))]
     if seeds and made.get("seed") not in (None, seeds[-1]):
         raise UserError(f"{path}: the folder is of seed {seeds[-1]}, found a file of seed {made['seed']}; put it back")
+    _refuse_other_stage(path, made)
     settings = made.get("settings", {})
     run = str(settings.get("run", made.get("made_by", ""))).replace(" ", "")
     known = re.compile(r"pretrain|warmup|control|oracle|stage\d+")
@@ -97,3 +108,17 @@ def refuse_misplaced(path: Path, made: Mapping[str, Any]) -> None:
         raise UserError(
             f"{path}: the folder is of recipe {path.parents[1].name}, found a file of {recipe}; put it back"
         )
+
+
+def _refuse_other_stage(path: Path, made: Mapping[str, Any]) -> None:
+    """UserError where anchors or labels lie in the folder of a stage that follows another model than the one they are of."""
+    folder = path.parents[1] if path.parent.name == "parts" else path.parent
+    stage = re.fullmatch(r"stage(\d+)", folder.name)
+    if not stage or made.get("made_by") not in ("anchor-part", "anchors", "labels", "label-part"):
+        return
+    before = {f"stage{int(stage[1]) - 1}"} if int(stage[1]) > 1 else {"pretrain", "warmup"}
+    known = re.compile(r"pretrain|warmup|stage\d+")
+    of = [Path(item["from_here"]).parent.name for name, item in made["inputs"].items() if name.endswith(".safetensors")]
+    for name in of:
+        if known.fullmatch(name) and name not in before:
+            raise UserError(f"{path}: the folder is of {folder.name}, found a file of the model in {name}; put it back")

@@ -17,6 +17,7 @@ from caguda.artifacts.chain import Input, inputs_of, provenance_of, recorded_sha
 from caguda.artifacts.provenance import content_of
 from caguda.config import Configuration
 from caguda.datasets.changes import changed_frames
+from caguda.datasets.scenes import other_scenes
 from caguda.errors import UserError, first
 from caguda.recorded import other_settings, refuse_misplaced
 
@@ -48,7 +49,7 @@ def stale_artifacts(configuration: Configuration, folder: Path) -> dict[Path, st
 
 
 def silent_products(folder: Path) -> list[Path]:
-    """Tables, pictures, pages and archives in an experiment's folder, which do not say what they were made of."""
+    """Tables, pictures, pages and archives in an experiment's folder, which do not say all that they were made of."""
     places = ("*/*.csv", "*/*.md", "*/*.tex", "*/*.html", "*/*.png", "*/labels/*", "seed*/**/submission.zip")
     return sorted(path for place in places for path in folder.glob(place))
 
@@ -76,7 +77,7 @@ def _reason(configuration: Configuration, path: Path, made: Mapping[str, Any], c
         refuse_misplaced(path, made)
     except UserError as error:
         return str(error).partition(": ")[2]
-    if made["made_by"] == "check" and (changed := changed_frames(configuration, read_json(path), path)):
+    if made["made_by"] in ("check", "check-test") and (changed := changed_frames(configuration, read_json(path), path)):
         return first(changed)
     if path.name == "checkpoint.json" and (origin := _other_origin(configuration, path, made)):
         return origin
@@ -114,6 +115,8 @@ def _of_its_kind(configuration: Configuration, path: Path, made: Mapping[str, An
         size, recorded = configuration.compute.inference_batch_size, settings["inference_batch_size"]
         return [] if size == recorded else [f"compute.inference_batch_size {recorded}, not {size}"]
     if kind == "generate":
+        if owner := other_scenes(configuration):
+            return [f"scenes below {configuration.root} of {owner}, with other settings"]
         there = sum(1 for _ in configuration.root.glob("*/**/*.png"))
         files = read_json(path)["files"]
         return [] if there >= files else [f"{files} files below {configuration.root}, where {there} are"]

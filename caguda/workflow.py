@@ -6,9 +6,12 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
+from caguda.artifacts.label_remains import is_remains
+from caguda.artifacts.ownership import is_ours, is_partial
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration, read_yaml
 from caguda.errors import UserError, printable
@@ -56,6 +59,29 @@ def refuse_stages(asked: Iterable[str], experiment: str, count: int, name: Path)
                 f"caguda: {name}: stages.count must be {stage[2]} or more for {printable(target)}, found {count}; raise it, "
                 "or ask for an earlier stage"
             )
+
+
+def set_aside(outputs: Iterable[Path]) -> None:
+    """Renames what lies in the place of outputs, and is not as caguda wrote it, to a free name, each told in one line.
+
+    Snakemake removes a job's outputs before it starts the job. The name is `NAME.aside`, of a file in a folder
+    `FOLDER.aside.NAME`, with a number where that is taken. Hidden files and parts of files of an earlier call go with their
+    folder; so does the group file of a label store.
+    """
+    for output in outputs:
+        files = sorted(output.rglob("*")) if output.is_dir() and not output.is_symlink() else [output]
+        for path in files:
+            is_folder = path.is_dir() and not path.is_symlink()
+            if is_folder or not os.path.lexists(path) or path.name.startswith(".") or is_partial(path) or is_ours(path):
+                continue
+            if path.name == "zarr.json" and is_remains(path.parent):
+                continue
+            beside, suffix = (path, "") if path == output else (output, f".{path.name}")
+            names = (beside.with_name(f"{beside.name}.aside{number or ''}{suffix}") for number in count())
+            aside = next(name for name in names if not os.path.lexists(name))
+            path.rename(aside)
+            said = f"{path}: not as caguda wrote it, or without the JSON that vouches for it, kept as {aside.name}"
+            print(f"caguda: {printable(said)}", file=sys.stderr)
 
 
 def held(folder: Path) -> TextIO:

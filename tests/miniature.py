@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from caguda.artifacts.atomic import read_json, write_json
-from caguda.artifacts.label_metadata import digest_of_metadata
+from caguda.artifacts.label_metadata import digest_of_metadata, metadata_digests
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
@@ -135,10 +135,12 @@ class Miniature:
 
 
 def as_if_made_with(configuration: Configuration, weights: Path, folder: Path) -> Path:
-    """A copy of a checkpoint that says that it was made with the settings of another configuration."""
+    """A copy of a checkpoint that says that it was made with the settings of another configuration, and of no other model."""
     described, current = read_json(weights.with_suffix(".json")), configuration.model_dump(mode="json")
     settings = described["provenance"]["settings"]
     settings |= {name: {key: current[name][key] for key in settings[name]} for name in settings if name in current}
+    inputs = described["provenance"]["inputs"]
+    described["provenance"]["inputs"] = {name: inputs[name] for name in inputs if not name.endswith(".safetensors")}
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / weights.name
     copy.write_bytes(weights.read_bytes())
@@ -153,19 +155,21 @@ def edit_sealed(path: Path, change: Callable[[str], str]) -> None:
 
 
 def edit_store(store: Path, change: Callable[[str], str]) -> None:
-    """Changes the text of a label store's group file, and its digest as `label-store` would have."""
+    """Changes the text of a label store's group file, and its digests as `label-store` and `labels` would have."""
     group = store / "zarr.json"
     content = json.loads(change(group.read_text()))
     content["attributes"]["sha256"] = digest_of_metadata(store, content["attributes"])
     group.write_text(json.dumps(content))
+    if (vouching := store.with_suffix(".json")).is_file():
+        write_json(vouching, read_json(vouching) | {"metadata_sha256": metadata_digests(store)})
 
 
-def make_miniature(folder: Path) -> Miniature:
-    """The experiment with its frames written and checked."""
+def make_miniature(folder: Path, seed: int = 0) -> Miniature:
+    """The experiment with its frames written, scenes of a seed that the YAML does not name, and checked."""
     mini = Miniature(folder / "data", folder / "results")
     mini.folder.mkdir()
     configuration = mini.configuration()
     assert configuration.street is not None
-    write_street(mini.root, configuration.street)
+    write_street(mini.root, configuration.street.model_copy(update={"seed": seed}))
     check(configuration, mini.manifest)
     return mini

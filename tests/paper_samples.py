@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from caguda.artifacts.atomic import read_json, write_json
+from caguda.artifacts.atomic import read_json, sha256, write_json
+from caguda.artifacts.chain import recorded_sha256
+from caguda.artifacts.provenance import content_of
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
@@ -80,13 +84,23 @@ def score(matrix: list[list[int]]) -> dict[str, Any]:
     return {"confusion": matrix, "iou": iou, "miou": float(np.mean([v for v in iou if v is not None]))}
 
 
-def provenance(verb: str, seed: int, seconds: float) -> dict[str, Any]:
-    """What an artifact says of its making."""
+def provenance(
+    verb: str, seed: int, seconds: float, of: Path, inputs: Sequence[Path] = (), recipe: str | None = None
+) -> dict[str, Any]:
+    """What the artifact `of` says of its making."""
     return {
         "made_by": verb,
         "caguda": "0.1.0",
         "method_version": METHOD_VERSION,
-        "inputs": {},
+        "settings": {} if recipe is None else {"recipe": {"name": recipe}},
+        "inputs": {
+            path.as_posix(): {
+                "sha256": recorded_sha256(path),
+                "content": content_of(path),
+                "from_here": os.path.relpath(path, of.parent),
+            }
+            for path in inputs
+        },
         "seed": seed,
         "libraries": {"python": "3.11", "torch": "2.11.0"},
         "machine": {"host": "sample", "cores": 2},
@@ -143,6 +157,22 @@ def _write(path: Path, content: dict[str, Any]) -> Path:
     return path
 
 
+def write_model(path: Path, made: dict[str, Any], history: list[dict[str, float]]) -> Path:
+    """Writes the JSON of a checkpoint beside weights that stand for any; the path of the weights."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(path.as_posix())
+    content = {"metrics": {"history": history}, "weights_sha256": sha256(path), "provenance": made}
+    _write(path.with_suffix(".json"), content)
+    return path
+
+
+def write_evaluation(path: Path, row: str, recipe: str | None, seed: int, scores: Sequence[Any], model: Path) -> Path:
+    """Writes an evaluation of a model: what `score` gives of two confusion matrices, the second one or None."""
+    made = provenance("evaluate", seed, 3.25, path, [model])
+    content = {"row": row, "recipe": recipe, "seed": seed, "frames": 150, "classes": scores[2]}
+    return _write(path, content | {"as_trained": scores[0], "target_statistics": scores[1], "provenance": made})
+
+
 def write_experiment(root: Path, config: Configuration, *, truth: bool = True) -> dict[str, list[Path]]:
     """Writes evaluations, checkpoints' JSON, labels and their accuracies; the paths by kind."""
     names = class_table(config).names
@@ -152,28 +182,24 @@ def write_experiment(root: Path, config: Configuration, *, truth: bool = True) -
     }
     for seed in config.seeds:
         for number, (folder, (row, trained, target)) in enumerate(jobs.items()):
-            at = root / config.experiment / f"seed{seed}" / folder
-            evaluation = {
-                "row": row,
-                "recipe": "cag" if row.startswith("stage") else None,
-                "seed": seed,
-                "frames": 150,
-                "classes": list(names),
-                "as_trained": score(confusion(len(names), trained, seed)),
-                "target_statistics": score(confusion(len(names), target, seed + 50)),
-                "provenance": provenance("evaluate", seed, 3.25),
-            }
-            paths["evaluations"].append(_write(at / "evaluation.json", evaluation))
-            if folder in ("control", "oracle"):
-                continue
-            terms = TERMS["stage" if "stage" in folder else folder]
-            made = {"metrics": {"history": _history(terms, number)}, "provenance": provenance(folder, seed, 75.0)}
-            paths["checkpoints"].append(_write(at / "checkpoint.json", made))
-            if "stage" in folder:
-                k = int(folder[-1])
-                summary = _labels(names, k) | {"provenance": provenance("labels", seed, 8.5)}
-                paths["labels"].append(_write(at / "labels.json", summary))
-                paths["accuracy"].append(_write(at / "label_accuracy.json", _accuracy(names, truth)))
+            at, k = root / config.experiment / f"seed{seed}" / folder, int(row[-1]) if "stage" in row else 0
+            recipe, inputs = ("cag", [at / "labels.json"]) if k else (None, [])
+            if k:
+                made = provenance("labels", seed, 8.5, at / "labels.json")
+                paths["labels"].append(
+                    _write(at / "labels.json", _labels(names, k) | {"seed": seed, "provenance": made})
+                )
+                made = provenance("diagnose", seed, 1.0, at / "label_accuracy.json", inputs)
+                paths["accuracy"].append(
+                    _write(at / "label_accuracy.json", _accuracy(names, truth) | {"provenance": made})
+                )
+            model, terms = at / "checkpoint.safetensors", TERMS.get("stage" if k else folder, TERMS["pretrain"])
+            made = provenance(row if k else folder, seed, 75.0, model, inputs, recipe)
+            paths["checkpoints"].append(write_model(model, made, _history(terms, number)).with_suffix(".json"))
+            scores = (score(confusion(len(names), trained, seed)), score(confusion(len(names), target, seed + 50)))
+            paths["evaluations"].append(
+                write_evaluation(at / "evaluation.json", row, recipe, seed, (*scores, list(names)), model)
+            )
     return paths
 
 

@@ -52,7 +52,7 @@ def test_kills_leave_no_image_that_reads_as_valid_but_is_wrong(
         until, victim = int(random.integers(whole.count * len(NAMES))), int(random.integers(1, PARTS + 1))
         while len(chunks(store)) < until and any(process.is_alive() for process in parts.values()):
             time.sleep(0.0005)
-        time.sleep(random.uniform(0, 0.003))
+        time.sleep(random.uniform(0, 0.001))
         for k in (victim, PARTS + 1 - victim):
             parts[k].kill()
             parts[k].join()

@@ -17,6 +17,7 @@ from miniature import Miniature, make_miniature
 from PIL import Image
 
 from caguda.artifacts.atomic import write_json
+from caguda.artifacts.identity import WRITES
 from caguda.cli import OPTIONS, VERBS, main
 from caguda.stages.verified_labels import verify_labels
 
@@ -55,7 +56,7 @@ class Desk:
             "--checkpoint": self.mini.weights("warmup"), "--anchors": labels / "anchors.h5",
             "--labels": labels / "labels.json", "--store": labels / "labels.zarr", "--state": self.new / "state",
             "--part-files": self.new / "part.h5",
-            "--output": self.new / ("checkpoint.safetensors" if "state" in VERBS[verb][2] else "output"),
+            "--output": (labels if verb == "labels" else self.new) / f"{verb}{WRITES[verb][0]}",
         }  # fmt: skip
         sound |= {f"--{name}": value for name, value in options.items()}
         wanted = {f"--{option}" for option in VERBS[verb][2].split() if "default" not in OPTIONS[option][1]}
@@ -101,9 +102,9 @@ def test_sound_calls_work(desk: Desk) -> None:
         given = {"part-files": desk.new / "labels.json"} if verb == "labels" else {}
         assert desk.call(verb, **given).code == 0
         if verb == "label-part":
-            shutil.move(desk.new / "output", desk.new / "labels.json")
+            shutil.move(desk.new / "label-part.json", desk.new / "labels.json")
         if verb == "anchor-part":
-            shutil.move(desk.new / "output", desk.new / "part.h5")
+            shutil.move(desk.new / "anchor-part.h5", desk.new / "part.h5")
             assert desk.call("anchors").code == 0
     made = desk.mini.folder / "labels"
     verify_labels(made / "labels.zarr", [desk.new / "labels.json"], made / "labels.json")
@@ -240,9 +241,9 @@ def test_names_and_numbers_that_do_not_exist(desk: Desk) -> None:
 
 @pytest.mark.parametrize("verb", ["label-part", "adapt", "evaluate"])
 def test_artifacts_of_another_class_table(desk: Desk, verb: str) -> None:
-    """A network of 20 categories cannot serve a table of 19."""
+    """A manifest and a network of 20 categories cannot serve a table of 19."""
     classes = desk.mini.configuration().model_dump(mode="json")["classes"][:19]
-    refused(desk.call(verb, config=desk.mini.yaml(classes=classes)), "checkpoint", "categories")
+    refused(desk.call(verb, config=desk.mini.yaml(classes=classes)), "manifest.json", "classes")
 
 
 def test_no_street_to_generate(desk: Desk) -> None:

@@ -34,8 +34,10 @@ def campaign(*arguments: str) -> str:
 
 
 def test_nothing_is_accepted_in_silence() -> None:
-    printed = campaign("--corruptions", "50", "--exchanges", "12", "--others", "frames", "--seed", "1")
-    assert printed.count("| all | 50 |") == printed.count("| all | 12 |") == 1
+    counts = {"corruptions": "50", "exchanges": "13", "namings": "12"}
+    asked = [word for name, count in counts.items() for word in (f"--{name}", count)]
+    printed = campaign(*asked, "--others", "frames", "--seed", "1")
+    assert [printed.count(f"| all | {count} |") for count in counts.values()] == [1, 1, 1]
 
 
 @pytest.mark.slow
@@ -133,7 +135,7 @@ def test_pictures_of_other_models_and_evaluations_are_not_drawn(own: Miniature) 
 
 def test_the_figure_is_drawn_with_the_labels_of_its_last_stage_alone(own: Miniature) -> None:
     models = [own.weights(name) for name in ("pretrain", "warmup", "stage")]
-    given = (own.configuration(), own.manifest, "cag", 0, models)
+    given = (own.configuration(stages__count=1), own.manifest, "cag", 0, models)
     qualitative(*given, own.folder / "labels" / "labels.json", own.folder / "figure.png")
     other = own.label("other", own.configuration(), own.weights("pretrain"))
     with pytest.raises(

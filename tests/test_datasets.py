@@ -352,7 +352,7 @@ def test_damaged_manifest_is_named(tmp_path: Path) -> None:
     ):
         read_manifest(path)
     path.write_text('{"source": ')
-    with pytest.raises(UserError, match=r"manifest\.json: this is not a manifest"):
+    with pytest.raises(UserError, match=r"manifest\.json: the manifest must be as `check` wrote it"):
         read_manifest(path)
 
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from miniature import Miniature
 from workflow_runs import ROOT, environment
 
 from caguda.cli import VERBS, main
+from caguda.stages.adapt import adapt
 from caguda.stages.evaluate import evaluate
 
 NOT_RUN = {
@@ -122,9 +125,17 @@ def demo(mini: Miniature, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with results by the names that `make demo` gives them; they are those of the miniature experiment."""
     folder = tmp_path_factory.mktemp("demo")
     seed = folder / "results" / "street" / "seed0"
-    for name, place in (("labels", "stage1"), ("labels", "cag/stage2"), ("warmup", "warmup"), ("stage", "cag/stage3")):
+    for name, place in (("labels", "stage1"), ("warmup", "warmup"), ("stage", "cag/stage1")):
         shutil.copytree(mini.folder / name, seed / place, ignore=shutil.ignore_patterns("state"))
-    evaluate(mini.configuration(), mini.manifest, mini.weights("stage"), seed / "cag/stage3/evaluation.json")
+    shutil.copy(mini.manifest, seed / "cag" / "manifest.json")
+    later, configuration = replace(mini, folder=seed / "cag"), mini.configuration()
+    for k in (2, 3):
+        before = later.weights(f"stage{k - 1}")
+        labels = later.label(f"stage{k}", configuration, before)
+        given = {"initial": before, "anchors": labels.with_name("anchors.h5"), "labels": labels}
+        later.train(partial(adapt, recipe="cag", stage=k), f"stage{k}", configuration, **given)
+        shutil.rmtree(seed / "cag" / f"stage{k}" / "state")
+    evaluate(configuration, later.manifest, later.weights("stage3"), seed / "cag/stage3/evaluation.json")
     return folder
 
 

@@ -16,8 +16,9 @@ from caguda.cli import main
 from caguda.datasets import workers
 from caguda.errors import UserError
 from caguda.stages.adapt import _PseudoLabels
-from caguda.stages.common import Run, verified_labels
+from caguda.stages.common import Run
 from caguda.stages.runtime import prepare
+from caguda.stages.vouched import verified_labels
 
 INHERITED = {
     "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "7", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "x", "ROLE_RANK": "1",

@@ -13,6 +13,7 @@ import torch
 from miniature import Miniature
 from workflow_runs import Call, Workflow, environment, verb_of
 
+from caguda.artifacts.identity import WRITES
 from caguda.artifacts.state import load_state, save_state
 from caguda.cli import main
 
@@ -55,13 +56,12 @@ def verb_arguments(mini: Miniature, verb: str, folder: Path) -> list[str]:
         "pretrain": f"--manifest {mini.manifest} --seed 0 --state {folder}/state ",
         "anchor-part": f"{network}--part 1 --parts 1 ",
         "label-store": f"{network}--anchors {labels}/anchors.h5 --store {folder}/labels.zarr ",
-        "labels": f"--store {labels}/labels.zarr --part-files {labels}/1.json ",
+        "diagnose": f"--manifest {mini.manifest} --labels {labels}/labels.json ",
         "evaluate": network,
         "curves": f"--checkpoints {made}/pretrain/checkpoint.json ",
     }[verb]
-    needs_config = "" if verb in ("labels", "curves") else f"--config {made}/faults.yaml "
-    output = "curves.png" if verb == "curves" else "checkpoint.safetensors"
-    return f"{verb} {needs_config}{options}--output {folder}/{output}".split()
+    needs_config = "" if verb == "curves" else f"--config {made}/faults.yaml "
+    return f"{verb} {needs_config}{options}--output {folder}/checkpoint{WRITES[verb][0]}".split()
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def miniature(mini: Miniature) -> Miniature:
     return mini
 
 
-WRITERS = ["check", "pack", "pretrain", "anchor-part", "label-store", "labels", "evaluate", "curves"]
+WRITERS = ["check", "pack", "pretrain", "anchor-part", "label-store", "diagnose", "evaluate", "curves"]
 
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])

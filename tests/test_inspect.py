@@ -167,6 +167,7 @@ def made_anew(mini: Miniature, folder: Path, **labels: Any) -> Path:
     configuration = mini.configuration(**{f"labels__{key}": value for key, value in labels.items()})
     inputs = (mini.manifest, mini.weights("warmup"), mini.folder / "labels" / "anchors.h5")
     store = folder / "anew.zarr"
+    shutil.rmtree(store, ignore_errors=True)
     create_store(configuration, *inputs, store, folder / "created.json")
     write_part(configuration, *inputs, store, 1, 1, folder / "part.json")
     return store

@@ -81,7 +81,7 @@ def test_pictures_show_names_letter_by_letter(tmp_path: Path, picture: str) -> N
         labels = np.arange(count, dtype=np.uint8)[None].repeat(4, 0)
         block = Block("title", ("input",), [{"input": labels}])
         figure = qualitative([block], ClassTable(NAMES, ((1, 2, 3),) * count, {}))
-    save(figure, tmp_path / "a.png")
+    save(figure, tmp_path / "a.png", {})
     shown = texts(figure)
     for name in NAMES:
         assert name[:39] in shown, name

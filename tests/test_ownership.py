@@ -138,8 +138,10 @@ def test_a_verb_refuses_before_it_begins(elsewhere: Miniature, verb: str, capsys
 
 def test_an_output_is_no_input(elsewhere: Miniature, capsys: pytest.CaptureFixture[str]) -> None:
     before = elsewhere.manifest.read_bytes()
-    given = ["--config", elsewhere.yaml(), "--manifest", elsewhere.manifest, "--domain", "source"]
-    assert "another argument" in refused(capsys, "pack", *given, "--output", elsewhere.manifest)
+    given = ["--config", elsewhere.yaml(), "--manifest", elsewhere.manifest]
+    assert "must end in .h5" in refused(capsys, "pack", *given, "--domain", "source", "--output", elsewhere.manifest)
+    given += ["--checkpoint", elsewhere.weights("none")]
+    assert "another argument" in refused(capsys, "evaluate", *given, "--output", elsewhere.manifest)
     assert elsewhere.manifest.read_bytes() == before
 
 
@@ -159,7 +161,7 @@ def test_a_folder_with_anything_else_is_left_as_it_is(tmp_path: Path, name: str)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"mine")
     with pytest.raises(UserError, match="must be empty, absent, or an earlier output"):
-        clear_folder(tmp_path, ("*.png", "index.html", "frames/*.js"))
+        clear_folder(tmp_path, ("*.png", "index.html", "frames/*.js"), "view")
     assert path.read_bytes() == b"mine"
 
 

@@ -24,6 +24,7 @@ from caguda.datasets.loader import Sample, training_batches
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.errors import UserError
 from caguda.stages.adapt import adapt
+from caguda.stages.check import check
 from caguda.stages.common import Run
 from caguda.stages.pack import pack
 from caguda.stages.supervised import control, oracle, pretrain
@@ -128,7 +129,8 @@ def test_trainings_from_the_cache_end_with_the_same_weights(
     }
     no_files()
     for name, (verb, inputs) in verbs.items():
-        found = elsewhere.train(verb, f"{name} cache", settings, packed=caches, **inputs).read_bytes()
+        packed = caches if name in ("warmup", "stage") else caches[:1]
+        found = elsewhere.train(verb, f"{name} cache", settings, packed=packed, **inputs).read_bytes()
         assert found == expected[name], name
     assert len(set(expected.values())) == len(verbs)
 
@@ -160,10 +162,20 @@ def test_a_training_goes_on_with_the_cache_where_it_stopped_without(
     with pytest.raises(UserError, match="enough"):
         elsewhere.train(pretrain, "stopped", settings)
     no_files()
-    found = elsewhere.train(pretrain, "stopped", settings, packed=caches)
+    found = elsewhere.train(pretrain, "stopped", settings, packed=caches[:1])
     assert found.read_bytes() == expected
     history = read_json(found.with_suffix(".json"))["metrics"]
     assert history["attempts"] == 2
+
+
+def test_a_training_takes_the_caches_that_it_reads_and_each_once(
+    elsewhere: Miniature, caches: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="must be given caches of the source alone, found one of the target"):
+        elsewhere.train(pretrain, "p", elsewhere.configuration(), packed=caches)
+    copy = shutil.copy(caches[0], tmp_path / "copy.h5")
+    with pytest.raises(UserError, match="each domain must have one packed cache, found two of the source"):
+        elsewhere.train(pretrain, "p", elsewhere.configuration(), packed=[caches[0], copy])
 
 
 def test_a_cache_of_other_frames_is_refused(elsewhere: Miniature, caches: list[Path]) -> None:
@@ -177,6 +189,7 @@ def test_a_cache_of_other_frames_is_refused(elsewhere: Miniature, caches: list[P
 def test_a_cache_for_other_classes_is_refused(mini: Miniature, elsewhere: Miniature, caches: list[Path]) -> None:
     classes = values(mini.root)["classes"]
     settings = elsewhere.configuration(classes=[*classes[1:], classes[0]])
+    check(settings, elsewhere.manifest)
     with pytest.raises(UserError, match=r"source\.h5: a packed cache must be for the configured classes"):
         elsewhere.train(pretrain, "p", settings, packed=caches)
 

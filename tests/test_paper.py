@@ -164,15 +164,15 @@ def test_network_without_batch_norm_has_no_adabn(tmp_path: Path) -> None:
     assert "| AdaBN" not in text
     assert "with target statistics" not in text
     assert cells(text, "stage 1")[2] == "-"
-    assert ",target," not in to_csv(read_evaluations(config, paths["evaluations"]))
+    assert ",target," not in to_csv(read_evaluations(config, "cag", paths["evaluations"]))
 
 
 def test_control_and_oracle_may_be_left_out_as_a_whole(three: Any) -> None:
     config, paths = three
     kept = [path for path in paths["evaluations"] if path.parent.name not in ("oracle", "control")]
-    assert len(table_rows(read_evaluations(config, kept))) == 5
+    assert len(table_rows(read_evaluations(config, "cag", kept))) == 5
     with pytest.raises(UserError, match=r"'oracle'.*missing seed 1, 2.*seed0/oracle/evaluation.json"):
-        read_evaluations(config, [*kept, next(p for p in paths["evaluations"] if p.parent.name == "oracle")])
+        read_evaluations(config, "cag", [*kept, next(p for p in paths["evaluations"] if p.parent.name == "oracle")])
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_refusals_name_the_file(three: Any, changes: dict[str, Any], message: st
     path = next(p for p in paths["evaluations"] if "seed1" in p.parts and p.parent.name == "warmup")
     rewrite(path, **changes)
     with pytest.raises(UserError, match=message) as caught:
-        read_evaluations(config, paths["evaluations"])
+        read_evaluations(config, "cag", paths["evaluations"])
     assert str(path) in str(caught.value)
 
 
@@ -201,6 +201,6 @@ def test_incomplete_seeds_and_stages_are_refused(three: Any) -> None:
     config, paths = three
     without = [p for p in paths["evaluations"] if not ("seed1" in p.parts and p.parent.name == "stage2")]
     with pytest.raises(UserError, match=r"'stage 2'.*missing seed 1"):
-        read_evaluations(config, without)
+        read_evaluations(config, "cag", without)
     with pytest.raises(UserError, match="found none"):
-        read_evaluations(config, [])
+        read_evaluations(config, "cag", [])

@@ -114,12 +114,18 @@ def write_chain(folder: Path, config: Configuration) -> dict[Path, Path]:
         )
         described = {
             "weights_sha256": f"weights of {path.parent.name}",
-            "provenance": {"inputs": inputs, "method_version": METHOD_VERSION},
+            "provenance": {
+                "made_by": path.parent.name,
+                "settings": {},
+                "inputs": inputs,
+                "method_version": METHOD_VERSION,
+            },
         }
         checkpoint.with_suffix(".json").unlink(missing_ok=True)
         write_json(checkpoint.with_suffix(".json"), described)
         recorded = {str(checkpoint): {"sha256": described["weights_sha256"], "from_here": checkpoint.name}}
-        rewrite(path, provenance={"inputs": recorded, "method_version": METHOD_VERSION})
+        made = {"made_by": "evaluate", "settings": {}, "inputs": recorded, "method_version": METHOD_VERSION}
+        rewrite(path, provenance=made)
         made_of[path] = checkpoint
     return made_of
 

@@ -31,6 +31,7 @@ from caguda.models.batch_norm import estimate_statistics, freeze
 from caguda.models.discriminator import discriminator
 from caguda.models.inputs import IMAGENET_MEAN, IMAGENET_STD
 from caguda.stages import common
+from caguda.stages.check import check
 from caguda.stages.common import Run
 from caguda.stages.evaluate import diagnose, evaluate
 from caguda.stages.figure import qualitative
@@ -312,6 +313,7 @@ def test_a_category_that_the_source_lacks_is_absent_and_never_a_label(
 def test_one_category_is_too_few_for_anchors(elsewhere: Miniature, mini: Miniature) -> None:
     only = [{"id": 7, "name": "road", "color": [1, 1, 1]}, {"id": 200, "name": UNSEEN, "color": [1, 2, 3]}]
     settings = elsewhere.configuration(classes=only, ignore=[*range(7), *range(8, 35), 255])
+    check(settings, elsewhere.manifest)
     weights = elsewhere.train(pretrain, "few", settings)
     with pytest.raises(UserError, match="two categories or more"):
         elsewhere.anchors(elsewhere.folder / "anchors.h5", settings, weights)
@@ -485,7 +487,8 @@ def test_labels_of_other_frames_are_refused(mini: Miniature, other_frames: Path,
     with pytest.raises(UserError, match=r"labels.* frames of .*other\.json"):
         diagnose(settings, other_frames, labels, output)
     with pytest.raises(UserError, match=r"labels.* frames of .*other\.json"):
-        qualitative(settings, other_frames, "cag", 0, [warm] * 3, labels, output)
+        models = [mini.weights(name) for name in ("pretrain", "warmup", "stage")]
+        qualitative(mini.configuration(stages__count=1), other_frames, "cag", 0, models, labels, output)
     store = shutil.copytree(labels.with_name("labels.zarr"), tmp_path / "labels.zarr")
     with pytest.raises(UserError, match=r"labels.* frames of .*other\.json"):
         write_part(settings, other_frames, warm, labels.with_name("anchors.h5"), store, 1, 1, output)
@@ -535,10 +538,10 @@ def test_another_seed_is_another_network(mini: Miniature, elsewhere: Miniature) 
 def test_the_control_has_the_iterations_of_all_stages_and_the_oracle_the_target_truth(
     mini: Miniature, elsewhere: Miniature
 ) -> None:
-    settings = elsewhere.configuration(pretrain__iterations=2)
-    elsewhere.train(control, "control", settings, initial=mini.weights("warmup"))
+    elsewhere.train(control, "control", elsewhere.configuration(), initial=mini.weights("warmup"))
     history = json.loads(elsewhere.weights("control").with_suffix(".json").read_text())["metrics"]["history"]
     assert history[-1]["iteration"] == 12 and "source_cross_entropy" in history[-1]
+    settings = elsewhere.configuration(pretrain__iterations=2)
     elsewhere.train(oracle, "oracle", settings)
     history = json.loads(elsewhere.weights("oracle").with_suffix(".json").read_text())["metrics"]["history"]
     assert history[-1]["iteration"] == 2 and "target_cross_entropy" in history[-1]
@@ -582,6 +585,7 @@ def test_a_state_is_gone_on_from_only_if_it_leads_to_the_same_weights(elsewhere:
 
     def fingerprint(**keys: Any) -> str:
         configuration = elsewhere.configuration(**keys)
+        check(configuration, elsewhere.manifest)
         settings = configuration.model_dump(mode="json", include={"network", "pretrain"})
         return Run("pretrain", configuration, 0, elsewhere.manifest, settings).fingerprint
 

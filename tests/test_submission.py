@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.checkpoint import save_checkpoint
+from caguda.artifacts.provenance import provenance
 from caguda.classes import CITYSCAPES_19
 from caguda.cli import main
 from caguda.config import Configuration
@@ -40,7 +41,6 @@ from caguda.stages.evaluate import evaluate
 from caguda.stages.predict import predict_part
 from caguda.stages.predictions import list_predictions
 from caguda.stages.submission import submission
-from caguda.version import METHOD_VERSION
 
 ROOT = Path(__file__).parents[1]
 HEIGHT, WIDTH, FRAMES = 48, 96, 5
@@ -107,7 +107,7 @@ def save_random_network(configuration: Configuration, image: Path, path: Path, s
         network.classifier.bias.sub_(network(read_image(image)[None] / 255)[1].mean(dim=(0, 2, 3)))
     description = {
         "architecture": configuration.network.model_dump(mode="json"), "classes": list(CITYSCAPES_19.names),
-        "target_statistics": False, "metrics": {}, "provenance": {"made_by": "pretrain", "seed": 3, "settings": {}, "method_version": METHOD_VERSION},
+        "target_statistics": False, "metrics": {}, "provenance": provenance("pretrain", {}, [path.with_name("manifest.json")], 3, 0.0, path),
     }  # fmt: skip
     save_checkpoint(path, network.state_dict(), description)
 
@@ -372,11 +372,11 @@ def test_parts_that_do_not_belong_together_are_not_vouched_for(desk: Desk) -> No
     parts = sorted((desk.folder / "run" / "parts").glob("test.*-of-2.json"))
     given = (desk.manifests["test"], desk.folder / "one.safetensors", "test", desk.folder / "run" / "test")
     with pytest.raises(UserError, match=r"parts must make a whole, found 2 of 5 units"):
-        list_predictions(desk.configuration(), *given, parts[1:], desk.folder / "new.json")
+        list_predictions(desk.configuration(), *given, parts[1:], desk.folder / "run" / "new.json")
     flipped = desk.configuration(inference={"flip": True})
     with pytest.raises(UserError, match=r"1-of-2\.json: a part must be made of the given files"):
-        list_predictions(flipped, *given, parts, desk.folder / "new.json")
-    assert not (desk.folder / "new.json").exists()
+        list_predictions(flipped, *given, parts, desk.folder / "run" / "new.json")
+    assert not (desk.folder / "run" / "new.json").exists()
 
 
 # The test set

@@ -3,11 +3,12 @@
 import csv
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from miniature import Miniature
 from paper_samples import configuration as settings
-from paper_samples import confusion, score
+from paper_samples import confusion, provenance, score, write_evaluation, write_model
 
 from caguda.ablations import MARGINS, P0S, chains, sweep
 from caguda.artifacts.atomic import write_json
@@ -40,17 +41,22 @@ def written(
     for seed in configuration.seeds:
         for place, name in enumerate([*sweep(configuration.labels), "cag"]):
             trained = score(confusion(len(names), 0.3 + 0.03 * place, 10 * seed + place))
-            content = {"row": "stage 1", "recipe": name, "seed": seed, "frames": 8, "classes": list(names)}
             shares = [0.1 + 0.05 * place, 0.9 - 0.02 * place - 0.001 * seed, 0.5, 0.75]
             kinds = {"anchor": shares[:2], "probability": shares[2:]}
-            known = {kind: dict(zip(("coverage", "accuracy"), pair, strict=True)) for kind, pair in kinds.items()}
-            for paths, kind, values in (
-                (evaluations, "evaluation", content | {"as_trained": trained, "target_statistics": None}),
-                (accuracy, "accuracy", known if truth else dict.fromkeys(kinds)),
-            ):
-                paths.append(folder / f"{kind}-{seed}-{name}.json")
-                paths[-1].unlink(missing_ok=True)
-                write_json(paths[-1], values)
+            known: dict[str, Any] = {
+                kind: dict(zip(("coverage", "accuracy"), pair, strict=True)) for kind, pair in kinds.items()
+            }
+            labels, model = (folder / f"{seed}-{name}{suffix}" for suffix in ("-labels.json", ".safetensors"))
+            known = known if truth else dict.fromkeys(kinds)
+            accuracy.append(folder / f"accuracy-{seed}-{name}.json")
+            evaluations.append(folder / f"evaluation-{seed}-{name}.json")
+            for path in (labels, accuracy[-1]):
+                path.unlink(missing_ok=True)
+            write_json(labels, {"seed": seed, "place": place, "provenance": provenance("labels", seed, 1.0, labels)})
+            origin = provenance("diagnose", seed, 1.0, accuracy[-1], [labels])
+            write_json(accuracy[-1], known | {"provenance": origin})
+            write_model(model, provenance("stage 1", seed, 1.0, model, [labels], name), [])
+            write_evaluation(evaluations[-1], "stage 1", name, seed, (trained, None, list(names)), model)
             made[name, seed] = [100 * value for value in (*shares, trained["miou"])]
     return evaluations, accuracy, made
 

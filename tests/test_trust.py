@@ -158,7 +158,7 @@ def test_frames_that_were_changed_after_the_check_are_refused_by_whatever_decode
     for path in files(own, "evaluation", "label"):
         turn(path)
     with pytest.raises(UserError, match="this file must be as it was when it was checked"):
-        evaluate(settings, own.manifest, own.weights("stage"), own.folder / "evaluation.json")
+        evaluate(settings, own.manifest, own.weights("stage"), own.folder / "stage.json")
 
 
 def described(path: Path, change: Callable[[dict[str, object]], object]) -> None:

@@ -57,6 +57,7 @@ def label_store(folder: Path) -> None:
         "first": 0,
         "last": 1,
         "chunk_sha256": {name: [c[name] for c in chunks] for name in NAMES},
+        "provenance": MADE | {"made_by": "label-part"},
     }
     write_json(folder / "part.json", part)
     verify_labels(path, [folder / "part.json"], folder / "labels.json")

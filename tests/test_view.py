@@ -228,12 +228,13 @@ def test_images_that_are_not_written_are_left_out(store: Path, tmp_path: Path, c
     [
         (["--frames", "nobody"], "--frames must name finished images of the store, found 'nobody'"),
         (["--worst", "1", "--random", "1"], "one of --frames, --worst and --random"),
-        (["SAME"], "two are compared on a page (--html)"),
-        (["SAME", "SAME", "--html"], "found 3 stores"),
+        (["OTHER"], "two are compared on a page (--html)"),
+        (["SAME", "--html"], "must be named once, found it 2 times"),
     ],
 )
 def test_faults_are_one_line(store: Path, tmp_path: Path, capsys: Any, options: list[str], words: str) -> None:
-    given = [str(store) if option == "SAME" else option for option in options]
+    other = shutil.copytree(store, tmp_path / "other.zarr")
+    given = [{"SAME": str(store), "OTHER": str(other)}.get(option, option) for option in options]
     assert main(["view", str(store), *given, "--output", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1 and not (tmp_path / "out").exists()

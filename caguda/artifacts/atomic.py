@@ -17,7 +17,7 @@ from typing import Any
 
 from caguda.artifacts.ownership import LONGEST, refuse_foreign
 from caguda.errors import UserError
-from caguda.files import SEAL, is_sealed, read_regular, seal
+from caguda.files import SEAL, is_sealed, read_regular, refuse_irregular, seal
 
 _ROOM = 1 << 20
 HEX = "[0-9a-f]" * 8
@@ -144,6 +144,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes in hexadecimal; a UserError when the file cannot be read."""
     try:
+        refuse_irregular(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

@@ -13,6 +13,7 @@ from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.hdf5 import texts_of
 from caguda.artifacts.provenance import content_of
 from caguda.errors import UserError
+from caguda.files import read_regular
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ def provenance_of(path: Path) -> dict[str, Any]:
 def _provenance_of_store(metadata: Path) -> dict[str, Any]:
     """What the group file of a label store says of its making."""
     try:
-        found = json.loads(metadata.read_text(encoding="utf-8"))["attributes"].get("provenance")
-    except OSError:
-        return {}
-    except (ValueError, TypeError, LookupError, AttributeError):
+        if not os.path.lexists(metadata):
+            return {}
+        found = json.loads(read_regular(metadata).decode())["attributes"].get("provenance")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise UserError(f"{metadata}: the group file of a label store must be whole JSON, found damage; make the labels "
                         "again") from None  # fmt: skip
     return found if isinstance(found, dict) else {}
@@ -104,6 +105,36 @@ def refuse_changed_inputs(path: Path) -> None:
                 f"{path}: this must be made of the files that are there now, found one for which {item.path} was another "
                 "file; put back what belongs here, or make it again"
             )
+
+
+def ancestors_of(path: Path) -> set[Path]:
+    """All that an artifact was made of, and what that was made of, as far as it is still there.
+
+    The chain ends at a model that a user brought.
+    """
+    found: set[Path] = set()
+    left = [path]
+    while left:
+        made = provenance_of(of := left.pop())
+        recorded = made.get("inputs", {}) if made.get("made_by") != "import" else {}
+        here = {_located(name, item, of) for name, item in recorded.items()}
+        left += [file for file in here - found if file.is_file()]
+        found |= {file for file in here if file.is_file()}
+    return found
+
+
+def refuse_other_manifest(path: Path, manifest: Path) -> None:
+    """UserError unless an artifact was made of the frames of this manifest; a model that was imported tells nothing."""
+    made = provenance_of(path)
+    if not made or made.get("made_by") == "import":
+        return
+    recorded = [item for item in made.get("inputs", {}).values() if isinstance(item, dict)]
+    known = {item.get(key) for item in recorded for key in ("sha256", "content")}
+    if known.isdisjoint({sha256(manifest), content_of(manifest)}):
+        raise UserError(
+            f"{path}: this must be made of the frames of {manifest}, found one of other frames; name the manifest that it was "
+            "made of, or make it again"
+        )
 
 
 def refuse_broken_chain(path: Path, digest: Callable[[Path], str], seen: set[Path]) -> None:

@@ -47,6 +47,10 @@ def not_finite(weights: Mapping[str, Tensor]) -> str:
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights (on the CPU) and the description of a checkpoint, or a UserError if either is missing or damaged."""
+    if path.suffix != ".safetensors":
+        raise UserError(
+            f"{path}: a checkpoint is named by its weights, NAME.safetensors, found another name; name these"
+        )
     side = path.with_suffix(".json")
     description = read_json(side)
     found = (description.get("format"), description.get("format_version"))

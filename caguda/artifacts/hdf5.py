@@ -12,7 +12,7 @@ import numpy as np
 
 from caguda.artifacts.atomic import write_atomically
 from caguda.errors import UserError
-from caguda.files import read_regular
+from caguda.files import read_regular, refuse_irregular
 
 USER_BLOCK = 512
 """Bytes before the HDF5 file proper, which HDF5 passes over: `userblock_size` of a file that is to be sealed."""
@@ -38,6 +38,7 @@ def read_texts(file: h5py.File) -> dict[str, str]:
 
 def texts_of(path: Path) -> dict[str, str]:
     """The attributes of a file; a UserError if it is missing or damaged."""
+    refuse_irregular(path)
     try:
         with h5py.File(path, "r") as file:
             return read_texts(file)

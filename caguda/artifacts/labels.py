@@ -26,6 +26,7 @@ from caguda.artifacts.label_metadata import chunk_digests, digest_of_metadata, m
 from caguda.artifacts.label_remains import FORMAT, is_remains
 from caguda.classes import IGNORE, UNWRITTEN, ClassTable
 from caguda.errors import UserError
+from caguda.files import refuse_irregular
 
 FORMAT_VERSION = 2  # 1 had no digest of attributes
 LEVEL = 1  # of zstd
@@ -64,8 +65,10 @@ class LabelStore:
         The chunk is one file of one zstd frame, so it is read as such: zarr takes some ten times as long for it.
         """
         with _damage_is_named(self.path, f"image {self.image_ids[index]}: {name}"):
+            chunk = self.path / name / f"c.{index}.0.0"
             try:
-                content = (self.path / name / f"c.{index}.0.0").read_bytes()
+                refuse_irregular(chunk)
+                content = chunk.read_bytes()
             except FileNotFoundError:
                 if self.chunk_sha256 is not None:
                     raise ValueError("the chunk that `labels` read is gone") from None
@@ -81,15 +84,6 @@ class LabelStore:
     def read(self, index: int) -> LabelArrays:
         """All seven arrays of one image, each (h, w); 254 and nan where nothing was written."""
         return LabelArrays(**{name: self.read_array(index, name) for name in NAMES})
-
-    def whole(self, index: int) -> bool:
-        """Whether the labels of one image are written, undamaged and consistent."""
-        if not all((self.path / name / f"c.{index}.0.0").exists() for name in NAMES):
-            return False
-        try:
-            return not faults(self.read(index), len(self.categories))
-        except UserError:
-            return False
 
     def missing(self) -> list[int]:
         """The indices of the images that lack a chunk, in order."""

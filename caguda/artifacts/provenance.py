@@ -78,11 +78,13 @@ def content_of(path: Path) -> str:
 def same_origin(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether two provenances have the same settings, method version and inputs, whatever the inputs are called."""
 
-    def origin(made: Mapping[str, Any]) -> list[Any]:
-        inputs = sorted(given["content"] for given in made["inputs"].values())
-        return [made["configuration"], made["method_version"], inputs]
+    return origin_of(first) == origin_of(second)
 
-    return origin(first) == origin(second)
+
+def origin_of(made: Mapping[str, Any]) -> list[Any]:
+    """What decides an artifact, by its provenance: settings, method version, and the contents of its inputs."""
+    inputs = sorted(given["content"] for given in made["inputs"].values())
+    return [made["configuration"], made["method_version"], inputs]
 
 
 def _library_versions() -> dict[str, str]:

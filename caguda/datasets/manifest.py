@@ -15,6 +15,7 @@ from caguda.config import Configuration
 from caguda.datasets.frame import Frame
 from caguda.errors import UserError, is_plain
 from caguda.files import read_regular
+from caguda.recorded import refuse_other_settings
 
 SetName = Literal["source", "target", "evaluation", "test"]
 SET_NAMES: tuple[SetName, ...] = ("source", "target", "evaluation")
@@ -56,20 +57,21 @@ def read_manifest(
 ) -> Manifest:
     """The manifest of a file, of the sets `names`; UserError if it is absent, damaged, or without one of them.
 
-    With a configuration the frames are in its folders, where these exist, else where they were checked: data may be
+    With a configuration it must be of the same classes and sets, and the frames are in the configured folders, where these exist, else where they were checked: data may be
     moved, and each file is compared with its digest when it is read.
     """
     try:
         raw = read_regular(path, "make it with `check`, or `check-test` for the set test")
-        content = json.loads(raw.decode("utf-8"))
         if not is_sealed(raw):
             raise UserError(
                 f"{path}: the manifest must be as `check` wrote it, found another content or no digest at its end; make it "
                 "again with `check`"
             )
+        content = json.loads(raw.decode("utf-8"))
         sets: dict[str, Mapping[str, Any]] = {name: content[name] for name in names}
         roots: dict[str, Path] = {name: Path(value["root"]) for name, value in sets.items()}
         if configuration is not None:
+            refuse_other_settings(path, configuration, content["provenance"])
             domains = {name: getattr(configuration, name) for name in names}
             moved = {name: configuration.domain_root(domain) for name, domain in domains.items() if domain is not None}
             roots |= {name: folder for name, folder in moved.items() if folder.is_dir()}

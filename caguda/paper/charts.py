@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,11 +15,16 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from caguda.artifacts.atomic import read_json, write_atomically
+from caguda.artifacts.atomic import write_atomically
+from caguda.artifacts.identity import MODEL, model_of, read_artifact
 from caguda.artifacts.ownership import MADE_BY
+from caguda.errors import UserError
 from caguda.paper.escapes import in_picture
 from caguda.paper.evaluations import refuse_others
+from caguda.paper.pictures import description, pixels, shown
 from caguda.paper.table import Row
 
 WIDTH = 7.2
@@ -152,13 +158,43 @@ def label_parts(share: Mapping[str, float]) -> dict[str, float]:
     return dict(zip(PART_COLORS, (both, anchor - both, probability - both, 1.0 - either), strict=True))
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as a PNG, atomically, marked as ours; the same figure gives the same bytes."""
+def save(figure: Figure, path: Path, told: Mapping[str, Any]) -> None:
+    """Writes a figure as a PNG, atomically, marked as ours; the same figure gives the same bytes.
+
+    `told` becomes the text `Description` of the file, with a digest of its pixels; see pictures.description.
+    """
     with write_atomically(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": MADE_BY})
+        figure.savefig(temporary, format="png")
+        with Image.open(temporary) as picture:
+            picture.load()
+        texts = PngInfo()
+        texts.add_text("Software", MADE_BY)
+        texts.add_text("Description", json.dumps({**told, "pixels": pixels(picture)}))
+        picture.save(temporary, format="PNG", pnginfo=texts)
 
 
 def write_curves(checkpoints: Sequence[Path], output: Path) -> None:
-    """Writes the loss curves of the JSON files beside checkpoints, in the order given; see loss_curves."""
+    """Writes the loss curves of the JSON files beside checkpoints, in the order given; see loss_curves.
+
+    UserError where they are of several recipes, whose stages would share a panel, or of a model that was not trained here.
+    """
+    read = {path: read_artifact(path, MODEL) for path in checkpoints}
     refuse_others(checkpoints)
-    save(loss_curves([(job_title(path), read_json(path)["metrics"]["history"]) for path in checkpoints]), output)
+    digests: dict[str, Path] = {}
+    for path in checkpoints:
+        if (first := digests.setdefault(shown([path])[0], path)) != path:
+            raise UserError(
+                f"{path}: every model must be named once, found {first} with the same weights; leave one out"
+            )
+    recipes = {path: model_of(content["provenance"]).recipe for path, content in read.items()}
+    named = next(iter(filter(None, recipes.values())), None)
+    for path, content in read.items():
+        if recipes[path] not in (None, named):
+            raise UserError(
+                f"{path}: all stages must be of one recipe, found {recipes[path]} beside {named}; name those of one"
+            )
+        if "history" not in content["metrics"]:
+            raise UserError(f"{path}: this model must have been trained here to have loss curves, found one that was brought; "
+                            "leave it out")  # fmt: skip
+    figure = loss_curves([(job_title(path), content["metrics"]["history"]) for path, content in read.items()])
+    save(figure, output, description("curves", named, checkpoints))

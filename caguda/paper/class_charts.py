@@ -17,6 +17,7 @@ from caguda.errors import UserError
 from caguda.paper.charts import INK, MUTED, WIDTH, save, style
 from caguda.paper.escapes import in_picture
 from caguda.paper.evaluations import read_evaluation, refuse_others
+from caguda.paper.pictures import description
 
 
 def write_class_chart(configuration: Configuration, evaluations: Sequence[Path], output: Path) -> None:
@@ -34,17 +35,17 @@ def write_class_chart(configuration: Configuration, evaluations: Sequence[Path],
             f"{evaluations[0]}: all evaluations but those of source only must be of one model, found "
             f"{', '.join(' '.join(model).strip() for model in models)}; name those of one"
         )
-    if base.keys() != adapted.keys() or len(read) != 2 * len(base) or not base:
+    if not base.keys() == adapted.keys() == set(configuration.seeds) or len(read) != 2 * len(base):
         raise UserError(
             f"{evaluations[0]}: source only and one adapted model must have an evaluation of every seed, found seeds "
-            f"{sorted(base)} and {sorted(adapted)}; name both of each seed"
+            f"{sorted(base)} and {sorted(adapted)} of {list(configuration.seeds)}; name both of each seed"
         )
     gains = np.array([100.0 * (adapted[s].as_trained.iou - base[s].as_trained.iou) for s in base])
     paths = [item.path for item in adapted.values()]
     confusion = np.sum([read_json(path)["as_trained"]["confusion"] for path in paths], axis=0)
     names = [in_picture(name) for name in class_table(configuration).names]
     row = next(iter(adapted.values())).row
-    save(class_chart(names, gains, confusion, row), output)
+    save(class_chart(names, gains, confusion, row), output, description("class-chart"))
 
 
 def class_chart(names: Sequence[str], gains: NDArray[np.float64], confusion: NDArray[np.int64], row: str) -> Figure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caguda.artifacts.atomic import read_json
-from caguda.artifacts.chain import provenance_of, recorded_sha256, refuse_broken_chain
+from caguda.artifacts.chain import inputs_of, provenance_of, recorded_sha256, refuse_broken_chain
+from caguda.artifacts.identity import KINDS, contents_of_inputs, read_artifact
+from caguda.artifacts.provenance import content_of
 from caguda.classes import smaller_sets
 from caguda.config import Configuration
 from caguda.configfile import configuration_beside
@@ -66,7 +67,7 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 def read_evaluation(path: Path) -> Evaluation:
     """The evaluation in a file; a missing key or a wrong number of values raises UserError."""
-    values = read_json(path)
+    values = read_artifact(path, KINDS["evaluate"])
     try:
         classes = tuple(str(name) for name in values["classes"])
         target = values["target_statistics"]
@@ -89,18 +90,69 @@ def read_evaluation(path: Path) -> Evaluation:
 def refuse_others(paths: Sequence[Path], configuration: Configuration | None = None) -> None:
     """UserError unless all that some artifacts were made of is there unchanged, in its place, and of the configuration.
 
-    Without one, that of the `config.json` of the experiment where they lie. What is older than the files beside it, or came
+    All are of the frames of one manifest. Without a configuration, it is that of the `config.json` of the experiment where they lie. What is older than the files beside it, or came
     from another seed or experiment, would pass for current otherwise.
     """
     digest, seen = cache(recorded_sha256), set[Path]()
     for path in paths:
         refuse_broken_chain(path, digest, seen)
+    if len({content_of(path) for path in seen if provenance_of(path).get("made_by") in ("check", "check-test")}) > 1:
+        raise UserError(f"{paths[0]}: all files must be of one experiment's frames, found {paths[-1]} or another one made of "
+                        "other frames; name those of one experiment")  # fmt: skip
     wanted = configuration or (configuration_beside(paths[0]) if paths else None)
     for path in sorted(seen):
         if made := provenance_of(path):
             if wanted is not None:
                 refuse_other_settings(path, wanted, made)
             refuse_misplaced(path, made)
+
+
+Model = tuple[str | None, str, int]
+"""Whose evaluation it is: its recipe, None for what recipes share, the row and the seed."""
+
+
+def by_model(
+    evaluations: Sequence[Evaluation], known: Collection[tuple[str | None, str]], seeds: Sequence[int]
+) -> dict[Model, Evaluation]:
+    """The evaluations by the model that they are of; UserError for a row that is not known, and for one that is there twice."""
+    found: dict[Model, Evaluation] = {}
+    for item in evaluations:
+        model = (item.recipe, item.row, item.seed)
+        if model[:2] not in known or item.seed not in seeds:
+            raise UserError(
+                f"{item.path}: this table must have no evaluation of {_named(item)}, found one; leave it out"
+            )
+        if model in found:
+            raise UserError(f"{item.path}: {_named(item)} is already in {found[model].path}; name one of them")
+        found[model] = item
+    return found
+
+
+def _named(item: Evaluation) -> str:
+    return f"{item.row}{f' of recipe {item.recipe}' if item.recipe else ''}, seed {item.seed}"
+
+
+def accuracy_of(evaluations: Sequence[Path], accuracy: Sequence[Path]) -> dict[Path, dict[str, Any]]:
+    """How right the pseudo-labels were that each evaluated model was trained on, by the path of its evaluation.
+
+    Empty where no accuracies are given; else there must be one for every evaluation and none of other labels: UserError.
+    """
+    of_labels = {path: contents_of_inputs(provenance_of(path)) for path in accuracy}
+    read = {path: read_artifact(path, KINDS["diagnose"]) for path in accuracy}
+    found = {}
+    for path in evaluations if accuracy else ():
+        shared = contents_of_inputs(provenance_of(path))  # the frames
+        (model,) = [item.path for item in inputs_of(path, recorded_sha256) if item.path.suffix == ".safetensors"]
+        trained_on = contents_of_inputs(provenance_of(model)) - shared
+        fitting = [name for name, contents in of_labels.items() if contents & trained_on]
+        if len(fitting) != 1:
+            raise UserError(f"{path}: the accuracy of just the labels that its model was trained on must be given, found "
+                            f"{len(fitting)}; name one for every evaluation")  # fmt: skip
+        found[path] = read[fitting[0]]
+    if unused := [path for path in accuracy if read[path] not in found.values()]:
+        raise UserError(f"{unused[0]}: an accuracy must be of labels that a model of the table was trained on, found one of "
+                        "others; leave it out")  # fmt: skip
+    return found
 
 
 def row_names(stages: int) -> tuple[str, ...]:

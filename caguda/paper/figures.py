@@ -118,6 +118,6 @@ def _text(figure: Figure, left: float, top: float, text: str, weight: str = "nor
     figure.text(left / width, 1.0 - top / height, text, style)
 
 
-def write_figure(blocks: Sequence[Block], table: ClassTable, output: Path) -> None:
-    """Writes the segmentations as a PNG; see qualitative."""
-    save(qualitative(blocks, table), output)
+def write_figure(blocks: Sequence[Block], table: ClassTable, output: Path, told: Mapping[str, Any]) -> None:
+    """Writes the segmentations as a PNG with the text `told`; see qualitative."""
+    save(qualitative(blocks, table), output, told)

@@ -14,6 +14,7 @@ from caguda.artifacts.labels import LabelArrays
 from caguda.classes import IGNORE, ClassTable
 from caguda.paper.charts import PART_COLORS, save
 from caguda.paper.figures import Block, qualitative
+from caguda.paper.pictures import description
 
 DIFFERENCES = {
     "neither": PART_COLORS["not assigned"],
@@ -130,4 +131,4 @@ def write_sheet(frame: ViewedFrame, table: ClassTable, heading: str, output: Pat
             axes.add_patch(
                 Ellipse((mark.x, mark.y), mark.width, mark.height, fill=False, edgecolor="#ff2d2d", linewidth=1.1)
             )
-    save(figure, output)
+    save(figure, output, description("view"))

@@ -16,11 +16,14 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from caguda.artifacts.atomic import read_json, write_atomically
+from caguda.artifacts.identity import KINDS, read_artifact
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.errors import UserError
+from caguda.files import read_regular
 from caguda.paper.charts import PART_COLORS, job_title, label_parts, shown_rows
 from caguda.paper.evaluations import Evaluation, refuse_others
+from caguda.paper.report_files import accuracy_of_labels, refuse_other_files
 from caguda.paper.table import ABSENT, Row, best, note, read_evaluations, show, table_rows, to_csv
 
 ROW_NOTES = {
@@ -118,9 +121,10 @@ def artifact(path: Path, folder: Path) -> Artifact:
 
 
 def stage_labels(labels: Sequence[Path], accuracy: Sequence[Path]) -> list[StageLabels]:
-    """The pseudo-labels of every stage and seed; an accuracy belongs to the labels in the same folder."""
-    beside = {path.parent: read_json(path) for path in accuracy}
-    found = [StageLabels(job_title(p), seed_of(p), read_json(p), beside.get(p.parent, {})) for p in labels]
+    """The pseudo-labels of every stage and seed, and how right they were; see accuracy_of_labels for what is refused."""
+    known = accuracy_of_labels(labels, accuracy)
+    read = {path: read_artifact(path, KINDS["labels"]) for path in labels}
+    found = [StageLabels(job_title(p), seed_of(p), content, known.get(p, {})) for p, content in read.items()]
     return sorted(found, key=lambda item: (len(item.stage), item.stage, len(item.seed), item.seed))
 
 
@@ -182,12 +186,12 @@ def write_report(
     The file needs no other: pictures are inside, nothing is fetched. Links to artifacts are relative. The same inputs
     give the same bytes.
     """
-    read = read_evaluations(configuration, evaluations)
-    refuse_others([*labels, *accuracy, *checkpoints], configuration)
+    read = read_evaluations(configuration, recipe, evaluations)
+    refuse_others([*evaluations, *labels, *accuracy, *checkpoints], configuration)
     _require_table(table, read)
+    refuse_other_files(recipe, read, labels, checkpoints, {"figure": figure, "curves": curves})
     rows, classes = table_rows(read), class_table(configuration)
-    listed = [*checkpoints, *evaluations, *labels, *accuracy, table, figure, curves]
-    artifacts = [artifact(path, output.parent) for path in listed]
+    files = [*checkpoints, *evaluations, *labels, *accuracy, table, figure, curves]
     context = {
         "config": configuration,
         "recipe": recipe,
@@ -205,15 +209,20 @@ def write_report(
         "part_colors": PART_COLORS,
         "figure": data_uri(figure),
         "curves": data_uri(curves),
-        "artifacts": artifacts,
+        "artifacts": (artifacts := [artifact(path, output.parent) for path in files]),
         "spent": spent(artifacts),
         "versions": versions(artifacts),
-        "settings": yaml.safe_dump(
-            configuration.model_dump(mode="json"), sort_keys=False, width=100, default_flow_style=None
-        ),
+        "settings": yaml.safe_dump(decisive(configuration), sort_keys=False, width=100, default_flow_style=None),
     }
     with write_atomically(output) as temporary:
         temporary.write_text(render(context), encoding="utf-8")
+
+
+def decisive(configuration: Configuration) -> dict[str, Any]:
+    """The settings less those that may differ from what the results were made with: where frames lie, how jobs are run."""
+    roots = {name: {"root"} for name in ("source", "target", "evaluation", "test")}
+    run = {"save_every", "threads", "workers", "processes", "parts", "inference_batch_size", "recompute_activations"}
+    return configuration.model_dump(mode="json", exclude={"data_root": True, "cache": True, "compute": run, **roots})
 
 
 def spent(artifacts: Sequence[Artifact]) -> list[tuple[str, int, float]]:
@@ -227,7 +236,7 @@ def spent(artifacts: Sequence[Artifact]) -> list[tuple[str, int, float]]:
 
 def _require_table(path: Path, evaluations: Sequence[Evaluation]) -> None:
     """UserError unless the file is the table of these evaluations, to the last byte."""
-    if path.read_bytes() != to_csv(evaluations).encode():
+    if read_regular(path) != to_csv(evaluations).encode():
         raise UserError(
             f"{path}: the table must be that of the evaluations, found another; move it away and make it again"
         )

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from caguda.ablations import sweep
-from caguda.artifacts.atomic import read_json
 from caguda.artifacts.ownership import refuse_foreign
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper.charts import INK, MUTED, WIDTH, save, style
-from caguda.paper.evaluations import read_evaluation, refuse_others
+from caguda.paper.evaluations import accuracy_of, by_model, read_evaluation, refuse_others
 from caguda.paper.formats import Line, PrintedTable
+from caguda.paper.pictures import description
 from caguda.paper.table import statistic
 from caguda.paper.tables import measured_note, write_formats
 
@@ -65,21 +66,20 @@ def write_sweep(
     write_formats(
         PrintedTable(f"Thresholds: {configuration.experiment}", note, COLUMNS, len(COLUMNS), tuple(lines)), output
     )
-    save(sweep_chart(found, configured.margin, configured.p0), output.with_suffix(".png"))
+    save(sweep_chart(found, configured.margin, configured.p0), output.with_suffix(".png"), description("sweep"))
 
 
 def points(configuration: Configuration, evaluations: Sequence[Path], accuracy: Sequence[Path]) -> list[Point]:
     """The points of a sweep, margins first, each in rising order; UserError where a seed is missing."""
-    scores = {}
-    known_of = [read_json(path) for path in accuracy] or [dict.fromkeys(KINDS)] * len(evaluations)
-    for path, known in zip(evaluations, known_of, strict=True):
-        evaluation = read_evaluation(path)
-        labelled = [known[kind] or {"coverage": None, "accuracy": None} for kind in KINDS]
-        shares = [share for kind in labelled for share in (kind["coverage"], kind["accuracy"])]
-        numbers = [math.nan if share is None else 100.0 * share for share in shares]
-        scores[evaluation.recipe, evaluation.seed] = (*numbers, 100.0 * evaluation.as_trained.miou)
     thresholds, recipe = configuration.labels, next(iter(configuration.recipes))
     chains = {name: thresholds.model_copy(update={key: value}) for name, (key, value) in sweep(thresholds).items()}
+    rows = [(name, "stage 1") for name in (*chains, recipe)]
+    models = by_model([read_evaluation(path) for path in evaluations], rows, configuration.seeds)
+    known = accuracy_of([item.path for item in models.values()], accuracy)
+    scores = {
+        (item.recipe, item.seed): (*_shares(known.get(item.path, {})), 100.0 * item.as_trained.miou)
+        for item in models.values()
+    }
     found = []
     for name, chosen in (chains | {recipe: thresholds}).items():
         values = []
@@ -89,6 +89,13 @@ def points(configuration: Configuration, evaluations: Sequence[Path], accuracy: 
             values.append((*scores[name, seed], scores[name, seed][-1] - scores[recipe, seed][-1]))
         found.append(Point(chosen.margin, chosen.p0, tuple(values)))
     return sorted(found, key=lambda point: (point.p0 != thresholds.p0, point.margin, point.p0))
+
+
+def _shares(accuracy: Mapping[str, Any]) -> list[float]:
+    """Coverage and precision of both kinds of labels in percent, nan where they are not known."""
+    kinds = [accuracy.get(kind) or {"coverage": None, "accuracy": None} for kind in KINDS]
+    shares = [share for kind in kinds for share in (kind["coverage"], kind["accuracy"])]
+    return [math.nan if share is None else 100.0 * share for share in shares]
 
 
 def sweep_chart(found: Sequence[Point], margin: float, p0: float) -> Figure:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from caguda.ablations import chains
 from caguda.artifacts.atomic import write_atomically
+from caguda.artifacts.identity import refuse_other_recipe
 from caguda.classes import class_table, smaller_sets
 from caguda.config import Configuration
 from caguda.errors import printable
@@ -238,13 +240,14 @@ def to_csv(evaluations: Sequence[Evaluation]) -> str:
     return text.getvalue()
 
 
-def read_evaluations(configuration: Configuration, paths: Sequence[Path]) -> list[Evaluation]:
-    """The evaluations in the files, complete for the experiment's seeds and stages; UserError otherwise.
+def read_evaluations(configuration: Configuration, recipe: str, paths: Sequence[Path]) -> list[Evaluation]:
+    """The evaluations in the files, of one recipe, complete for the experiment's seeds and stages; UserError otherwise.
 
     All that they were made of must be there unchanged: one that is older than its checkpoint would pass for current.
     """
     refuse_others(paths, configuration)
     evaluations = [read_evaluation(path) for path in paths]
+    refuse_other_recipe(recipe, list(chains(configuration)), {item.path: item.recipe for item in evaluations})
     names, optional = class_table(configuration).names, () if "pretrain" in configuration.runs else ("source only",)
     check_evaluations(evaluations, names, configuration.seeds, configuration.stages.count, optional)
     return evaluations
@@ -254,7 +257,7 @@ def write_table(
     configuration: Configuration, recipe: str, evaluations: Sequence[Path], csv: Path, markdown: Path
 ) -> None:
     """Writes the result table of a recipe as CSV and as Markdown; see check_evaluations for what is refused."""
-    read = read_evaluations(configuration, evaluations)
+    read = read_evaluations(configuration, recipe, evaluations)
     title = f"{configuration.experiment}, {recipe}"
     for path, text in ((csv, to_csv(read)), (markdown, to_markdown(title, read, note(configuration)))):
         with write_atomically(path) as temporary:

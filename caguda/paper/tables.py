@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from caguda.ablations import PREFIX, ablations
-from caguda.artifacts.atomic import read_json, write_atomically
+from caguda.artifacts.atomic import read_json, sha256, write_atomically
+from caguda.artifacts.chain import inputs_of, provenance_of, recorded_sha256
+from caguda.artifacts.identity import KINDS, ModelOf, read_artifact, refuse_other_model
 from caguda.artifacts.ownership import refuse_foreign
 from caguda.classes import CITYSCAPES_19, class_table
 from caguda.config import Configuration
 from caguda.errors import UserError
-from caguda.paper.evaluations import Evaluation, read_evaluation, refuse_others
+from caguda.paper.evaluations import Evaluation, Model, by_model, read_evaluation, refuse_others
 from caguda.paper.formats import Line, PrintedTable, to_csv, to_html, to_latex, to_markdown
 from caguda.paper.published import Published, published
 from caguda.paper.table import Statistic, statistic
@@ -101,7 +104,9 @@ def _comparison(number: int, scenario: str, layout: str) -> Callable[..., Printe
             )
         recipe, last = next(iter(configuration.recipes)), f"stage {configuration.stages.count}"
         keys: list[Key] = [(None, "source only"), (None, "warm-up"), (recipe, last)]
-        lines = _measured(configuration, [read_evaluation(path) for path in paths], keys, means, names)
+        stages: list[Key] = [(recipe, f"stage {k}") for k in range(1, configuration.stages.count + 1)]
+        read = [read_evaluation(path) for path in paths]
+        lines = _measured(configuration, read, keys, means, names, [*keys, *stages])
         comparable = configuration.street is None and configuration.source.layout == layout
         known = [_published_line(row, (*columns, "gain")) for row in rows] if comparable else []
         note = measured_note(configuration) + "Gain in points over our own source only, paired by seed. "
@@ -122,14 +127,19 @@ def _measured(
     keys: Sequence[Key],
     means: Sequence[str],
     names: Sequence[str] = (),
+    known: Collection[Key] = (),
 ) -> list[Line]:
-    """Our lines: IoU of the named categories (all if none are named), the means, and the gain in the first of them."""
+    """Our lines: IoU of the named categories (all if none are named), the means, and the gain in the first of them.
+
+    `known` are the rows that there may be evaluations of; those of `keys` if none are given.
+    """
     classes = class_table(configuration).names
+    models = by_model(evaluations, known or keys, configuration.seeds)
     places = [classes.index(name) for name in names or classes]
-    base = [_mean(item, means[0], len(places)) for item in _row(configuration, evaluations, (None, "source only"))]
+    base = [_mean(item, means[0], len(places)) for item in _row(configuration, models, (None, "source only"))]
     lines = []
     for key in keys:
-        items = _row(configuration, evaluations, key)
+        items = _row(configuration, models, key)
         each = [statistic([100.0 * float(item.as_trained.iou[place]) for item in items]) for place in places]
         each += [statistic([_mean(item, name, len(places)) for item in items]) for name in means]
         gains = [_mean(item, means[0], len(places)) - start for item, start in zip(items, base, strict=True)]
@@ -138,20 +148,20 @@ def _measured(
     return lines
 
 
-def _row(configuration: Configuration, evaluations: Sequence[Evaluation], key: Key) -> list[Evaluation]:
+def _row(configuration: Configuration, models: Mapping[Model, Evaluation], key: Key) -> list[Evaluation]:
     """The evaluations of a row, one for every seed in their order, on the frames and classes that all share."""
-    found = {item.seed: item for item in evaluations if (item.recipe, item.row) == key}
+    found = {seed: item for (*of, seed), item in models.items() if tuple(of) == key}
     if missing := [seed for seed in configuration.seeds if seed not in found]:
         raise UserError(
             f"{key[0] or 'all recipes'}, {key[1]}: a table needs an evaluation for every seed, found none for seed "
             f"{missing[0]}; make it first"
         )
-    items = [found[seed] for seed in configuration.seeds]
+    items, first = [found[seed] for seed in configuration.seeds], next(iter(models.values()))
     for item in items:
-        if item.classes != class_table(configuration).names or item.frames != evaluations[0].frames:
+        if item.classes != class_table(configuration).names or item.frames != first.frames:
             raise UserError(
                 f"{item.path}: the evaluations of a table must have the same classes and frames, found other ones than in "
-                f"{evaluations[0].path}; evaluate again with this configuration"
+                f"{first.path}; evaluate again with this configuration"
             )
     return items
 
@@ -180,15 +190,32 @@ def test_set(configuration: Configuration, submissions: Sequence[Path]) -> Print
     columns, rows = published(2)
     nothing = tuple(Statistic(math.nan, None) for _ in columns)
     lines = [_published_line(row, columns) for row in rows]
-    for path in submissions:
-        made = read_json(path)
+    submitted = {path: _submitted(configuration, path) for path in submissions}
+    seeds = sorted(made["provenance"]["seed"] for made in submitted.values())
+    if seeds != sorted(configuration.seeds):
+        raise UserError(f"{submissions[0]}: table 2 must have one submission of each seed {list(configuration.seeds)}, found "
+                        f"seeds {seeds}; name those")  # fmt: skip
+    for path, made in submitted.items():
         name = f"seed {made['provenance']['seed']}: {made['images']} frames, SHA-256 {made['sha256'][:12]}"
         lines.append(Line(name, name, f"to be scored, {path.with_suffix('.zip')}", nothing))
     note = (
         "Published: Zhang et al., NeurIPS 2019, Table 2. The labels of the test set are not public: Cityscapes' server "
-        f"scores the zip of each seed. Those listed hold predictions of the set `{read_json(submissions[0])['set']}`."
+        f"scores the zip of each seed. Those listed hold predictions of the set `{submitted[submissions[0]]['set']}`."
     )
     return PrintedTable(f"Table 2, test set: {configuration.experiment}", note, columns, 1, tuple(lines))
+
+
+def _submitted(configuration: Configuration, path: Path) -> dict[str, Any]:
+    """The JSON of a submission; UserError unless its zip is as it says, by the last model of the first recipe."""
+    made = read_artifact(path, KINDS["submission"])
+    if sha256(path.with_suffix(".zip")) != made["sha256"]:
+        raise UserError(f"{path.with_suffix('.zip')}: the zip must have the SHA-256 that {path.name} gives, found another; make "
+                        "it again")  # fmt: skip
+    predictions = next(item.path for item in inputs_of(path) if "predictions" in read_json(item.path).get("format", ""))
+    model = next(item.path for item in inputs_of(predictions, recorded_sha256) if item.path.suffix == ".safetensors")
+    wanted = ModelOf(f"stage {configuration.stages.count}", next(iter(configuration.recipes)))
+    refuse_other_model(model, provenance_of(model), wanted)
+    return made
 
 
 BUILDERS = {

@@ -50,7 +50,7 @@ def write_page(page: Page, frames: Iterable[ViewedFrame], output: Path) -> Path:
     One frame is held at a time. What an earlier call left in the folder is replaced; see `clear_folder`.
     """
     index, scripts = output / "index.html", output / "frames"
-    clear_folder(output, VIEWED)
+    clear_folder(output, VIEWED, "view")
     listed = []
     for number, frame in enumerate(frames):
         content = {"image": picture(frame.image), "missing": frame.missing, "truth": frame.truth is not None}

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from caguda.ablations import chains, sweep
 from caguda.artifacts.anchors import Anchors, load_anchors
-from caguda.artifacts.atomic import sha256
+from caguda.artifacts.identity import ModelOf, contents_of_inputs, refuse_other_recipe
 from caguda.artifacts.labels import LabelStore
+from caguda.artifacts.provenance import content_of
 from caguda.config import Configuration, Recipe
 from caguda.datasets.loader import TrainingFrames
 from caguda.errors import UserError
@@ -24,9 +25,10 @@ from caguda.method.losses import (
     objective,
     squared_distance_loss,
 )
-from caguda.stages.common import Run, refuse_other_origin, verified_labels
+from caguda.stages.common import Run
 from caguda.stages.supervised import image_cross_entropy
 from caguda.stages.training import Batch, Step
+from caguda.stages.vouched import refuse_other_origin, verified_labels
 
 DISTANCES = {"l2": distance_loss, "squared_l2": squared_distance_loss, "class_mean": class_mean_distance_loss}
 
@@ -46,9 +48,9 @@ def adapt(
 ) -> None:
     """Train M_k from M_(k-1) with the objective of Eq. 12 on fixed anchors and pseudo-labels."""
     known = chains(configuration)
-    if recipe not in known:
-        raise UserError(f"--recipe {recipe}: the configuration has no such recipe, only {', '.join(known)}")
+    refuse_other_recipe(recipe, list(known))
     training, weights = configuration.stages, known[recipe]
+    _refuse_other_stage(configuration, recipe, stage)
     settings = configuration.model_dump(
         mode="json", include={"network", "stages", "losses"}, exclude={"stages": {"count"}}
     ) | {
@@ -56,15 +58,25 @@ def adapt(
         "stage": stage,
     }
     run = Run(f"stage {stage}", configuration, seed, manifest, settings, [initial, anchors, labels], packed)
-    network = run.restored(initial)
+    before = ModelOf(f"stage {stage - 1}", recipe) if stage > 1 else ModelOf(weights.start)
+    network = run.restored(initial, before)
     model = run.ready_to_train(network, training)
     source = run.frames("source", training.augmentation, labelled=True)
+    vectors, _ = load_anchors(anchors)
     store = verified_labels(labels, run.manifest.frames("target"), manifest)
     _refuse_other_labels(run, labels, store, initial, anchors, recipe)
     target = _pseudo_labelled(run, store)
-    step = _objective_step(run, model, load_anchors(anchors)[0], weights, store.attributes)
+    step = _objective_step(run, model, vectors, weights, store.attributes)
     rates = {"network": training.optimiser.learning_rate}
     run.train(step, training, {"network": network}, rates, run.batches(training, source, target), output, state)
+
+
+def _refuse_other_stage(configuration: Configuration, recipe: str, stage: int) -> None:
+    """UserError unless there is to be such a stage: the configured ones, and for Table 4 one more."""
+    last = configuration.stages.count + 1
+    if stage > last:
+        raise UserError(f"--stage {stage}: the stages of recipe {recipe} must be 1 to {last}, found another; check the key "
+                        "stages.count")  # fmt: skip
 
 
 def _refuse_other_labels(run: Run, path: Path, store: LabelStore, initial: Path, anchors: Path, recipe: str) -> None:
@@ -79,12 +91,12 @@ def _refuse_other_labels(run: Run, path: Path, store: LabelStore, initial: Path,
     if made["settings"]["labels"] != wanted:
         raise UserError(f"{path}: the labels must be made with the configured thresholds {wanted}, found "
                         f"{made['settings']['labels']}; make them again")  # fmt: skip
-    recorded = {given["sha256"] for given in made["inputs"].values()}
+    recorded = contents_of_inputs(made)
     for what, file in (("model that the stage starts from", initial), ("anchors", anchors)):
-        if sha256(file) not in recorded:
+        if content_of(file) not in recorded:
             raise UserError(f"{path}: the labels must be made with the {what}, {file}, found labels of another; make them "
                             "again")  # fmt: skip
-    refuse_other_origin(path, store, run.configuration)
+    refuse_other_origin(path, store, run.configuration, run.manifest_path)
 
 
 def _objective_step(

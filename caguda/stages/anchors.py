@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from caguda.artifacts.anchors import Anchors, save_anchors
 from caguda.artifacts.class_sums import load_class_sums, save_class_sums
+from caguda.artifacts.identity import refuse_other_checkpoint
 from caguda.artifacts.provenance import provenance
 from caguda.classes import class_table
 from caguda.config import Anchors as Choice
@@ -47,8 +48,8 @@ def sum_part(
     started = time.time()
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     table, size = class_table(configuration, configuration.source), configuration.compute.inference_batch_size
-    network, description = restore_network(checkpoint, device, table, configuration)
     frames = read_manifest(manifest, configuration=configuration).frames("source")
+    network, description = restore_network(checkpoint, device, table, configuration, manifest)
     blocks = blocks_of(len(frames), size)
     own = share(blocks, part, parts, "source")
     if description["target_statistics"]:
@@ -98,19 +99,20 @@ def construct_anchors(
     """
     started = time.time()
     table, size = class_table(configuration, configuration.source), configuration.compute.inference_batch_size
-    frames = len(read_manifest(manifest).entries("source"))
+    frames = len(read_manifest(manifest, configuration=configuration).entries("source"))
+    refuse_other_checkpoint(checkpoint, configuration, manifest)
     made_by = provenance("anchors", _settings(configuration), [manifest, checkpoint], None, started, output)
-    sums: dict[int, ClassSums] = {}
+    found: list[tuple[int, ClassSums]] = []
     for path in part_files:
         blocks, attributes = load_class_sums(path)
         refuse_others(path, attributes["provenance"], made_by)
-        sums |= enumerate(blocks, attributes["first_block"])
-    expected = range(len(blocks_of(frames, size)))
-    refuse_gaps(part_files, sums, expected)
+        found += enumerate(blocks, attributes["first_block"])
+    sums, expected = dict(found), range(len(blocks_of(frames, size)))
+    refuse_gaps(part_files, [block for block, _ in found], expected)
     total = reduce(ClassSums.__add__, (sums[block] for block in expected))
-    if (found := int((total.counts > 0).sum())) < 2:
+    if (present := int((total.counts > 0).sum())) < 2:
         raise UserError(
-            f"{manifest}: the source must have pixels of two categories or more that make an anchor, found {found}; "
+            f"{manifest}: the source must have pixels of two categories or more that make an anchor, found {present}; "
             "check the keys classes and anchors, or train the network for longer"
         )
     anchors = Anchors(*(values.numpy() for values in anchors_from(total)))

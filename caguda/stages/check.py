@@ -22,6 +22,7 @@ from caguda.datasets.check import Checked, check_frames
 from caguda.datasets.demands import size_problems, target_labels
 from caguda.datasets.frames import Frame, find_images, label_path, narrowed
 from caguda.datasets.manifest import SET_NAMES, SetName, refuse_unsafe_ids
+from caguda.datasets.scenes import refuse_other_scenes
 from caguda.datasets.summary import summary
 from caguda.datasets.survey import Survey, survey
 from caguda.errors import UserError, first, printable
@@ -140,6 +141,7 @@ def check_test(configuration: Configuration, output: Path) -> None:
 def _check_sets(configuration: Configuration, names: Sequence[SetName], output: Path, notes: str) -> None:
     started = time.time()
     table = class_table(configuration)
+    refuse_other_scenes(configuration)
     folder = output.parent / notes
     sets: dict[str, dict[str, Any]] = {}
     surveys: dict[str, Survey] = {}
@@ -159,6 +161,6 @@ def _check_sets(configuration: Configuration, names: Sequence[SetName], output: 
     _tell(told, folder / "findings.txt")
     _refuse(told["problem"], folder / "findings.txt")
     settings = configuration.model_dump(mode="json", include={"street", "classes", "ignore", *names})
-    made = provenance("check", settings, [], None, started, output)
+    made = provenance(notes, settings, [], None, started, output)
     manifest: dict[str, Any] = {name: sets[name] for name in names}
     write_json(output, {**manifest, "classes": list(table.names), "warnings": told["warning"], "provenance": made})

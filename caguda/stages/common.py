@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from caguda.artifacts.atomic import read_json
-from caguda.artifacts.chain import refuse_changed_inputs
 from caguda.artifacts.checkpoint import save_checkpoint
-from caguda.artifacts.labels import LabelStore, metadata_digests, open_label_store
+from caguda.artifacts.identity import ModelOf, refuse_other_model
 from caguda.artifacts.packed import PackedFrames
 from caguda.artifacts.provenance import content_of, provenance
 from caguda.classes import ClassTable, class_table
@@ -33,7 +31,6 @@ from caguda.models.batch_norm import estimate_statistics, freeze
 from caguda.models.build import build_network
 from caguda.models.checkpointing import recompute_activations
 from caguda.models.network import SegmentationNetwork
-from caguda.recorded import refuse_other_settings
 from caguda.stages import parallel
 from caguda.stages.pack import open_caches
 from caguda.stages.runtime import place, prepare, restore_network
@@ -72,6 +69,7 @@ class Run:
     table: ClassTable = field(init=False)
     caches: Mapping[str, PackedFrames] = field(init=False)
     device: torch.device = field(init=False)
+    domains: set[str] = field(default_factory=set)
     started: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
@@ -85,6 +83,12 @@ class Run:
                 f"compute.processes: {wanted} processes must share this training, found {parallel.size()}; "
                 "call the verb by `python -m caguda`, which starts them"
             )
+
+    @property
+    def of(self) -> str:
+        """Which model this training makes, in words."""
+        recipe = self.settings.get("recipe", {}).get("name")
+        return f"{ModelOf(self.name, recipe)} of seed {self.seed} in {self.configuration.experiment}"
 
     @property
     def fingerprint(self) -> str:
@@ -110,12 +114,13 @@ class Run:
         load_backbone(network, self.configuration.network)
         return place(network, self.device)
 
-    def restored(self, initial: Path) -> SegmentationNetwork:
-        """The network of the checkpoint to start from; UserError unless it is of this configuration and this seed."""
-        network, description = restore_network(initial, self.device, self.table, self.configuration)
+    def restored(self, initial: Path, run: ModelOf) -> SegmentationNetwork:
+        """The network of the checkpoint to start from; UserError unless it is that of `run`, and of the same seed."""
+        network, description = restore_network(initial, self.device, self.table, self.configuration, self.manifest_path)
         if (seed := description["provenance"]["seed"]) not in (None, self.seed):
             raise UserError(f"{initial}: the model to start from must be of seed {self.seed}, found one of seed {seed}; "
                             "name that of this seed")  # fmt: skip
+        refuse_other_model(initial, description["provenance"], run)
         _refuse_another_network(initial, description["architecture"], self.configuration.network)
         return network
 
@@ -131,6 +136,7 @@ class Run:
 
     def images(self, domain: SetName) -> Callable[[int], Pixels] | None:
         """The images of a domain by number, from its packed cache; None where they are read from their files."""
+        self.domains.add(domain)
         return self.caches[domain].image if domain in self.caches else None
 
     def batches(self, training: Training, *domains: TrainingFrames) -> Callable[[int], Iterator[tuple[Sample, ...]]]:
@@ -190,11 +196,14 @@ class Run:
         normalisation come last.
         """
         compute = self.configuration.compute
+        if unread := self.caches.keys() - self.domains:
+            raise UserError(f"--packed: {self.name} must be given caches of the {' and '.join(sorted(self.domains))} alone, found "
+                            f"one of the {min(unread)}; leave it out")  # fmt: skip
         optimisers = {
             name: build_optimiser(module, training.optimiser, rates[name]) for name, module in modules.items()
         }
         scaler = GradScaler(self.device.type, enabled=compute.precision == "float16")
-        job = Job(self.name, modules, optimisers, batches, step, training, scaler)
+        job = Job(self.name, modules, optimisers, batches, step, training, scaler, self.of)
         progress = train(job, state, self.fingerprint, compute.save_every)
         if parallel.rank() > 0:
             return
@@ -230,53 +239,3 @@ def _refuse_another_network(path: Path, found: Mapping[str, Any], network: Netwo
                 f"{path}: the checkpoint must be of the configured network, found {key} {found.get(key)} instead of "
                 f"{expected.get(key)}; check the key network, or name another checkpoint"
             )
-
-
-def verified_labels(labels: Path, frames: Sequence[Frame], manifest: Path) -> LabelStore:
-    """The label store that the JSON `labels` vouches for; UserError unless it is of just these frames of `manifest`.
-
-    The chunks of all images are there; each is compared with its digest in the JSON when it is read.
-    """
-    told, path = read_json(labels), store_of(labels)
-    recorded = told.get("metadata_sha256")
-    if not isinstance(recorded, dict) or "chunk_sha256" not in told:
-        raise UserError(
-            f"{labels}: this must be what `labels` wrote of a whole store, found something else; make it again"
-        )
-    now = metadata_digests(path)
-    if changed := sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name)):
-        raise UserError(
-            f"{path / changed[0]}: the label store must be the one that {labels.name} vouches for, found another file or "
-            "none; put it back, or make the labels again"
-        )
-    store = replace(open_label_store(path), chunk_sha256=told["chunk_sha256"])
-    refuse_other_frames(store, frames, manifest)
-    if missing := store.missing():
-        raise UserError(
-            f"{store.path}: the label store must hold all {store.count} images, found {len(missing)} not completely "
-            f"written, such as {store.image_ids[missing[0]]}; move this folder away and make the labels again"
-        )
-    return store
-
-
-def refuse_other_origin(labels: Path, store: LabelStore, configuration: Configuration) -> None:
-    """UserError unless labels are of the configuration's settings, or a sweep's, and of the files that are there now."""
-    refuse_other_settings(labels, configuration, store.attributes["provenance"])
-    refuse_changed_inputs(labels)
-
-
-def store_of(labels: Path) -> Path:
-    """The folder of the label store that the JSON `labels` names."""
-    name = read_json(labels).get("store")
-    if not isinstance(name, str):
-        raise UserError(f"{labels}: the JSON of a label store must name it, found no key store; make it with `labels`")
-    return labels.parent / name
-
-
-def refuse_other_frames(store: LabelStore, frames: Sequence[Frame], manifest: Path) -> None:
-    """UserError unless a label store has one row for each frame, in their order; `manifest` is for the message."""
-    if [frame.id for frame in frames] != list(store.image_ids):
-        raise UserError(
-            f"{store.path}: a label store must hold the target frames of {manifest} in their order, found other ones; "
-            "make the label store again"
-        )

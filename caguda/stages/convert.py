@@ -60,7 +60,7 @@ def convert_anchors(configuration: Configuration, input: Path, output: Path) -> 
 
 
 def convert_checkpoint(configuration: Configuration, input: Path, output: Path) -> None:
-    """Write a checkpoint of the authors' DeepLab v3+ as one of ours, which every verb can start from.
+    """Write a checkpoint of the authors' DeepLab v3+ as one of ours, which `import` or `start_from` can bring into an experiment.
 
     Their networks see RGB in 0..1 as it is, so the configured one must be a deeplab_v3plus with normalisation `unit`.
     UserError unless the file has all of that network's weights, and no others.

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from caguda.artifacts.atomic import write_json
+from caguda.artifacts.identity import KINDS, model_of, read_artifact, refuse_other_ancestors
 from caguda.artifacts.label_arrays import LabelStatistics, relabelled
 from caguda.artifacts.provenance import provenance
 from caguda.classes import UNWRITTEN, ClassTable, class_table, smaller_sets
@@ -22,12 +24,13 @@ from caguda.datasets.loader import inference_batches
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.datasets.workers import behind
+from caguda.errors import UserError
 from caguda.method.anchors import labels_at
 from caguda.method.metrics import confusion_matrix, counts_by_value, iou, mean_iou
 from caguda.models.batch_norm import batch_norms, estimate_statistics
 from caguda.models.inference import Views, largest, views
-from caguda.stages.common import refuse_other_origin, verified_labels
 from caguda.stages.runtime import prepare, restore_network
+from caguda.stages.vouched import refuse_other_origin, verified_labels
 
 ROWS = {"pretrain": "source only", "warmup": "warm-up"}
 
@@ -45,7 +48,8 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
     table = class_table(configuration, configuration.evaluation)
     read = read_manifest(manifest, configuration=configuration)
     frames = read.frames("evaluation")
-    network, description = restore_network(checkpoint, device, table, configuration)
+    network, description = restore_network(checkpoint, device, table, configuration, manifest)
+    _refuse_other_evaluation(output, description["provenance"])
     inference, size = configuration.inference, configuration.compute.inference_batch_size
     trained = _confusion(network, frames, table, inference, size, device)
     adapted = None
@@ -54,11 +58,11 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
         estimate_statistics(network, (scaled(batch, device) for _, batch in images))
         adapted = _confusion(network, frames, table, inference, size, device)
     made_by = description["provenance"]
-    run = made_by["settings"].get("run", made_by["made_by"])  # what an imported one stands for
+    model = model_of(made_by)
     settings = configuration.model_dump(mode="json", include={"inference"})
     result = {
-        "row": ROWS.get(run, run),
-        "recipe": made_by["settings"].get("recipe", {}).get("name"),
+        "row": ROWS.get(model.name, model.name),
+        "recipe": model.recipe,
         "seed": made_by["seed"],
         "frames": len(frames),
         "classes": list(table.names),
@@ -69,6 +73,22 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
     write_json(output, result)
     second = "" if adapted is None else f", with target statistics {100 * float(mean_iou(adapted)):.1f}"
     print(f"evaluate: {made_by['made_by']} mIoU {100 * float(mean_iou(trained)):.1f}{second} -> {output}")
+
+
+def _refuse_other_evaluation(output: Path, made: Mapping[str, Any]) -> None:
+    """UserError where the output would replace the evaluation of another model than one with this provenance."""
+    if not output.exists():
+        return
+    before = read_artifact(output, KINDS["evaluate"])
+    model = model_of(made)
+    of = f" of recipe {before['recipe']}" if before["recipe"] else ""
+    if (before["row"], before["recipe"], before["seed"]) != (
+        ROWS.get(model.name, model.name),
+        model.recipe,
+        made["seed"],
+    ):
+        raise UserError(f"{output}: an output must be new or replace the evaluation of the same model, found one of "
+                        f"{before['row']}{of}, seed {before['seed']}; choose another output")  # fmt: skip
 
 
 def _confusion(
@@ -140,7 +160,8 @@ def diagnose(configuration: Configuration, manifest: Path, labels: Path, output:
     table = class_table(configuration, configuration.target)
     frames = read_manifest(manifest, configuration=configuration).frames("target")
     store = verified_labels(labels, frames, manifest)
-    refuse_other_origin(labels, store, configuration)
+    refuse_other_origin(labels, store, configuration, manifest)
+    refuse_other_ancestors(labels, configuration)
     known = [index for index, frame in enumerate(frames) if frame.label is not None]
     assigned, everywhere = LabelStatistics(table.count), LabelStatistics(table.count)
     for index in tqdm(known, desc="diagnose", disable=not sys.stderr.isatty()):

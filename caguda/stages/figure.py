@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from caguda.ablations import chains
+from caguda.artifacts.identity import ModelOf, model_of, refuse_other_recipe
 from caguda.artifacts.provenance import content_of
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration, Inference
@@ -18,11 +20,11 @@ from caguda.datasets.transforms import scaled
 from caguda.errors import UserError
 from caguda.models.inference import most_probable
 from caguda.paper.figures import Block, write_figure
-from caguda.stages.common import refuse_other_origin, verified_labels
+from caguda.paper.pictures import description as told
 from caguda.stages.runtime import prepare, restore_network
+from caguda.stages.vouched import refuse_other_origin, verified_labels
 
 ROWS = 4
-NETWORKS = {"pretrain": "source only", "warmup": "warm-up"}
 
 
 @torch.inference_mode()
@@ -37,8 +39,8 @@ def qualitative(
 ) -> None:
     """Draw evenly spaced evaluation frames with the networks' predictions, and target frames with their pseudo-labels.
 
-    `checkpoints` are those of source only and warm-up, as far as they are there, and of the last stage; `labels` are those
-    that the last stage was trained on, else a UserError. The frames are chosen by their place in the set alone.
+    `checkpoints` are those of source only and warm-up, as far as they are there, and of the recipe's last stage; `labels` are
+    those that the last stage was trained on, else a UserError. The frames are chosen by their place in the set alone.
     """
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     table = class_table(configuration)
@@ -46,14 +48,16 @@ def qualitative(
         class_table(configuration, d) for d in (configuration.evaluation, configuration.target)
     )
     read = read_manifest(manifest, configuration=configuration)
-    networks = {}
-    for path in checkpoints:
-        name = NETWORKS.get(path.parent.name, "last stage")
-        networks[name], description = restore_network(path, device, table, configuration)
+    refuse_other_recipe(recipe, list(chains(configuration)))
+    restored = [restore_network(path, device, table, configuration, manifest) for path in checkpoints]
+    last = ModelOf(f"stage {configuration.stages.count}", recipe)
+    names = _columns(checkpoints, [description["provenance"] for _, description in restored], last)
+    networks = {name: network for name, (network, _) in zip(names, restored, strict=True)}
+    for path, name, (_, description) in zip(checkpoints, names, restored, strict=True):
         _refuse_others(path, description["provenance"], seed, labels if name == "last stage" else None)
     target = read.frames("target")
     store = verified_labels(labels, target, manifest)
-    refuse_other_origin(labels, store, configuration)
+    refuse_other_origin(labels, store, configuration, manifest)
     evaluated = _spaced(read.frames("evaluation"))
     predicted = Block(
         f"(a) evaluation frames, {recipe}, seed {seed}",
@@ -70,8 +74,21 @@ def qualitative(
         labelled = {"by anchors": arrays.anchor_label, "by probability": arrays.probability_label}
         rows.append(_row(frame, target_table) | labelled)
     assigned = Block(f"(b) pseudo-labels of stage {configuration.stages.count} on target frames", columns, rows)
-    write_figure([predicted, assigned], table, output)
+    write_figure([predicted, assigned], table, output, told("figure", recipe, [*checkpoints, labels]))
     print(f"figure: {len(evaluated)} evaluation and {len(rows)} target frames -> {output}")
+
+
+def _columns(checkpoints: Sequence[Path], made: Sequence[Mapping[str, Any]], last: ModelOf) -> list[str]:
+    """What the predictions of each model are called, by its provenance; UserError unless they are those of the figure."""
+    known = {ModelOf("pretrain"): "source only", ModelOf("warmup"): "warm-up", last: "last stage"}
+    names = [known.get(model_of(each), "") for each in made]
+    for path, name in zip(checkpoints, names, strict=True):
+        if not name or names.count(name) > 1:
+            raise UserError(f"{path}: the figure must have one model each of source only, warm-up and {last}, found "
+                            f"{'two of one' if name else 'another'}; leave it out")  # fmt: skip
+    if "last stage" not in names:
+        raise UserError(f"--checkpoints: the figure must have the model of {last}, found none; name its checkpoint")
+    return names
 
 
 def _refuse_others(path: Path, made: Mapping[str, Any], seed: int, labels: Path | None) -> None:

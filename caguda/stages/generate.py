@@ -7,6 +7,7 @@ from pathlib import Path
 from caguda.artifacts.atomic import write_json
 from caguda.artifacts.provenance import provenance
 from caguda.config import Configuration
+from caguda.datasets.scenes import mark_scenes
 from caguda.datasets.street import jobs, write_street
 from caguda.errors import UserError
 
@@ -25,6 +26,7 @@ def generate(configuration: Configuration, output: Path) -> None:
             f"{others[0]}: data_root must hold the generated frames alone, found {len(others)} other file(s), perhaps "
             "of an earlier configuration; move them away, or choose another data_root"
         )
+    mark_scenes(configuration, started)
     write_street(configuration.root, configuration.street)
     files = sorted(configuration.root.glob("*/**/*.png"))
     digest = hashlib.sha256()

@@ -31,6 +31,7 @@ from caguda.method.labels import by_anchor
 from caguda.paper import label_charts
 from caguda.paper.charts import save
 from caguda.paper.label_tables import inspection
+from caguda.paper.pictures import description
 from caguda.stages.evaluate import truth_at
 from caguda.stages.origin import Origin, open_origin
 from caguda.stages.runtime import prepare, restore_network
@@ -177,11 +178,11 @@ def _draw(origin: Origin, counts: Counts, found: dict[str, Any], folder: Path) -
         ),
         "projection.png": lambda: label_charts.projection(title, *_features(origin), table),
     }
-    clear_folder(folder, pictures)
+    clear_folder(folder, pictures, "inspect")
     left_out: dict[str, str | None] = {}
     for name, draw in pictures.items():
         try:
-            save(draw(), folder / name)
+            save(draw(), folder / name, description("inspect"))
             left_out[name] = None
         except UserError as error:
             left_out[name] = str(error)

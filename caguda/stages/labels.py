@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from caguda.artifacts.anchors import Anchors, load_anchors
 from caguda.artifacts.atomic import sha256, write_json
-from caguda.artifacts.chain import refuse_changed_inputs
+from caguda.artifacts.chain import refuse_changed_inputs, refuse_other_manifest
 from caguda.artifacts.label_arrays import NAMES
-from caguda.artifacts.label_metadata import chunk_digests
+from caguda.artifacts.label_journal import Journal
 from caguda.artifacts.labels import (
     LabelArrays,
     LabelStore,
@@ -35,10 +35,11 @@ from caguda.datasets.transforms import scaled
 from caguda.datasets.workers import behind
 from caguda.errors import UserError
 from caguda.method.labels import ByAnchor, ByProbability, by_anchor, by_probability, pseudo_labels
-from caguda.recorded import refuse_other_settings
-from caguda.stages.common import refuse_other_frames
+from caguda.models.network import SegmentationNetwork
+from caguda.recorded import refuse_misplaced, refuse_other_settings
 from caguda.stages.parts import share
 from caguda.stages.runtime import prepare, restore_network
+from caguda.stages.vouched import refuse_other_frames
 
 
 @torch.inference_mode()
@@ -54,6 +55,7 @@ def create_store(
 ) -> None:
     """Create the empty label store of all target frames at the resolution of f_D, and a JSON that says so.
 
+    One that was created of the same files with the same settings is kept with all that is in it.
     `margin` and `p0` are thresholds in place of the configured ones.
     """
     started = time.time()
@@ -63,32 +65,53 @@ def create_store(
     sizes = sorted({(entry["height"], entry["width"]) for entry in read.entries("target")})
     if len(sizes) > 1:
         raise UserError(f"{manifest}: target frames must have one size for a label store, found {sizes[:4]}")
-    network, _ = restore_network(checkpoint, device, class_table(configuration), configuration)
+    network, _ = restore_network(checkpoint, device, class_table(configuration), configuration, manifest)
     frames = read.frames("target")
     features, _ = network(scaled(image_of(frames[0])[None], device))
-    found = _anchors_of(anchors, checkpoint, configuration)
-    attributes = {
+    found = _anchors_of(anchors, network, manifest, checkpoint, configuration)
+    attributes: dict[str, Any] = {
         "margin": absolute_margin(thresholds, found.mean_distance),
         "p0": thresholds.p0,
         "provenance": _provenance("labels", configuration, thresholds, [manifest, checkpoint, anchors], started, store),
     }
     ids = [frame.id for frame in frames]
-    create_label_store(store, ids, features.shape[-2], features.shape[-1], class_table(configuration), attributes)
-    write_json(output, {"store": store.name, "images": len(ids), **attributes})
+    if (store / "zarr.json").is_file():
+        _refuse_other_begun(store, attributes["provenance"])
+    else:
+        create_label_store(store, ids, features.shape[-2], features.shape[-1], class_table(configuration), attributes)
+    written = open_label_store(store).attributes
+    write_json(output, {"store": store.name, "images": len(ids), **{name: written[name] for name in attributes}})
 
 
-def _anchors_of(path: Path, checkpoint: Path, configuration: Configuration) -> Anchors:
-    """The anchors in a file; UserError unless they are of the configured categories, and of the checkpoint's features."""
+def _refuse_other_begun(path: Path, made: Mapping[str, Any]) -> None:
+    """UserError unless the label store that is there was created of the same files with the same settings: it is kept."""
+    if not same_origin(open_label_store(path).attributes["provenance"], made):
+        raise UserError(f"{path}: a label store must be new, or of these files and settings, found another; move it away, or "
+                        "choose another folder")  # fmt: skip
+
+
+def _anchors_of(
+    path: Path, network: SegmentationNetwork, manifest: Path, checkpoint: Path, configuration: Configuration
+) -> Anchors:
+    """The anchors in a file; UserError unless they are of the configured categories, and of the checkpoint's features.
+
+    Those of the authors say nothing of their origin: they must have as many channels as the network's features.
+    """
     found, attributes = load_anchors(path)
     made = attributes["provenance"]
     if attributes["categories"] != list(class_table(configuration).names):
         raise UserError(f"{path}: the anchors must be of the configured categories in their order, found others; make them "
                         "again")  # fmt: skip
-    inputs = {given["sha256"] for given in made["inputs"].values()}
+    if (channels := found.vectors.shape[1]) != (wanted := network.classifier.in_channels):
+        raise UserError(f"{path}: anchors must have the {wanted} channels of the network's features, found {channels}; name "
+                        "those of this network")  # fmt: skip
     if made["made_by"] == "anchors":
         refuse_other_settings(path, configuration, made)
+        refuse_misplaced(path, made)
         refuse_changed_inputs(path)
-        if configuration.anchors.every_stage and sha256(checkpoint) not in inputs:
+        refuse_other_manifest(path, manifest)
+        recorded = {given["sha256"] for given in made["inputs"].values()}
+        if configuration.anchors.every_stage and sha256(checkpoint) not in recorded:
             raise UserError(f"{path}: the anchors must be of the features of {checkpoint}, found those of another model; "
                             "make them again")  # fmt: skip
     return found
@@ -139,23 +162,24 @@ def write_part(
 
     Eq. 5 to 7 by anchors, and the probability rule of Eq. 11. Frames are divided by whole batches of inference, since
     the last bits of a feature may depend on the size of its batch: any number of parts gives the same labels. Batches
-    that an earlier call has finished are kept. UserError if the store was created for other inputs. While the network is at
+    that an earlier call has finished are kept: those in a journal of the store, if they are as they were written. UserError if the store was created for other inputs. While the network is at
     one batch, the next is read and the labels of the one before are written.
     """
     started = time.time()
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
-    network, _ = restore_network(checkpoint, device, class_table(configuration), configuration)
-    found = _anchors_of(anchors, checkpoint, configuration)
-    vectors = torch.from_numpy(found.vectors).to(device)
-    present = torch.from_numpy(found.present).to(device)
     frames = read_manifest(manifest, configuration=configuration).frames("target")
+    network, _ = restore_network(checkpoint, device, class_table(configuration), configuration, manifest)
+    found = _anchors_of(anchors, network, manifest, checkpoint, configuration)
+    vectors, present = (torch.from_numpy(values).to(device) for values in (found.vectors, found.present))
     opened, thresholds = _opened(configuration, store, frames, [manifest, checkpoint, anchors])
     margin, p0 = float(opened.attributes["margin"]), float(opened.attributes["p0"])
     size = configuration.compute.inference_batch_size
     batches = [range(first, min(first + size, len(frames))) for first in range(0, len(frames), size)]
     own = share(batches, part, parts, "target")
-    left = [batch for batch in own if not all(opened.whole(index) for index in batch)]
-    stored = {i: chunk_digests(store, i) for batch in own if batch not in left for i in batch}
+    first, last = own[0].start, own[-1].stop - 1
+    journal = Journal(store, f"{part}-of-{parts}", opened.attributes["provenance"])
+    stored = journal.written(range(first, last + 1))
+    left = [batch for batch in own if not all(index in stored for index in batch)]
 
     @torch.inference_mode()  # which holds for one thread alone
     def write(seen: tuple[range, Tensor, Tensor]) -> None:
@@ -163,18 +187,17 @@ def write_part(
         rows = _labels(by_anchor(features, vectors, present, margin), by_probability(logits, p0))
         for place, index in enumerate(batch):
             write_labels(opened, index, LabelArrays(**{name: row[place] for name, row in rows.items()}))
-            stored[index] = chunk_digests(store, index)
+            stored[index] = journal.add(index)
 
     seen = ((batch, *network(scaled(images, device))) for batch, images in read_ahead(frames, left))
     for _ in tqdm(behind(seen, write), f"labels {part}/{parts}", len(left), disable=not sys.stderr.isatty()):
         pass
-    first, last = own[0].start, own[-1].stop - 1
     chunks = {name: [stored[index][name] for index in range(first, last + 1)] for name in NAMES}
     made_by = _provenance("label-part", configuration, thresholds, [manifest, checkpoint, anchors], started, output)
-    content = {"store": store.name, "part": part, "parts": parts, "first": first, "last": last}
-    write_json(output, content | {"chunk_sha256": chunks, "provenance": made_by})
-    kept = sum(map(len, own)) - sum(map(len, left))
-    print(f"labels: part {part} of {parts}, frames {first} to {last}, {kept} of them from an earlier call -> {store}")
+    told = {"store": store.name, "part": part, "parts": parts, "first": first, "last": last, "chunk_sha256": chunks}
+    write_json(output, told | {"provenance": made_by})
+    kept = f"{sum(map(len, own)) - sum(map(len, left))} of them from an earlier call"
+    print(f"labels: part {part} of {parts}, frames {first} to {last}, {kept} -> {store}")
 
 
 def _opened(

@@ -9,13 +9,13 @@ from typing import Any
 import zarr
 
 from caguda.artifacts.chain import Input, inputs_of
-from caguda.artifacts.labels import LabelStore, open_label_store
+from caguda.artifacts.labels import LabelStore
 from caguda.classes import ClassTable, class_table
 from caguda.configfile import configuration_beside, load_configuration
 from caguda.datasets.frame import Frame
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
-from caguda.stages.common import refuse_other_frames, store_of
+from caguda.stages.vouched import label_store, refuse_other_frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ class Origin:
 
 def open_origin(path: Path) -> Origin:
     """The label store of a folder, or of the JSON that vouches for it, with where it comes from."""
-    store = open_label_store(store_of(path) if path.is_file() else path)
+    store = label_store(path)
     if not {"margin", "p0"} <= store.attributes.keys():
         raise UserError(f"{store.path}: a label store must say its margin and p0, found neither; make it again")
     return Origin(store)

@@ -61,6 +61,8 @@ def open_caches(paths: Sequence[Path], manifest: Manifest, configuration: Config
             raise UserError(f"{path}: a packed cache must be of the manifest's frames, found other ones; make it again")
         if cache.attributes["classes"] != _identity(class_table(configuration, getattr(configuration, domain))):
             raise UserError(f"{path}: a packed cache must be for the configured classes, found others; make it again")
+        if domain in caches:
+            raise UserError(f"{path}: each domain must have one packed cache, found two of the {domain}; leave one out")
         caches[domain] = cache
     return caches
 

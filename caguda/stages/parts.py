@@ -42,8 +42,21 @@ def refuse_others(path: Path, found: Mapping[str, Any], expected: Mapping[str, A
         )
 
 
+def refuse_apart(folder: Path, output: Path) -> None:
+    """UserError unless a JSON is to lie beside the folder that it vouches for, which it names without a path."""
+    if folder.absolute().parent.resolve() != output.absolute().parent.resolve():
+        raise UserError(
+            f"{output}: this JSON must lie beside {folder}, which it is of, found another folder; name one there"
+        )
+
+
 def refuse_gaps(paths: Sequence[Path], found: Collection[T], expected: Collection[T]) -> None:
-    """UserError unless the parts have every unit of work."""
+    """UserError unless the parts have every unit of work, and each once."""
+    if twice := len(found) - len(set(found)):
+        raise UserError(
+            f"{', '.join(map(str, paths))}: these parts must make a whole, found {twice} units of work in two of them; name "
+            "every part of one division once"
+        )
     if missing := sum(unit not in found for unit in expected):
         raise UserError(
             f"{', '.join(map(str, paths))}: these parts must make a whole, found {missing} of {len(expected)} units of "

@@ -50,13 +50,14 @@ def predict_part(
     if table.label_ids.max() > 255:
         raise UserError(f"predict: label ids must be at most 255 for an 8-bit file, found {table.label_ids.max()}")
     read = read_manifest(manifest, [name], configuration)
-    entries, frames = read.entries(name), read.frames(name)
-    own = share(list(batches(entries, configuration.compute.inference_batch_size)), part, parts, name)
-    network, description = restore_network(checkpoint, device, table, configuration)
+    frames = read.frames(name)
+    own = share(list(batches(read.entries(name), configuration.compute.inference_batch_size)), part, parts, name)
+    of = manifest if name == "evaluation" else None  # the test set has a manifest of its own
+    network, description = restore_network(checkpoint, device, table, configuration, of)
     settings = configuration.model_dump(mode="json", include={"inference"})
     threads, weights = configuration.compute.threads, description["weights_sha256"]
     decisive = [settings, weights, table.label_ids.tolist(), METHOD_VERSION, threads, device.type]
-    images = {entries[i]["id"]: entries[i]["image_sha256"] for batch in own for i in batch}
+    images = {frames[i].id: frames[i].image_sha256 for batch in own for i in batch}
     keys = {frame: fingerprint({"image": image, "by": decisive}) for frame, image in images.items()}
     journal = open_journal(folder, f"{part}-of-{parts}", images)
     digests = finished_predictions(folder, keys)

@@ -4,13 +4,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from caguda.artifacts.atomic import read_json, sha256, write_json
+from caguda.artifacts.atomic import sha256, write_json
+from caguda.artifacts.identity import KINDS, MODEL, read_artifact, refuse_other_checkpoint
 from caguda.artifacts.predictions import FORMAT, FORMAT_VERSION, prediction_file, remove_others
 from caguda.artifacts.provenance import fingerprint, provenance
 from caguda.config import Configuration
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.errors import UserError
-from caguda.stages.parts import divided, refuse_gaps, refuse_others
+from caguda.stages.parts import divided, refuse_apart, refuse_gaps, refuse_others
 
 
 def list_predictions(
@@ -27,17 +28,18 @@ def list_predictions(
     Every file is read back, and must be the one that was written; then predictions of other frames are deleted.
     """
     started = time.time()
-    entries = read_manifest(manifest, [name]).entries(name)
-    parts = {path: read_json(path) for path in part_files}
-    seed = read_json(checkpoint.with_suffix(".json"))["provenance"]["seed"]
+    entries = read_manifest(manifest, [name], configuration).entries(name)
+    parts = {path: read_artifact(path, KINDS["predict-part"]) for path in part_files}
+    seed = read_artifact(checkpoint.with_suffix(".json"), MODEL)["provenance"]["seed"]
+    refuse_other_checkpoint(checkpoint, configuration, manifest if name == "evaluation" else None)
+    refuse_apart(folder, output)
     settings = divided(configuration)
     made_by = provenance("predict", settings, [manifest, checkpoint], seed, started, output)
     for path, content in parts.items():
-        if not {"part", "files"} <= content.keys():
-            raise UserError(f"{path}: this must be what `predict-part` left, found something else; name it")
         refuse_others(path, content["provenance"], made_by)
     made_in = {frame: path for path, content in parts.items() for frame in content["files"]}
-    refuse_gaps(part_files, made_in, [entry["id"] for entry in entries])
+    written = [frame for content in parts.values() for frame in content["files"]]
+    refuse_gaps(part_files, written, [entry["id"] for entry in entries])
     digests = {frame: parts[path]["files"][frame] for frame, path in made_in.items()}
     for frame, digest in digests.items():
         if not (file := prediction_file(folder, frame)).is_file() or sha256(file) != digest:

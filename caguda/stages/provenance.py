@@ -8,6 +8,7 @@ from typing import Any
 
 from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.chain import inputs_of, provenance_of
+from caguda.artifacts.labels import open_label_store
 from caguda.errors import UserError, printable
 
 
@@ -20,8 +21,20 @@ def provenance(artifact: Path, as_json: bool) -> None:
         raise UserError(
             f"{artifact}: an artifact that says what made it is needed, found none; give its JSON or its file"
         )
+    _refuse_damaged(artifact)
     chain = _chain(artifact, "asked for", cache(sha256), set())
     print(json.dumps(chain, indent=1, ensure_ascii=False) if as_json else "\n".join(map(printable, _lines(chain, ""))))
+
+
+def _refuse_damaged(artifact: Path) -> None:
+    """UserError where what is asked for is not what its own JSON, or the digest in its group file, says."""
+    if artifact.is_dir():
+        open_label_store(artifact)
+    elif artifact.suffix in (".safetensors", ".zip"):
+        told = read_json(artifact.with_suffix(".json"))
+        if sha256(artifact) not in (told.get("weights_sha256"), told.get("sha256")):
+            raise UserError(f"{artifact}: the file must have the SHA-256 that the JSON beside it gives, found another; put the "
+                            "right one there, or make it again")  # fmt: skip
 
 
 def _chain(path: Path, state: str, digest: Callable[[Path], str], told: set[Path]) -> dict[str, Any]:

@@ -10,14 +10,13 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from caguda.artifacts.chain import refuse_changed_inputs
 from caguda.artifacts.checkpoint import load_checkpoint
+from caguda.artifacts.identity import refuse_other_checkpoint
 from caguda.classes import ClassTable
 from caguda.config import Configuration, Network
 from caguda.errors import UserError
 from caguda.models.build import build_network
 from caguda.models.network import SegmentationNetwork
-from caguda.recorded import refuse_misplaced, refuse_other_settings
 from caguda.stages.parallel import rank
 from caguda.version import METHOD_VERSION
 
@@ -64,13 +63,17 @@ def place(network: M, device: torch.device) -> M:
 
 
 def restore_network(
-    path: Path, device: torch.device, table: ClassTable, configuration: Configuration | None = None
+    path: Path,
+    device: torch.device,
+    table: ClassTable,
+    configuration: Configuration | None = None,
+    manifest: Path | None = None,
 ) -> tuple[SegmentationNetwork, dict[str, Any]]:
     """The network of a checkpoint in evaluation mode, and the checkpoint's description.
 
     UserError if it is damaged, of another version of the method, made for other categories than those of `table`, with
-    other settings than the configuration's where one is given, in the folder of another seed or run, or of other files
-    than those that are there.
+    other settings than the configuration's, or of other frames than the manifest's, where these are given, in the folder of
+    another seed or run, or of other files than those that are there.
     """
     weights, description = load_checkpoint(path)
     made = description["provenance"]
@@ -79,10 +82,7 @@ def restore_network(
             f"{path}: the checkpoint must be of version {METHOD_VERSION} of the method, found {made.get('method_version')}; train it "
             "again, or bring it by start_from"
         )
-    refuse_misplaced(path, made)
-    if configuration is not None:
-        refuse_other_settings(path, configuration, made)
-    refuse_changed_inputs(path)
+    refuse_other_checkpoint(path, configuration, manifest)
     if description["classes"] != list(table.names):
         raise UserError(
             f"{path}: the checkpoint must be for the configured categories, {table.count} of them, found one for "

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from caguda.artifacts.atomic import sha256, write_atomically, write_json
-from caguda.artifacts.chain import refuse_changed_inputs
+from caguda.artifacts.chain import refuse_changed_inputs, refuse_other_manifest
 from caguda.artifacts.predictions import read_predictions
 from caguda.artifacts.provenance import provenance
 from caguda.artifacts.submission import IMAGES, SIZE, faults, pack
@@ -23,6 +23,7 @@ def submission(manifest: Path, predictions: Path, output: Path) -> None:
     started = time.time()
     made = read_predictions(predictions)
     refuse_changed_inputs(predictions)
+    refuse_other_manifest(predictions, manifest)
     read = read_manifest(manifest, [made["set"]])
     if (layout := read.sets[made["set"]]["layout"]) != "cityscapes":
         raise UserError(f"{manifest}: the test server takes frames of layout cityscapes, found layout {layout}")

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
+from caguda.artifacts.identity import ModelOf
 from caguda.config import Configuration, DeepLab, Training
 from caguda.datasets.manifest import SetName
 from caguda.method.losses import LossSum, cross_entropy
@@ -54,7 +55,7 @@ def control(
     )
     settings = configuration.model_dump(mode="json", include={**CHOICES, "stages": True})
     run = Run("control", configuration, seed, manifest, settings, [initial], packed)
-    network = run.restored(initial)
+    network = run.restored(initial, ModelOf("warmup"))
     _supervised(run, network, training, "source", output, state)
 
 

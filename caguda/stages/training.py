@@ -37,7 +37,8 @@ class Job:
     """What is trained: modules, their optimisers, batches from an iteration on, and the step that is taken on each.
 
     A step yields objectives, each with the loss terms to report; each is differentiated before the next is asked for,
-    so that what one needed in memory is free for the next. Gradients add up.
+    so that what one needed in memory is free for the next. Gradients add up. `of` says which model it is: its saved state
+    is that of no other.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Job:
     step: Step
     training: Training
     scaler: GradScaler
+    of: str = ""
 
 
 @dataclass
@@ -168,6 +170,7 @@ def _refuse_broken_weights(job: Job, progress: Progress) -> None:
 def _state(job: Job, progress: Progress, fingerprint: str) -> dict[str, Any]:
     return {
         "fingerprint": fingerprint,
+        "of": job.of,
         "modules": {name: module.state_dict() for name, module in job.modules.items()},
         "optimisers": {name: optimiser.state_dict() for name, optimiser in job.optimisers.items()},
         "scaler": job.scaler.state_dict(),
@@ -182,6 +185,10 @@ def _restore(job: Job, path: Path, fingerprint: str) -> Progress:
         raise UserError(
             f"{job.name}: all processes of a training must read the same inputs, found different ones: files were changed "
             "while they were read; give the same command again"
+        )
+    if state is not None and (found := state.get("of", job.of)) != job.of:
+        raise UserError(
+            f"{path}: the training state must be of {job.of}, found that of {found}; name a folder of its own for the state"
         )
     if state is None or state["fingerprint"] != fingerprint:
         if state is not None:

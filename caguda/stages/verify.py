@@ -31,8 +31,9 @@ from caguda.config import Configuration
 from caguda.configfile import configuration_beside, load_configuration
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import Faulty, UserError, printable
+from caguda.files import read_regular, refuse_irregular
 from caguda.paper.evaluations import read_evaluation
-from caguda.recorded import other_settings
+from caguda.recorded import other_settings, refuse_misplaced
 
 Digest = Callable[[Path], str]
 Check = Callable[[Path], list[str]]
@@ -127,13 +128,14 @@ def _kind(path: Path) -> tuple[str, Check]:
     if path.suffix == ".pt":
         return "training state", _once(_read_state)
     if path.suffix == ".h5":
+        refuse_irregular(path)
         _require(path, sealed=is_sealed_hdf5(path))
         if texts_of(path).get("format") == ANCHORS:
             return "anchors", _once(load_anchors)
         if texts_of(path).get("format") == "caguda-class-sums":
             return "class sums", _once(_read_class_sums)
         return "packed cache", _once(_read_packed)
-    raw = path.read_bytes()
+    raw = read_regular(path)
     try:
         content = json.loads(raw.decode("utf-8"))
     except ValueError as error:
@@ -158,6 +160,10 @@ def _faults_of_provenance(path: Path, digest: Digest) -> list[str]:
     if made and (configuration := _configuration_of(path)):
         found += [f"{path}: this must be made with the settings of its experiment's config.json, found {line}; make it "
                   "again" for line in other_settings(configuration, made, path)]  # fmt: skip
+    try:
+        refuse_misplaced(path, made)
+    except UserError as error:
+        found.append(str(error))
     changed = [item for item in inputs_of(path, digest) if item.state != "unchanged"]
     return found + [f"{path}: what it was made of must be there unchanged, found {i.path} {i.state}" for i in changed]
 
@@ -273,4 +279,4 @@ KINDS: dict[str, tuple[str, Check]] = {
     "parts": ("prediction job", _once(read_json)),
     "set": ("submission", _submission_faults),
 }
-"""A key that only one kind of JSON has."""
+"""The first of these keys that a JSON has tells its kind: their order matters."""

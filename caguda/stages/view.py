@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from caguda.artifacts.identity import contents_of_inputs
 from caguda.artifacts.labels import LabelStore
 from caguda.artifacts.ownership import clear_folder
 from caguda.classes import IGNORE, ClassTable
@@ -53,7 +54,7 @@ def view(
         result = write_page(made_of, (scene.frame(index) for index in indices), output)
     else:
         result = output
-        clear_folder(output, VIEWED)
+        clear_folder(output, VIEWED, "view")
         for index in indices:
             frame = scene.frame(index)
             write_sheet(frame, scene.table, f"{frame.name}, {titles[0]}", output / f"{frame.name}.png")
@@ -131,6 +132,10 @@ def open_scene(paths: Sequence[Path]) -> Scene:
         if set(other.image_ids) != set(stores[0].image_ids) or other.categories != stores[0].categories:
             raise UserError(f"{other.path}: stores that are compared must have the same images and categories, found "
                             f"other ones than in {stores[0].path}; name two stages of one experiment")  # fmt: skip
+        made = [contents_of_inputs(store.attributes["provenance"]) for store in (stores[0], other)]
+        if made[0].isdisjoint(made[1]):
+            raise UserError(f"{other.path}: stores that are compared must be of the same frames, found none of the files that "
+                            f"{stores[0].path} was made of; name two stages of one experiment")  # fmt: skip
     scene = Scene(stores, origin.table, (), {}, origin.table, {})
     try:
         entries = read_manifest(origin.input(".json")).entries("target")
@@ -153,6 +158,8 @@ def _chosen(
         if unknown:
             raise UserError(f"{scene.first.path}: --frames must name finished images of the store, found {unknown[0]!r}"
                             f"; its ids are such as {next(iter(place))}")  # fmt: skip
+        if len(set(names.split(","))) < len(names.split(",")):
+            raise UserError(f"--frames {names}: every frame must be named once, found one twice; leave it out")
         return [place[name] for name in names.split(",")], "as named"
     count = next((option for option in (worst, random) if option is not None), otherwise)
     count = min(count, len(written))

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from caguda.artifacts.identity import ModelOf
 from caguda.config import Configuration
 from caguda.method.warmup import adversarial_loss, discriminator_loss
 from caguda.models.discriminator import discriminator
@@ -34,7 +35,7 @@ def warmup(
     training = configuration.warmup
     settings = configuration.model_dump(mode="json", include={**CHOICES, "warmup": True})
     run = Run("warmup", configuration, seed, manifest, settings, [initial], packed)
-    network = run.restored(initial)
+    network = run.restored(initial, ModelOf("pretrain"))
     channels = run.table.count if training.discriminator_input == "softmax" else network.classifier.in_channels
     torch.manual_seed(seed)
     judge = place(discriminator(channels, training.discriminator_width), run.device)

@@ -14,7 +14,7 @@ from caguda.artifacts.atomic import write_json
 from caguda.errors import UserError, first, printable
 from caguda.staleness import silent_products, stale_artifacts
 from caguda.version import METHOD_VERSION
-from caguda.workflow import held, refuse_stages, validated
+from caguda.workflow import held, refuse_stages, set_aside, validated
 from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
@@ -65,6 +65,7 @@ onstart:
         if configuration.left_out:
             print(f"caguda: left out: {', '.join(configuration.left_out)}", file=sys.stderr)
         LOCKS.append(held(Path(CONFIG).parent))
+        set_aside(Path(path) for job in workflow.dag.needrun_jobs() for path in job.output)
         write_json(Path(CONFIG), SETTINGS)
     except UserError as error:
         sys.exit(f"caguda: {printable(str(error))}")
@@ -81,11 +82,12 @@ def placed(path: str) -> str:
 
 @cache
 def renewed(wildcards) -> list[str]:
-    """No file: what `check` asks for when the jobs are planned, so that stale artifacts are among them.
+    """Forces what is out of date to be made again. An input function of `check`, as those run while jobs are planned; it
+    adds no input.
 
     What was made with other settings, or of files that are gone or changed, is made again where a target needs it, as by
     `--forcerun`, whether or not Snakemake remembers in `.snakemake` how it was made. Tables, pictures and archives do not
-    say what they were made of: they are made again where it does not remember. So is what is missing between a target
+    say all that they were made of: they are made again where it does not remember. So is what is missing between a target
     and what it was made of.
     """
     if workflow.is_main_process:

@@ -1,0 +1,182 @@
+"""The identity that an artifact claims: its kind, the run whose model it is, and what it was made of. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from caguda.artifacts.atomic import read_json
+from caguda.artifacts.chain import ancestors_of, provenance_of, refuse_changed_inputs, refuse_other_manifest
+from caguda.artifacts.ownership import OUTPUTS, verb_of
+from caguda.config import Configuration
+from caguda.errors import UserError, first
+from caguda.recorded import refuse_misplaced, refuse_other_settings
+
+MODEL = "the JSON of a checkpoint"
+KINDS: Mapping[str, str] = {
+    "generate": "what `generate` left",
+    "check": "a manifest",
+    "check-test": "a manifest",
+    "pack": "a packed cache",
+    "anchor-part": "the sums of one part of the source",
+    "anchors": "category anchors",
+    "convert-anchors": "category anchors",
+    "labels": "the JSON of a label store",
+    "label-store": "the JSON of a label store",
+    "label-part": "what `label-part` left",
+    "evaluate": "an evaluation",
+    "diagnose": "the accuracy of pseudo-labels",
+    "predict-part": "what `predict-part` left",
+    "predict": "the JSON of predictions",
+    "submission": "the JSON of a submission",
+    **dict.fromkeys(("pretrain", "warmup", "adapt", "control", "oracle", "import", "convert-checkpoint"), MODEL),
+}
+"""What each verb writes."""
+
+
+_TABLE = (".csv", ".md", ".tex", ".html")
+WRITES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(KINDS, (".json",)),
+    **{verb: (".safetensors", ".json") for verb, kind in KINDS.items() if kind == MODEL},
+    **dict.fromkeys(("pack", "anchor-part", "anchors", "convert-anchors"), (".h5",)),
+    **dict.fromkeys(("figure", "curves", "class-chart"), (".png",)),
+    "submission": (".zip", ".json"),
+    "table": (".csv", ".md"),
+    "paper-table": _TABLE,
+    "sweep": (*_TABLE, ".png"),
+    "report": (".html",),
+}
+"""How the name of a verb's output ends, and of the files that it writes beside it."""
+
+
+@dataclass(frozen=True)
+class ModelOf:
+    """What a model was trained by: pretrain, warmup, control, oracle or stage K; only a stage has a recipe.
+
+    `name` is empty for a model from elsewhere that stands for no run.
+    """
+
+    name: str
+    recipe: str | None = None
+
+    def __str__(self) -> str:
+        """The run as a person would call it."""
+        return f"{self.name} of recipe {self.recipe}" if self.recipe else self.name
+
+
+def model_of(made: Mapping[str, Any]) -> ModelOf:
+    """The run whose model a provenance is of; of an imported model, the run that it stands for."""
+    settings = made["settings"]
+    name = settings.get("run", made["made_by"])
+    return ModelOf("" if name == "convert-checkpoint" else name, settings.get("recipe", {}).get("name"))
+
+
+def kind_of(path: Path) -> str | None:
+    """What a file is, by the verb that made it, in words of KINDS; None where it does not say."""
+    made_by = provenance_of(path).get("made_by")
+    return None if made_by is None else KINDS.get(made_by, MODEL)  # a stage names its number
+
+
+def read_artifact(path: Path, kind: str) -> dict[str, Any]:
+    """The content of a JSON that a verb wrote; UserError unless it is of this kind, one of the values of KINDS."""
+    if path.suffix != ".json":
+        raise UserError(f"{path}: this must be {kind}, NAME.json, found another name; name the right file")
+    content = read_json(path)
+    if (found := kind_of(path)) != kind:
+        raise UserError(f"{path}: this must be {kind}, found {found or 'a file that does not say what made it'}; name the "
+                        "right file")  # fmt: skip
+    return content
+
+
+def contents_of_inputs(made: Mapping[str, Any]) -> set[str]:
+    """The digests of the contents of all that an artifact was made of, by its provenance."""
+    return {recorded["content"] for recorded in made["inputs"].values()}
+
+
+def outputs_of(verb: str, given: Mapping[str, Any]) -> list[Path]:
+    """The files that `--output` names, and those that the verb puts beside them; UserError for a name of another form."""
+    files = []
+    for key in (key for key in OUTPUTS if key in given and verb in WRITES):
+        suffix, *beside = {"csv": (".csv",), "markdown": (".md",)}.get(key, WRITES[verb])
+        if given[key].suffix != suffix:
+            raise UserError(f"{given[key]}: the output's name must end in {suffix}, found another; choose another name")
+        files += [given[key], *map(given[key].with_suffix, beside)]
+    return files
+
+
+def refuse_other_outputs(verb: str, given: Mapping[str, Any], outputs: Sequence[Path]) -> None:
+    """UserError where an output of a verb would replace what another verb made, or the model of another training.
+
+    A verb with a seed writes into no folder of another seed, a training into none of another run or recipe.
+    """
+    wanted = "paper-table" if verb == "sweep" else verb
+    if verb == "adapt":
+        wanted = str(ModelOf(f"stage {given['stage']}", given["recipe"]))
+    for path in (path for path in outputs if path.is_file()):
+        found, seed = _writer_of(path)
+        if found != ("sweep" if (verb, path.suffix) == ("sweep", ".png") else wanted):
+            raise UserError(f"{path}: an output must be a new file or one that `{verb}` wrote before, found one of "
+                            f"`{found}`; choose another output")  # fmt: skip
+        if "seed" in given and seed not in (None, given["seed"]):
+            raise UserError(f"{path}: an output must be a new file or of seed {given['seed']}, found one of seed {seed}; "
+                            "choose another output")  # fmt: skip
+    run = f"stage {given['stage']}" if verb == "adapt" else given.get("run", verb)
+    told = {"seed": given.get("seed"), "settings": {"run": run, "recipe": {"name": given.get("recipe")}}}
+    for path in outputs if "seed" in given else ():
+        try:
+            refuse_misplaced(path, told)
+        except UserError:
+            raise UserError(f"{path}: an output must lie in no folder of another seed, run or recipe, found {path.parent}; choose "
+                            "another output") from None  # fmt: skip
+
+
+def _writer_of(path: Path) -> tuple[str, int | None]:
+    """The verb or stage that wrote a file of ours, and the seed where it tells one."""
+    if path.suffix not in (".json", ".h5", ".safetensors", ".zip"):
+        return verb_of(path) or "another program", None
+    made = provenance_of(path)
+    writer = str(ModelOf(made["made_by"], made["settings"].get("recipe", {}).get("name"))) if made else "the workflow"
+    is_created = writer == "labels" and path.suffix == ".json" and "chunk_sha256" not in read_json(path)
+    return "label-store" if is_created else writer, made.get("seed")
+
+
+def refuse_other_ancestors(path: Path, configuration: Configuration) -> None:
+    """UserError unless all that an artifact was made of, as far as it is there, was made with the configuration's settings."""
+    for ancestor in sorted(ancestors_of(path)):
+        if made := provenance_of(ancestor):  # a file that was brought says nothing
+            refuse_other_settings(ancestor, configuration, made)
+
+
+def refuse_other_model(path: Path, made: Mapping[str, Any], wanted: ModelOf) -> None:
+    """UserError unless a model, whose provenance is `made`, is that of a run; a model that names no run is accepted."""
+    if (found := model_of(made)).name and found != wanted:
+        raise UserError(f"{path}: this must be the model of {wanted}, found that of {found}; name the right checkpoint")
+
+
+def refuse_other_checkpoint(
+    path: Path, configuration: Configuration | None = None, manifest: Path | None = None
+) -> None:
+    """UserError unless a checkpoint lies in the folder of its seed and run, and is of the files that are there.
+
+    With a configuration, it and all that it was made of must have been made with its settings; with a manifest, of its frames.
+    No weights are read.
+    """
+    made = provenance_of(path)
+    refuse_misplaced(path, made)
+    if configuration is not None:
+        refuse_other_settings(path, configuration, made)
+        refuse_other_ancestors(path, configuration)
+    refuse_changed_inputs(path)
+    if manifest is not None:
+        refuse_other_manifest(path, manifest)
+
+
+def refuse_other_recipe(recipe: str, known: Sequence[str], found: Mapping[Path, str | None] | None = None) -> None:
+    """UserError unless a recipe is one of the configuration's, and files are of it, or of what recipes share (None)."""
+    if recipe not in known:
+        raise UserError(f"--recipe {recipe}: the configuration has no such recipe, only {first(known)}")
+    for path, other in (found or {}).items():
+        if other not in (None, recipe):
+            raise UserError(f"{path}: this must be of recipe {recipe}, found one of {other}; name those of one recipe")
