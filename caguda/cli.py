@@ -39,9 +39,10 @@ def _begin(verb: str, given: dict[str, Any]) -> Outcome:
     end_with(os.environ.get("CAGUDA_WORKFLOW"))
     outputs = outputs_of(verb, given)
     refuse_outputs(given, outputs)
-    refuse_other_outputs(verb, given, outputs)
-    if "configuration" in given:
-        given["configuration"] = load_configuration(given["configuration"])
+    configuration = load_configuration(given["configuration"]) if "configuration" in given else None
+    refuse_other_outputs(verb, given, outputs, configuration)
+    if configuration is not None:
+        given["configuration"] = configuration
         processes = given["configuration"].compute.processes
         if "state" in given and processes > 1:
             return launch(processes, partial(_ended, _call, verb, given))

@@ -111,14 +111,16 @@ def refuse_misplaced(path: Path, made: Mapping[str, Any]) -> None:
 
 
 def _refuse_other_stage(path: Path, made: Mapping[str, Any]) -> None:
-    """UserError where anchors or labels lie in the folder of a stage that follows another model than the one they are of."""
+    """UserError where anchors or labels lie in the folder of a stage that follows another model than the one they are of, or
+    the accuracy of labels in that of other labels."""
     folder = path.parents[1] if path.parent.name == "parts" else path.parent
     stage = re.fullmatch(r"stage(\d+)", folder.name)
-    if not stage or made.get("made_by") not in ("anchor-part", "anchors", "labels", "label-part"):
+    if not stage or made.get("made_by") not in ("anchor-part", "anchors", "labels", "label-part", "diagnose"):
         return
     before = {f"stage{int(stage[1]) - 1}"} if int(stage[1]) > 1 else {"pretrain", "warmup"}
     known = re.compile(r"pretrain|warmup|stage\d+")
-    of = [Path(item["from_here"]).parent.name for name, item in made["inputs"].items() if name.endswith(".safetensors")]
+    suffix, allowed = ("labels.json", {folder.name}) if made["made_by"] == "diagnose" else (".safetensors", before)
+    of = [Path(item["from_here"]).parent.name for name, item in made["inputs"].items() if name.endswith(suffix)]
     for name in of:
-        if known.fullmatch(name) and name not in before:
+        if known.fullmatch(name) and name not in allowed:
             raise UserError(f"{path}: the folder is of {folder.name}, found a file of the model in {name}; put it back")

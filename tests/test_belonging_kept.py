@@ -270,9 +270,9 @@ def test_a_training_writes_into_no_folder_of_another_run(own: Miniature, capsys:
     for seed, place in ((9, "seed0/pretrain"), (0, "seed0/warmup"), (0, "seed0/cag/stage1")):
         output = own.folder / place / "checkpoint.safetensors"
         said = called(capsys, "pretrain", "--seed", seed, *sound, "--output", output)
-        assert "an output must lie in no folder of another seed, run or recipe" in said
+        assert "an output must lie in no folder of another experiment, seed, run or recipe" in said
     imported = ("import", "--config", own.yaml(), "--seed", 0, "--input", own.weights("warmup"), "--output")
-    assert "another seed, run" in called(
+    assert "another experiment, seed, run" in called(
         capsys, *imported, own.folder / "seed0/warmup/checkpoint.safetensors", "--run", "pretrain"
     )
 
@@ -423,3 +423,17 @@ def test_a_picture_is_as_it_was_drawn(finished: Workflow, tmp_path: Path) -> Non
             refuse_other_picture(tmp_path / "bit.png", "figure", "cag", told["shows"])
         refused += 1
     assert refused >= 15 and content.size
+
+
+def test_an_output_of_other_files_or_another_place_is_not_replaced(own: Miniature, capsys: Said) -> None:
+    """By the verb that wrote it too: another stage's accuracy, another experiment's manifest, another recipe's table."""
+    own.label("other", own.configuration(), own.weights("pretrain"))
+    sound = ("--config", own.yaml(), "--manifest", own.manifest)
+    accuracy = own.folder / "labels" / "label_accuracy.json"
+    words = ["diagnose", *sound, "--labels", own.folder / "labels/labels.json", "--output", accuracy]
+    assert main([str(word) for word in words]) == main([str(word) for word in words]) == 0
+    said = called(capsys, "diagnose", *sound, "--labels", own.folder / "other/labels.json", "--output", accuracy)
+    assert "found one that was made of labels.json" in said
+    write_json(own.folder / "config.json", own.configuration(experiment="theirs").model_dump(mode="json"))
+    said = called(capsys, "check", "--config", own.yaml(), "--output", own.manifest)
+    assert "an output must lie in no folder of another experiment, seed, run or recipe" in said

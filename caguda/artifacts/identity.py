@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from caguda.ablations import chains
 from caguda.artifacts.atomic import read_json
 from caguda.artifacts.chain import ancestors_of, provenance_of, refuse_changed_inputs, refuse_other_manifest
 from caguda.artifacts.ownership import OUTPUTS, verb_of
 from caguda.config import Configuration
+from caguda.configfile import configuration_beside
 from caguda.errors import UserError, first
 from caguda.recorded import refuse_misplaced, refuse_other_settings
 
@@ -106,10 +109,13 @@ def outputs_of(verb: str, given: Mapping[str, Any]) -> list[Path]:
     return files
 
 
-def refuse_other_outputs(verb: str, given: Mapping[str, Any], outputs: Sequence[Path]) -> None:
-    """UserError where an output of a verb would replace what another verb made, or the model of another training.
+def refuse_other_outputs(
+    verb: str, given: Mapping[str, Any], outputs: Sequence[Path], configuration: Configuration | None
+) -> None:
+    """UserError where an output of a verb would replace what another verb made, or what it made of other files.
 
-    A verb with a seed writes into no folder of another seed, a training into none of another run or recipe.
+    A verb with a seed writes into no folder of another seed, a training into none of another run or recipe, and a verb with a
+    configuration into none of another experiment.
     """
     wanted = "paper-table" if verb == "sweep" else verb
     if verb == "adapt":
@@ -117,19 +123,47 @@ def refuse_other_outputs(verb: str, given: Mapping[str, Any], outputs: Sequence[
     for path in (path for path in outputs if path.is_file()):
         found, seed = _writer_of(path)
         if found != ("sweep" if (verb, path.suffix) == ("sweep", ".png") else wanted):
-            raise UserError(f"{path}: an output must be a new file or one that `{verb}` wrote before, found one of "
+            raise UserError(f"{path}: an output must be a new file or one that `{wanted}` wrote before, found one of "
                             f"`{found}`; choose another output")  # fmt: skip
         if "seed" in given and seed not in (None, given["seed"]):
             raise UserError(f"{path}: an output must be a new file or of seed {given['seed']}, found one of seed {seed}; "
                             "choose another output")  # fmt: skip
+        if other := _other_input(verb, path, given):
+            raise UserError(f"{path}: an output must be a new file or one of the same files, found one that was made of {other}; "
+                            "choose another output")  # fmt: skip
+    for path in outputs:
+        _refuse_other_place(verb, path, given, configuration)
+
+
+def _other_input(verb: str, output: Path, given: Mapping[str, Any]) -> str | None:
+    """A file that an output was made of, by its name as seen from there, which is not given now; None where there is none.
+
+    Weights of a pretrained backbone are named by the configuration; what the JSON of a label store was made of is the store's.
+    """
+    if verb in ("labels", "pretrain", "oracle") or output.suffix not in (".json", ".h5", ".safetensors", ".zip"):
+        return None
+    folder = (given["store"] if verb == "label-store" else output).absolute().parent
+    files = [path for value in given.values() for path in (value if isinstance(value, list | tuple) else [value])]
+    named = {os.path.relpath(path.absolute(), folder) for path in files if isinstance(path, Path)}
+    recorded = [item["from_here"] for item in provenance_of(output).get("inputs", {}).values()]
+    return next((name for name in recorded if name not in named), None)
+
+
+def _refuse_other_place(verb: str, path: Path, given: Mapping[str, Any], configuration: Configuration | None) -> None:
+    """UserError where an output would lie in the folder of another experiment, seed, run or recipe."""
+    beside = configuration_beside(path) if configuration else None
+    known: Mapping[str, Any] = chains(configuration) if configuration and "recipe" in given else {}
     run = f"stage {given['stage']}" if verb == "adapt" else given.get("run", verb)
     told = {"seed": given.get("seed"), "settings": {"run": run, "recipe": {"name": given.get("recipe")}}}
-    for path in outputs if "seed" in given else ():
-        try:
+    try:
+        if "seed" in given:
             refuse_misplaced(path, told)
-        except UserError:
-            raise UserError(f"{path}: an output must lie in no folder of another seed, run or recipe, found {path.parent}; choose "
-                            "another output") from None  # fmt: skip
+    except UserError:
+        known = {path.parent.name: None}
+    is_of_another = beside is not None and configuration is not None and beside.experiment != configuration.experiment
+    if is_of_another or (path.parent.name in known and path.parent.name != given.get("recipe")):
+        raise UserError(f"{path}: an output must lie in no folder of another experiment, seed, run or recipe, found "
+                        f"{path.parent}; choose another output")  # fmt: skip
 
 
 def _writer_of(path: Path) -> tuple[str, int | None]:
