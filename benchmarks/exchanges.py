@@ -133,7 +133,7 @@ def draw_named(first: Tree, others: Sequence[Tree], number: int, rng: random.Ran
             found: Exchange | None = Exchange(kind, rng.choice(WHOLE), rng.choice(others), folders)
         else:
             found = _artifact(kind, first, others, rng)
-        if found and found.tree is first and found.reader.startswith(ANY_MODEL):
+        if found and found.reader.startswith(ANY_MODEL) and any(source != place for source, place in found.files):
             continue
         if found and (kind == "all artifacts" or found.differs(first)):
             return found
