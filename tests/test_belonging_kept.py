@@ -63,8 +63,10 @@ def test_the_journal_of_another_model_vouches_for_nothing(own: Miniature, capsys
     folder, inputs = labels_of(own)
     own.label("other", own.configuration(), own.weights("pretrain"))
     store, other = folder / "labels.zarr", own.folder / "other" / "labels.zarr"
-    for file in [*other.glob("*/c.*.0.0"), *other.glob("journal.*")]:
+    for file in other.glob("*/c.*.0.0"):
         shutil.copy(file, store / file.relative_to(other))
+    for file in other.parent.glob("labels.zarr.*.journal"):
+        shutil.copy(file, folder / file.name)
     capsys.readouterr()
     write_part(own.configuration(), *inputs, store, 1, 1, folder / "1.json")
     assert "0 of them from an earlier call" in capsys.readouterr().out
@@ -76,7 +78,7 @@ def test_the_journal_of_another_model_vouches_for_nothing(own: Miniature, capsys
 
 def test_a_torn_line_of_the_journal_is_an_image_more_to_write(own: Miniature, capsys: Said) -> None:
     folder, inputs = labels_of(own)
-    (journal,) = (folder / "labels.zarr").glob("journal.*")
+    (journal,) = folder.glob("labels.zarr.*.journal")
     journal.write_text(journal.read_text().rstrip("\n")[:-20])
     write_part(own.configuration(), *inputs, folder / "labels.zarr", 1, 1, folder / "1.json")
     assert "0 of them from an earlier call" in capsys.readouterr().out  # one batch has all eight
@@ -279,7 +281,7 @@ def test_a_training_writes_into_no_folder_of_another_run(own: Miniature, capsys:
 
 def test_a_journal_is_never_a_link_or_a_folder(own: Miniature) -> None:
     folder, inputs = labels_of(own)
-    (journal,) = (folder / "labels.zarr").glob("journal.*")
+    (journal,) = folder.glob("labels.zarr.*.journal")
     theirs = own.folder / "mine.txt"
     theirs.write_text("mine")
     journal.unlink()

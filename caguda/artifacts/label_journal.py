@@ -1,5 +1,6 @@
-"""Which images of a label store are finished: a file for each part, a line for each image, with the digests of its chunks."""
+"""Which images of a label store are finished: files beside the store, one for each part, a line for each image."""
 
+import glob
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ Digests = dict[str, str | None]
 
 @dataclass(frozen=True)
 class Journal:
-    """The journal of one part, such as `1-of-2`, of the store at `path`, whose provenance is `made`.
+    """The journal of one part, such as `1-of-2`, of the store at `path`, whose provenance is `made`: `NAME.zarr.1-of-2.journal`.
 
     A line follows the image that it is of: after a kill between the two, the image is written again. Each line has a key, a
     digest of the store's settings, method version and inputs.
@@ -31,7 +32,7 @@ class Journal:
         has the store's key and the digests of the files as they are now."""
         told: dict[int, list[Digests]] = {}
         key = self.key()
-        for file in sorted(self.path.glob("journal.*")):
+        for file in sorted(self.path.parent.glob(f"{glob.escape(self.path.name)}.*.journal")):
             _refuse_irregular(file)
             for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
                 if (entry := _read(line)) is not None and entry["key"] == key:
@@ -41,7 +42,8 @@ class Journal:
 
     def add(self, index: int) -> Digests:
         """Notes that an image is written; the SHA-256 of its chunks."""
-        digests, file = chunk_digests(self.path, index), self.path / f"journal.{self.division}"
+        digests = chunk_digests(self.path, index)
+        file = self.path.with_name(f"{self.path.name}.{self.division}.journal")
         _refuse_irregular(file)
         line = json.dumps({"image": index, "key": self.key(), "chunk_sha256": digests})
         with file.open("a", encoding="utf-8") as lines:

@@ -26,7 +26,7 @@ def is_remains(path: Path) -> bool:
 
 
 _OURS = re.compile(
-    rf"zarr\.json|journal\.\d+-of-\d+|image_id/(zarr\.json|c\.0)|({'|'.join(NAMES)})/(zarr\.json|c\.\d+\.0\.0(\.[0-9a-f]{{8}}\.partial)?)"
+    rf"zarr\.json|image_id/(zarr\.json|c\.0)|({'|'.join(NAMES)})/(zarr\.json|c\.\d+\.0\.0(\.[0-9a-f]{{8}}\.partial)?)"
 )
 """Every file that a label store has, by its path in it."""
 
