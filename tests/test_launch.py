@@ -51,9 +51,9 @@ def ending(how: str, number: int) -> Outcome:
     ("how", "number", "code", "said"),
     [
         ("error", 1, 2, "caguda: error: what it has to say"),
-        ("error", 0, 2, "caguda: error: what it has to say"),
-        ("fault", 1, 1, "ZeroDivisionError: of the program"),
-        ("exit", 1, 143, ""),
+        pytest.param("error", 0, 2, "caguda: error: what it has to say", marks=pytest.mark.slow),
+        pytest.param("fault", 1, 1, "ZeroDivisionError: of the program", marks=pytest.mark.slow),
+        pytest.param("exit", 1, 143, "", marks=pytest.mark.slow),
         ("kill", 1, 137, "was ended by SIGKILL"),
     ],
 )
@@ -113,7 +113,7 @@ def ranks(folder: Path, launcher: subprocess.Popen[bytes]) -> list[psutil.Proces
     return [psutil.Process(int(path.name)) for path in folder.iterdir()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path, number: signal.Signals) -> None:
     words = [sys.executable, "-c", LAUNCHER, str(tmp_path)]
     with subprocess.Popen(words, env=environment(HERE)) as launcher:

@@ -67,9 +67,8 @@ def trained(mini: Miniature, made: Miniature, verb: str, started: int, **changes
 @pytest.mark.parametrize(
     ("verb", "reduction"),
     [
-        ("warmup", "mean"),
         ("adapt", "sum"),
-        *(pytest.param(verb, "mean", marks=pytest.mark.slow) for verb in ("pretrain", "adapt")),
+        *(pytest.param(verb, "mean", marks=pytest.mark.slow) for verb in ("pretrain", "warmup", "adapt")),
     ],
 )
 def test_two_processes_train_as_one(mini: Miniature, elsewhere: Miniature, verb: str, reduction: str) -> None:

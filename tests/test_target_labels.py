@@ -114,6 +114,7 @@ def test_one_command_makes_everything_else_and_says_what_is_left_out(tmp_path: P
     assert workflow.planned() == set()
 
 
+@pytest.mark.slow
 def test_labels_that_are_not_there_end_the_call_at_the_check(tmp_path: Path) -> None:
     workflow = without(tmp_path, {})
     done = workflow.run("results/smoke/generated.json")

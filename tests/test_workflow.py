@@ -209,10 +209,10 @@ def test_a_mistake_in_the_configuration_is_one_line(
     assert all(word in complaint[0] for word in ["mistaken.yaml", *words]), complaint
 
 
-OTHER_TRAINERS = [pytest.param(run, marks=pytest.mark.slow) for run in ("warmup", "control", "oracle")]
+OTHER_TRAINERS = [pytest.param(run, marks=pytest.mark.slow) for run in ("pretrain", "warmup", "control", "oracle")]
 
 
-@pytest.mark.parametrize("run", ["pretrain", "cag/stage1", *OTHER_TRAINERS])
+@pytest.mark.parametrize("run", ["cag/stage1", *OTHER_TRAINERS])
 def test_a_killed_training_goes_on_to_the_same_weights(finished: Workflow, tmp_path: Path, run: str) -> None:
     workflow = finished.copy(tmp_path)
     folder = workflow.results / "seed0" / run

@@ -100,7 +100,7 @@ def test_moved_frames_make_nothing_again(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("remembers", [True, False])
+@pytest.mark.parametrize("remembers", [pytest.param(True, marks=pytest.mark.slow), False])
 @pytest.mark.parametrize("target", [(), (LAST,)])
 def test_a_frame_that_was_added_changed_or_removed_is_checked_again(
     finished: Workflow, travelled: Workflow, tmp_path: Path, remembers: bool, target: tuple[str, ...]
