@@ -21,8 +21,8 @@ from torch.nn import functional
 
 from caguda.artifacts.anchors import Anchors
 from caguda.config import Recipe
-from caguda.method import IGNORE
-from caguda.method.losses import objective
+from caguda.equations import IGNORE
+from caguda.equations.losses import objective
 from caguda.stages.common import Run
 from caguda.stages.training import Batch, Step
 
@@ -53,14 +53,14 @@ def authors_step(
     def step(batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         source, target = ({name: value.to(run.device) for name, value in sample.items()} for sample in batch)
         images = source["image"].float() / 255
-        features, logits = network(images)
+        features, logits, _ = network(images)
         enlarged = functional.interpolate(logits, images.shape[2:], mode="bilinear")
         source_entropy = cross_entropy(enlarged, source["label"].long())
         images = target["image"].float() / 255
         with torch.no_grad():
-            known, scores = labelling(images)
+            known, scores, _ = labelling(images)
             anchor_label, probability_label = labels_of(known, scores, vectors, thresholds)
-        target_features, target_logits = network(images)
+        target_features, target_logits, _ = network(images)
         small = functional.interpolate(source["label"][:, None].float(), features.shape[2:], mode="nearest")
         terms = {
             "source_cross_entropy": source_entropy,
@@ -116,7 +116,7 @@ def labels_of(
 
 
 def class_mean_distance(features: Tensor, planes: Tensor, vectors: Sequence[Tensor]) -> Tensor:
-    """The mean distance of class means to their anchors, as `caguda.method.losses` defines it."""
+    """The mean distance of class means to their anchors, as `caguda.equations.losses` defines it."""
     shares = functional.adaptive_avg_pool2d(planes, 1)
     total, found = features.new_zeros(()), 0
     for image, of_image, share in zip(features, planes, shares, strict=True):

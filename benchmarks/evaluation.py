@@ -35,7 +35,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.datasets.io import read_label
-from caguda.method.metrics import confusion_matrix
+from caguda.equations.metrics import confusion_matrix
 from caguda.stages.evaluate import judged
 
 if not hasattr(np, "in1d"):  # a stand-in: cityscapesScripts 2.3 scores instances by what NumPy 2.4 has under this name

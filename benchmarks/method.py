@@ -24,10 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import Tensor
 
-from caguda.config import DeepLab
-from caguda.method.anchors import class_sums
-from caguda.method.labels import by_anchor, pseudo_labels
-from caguda.models.build import build_network
+from caguda.configfile import network_settings
+from caguda.equations.anchors import class_sums
+from caguda.equations.labels import by_anchor, pseudo_labels
 
 IMAGE = (1024, 2048)
 CATEGORIES = 19
@@ -52,11 +51,11 @@ def features_of(size: tuple[int, int, int], layout: str) -> Tensor:
 
 def forward_pass(network: str) -> Callable[[], object]:
     """The pass of a whole image through a network; it makes maps of the size that MAPS says."""
-    model = build_network(DeepLab(name=network, weights="none"), CATEGORIES).eval()  # type: ignore[arg-type]
+    model = network_settings({"name": network, "weights": "none"}, Path(__file__)).build(CATEGORIES).eval()
     image = torch.rand(1, 3, *IMAGE)
 
     def run() -> None:
-        features, _ = model(image)
+        features = model(image).features
         assert features.shape[1:] == MAPS[network], f"{network} made {tuple(features.shape)}"
 
     return run

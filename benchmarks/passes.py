@@ -48,8 +48,7 @@ from caguda.datasets.io import read_image
 from caguda.datasets.loader import read_batches
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.datasets.transforms import scaled
-from caguda.models.batch_norm import estimate_statistics
-from caguda.models.build import build_network
+from caguda.networks.layers.batch_norm import estimate_statistics
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
 from caguda.stages.evaluate import evaluate
@@ -96,7 +95,7 @@ class Experiment:
         """The checkpoint: random weights, with the statistics that batch normalisation finds on the first frames."""
         torch.manual_seed(0)
         prepare(1)
-        network = build_network(self.configuration.network, class_table(self.configuration).count)
+        network = self.configuration.network.build(class_table(self.configuration).count)
         first = read_manifest(self.inputs[1]).frames("target")[:2]
         with torch.inference_mode():
             estimate_statistics(network, (scaled(read_image(frame.image)[None], CPU) for frame in first))

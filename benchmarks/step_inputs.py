@@ -14,10 +14,9 @@ from caguda.artifacts.anchors import Anchors
 from caguda.config import Configuration
 from caguda.configfile import load_configuration
 from caguda.datasets.loader import enlarge
-from caguda.method.labels import by_anchor, by_probability, pseudo_labels
-from caguda.models.batch_norm import estimate_statistics
-from caguda.models.build import build_network
-from caguda.models.network import SegmentationNetwork
+from caguda.equations.labels import by_anchor, by_probability, pseudo_labels
+from caguda.networks.layers.batch_norm import estimate_statistics
+from caguda.networks.layers.network import SegmentationNetwork
 from caguda.stages.common import Run
 from caguda.stages.runtime import prepare
 from caguda.stages.training import Batch
@@ -71,7 +70,7 @@ def setting(configuration: Configuration, shape: tuple[int, int, int]) -> Settin
     """A network that labels its images much as a trained one does: by regions, with categories that do not occur."""
     run = WithoutFiles("step", configuration, 0, Path(), {})
     torch.manual_seed(0)
-    network = build_network(configuration.network, CATEGORIES).to(run.device)
+    network = configuration.network.build(CATEGORIES).to(run.device)
     for module in network.modules():
         if isinstance(module, Bottleneck):  # whole branches of random weights magnify rounding a thousandfold
             module.bn3.weight.fill_(0.2)
@@ -80,7 +79,7 @@ def setting(configuration: Configuration, shape: tuple[int, int, int]) -> Settin
     images = functional.interpolate(blocks, size, mode="nearest").to(run.device)
     scaled = (images.float() / 255).split(count)
     estimate_statistics(network, scaled)
-    features, _ = network(scaled[1])
+    features = network(scaled[1]).features
     pixels = features.movedim(1, -1).flatten(0, 2)
     vectors = pixels[torch.randperm(len(pixels))[:CATEGORIES].to(run.device)]
     vectors[OCCURRING:] *= -1  # far from every feature
@@ -97,7 +96,7 @@ def setting(configuration: Configuration, shape: tuple[int, int, int]) -> Settin
     thresholds = {"margin": between(gap, ACTIVE), "p0": between(confidence, CERTAIN)}
     anchored = by_anchor(features, vectors, present, thresholds["margin"])
     probable = by_probability(network.classifier(features), thresholds["p0"])
-    source = {"label": network(scaled[0])[1].argmax(1).to(torch.uint8)}
+    source = {"label": network(scaled[0]).logits.argmax(1).to(torch.uint8)}
     target = {
         "anchor_label": pseudo_labels(anchored.nearest, anchored.active),
         "probability_label": pseudo_labels(probable.predicted, probable.active),

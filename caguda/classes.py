@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caguda.config import Configuration
-from caguda.config_frames import Domain
+from caguda.config_frames import Domain, LabelValues
+from caguda.errors import UserError
+from caguda.kinds import find
 
 IGNORE = 255
 """The train id of a void pixel: no loss, no score."""
@@ -22,19 +25,26 @@ category."""
 _Color = tuple[int, int, int]
 
 
+class Decoder(Protocol):
+    """What reads label files: the layout of their set."""
+
+    def decode_label(self, content: bytes, path: Path) -> NDArray[Any]:
+        """The raw values (H, W), uint8 or uint16, of a label file's content; `path` is for messages."""
+
+
 @dataclass(frozen=True)
 class ClassTable:
     """The c categories of an experiment, and how a set's label files hold them; a train id is a place in `names`.
 
     `train_id` maps a raw value of a label file to its train id, 0 to c - 1, or to IGNORE if the value is void.
-    A value that is not in it is unknown, and a label file that holds one is refused. A label file has one channel, or
-    with `in_red` three of 16 bits, of which the first holds the raw values.
+    A value that is not in it is unknown, and a label file that holds one is refused. `decoder` is the layout
+    of the set, which reads its label files; None: PNGs of one channel.
     """
 
     names: tuple[str, ...]
     colors: tuple[_Color, ...]
     train_id: Mapping[int, int]
-    in_red: bool = False
+    decoder: Decoder | None = None
 
     @property
     def count(self) -> int:
@@ -101,55 +111,51 @@ _WITHOUT: dict[str, tuple[str, ...]] = {
     "cityscapes16": ("terrain", "truck", "train"),
     "cityscapes13": ("terrain", "truck", "train", "wall", "fence", "pole"),
 }
-# What label files of a kind hold: all values that are known, and that of each category. -1, the licence plate, is
-# written as 255 in 8 bits; GTA5 has it as 34. SYNTHIA's 22 is lane marking.
-_RAW: dict[str, tuple[tuple[int, ...], list[int | None]]] = {
+# All values that are known, and that of each category. -1, the licence plate, is written as 255 in 8 bits; GTA5 has it as
+# 34. SYNTHIA's 22 is lane marking.
+_RAW: dict[LabelValues, tuple[tuple[int, ...], list[int | None]]] = {
     "label ids": ((*range(35), 255), [row.label_id for row in _CITYSCAPES]),
     "train ids": ((*range(19), 255), list(range(19))),
-    "synthia": (tuple(range(23)), [row.synthia for row in _CITYSCAPES]),
+    "synthia ids": (tuple(range(23)), [row.synthia for row in _CITYSCAPES]),
 }
 
 
 @cache
-def _named_table(classes: str, kind: str) -> ClassTable:
-    """The table of a name in `classes` for label files of a kind; categories that it lacks are void."""
-    known, values = _RAW[kind]
+def _named_table(classes: str, held: LabelValues, decoder: Decoder | None) -> ClassTable:
+    """The table of a name in `classes` for label files that hold these values; categories that it lacks are void."""
+    known, values = _RAW[held]
     kept = [(raw, row) for raw, row in zip(values, _CITYSCAPES, strict=True) if row.name not in _WITHOUT[classes]]
     return ClassTable(
         names=tuple(row.name for _, row in kept),
         colors=tuple(row.color for _, row in kept),
         train_id=dict.fromkeys(known, IGNORE) | {raw: train for train, (raw, _) in enumerate(kept) if raw is not None},
-        in_red=kind == "synthia",
+        decoder=decoder,
     )
 
 
-CITYSCAPES_19 = _named_table("cityscapes19", "label ids")
+CITYSCAPES_19 = _named_table("cityscapes19", "label ids", None)
 """Cityscapes' 19 categories from its label ids; every other id from 0 to 34, and 255, is void. GTA5 shares the ids."""
-
-
-def _kind(domain: Domain | None) -> str:
-    """What the label files of a set hold."""
-    if domain is not None and domain.layout == "synthia":
-        return "synthia"
-    in_train_ids = domain is not None and domain.layout == "cityscapes" and domain.labels == "labelTrainIds"
-    return "train ids" if in_train_ids else "label ids"
 
 
 def class_table(configuration: Configuration, domain: Domain | None = None) -> ClassTable:
     """The categories of an experiment, and what of them the raw values in the label files of a set are.
 
-    A table by name knows the raw values of every layout; without a set they are Cityscapes' label ids. A listed table
-    has the order of the list, and its raw values are those of every set.
+    A table by name knows Cityscapes' label ids and train ids and SYNTHIA's ids; which of them a set's files hold is told
+    by its layout, and without a set they are label ids. A listed table has the order of the list, and its raw values are
+    those of every set. UserError where only a plugin that was not loaded knows the set's layout.
     """
-    kind = _kind(domain)
+    layout = None if domain is None else find("layout", domain.layout)()
     if isinstance(configuration.classes, str):
-        return _named_table(configuration.classes, kind)
+        held = "label ids" if layout is None else layout.label_values(domain)
+        if held not in _RAW:
+            raise UserError(f"{type(layout).__name__}.label_values: must be one of {', '.join(_RAW)}, found {held!r}")
+        return _named_table(configuration.classes, held, layout)
     void = {raw: IGNORE for raw in configuration.ignore}
     return ClassTable(
         names=tuple(entry.name for entry in configuration.classes),
         colors=tuple(entry.color for entry in configuration.classes),
         train_id=void | {entry.id: train for train, entry in enumerate(configuration.classes)},
-        in_red=kind == "synthia",
+        decoder=layout,
     )
 
 
@@ -158,7 +164,7 @@ def smaller_sets(names: tuple[str, ...]) -> dict[int, list[int]]:
 
     Empty for every other table: a mean over fewer categories is told only where it is a convention.
     """
-    tables = [_named_table(classes, "label ids").names for classes in _WITHOUT]
+    tables = [_named_table(classes, "label ids", None).names for classes in _WITHOUT]
     if names not in tables:
         return {}
     smaller = tables[tables.index(names) + 1 :]

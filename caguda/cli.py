@@ -4,6 +4,7 @@ import argparse
 import errno
 import importlib
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from caguda.artifacts.identity import outputs_of, refuse_other_outputs
 from caguda.artifacts.ownership import refuse_outputs
 from caguda.configfile import load_configuration
 from caguda.errors import UserError, printable
 from caguda.launch import Outcome, end_with, launch
 from caguda.options import OPTIONS
 
+STDOUT = 1  # the number of the open file
 NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _begin(verb: str, given: dict[str, Any]) -> Outcome:
     """Call a verb in this process, or in as many new ones as are to share its training."""
+    from caguda.artifacts.identity import outputs_of, refuse_other_outputs  # imports much, which --help has no need of
+
     end_with(os.environ.get("CAGUDA_WORKFLOW"))
     outputs = outputs_of(verb, given)
     refuse_outputs(given, outputs)
@@ -52,6 +55,7 @@ def _begin(verb: str, given: dict[str, Any]) -> Outcome:
 def _call(verb: str, given: dict[str, Any]) -> Outcome:
     module, function = VERBS[verb][0].split(":")
     getattr(importlib.import_module(f"caguda.{module}"), function)(**given)
+    sys.stdout.flush()
     return Outcome(0)
 
 
@@ -62,12 +66,23 @@ def _ended(call: Callable[[str, dict[str, Any]], Outcome], verb: str, given: dic
     except UserError as error:
         return Outcome(error.exit_code, printable(f"caguda: error: {error}"))
     except (OSError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_ended():
+            return Outcome(128 + signal.SIGPIPE)
         told = _told(error, given)
         if told is None:
             raise
         return Outcome(UserError.exit_code, printable(f"caguda: error: {told}"))
     except KeyboardInterrupt:
         return Outcome(128 + signal.SIGINT, "caguda: interrupted")
+
+
+def _reader_has_ended() -> bool:
+    """Whether nobody reads what is printed any more, as behind `| head`; then what is left of it goes nowhere."""
+    poll = select.poll()
+    poll.register(STDOUT, select.POLLOUT)
+    if ended := any(event & select.POLLERR for _, event in poll.poll(0)):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+    return ended
 
 
 def _told(error: OSError | RuntimeError, given: dict[str, Any]) -> str | None:
@@ -158,7 +173,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "the authors' checkpoint as a checkpoint",
         "config input output",
     ),
-    "schema": ("configfile:print_schema", "the JSON schema of an experiment's YAML, for editors", ""),
+    "config": ("resolved:print_configuration", "a whole experiment, each value with the YAML that says it", "yamls"),
+    "schema": ("schema:print_schema", "the JSON schema of an experiment's YAML, for editors", ""),
     "import": (
         "stages.convert:import_checkpoint",
         "a checkpoint of elsewhere as that of a run before the stages",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from caguda.config import NetworkName
+from caguda.kinds import known
 
 LONGEST = 60  # characters of a value that was found
 KINDS = {
@@ -41,7 +41,7 @@ def complaint(item: ErrorDetails) -> str:
 
 def _key(item: ErrorDetails) -> str:
     location = [part for part in item["loc"] if not str(part).startswith(("tuple[", "literal["))]
-    if location[:1] == ["network"] and location[1:2] and location[1] in get_args(NetworkName):
+    if location[:1] == ["network"] and location[1:2] and location[1] in known("network"):
         del location[1]
     name = [str(part) for part in location if part != "[key]"]
     return ".".join(name)

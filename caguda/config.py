@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from caguda.config_frames import (
     Augmentation,
@@ -23,17 +24,13 @@ from caguda.config_frames import (
     Seed,
     Street,
 )
+from caguda.config_network import NetworkSettings, network_classes, one_of
+from caguda.kinds import load_plugins
 
 BatchNorm = Literal["train", "frozen"]
 Unit = Literal["absolute", "mean_anchor_distance"]
 Pixels = Literal["all", "correct"]
 Bound = Literal["control", "oracle"]
-Normalisation = Literal["imagenet", "unit"]
-NetworkName = Literal["small", "deeplab_v2", "deeplab_v3plus"]
-Backbone = Literal[
-    "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d",
-    "wide_resnet50_2", "wide_resnet101_2",
-]  # fmt: skip
 FOLDERS = {"pretrain", "warmup", "control", "oracle", "data", "check", "check-test", "packed", "log", "benchmark", "state",
            "tables"}  # fmt: skip
 OTHERS = re.compile(r"ablation-.*|sweep-.*|(seed|stage)\d+")
@@ -43,28 +40,6 @@ def _each_once(what: str, values: Sequence[Hashable]) -> None:
     twice = sorted({str(value) for value in values if values.count(value) > 1})
     if twice:
         raise ValueError(f"{what} must occur once, found more than once: {', '.join(twice)}")
-
-
-class SmallNetwork(Section):
-    """A DeepLab that is trained from scratch."""
-
-    name: Literal["small"]
-    width: Few
-    blocks: tuple[Few, Few, Few, Few]
-    feature_channels: Few
-    normalisation: Normalisation = "imagenet"
-
-
-class DeepLab(Section):
-    """A DeepLab on a torchvision backbone; `weights` are "imagenet", "none", or a file of the backbone's weights."""
-
-    name: Literal["deeplab_v2", "deeplab_v3plus"]
-    backbone: Backbone = "resnet101"
-    weights: str = "imagenet"
-    normalisation: Normalisation = "imagenet"
-
-
-Network = Annotated[SmallNetwork | DeepLab, Field(discriminator="name")]
 
 
 class Optimiser(Section):
@@ -197,6 +172,7 @@ class Configuration(Section):
     experiment: Name
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     data_root: str
+    plugins: tuple[str, ...] = ()
     cache: bool = False
     street: Street | None = None
     start_from: dict[Literal["pretrain", "warmup"], str] = Field(default_factory=dict)
@@ -206,7 +182,7 @@ class Configuration(Section):
     target: Domain
     evaluation: Domain
     test: Domain | None = None
-    network: Network
+    network: NetworkSettings
     pretrain: Training
     warmup: WarmUp
     anchors: Anchors = Anchors()
@@ -284,3 +260,29 @@ class Configuration(Section):
     def domain_root(self, domain: Domain) -> Path:
         """The folder of one set of frames."""
         return self.root / domain.root
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How another process gets it: by its values, as the class is made anew there."""
+        return _of_values, (self.model_dump(),)
+
+
+def configuration_model() -> type[Configuration]:
+    """The model that a YAML is validated by: a Configuration whose network is one of those that are registered now."""
+    return _model_with(network_classes())
+
+
+@cache
+def _model_with(networks: tuple[type[NetworkSettings], ...]) -> type[Configuration]:
+    return create_model(
+        "Configuration",
+        __base__=Configuration,
+        __doc__=Configuration.__doc__,
+        __module__=__name__,
+        network=(one_of(networks), ...),
+    )
+
+
+def _of_values(values: dict[str, Any]) -> Configuration:
+    """An experiment that was sent by another process; its plugins are loaded first, as its model needs them."""
+    load_plugins(map(Path, values.get("plugins", ())))
+    return configuration_model().model_validate(values)

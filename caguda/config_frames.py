@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from caguda.errors import is_plain
+from caguda.kinds import known, plugin_of
 
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Few = Annotated[int, Field(ge=1, le=4096)]
@@ -18,6 +19,10 @@ NonNegative = Annotated[float, Field(ge=0.0, le=1e6)]
 Factor = Annotated[float, Field(ge=0.01, le=100.0)]
 LabelValue = Annotated[int, Field(ge=0, le=65535)]
 ColorValue = Annotated[int, Field(ge=0, le=255)]
+LabelValues = Literal["label ids", "train ids", "synthia ids"]
+"""What label files hold: Cityscapes' label ids or train ids, or SYNTHIA's class ids."""
+ONLY_LOOKED_AT = "names that nothing here has are let through"
+"""The context of a validation without plugins, so that a name may be one that only they know."""
 
 
 class Section(BaseModel):
@@ -48,10 +53,16 @@ class Street(Section):
     photo: Fraction
 
 
+def _with_layouts(schema: dict[str, Any]) -> None:
+    """In the JSON schema: the layouts of the package to choose from, or any other text, the name of a plugin's."""
+    own = [name for name, layout in known("layout").items() if plugin_of(layout) is None]
+    schema["anyOf"] = [{"enum": own}, {"type": schema.pop("type")}]
+
+
 class Domain(Section):
     """One set of frames: its layout on disk, its folder below `data_root`, and which part of it is used."""
 
-    layout: Literal["gta5", "synthia", "cityscapes", "folder"]
+    layout: Annotated[str, Field(json_schema_extra=_with_layouts)]
     root: str = "."
     split: str | None = None
     images: str = "images"
@@ -60,17 +71,16 @@ class Domain(Section):
     skip: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _fits_its_layout(self) -> Domain:
-        if self.layout != "cityscapes":
-            if self.split is not None:
-                raise ValueError(f"split: layout {self.layout} has no splits, found {self.split!r}; use the key list")
-        elif self.split is None:
-            raise ValueError("split: layout cityscapes needs the name of a split: train, val or test")
-        allowed = {"cityscapes": ("labels", "labelTrainIds", None), "synthia": ("labels", None)}.get(self.layout)
-        if allowed and (self.images != "images" or self.labels not in allowed):
-            others = " or ".join(value or "null" for value in allowed[1:])
+    def _fits_its_layout(self, info: ValidationInfo) -> Domain:
+        layouts = known("layout")
+        if self.layout in layouts:
+            layouts[self.layout]().check_keys(self)
+        elif info.context != ONLY_LOOKED_AT:
+            near = difflib.get_close_matches(self.layout, layouts, n=1)
             raise ValueError(
-                f"images, labels: layout {self.layout} has folders of its own, leave the keys out (or labels: {others})"
+                f"layout: must be one of {', '.join(layouts)}, found {self.layout[:60]!r}"
+                + (f", did you mean {near[0]}?" if near else "")
+                + "; the key plugins brings others"
             )
         return self
 

@@ -1,23 +1,30 @@
-"""Reading an experiment's YAML: every fault is one line that names the file and the key."""
+"""Reading an experiment's YAML and its bases: every fault is one line that names the file and the key."""
 
-import json
 import os
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from caguda.complaints import complaint
-from caguda.config import Configuration
+from caguda.complaints import complaint, shown
+from caguda.config import Configuration, configuration_model
+from caguda.config_frames import ONLY_LOOKED_AT
+from caguda.config_network import NetworkSettings, UnknownNetwork, network_classes, one_of
 from caguda.errors import UserError
 from caguda.files import SEAL, is_sealed, read_regular
+from caguda.kinds import known, load_plugins
+from caguda.merging import Layer, Merged, merge_all, origin
 
+BASE = "base"
+PLUGINS = "plugins"
 SHOWN = 5
 LARGEST = 100_000
 
 
-def _one_line(error: ValidationError, path: Path) -> str:
+def _one_line(error: ValidationError, path: Path, layers: Sequence[Layer]) -> str:
     """The first faults of a YAML on one line; of a class table only those of the form that it has, a name or a list."""
     faults = [
         complaint(item)
@@ -26,30 +33,75 @@ def _one_line(error: ValidationError, path: Path) -> str:
         and not (item["type"] == "tuple_type" and item["loc"][0] == "classes" and isinstance(item["input"], str))
     ]
     more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-    return f"{path}: " + "; ".join(faults[:SHOWN] + more)
+    return f"{path}: " + "; ".join([fault + _where(fault, path, layers) for fault in faults[:SHOWN]] + more)
 
 
-def parse_configuration(values: Any, path: Path) -> Configuration:
-    """The validated experiment of a mapping; `path` is where it came from, for messages."""
-    if values is None:
-        raise UserError(f"{path}: the configuration is empty")
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: the file must hold keys and values, found a {type(values).__name__}")
-    content = {key: value for key, value in values.items() if key != SEAL}  # in the workflow's JSON
+def _where(fault: str, path: Path, layers: Sequence[Layer]) -> str:
+    """The file that a fault is in, where that is not the one at `path`; empty where it is, or no file has the key."""
+    keys = fault.partition(": ")[0].split(".")
+    name = origin(layers, list(takewhile(lambda key: not key.isdigit(), keys)))
+    return "" if name is None or len(layers) == 1 or Path(name).absolute() == path.absolute() else f" (in {name})"
+
+
+def parse_configuration(values: Any, path: Path, layers: Sequence[Layer] = ()) -> Configuration:
+    """The validated experiment of a mapping, after its plugins were run.
+
+    `path` is where it came from, `layers` who says what, for messages.
+    """
+    content = whole_plugins(_mapping(values, path), path.parent, path)
+    if isinstance(files := content.get(PLUGINS), list):
+        try:
+            load_plugins([Path(file) for file in files if isinstance(file, str)])
+        except UserError as error:
+            raise UserError(f"{path}: {PLUGINS}: {error}") from error
+    return _validated(content, path, layers)
+
+
+def whole_plugins(content: Mapping[str, Any], folder: Path, path: Path) -> dict[str, Any]:
+    """The keys of an experiment with whole paths of plugins, which are relative to a folder; `path` is for messages."""
+    if not isinstance(given := content.get(PLUGINS), list):
+        return dict(content)
+    whole = [
+        os.path.abspath(folder / _expanded(file, PLUGINS, path)) if isinstance(file, str) else file for file in given
+    ]
+    return {**content, PLUGINS: whole}
+
+
+def _validated(
+    content: Mapping[str, Any], path: Path, layers: Sequence[Layer], context: str | None = None,
+    model: type[Configuration] | None = None,
+) -> Configuration:  # fmt: skip
+    """The experiment of some keys, of every known network unless a `model` is given; a UserError names the first faults."""
     try:
-        configuration = Configuration.model_validate(content)
+        configuration = (model or configuration_model()).model_validate(content, context=context)
     except ValidationError as error:
-        raise UserError(_one_line(error, path)) from None
+        raise UserError(_one_line(error, path, layers)) from None
     brought = {run: _expanded(given, f"start_from.{run}", path) for run, given in configuration.start_from.items()}
     data_root = _expanded(configuration.data_root, "data_root", path)
     return configuration.model_copy(update={"data_root": data_root, "start_from": brought})
+
+
+def network_settings(values: Any, path: Path) -> NetworkSettings:
+    """The validated settings of a network, as a checkpoint's JSON has them; `path` is that JSON, for messages."""
+    try:
+        settings: NetworkSettings = TypeAdapter(one_of(network_classes())).validate_python(values)
+    except ValidationError as error:
+        item = error.errors()[0]
+        if item["type"] == "union_tag_invalid":
+            raise UserError(
+                f"{path}: the network {shown(item['ctx']['tag'])} must be one of {item['ctx']['expected_tags']}; load the "
+                "plugin that defines it"
+            ) from None
+        item["loc"] = ("network", *item["loc"])
+        raise UserError(f"{path}: {complaint(item)}") from None
+    return settings
 
 
 def configuration_beside(path: Path) -> Configuration | None:
     """The `config.json` of the experiment that an artifact lies in, where the workflow leaves it; None without one."""
     found = (folder / "config.json" for folder in path.absolute().parents)
     return next(
-        (load_configuration(file) for file in found if file.is_file() and SEAL.encode() in file.read_bytes()), None
+        (read_configuration(file) for file in found if file.is_file() and SEAL.encode() in file.read_bytes()), None
     )
 
 
@@ -111,11 +163,66 @@ def read_yaml(path: Path) -> Any:
     return values
 
 
+def _mapping(values: Any, path: Path) -> dict[str, Any]:
+    """The keys and values of a file, without the seal of the workflow's JSON."""
+    if values is None:
+        raise UserError(f"{path}: the configuration is empty")
+    if not isinstance(values, Mapping):
+        raise UserError(f"{path}: the file must hold keys and values, found a {type(values).__name__}")
+    return {key: value for key, value in values.items() if key != SEAL}
+
+
+def _read_one(path: Path) -> dict[str, Any]:
+    """The keys and values of one file, perhaps with a base, and whole paths of plugins; what the workflow writes is complete and can have none."""
+    values = read_yaml(path)
+    content = _mapping(values, path)
+    if SEAL in values and BASE in content:
+        raise UserError(
+            f"{path}: {BASE}: a file with the key {SEAL} must be complete, found a base; start the workflow again"
+        )
+    return whole_plugins(content, path.parent, path)
+
+
+def read_merged(path: Path) -> Merged:
+    """A YAML merged with its base, which may have a base in turn; the key `base` itself is left out."""
+    files, layers = [path], [_read_one(path)]
+    while BASE in layers[-1]:
+        base = base_of(layers[-1].pop(BASE), files[-1].parent, str(files[-1]))
+        try:
+            layers.append(_read_one(base))
+        except UserError as error:
+            raise UserError(f"{files[-1]}: {BASE}: {error}") from None
+        files.append(base)
+        if os.path.realpath(base) in map(os.path.realpath, files[:-1]):
+            circle = " -> ".join(map(str, files))
+            raise UserError(
+                f"{path}: {BASE}: no file may be below itself, found the circle {circle}; name another base"
+            )
+    parts = [Layer(str(file), values) for file, values in zip(files, layers, strict=True)]
+    return merge_all(Merged(layer.values, (layer,)) for layer in reversed(parts))
+
+
+def base_of(named: Any, folder: Path, where: str) -> Path:
+    """The file that a key `base` names, relative to a folder; `where` the key stands is for the message."""
+    if not isinstance(named, str) or not named:
+        raise UserError(
+            f"{where}: {BASE}: must be the path of one YAML, found {shown(named)}; name one, or leave the key out"
+        )
+    return folder / named
+
+
 def load_configuration(path: Path) -> Configuration:
-    """The validated experiment of a YAML file (or of the JSON that the workflow writes)."""
-    return parse_configuration(read_yaml(path), path)
+    """The validated experiment of a YAML file and its bases (or of the JSON that the workflow writes), after its plugins were run."""
+    merged = read_merged(path)
+    return parse_configuration(merged.values, path, merged.layers)
 
 
-def print_schema() -> None:
-    """Print the JSON schema of an experiment's YAML: names, types and ranges, not what several keys must hold together."""
-    print(json.dumps(Configuration.model_json_schema(), indent=2))
+def read_configuration(path: Path) -> Configuration:
+    """The same for looking at artifacts: no plugin is run, and a name that only one of them knows is let through."""
+    merged = read_merged(path)
+    network = merged.values.get("network")
+    if not isinstance(network, dict) or network.get("name") in known("network"):
+        return _validated(merged.values, path, merged.layers, ONLY_LOOKED_AT)
+    named = {**merged.values, "network": {"name": network.get("name")}}
+    found = _validated(named, path, merged.layers, ONLY_LOOKED_AT, Configuration)
+    return found.model_copy(update={"network": UnknownNetwork.model_construct(**network)})

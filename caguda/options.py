@@ -53,6 +53,10 @@ def _reals(text: str) -> list[float]:
 
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "paths": ("paths", {"type": Path, "nargs": "+", "metavar": "PATH", "help": "artifacts, or folders with some"}),
+    "yamls": (
+        "files",
+        {"type": Path, "nargs": "+", "metavar": "FILE", "help": "YAMLs, a later one above those before it"},
+    ),
     "artifact": ("artifact", {"type": Path, "metavar": "ARTIFACT", "help": "a file, or a label store"}),
     "json": ("--json", {"dest": "as_json", "action": "store_true", "default": False, "help": "print JSON"}),
     "config": _path("--config", "configuration", "the experiment: a YAML, or the config.json of the workflow"),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from caguda.ablations import chains, sweep
 from caguda.config import Configuration
 from caguda.errors import UserError, first
+from caguda.files import read_regular
+from caguda.kinds import plugin_digests
 from caguda.version import METHOD_VERSION
 
 _FREE = (
@@ -35,6 +38,7 @@ def other_settings(configuration: Configuration, made: Mapping[str, Any], path: 
     """
     current = configuration.model_dump(mode="json")
     recorded = dict(made.get("settings", {}))
+    changed_plugins = _changed_plugins(configuration, recorded.pop("plugins", {}))
     recipe = recorded.get("recipe")
     if isinstance(recipe, dict):
         known = chains(configuration).get(recipe.get("name", ""))
@@ -48,10 +52,34 @@ def other_settings(configuration: Configuration, made: Mapping[str, Any], path: 
         if section in current
         for line in _differences(section, value, current[section])
     ]
-    found = [line for line in found if not line.startswith(free)]
+    found = changed_plugins + [line for line in found if not line.startswith(free)]
     if made.get("method_version") != METHOD_VERSION:
         found.append(f"method_version {made.get('method_version')}, not {METHOD_VERSION}")
     return found
+
+
+def plugins_of(configuration: Configuration, sets: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The section `plugins` of settings that the layouts of some sets decide: SHA-256 by file name; none without plugins."""
+    digests = plugin_digests("layout", [getattr(configuration, name).layout for name in sets])
+    return {"plugins": digests} if digests else {}
+
+
+def network_plugin(configuration: Configuration) -> dict[str, dict[str, str]]:
+    """The same section of what the network decides; none where the network is one of the package."""
+    digests = plugin_digests("network", [configuration.network.name])
+    return {"plugins": digests} if digests else {}
+
+
+def _changed_plugins(configuration: Configuration, recorded: Mapping[str, str]) -> list[str]:
+    """The recorded plugins that none of the configured files is now, wherever they lie and whatever they are called.
+
+    They are read and not run. None where a configured file is not there, as beside results that were copied.
+    """
+    files = [Path(file) for file in configuration.plugins]
+    if not recorded or not all(file.is_file() for file in files):
+        return []
+    now = {hashlib.sha256(read_regular(file)).hexdigest() for file in files}
+    return [f"another content of the plugin {name}" for name, digest in recorded.items() if digest not in now]
 
 
 def _thresholds(configuration: Configuration, recorded: Mapping[str, Any], path: Path | None) -> dict[str, Any]:

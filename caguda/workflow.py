@@ -5,7 +5,8 @@ import fcntl
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,22 +14,57 @@ from typing import Any, TextIO
 from caguda.artifacts.label_remains import is_remains
 from caguda.artifacts.ownership import is_ours, is_partial
 from caguda.config import Configuration
-from caguda.configfile import parse_configuration, read_yaml
+from caguda.configfile import BASE, base_of, parse_configuration, read_merged, read_yaml, whole_plugins
 from caguda.errors import UserError, printable
+from caguda.merging import Layer, Merged, merge_all
 
 
-def validated(values: Any, name: Path, files: Sequence[Path] = ()) -> Configuration:
-    """The experiment of a mapping whose data are there, or one line for the person at the keyboard and the end.
-
-    `files` are the YAMLs that Snakemake has merged into it; of a key that occurs twice it would keep the last.
-    """
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Ends the call with one line for the person at the keyboard where the block finds a mistake of theirs."""
     try:
-        for file in files:
-            read_yaml(file)
-        configuration = parse_configuration(values, name)
-        _require_files(configuration, name)
+        yield
     except UserError as error:
         sys.exit(f"caguda: {printable(str(error))}")
+
+
+def merged_files(files: Iterable[Path], command_line: Mapping[str, Any]) -> Merged:
+    """What the YAMLs behind `--configfile` say, each above its own base and the files before it, and `--config` above all.
+
+    The files are read again: Snakemake knows no bases, and of a key that occurs twice in a file it keeps the last.
+    """
+    if BASE in command_line:
+        raise UserError(f"--config: {BASE}: only a file has a base; name this one before the others, by --configfile")
+    said = Layer("--config", whole_plugins(command_line, Path(), Path("--config")))
+    return merge_all([*map(read_merged, files), Merged(said.values, (said,))])
+
+
+def merged_by_parent(values: Mapping[str, Any], files: Sequence[Path]) -> Merged:
+    """What another workflow says, whose module this one is, above the base that it names.
+
+    Snakemake has merged that workflow's files. A base and plugins are relative to their folder, or
+    without any to the working folder.
+    """
+    for file in files:
+        read_yaml(file)
+    folders = sorted({file.parent.absolute() for file in files} or {Path()})
+    said = {key: value for key, value in values.items() if key != BASE}
+    own = Layer("config", whole_plugins(said, folders[0], Path("config")))
+    upper = Merged(own.values, (own,))
+    if BASE not in values:
+        return upper
+    base = base_of(values[BASE], folders[0], "config")
+    if len(folders) > 1 and not Path(values[BASE]).is_absolute():
+        raise UserError(
+            f"config: {BASE}: must be an absolute path where configuration files lie in several folders, found {values[BASE]}"
+        )
+    return merge_all([read_merged(base), upper])
+
+
+def validated(merged: Merged, name: Path) -> Configuration:
+    """The validated experiment of merged files, whose data are there; `name` is what messages call the files."""
+    configuration = parse_configuration(merged.values, name, merged.layers)
+    _require_files(configuration, name)
     return configuration
 
 

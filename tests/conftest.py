@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from miniature import Miniature
     from workflow_runs import Workflow
 
-install_import_hook("caguda.method", "beartype.beartype")
+install_import_hook("caguda.equations", "beartype.beartype")
 
 settings.register_profile("caguda", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("caguda")

@@ -14,18 +14,20 @@ PACKAGE = PROJECT / "caguda"
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("launch", "options", "staleness", "workflow"),
+    ("launch", "options", "resolved", "schema", "staleness", "workflow"),
     ("stages",),
     ("paper",),
     ("datasets",),
     ("artifacts",),
-    ("models",),
-    ("method",),
+    ("networks",),
+    ("equations",),
     ("recorded",),
     ("ablations", "configfile"),
     ("complaints",),
     ("classes", "config"),
+    ("config_network",),
     ("config_frames",),
+    ("kinds", "merging"),
     ("files",),
     ("errors", "version"),
 )
@@ -36,11 +38,16 @@ NO_TORCH = (
     "complaints",
     "config",
     "config_frames",
+    "config_network",
     "configfile",
     "errors",
     "files",
+    "kinds",
+    "merging",
     "options",
     "recorded",
+    "resolved",
+    "schema",
     "staleness",
     "version",
     "workflow",
@@ -54,9 +61,17 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
 
 
+def executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a tree at any depth, without what only a type checker reads."""
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
+            yield from executed(child)
+
+
 def imports(source: str, module: str, *, is_package: bool = False) -> Iterator[str]:
-    """The full name of everything that a module imports, at any depth; relative names are resolved."""
-    for node in ast.walk(ast.parse(source)):
+    """The full name of everything that a module imports, at any depth but for annotations; relative names are resolved."""
+    for node in executed(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -78,7 +93,7 @@ def upward(source: str, module: str, *, is_package: bool = False) -> list[str]:
         return list(imports(source, module, is_package=is_package))
     targets = [(target, room(target)) for target in imports(source, module, is_package=is_package)]
     ours = [(target, place) for target, place in targets if target.split(".")[0] == "caguda"]
-    allowed = {"method"} if own == "method" else {place for place in LEVEL if LEVEL[place] <= LEVEL[own]}
+    allowed = {"equations"} if own == "equations" else {place for place in LEVEL if LEVEL[place] <= LEVEL[own]}
     return [target for target, place in ours if place not in allowed]
 
 
@@ -94,16 +109,18 @@ def test_every_room_has_its_layer() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "found"),
     [
-        ("caguda.method.losses", "from caguda.classes import IGNORE", ["caguda.classes.IGNORE"]),
-        ("caguda.method.losses", "from .anchors import distances\nimport torch", []),
-        ("caguda.method.losses", "from ..config import Labels", ["caguda.config.Labels"]),
-        ("caguda.models.small", "def f():\n    import caguda.datasets.io", ["caguda.datasets.io"]),
+        ("caguda.equations.losses", "from caguda.classes import IGNORE", ["caguda.classes.IGNORE"]),
+        ("caguda.equations.losses", "from .anchors import distances\nimport torch", []),
+        ("caguda.equations.losses", "from ..config import Labels", ["caguda.config.Labels"]),
+        ("caguda.networks.small", "def f():\n    import caguda.datasets.io", ["caguda.datasets.io"]),
         ("caguda.artifacts.labels", "from caguda.datasets.io import x", ["caguda.datasets.io.x"]),
-        ("caguda.models.small", "from caguda import stages", ["caguda.stages"]),
+        ("caguda.networks.small", "from caguda import stages", ["caguda.stages"]),
         ("caguda.artifacts.labels", "from caguda.paper.table import x", ["caguda.paper.table.x"]),
         ("caguda.stages.adapt", "from caguda.paper.table import x\nfrom . import common", []),
         ("caguda.config", "import caguda.classes", []),
         ("caguda.config", "import caguda", ["caguda"]),
+        ("caguda.config", "if TYPE_CHECKING:\n    from caguda.networks.small import x", []),
+        ("caguda.config", "if True:\n    from caguda.networks.small import x", ["caguda.networks.small.x"]),
     ],
 )
 def test_the_rule_would_notice(module: str, source: str, found: list[str]) -> None:
@@ -116,9 +133,10 @@ def test_these_rooms_import_no_torch(name: str) -> None:
     assert not [target for target in found if target.split(".")[0] in ("torch", "torchvision", "safetensors")]
 
 
-def test_help_and_faults_of_the_configuration_come_without_torch() -> None:
+def test_help_and_the_configuration_come_without_torch() -> None:
     program = (
-        "import sys; from caguda.cli import main\n"
+        "import sys; from pathlib import Path; from caguda.cli import main; from caguda.configfile import load_configuration\n"
+        "assert load_configuration(Path('config/demo.yaml')).network.name == 'small'\n"
         "assert main(['evaluate', '--config', 'none.yaml', *'--manifest m --checkpoint c --output o'.split()]) == 2\n"
         "try: main(['adapt', '--help'])\n"
         "except SystemExit as end: assert end.code == 0\n"
@@ -126,6 +144,16 @@ def test_help_and_faults_of_the_configuration_come_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PROJECT)
     assert done.stdout.startswith("usage: caguda adapt") and done.stdout.splitlines()[-1] == "False"
+
+
+def test_a_configuration_is_read_without_torch_or_numpy() -> None:
+    program = (
+        "import sys; from pathlib import Path; from caguda.configfile import load_configuration\n"
+        "load_configuration(Path('config/demo.yaml'))\n"
+        "print(sorted({'caguda.datasets.layouts.gta5', 'torch', 'numpy', 'PIL'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert done.stdout == "['caguda.datasets.layouts.gta5']\n"
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:

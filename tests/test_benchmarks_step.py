@@ -7,8 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from caguda.models.build import build_network
-
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -55,7 +53,7 @@ def test_the_floor_has_every_convolution_there_and_back_in_both_domains() -> Non
     import step_inputs
 
     configuration, forward = step_inputs.configured("small"), []
-    network = build_network(configuration.network, step_inputs.CATEGORIES)
+    network = configuration.network.build(step_inputs.CATEGORIES)
 
     def count(layer: nn.Conv2d, _inputs: object, output: Tensor) -> None:
         forward.append(2 * layer.weight[0].numel() * output.numel())

@@ -20,7 +20,7 @@ from caguda.datasets.frame import label_of
 from caguda.datasets.io import read_image, read_label
 from caguda.datasets.loader import TrainingFrames
 from caguda.datasets.manifest import read_manifest
-from caguda.models.batch_norm import freeze
+from caguda.networks.layers.batch_norm import freeze
 from caguda.stages.common import Run
 from caguda.stages.runtime import restore_network
 from caguda.stages.supervised import control, pretrain
@@ -57,8 +57,8 @@ def first_batch(mini: Miniature, settings: Any) -> dict[str, Any]:
     target = TrainingFrames(run.manifest.frames("target"), maps, augmentation, 0, "stage 1 target")
     batch, other = next(run.batches(settings.stages, source, target)(0))
     with torch.inference_mode():
-        features, logits = network(batch["image"] / 255)
-        other_features, other_logits = network(other["image"] / 255)
+        features, logits, _ = network(batch["image"] / 255)
+        other_features, other_logits, _ = network(other["image"] / 255)
     return {
         "source": (features, logits, batch["label"]), "target": (other_features, other_logits, other["a"]),
         "probability": other["p"],
@@ -143,7 +143,7 @@ def test_anchors_of_every_kind(mini: Miniature, elsewhere: Miniature, pixels: st
     members: list[list[np.ndarray]] = [[] for _ in range(20)]
     for frame in read_manifest(mini.manifest).frames("source"):
         with torch.inference_mode():
-            features, logits = network((read_image(frame.image) / 255)[None])
+            features, logits, _ = network((read_image(frame.image) / 255)[None])
         truth = read_label(label_of(frame), table)[::4, ::4].numpy()
         said = logits[0].argmax(0).numpy()
         for category in range(20):

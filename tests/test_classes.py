@@ -1,5 +1,6 @@
 """Class tables against the published ids of Cityscapes, and tables of one's own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from caguda.classes import CITYSCAPES_19, IGNORE, UNWRITTEN, class_table, smalle
 from caguda.config import Configuration
 from caguda.config_frames import Domain
 from caguda.configfile import parse_configuration
+from caguda.datasets.layout import layout_of
 
 CITYSCAPES = Domain(layout="cityscapes", split="train")
 TRAIN_IDS = Domain(layout="cityscapes", split="train", labels="labelTrainIds")
@@ -98,7 +100,6 @@ def test_named_tables_map_every_label_of_cityscapes(classes: str, domain: Domain
     """Against the labels of cityscapesScripts; -1, the licence plate in both, becomes 255 in a file of 8 bits."""
     table = class_table(configuration(classes=classes), domain)
     assert table.names == tuple(name for name in CITYSCAPES_19.names if name not in LEFT_OUT[classes])
-    assert not table.in_red
     for label in official_labels:
         written = np.array(label.trainId if domain is TRAIN_IDS else label.id).astype(np.uint8)
         train_id = table.lookup[written]
@@ -121,10 +122,18 @@ def test_values_that_only_one_kind_of_file_has() -> None:
 def test_the_layout_decides_what_raw_values_mean() -> None:
     settings = configuration(classes="cityscapes16")
     layouts = [Domain(layout="gta5"), Domain(layout="folder"), Domain(layout="folder", labels="labelTrainIds")]
-    assert all(class_table(settings, domain) is class_table(settings, CITYSCAPES) for domain in layouts)
+    for domain in layouts:
+        table = class_table(settings, domain)
+        assert table is class_table(settings, domain) and table.decoder == layout_of(domain)
+        assert (
+            replace(table, decoder=None)
+            == class_table(settings)
+            == replace(class_table(settings, CITYSCAPES), decoder=None)
+        )
     synthia = class_table(settings, Domain(layout="synthia"))
     assert synthia.names == class_table(settings).names
-    assert synthia.in_red and synthia.lookup[22] == IGNORE and synthia.lookup[23] == UNWRITTEN
+    assert synthia.decoder == layout_of(Domain(layout="synthia"))
+    assert synthia.lookup[22] == IGNORE and synthia.lookup[23] == UNWRITTEN
     assert synthia.names[synthia.lookup[12]] == "motorcycle" and synthia.names[synthia.lookup[11]] == "bicycle"
 
 

@@ -284,3 +284,13 @@ def test_words_that_a_verb_does_not_take(
         main([verb, *(word for pair in options.items() for word in pair)])
     fault = Fault(int(str(end.value.code)), *reversed(capsys.readouterr()))
     refused(fault, words, "--help` tells what it takes")
+
+
+@pytest.mark.parametrize("words", ["schema", "config config/demo.yaml"])
+def test_a_reader_that_ends_early_is_no_fault(words: str) -> None:
+    """`| head` ends when it has seen enough."""
+    call = f"set -o pipefail; {sys.executable} -m caguda {words} | true"
+    done = subprocess.run(
+        ["bash", "-c", call], check=False, capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
+    assert (done.returncode, done.stderr) == (141, "")

@@ -1,5 +1,6 @@
 """Every fault of a YAML is one line that names the file and the key."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ def test_resolved_configuration_is_read_back_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(configuration.model_dump_json(), encoding="utf-8")
     assert load_configuration(path) == configuration
+
+
+@pytest.mark.parametrize("name", ["demo", "gta5_cityscapes_official"])
+def test_another_process_gets_the_same_configuration(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_ROOT", "/data")
+    configuration = load_configuration(CONFIG / f"{name}.yaml")
+    sent = pickle.loads(pickle.dumps(configuration))
+    assert sent == configuration and type(sent.network) is type(configuration.network)
 
 
 def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
@@ -122,7 +131,7 @@ def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
         ("experiment", "a/b", "experiment: "),
         ("network.widht", 3, "network.widht: unknown key, did you mean width?"),
         ("network.width", 0, "network.width: must be at least 1, found 0"),
-        ("network.name", "deeplab", "network.name: must be one of 'small', 'deeplab_v2', 'deeplab_v3plus', found"),
+        ("network.name", "deeplab", "network.name: must be one of 'deeplab_v2', 'deeplab_v3plus', 'small', found"),
         ("network", {"width": 3}, "network.name: this key is required"),
         ("network", {"name": "deeplab_v2", "backbone": "vgg16"}, "network.backbone: must be one of 'resnet50', "),
         ("compute.processes", 3, "pretrain.batch_size: must be a multiple of compute.processes, found 4"),

@@ -14,8 +14,8 @@ from torch import Tensor
 from caguda.artifacts.anchors import load_anchors
 from caguda.artifacts.checkpoint import load_checkpoint
 from caguda.classes import class_table
-from caguda.config import Configuration, DeepLab
-from caguda.configfile import load_configuration
+from caguda.config import Configuration
+from caguda.configfile import load_configuration, network_settings
 from caguda.errors import UserError
 from caguda.stages.convert import convert_anchors, convert_checkpoint
 from caguda.stages.runtime import restore_network
@@ -25,7 +25,7 @@ DEMO = Path(__file__).parents[1] / "config" / "demo.yaml"
 
 def configuration(**network: str) -> Configuration:
     keys = {"name": "deeplab_v3plus", "backbone": "resnet50", "weights": "none", "normalisation": "unit", **network}
-    update = {"network": DeepLab.model_validate(keys), "classes": "cityscapes19", "ignore": (255,)}
+    update = {"network": network_settings(keys, Path("test.json")), "classes": "cityscapes19", "ignore": (255,)}
     return load_configuration(DEMO).model_copy(update=update)
 
 
@@ -140,7 +140,7 @@ def test_a_converted_checkpoint_computes_what_the_authors_network_does(
     for height, width in ((33, 321), (64, 34)):
         images = torch.rand(2, 3, height, width)
         expected = reference.features_and_logits(state, images)
-        for ours, theirs in zip(network(images), expected, strict=True):
+        for ours, theirs in zip(network(images)[:2], expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
         assert float(expected[0].std()) > 0.1, "features that could be told apart"
     assert description["classes"] == list(TABLE.names) and description["target_statistics"] is False

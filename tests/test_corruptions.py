@@ -34,7 +34,7 @@ def campaign(*arguments: str) -> str:
 
 
 def test_nothing_is_accepted_in_silence() -> None:
-    counts = {"corruptions": "50", "exchanges": "13", "namings": "12"}
+    counts = {"corruptions": "20", "exchanges": "6", "namings": "5"}
     asked = [word for name, count in counts.items() for word in (f"--{name}", count)]
     printed = campaign(*asked, "--others", "frames", "--seed", "1")
     assert [printed.count(f"| all | {count} |") for count in counts.values()] == [1, 1, 1]

@@ -10,13 +10,13 @@ from frame_trees import HEIGHT, PROJECT, WIDTH, configuration, make_root, proble
 from miniature import Miniature
 from PIL import Image
 
-from caguda.config import DeepLab, SmallNetwork
 from caguda.config_frames import Augmentation
-from caguda.datasets.demands import STRIDE
 from caguda.datasets.loader import TrainingFrames, training_batches
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
-from caguda.models.build import build_network
+from caguda.networks.deeplab_v2 import DeepLabV2
+from caguda.networks.deeplab_v3plus import DeepLabV3Plus
+from caguda.networks.small import SmallNetwork
 from caguda.stages.check import check
 
 DEMO = yaml.safe_load((PROJECT / "config" / "demo.yaml").read_text(encoding="utf-8"))
@@ -112,14 +112,14 @@ def test_evaluation_frames_may_differ_in_size(root: Path) -> None:
 
 NETWORKS = {
     "small": SmallNetwork(name="small", width=4, blocks=(1, 1, 1, 1), feature_channels=8),
-    "deeplab_v2": DeepLab(name="deeplab_v2", backbone="resnet50", weights="none"),
-    "deeplab_v3plus": DeepLab(name="deeplab_v3plus", backbone="resnet50", weights="none"),
+    "deeplab_v2": DeepLabV2(name="deeplab_v2", backbone="resnet50", weights="none"),
+    "deeplab_v3plus": DeepLabV3Plus(name="deeplab_v3plus", backbone="resnet50", weights="none"),
 }
 
 
-@pytest.mark.parametrize("name", STRIDE)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_trains_on_one_image_larger_than_its_stride(name: str) -> None:
-    network, stride = build_network(NETWORKS[name], 3).train(), STRIDE[name]
+    network, stride = NETWORKS[name].build(3).train(), NETWORKS[name].coarsest_stride
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         network(torch.rand(1, 3, stride, stride))
     for size in ((stride + 1, 1), (1, stride + 1)):

@@ -29,8 +29,8 @@ from caguda.datasets.loader import (
     training_batches,
 )
 from caguda.datasets.transforms import augmented, scaled
+from caguda.equations.anchors import labels_at
 from caguda.errors import UserError
-from caguda.method.anchors import labels_at
 
 COUNT, HEIGHT, WIDTH = 7, 16, 24
 EVERYTHING = Augmentation(flip=True, scale=(0.7, 1.6), crop=(12, 20), color_jitter=0.4, blur=1.0)

@@ -20,8 +20,8 @@ from caguda.artifacts.anchors import load_anchors
 from caguda.artifacts.class_sums import save_class_sums
 from caguda.artifacts.labels import LabelArrays, LabelStore, open_label_store, verify_label_store
 from caguda.artifacts.provenance import provenance
+from caguda.equations.anchors import ClassSums, anchors_from
 from caguda.errors import UserError
-from caguda.method.anchors import ClassSums, anchors_from
 from caguda.stages import labels as stage
 from caguda.stages.anchors import BLOCKS, _settings, blocks_of, construct_anchors
 from caguda.stages.labels import write_part

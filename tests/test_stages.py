@@ -25,11 +25,11 @@ from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.io import read_image, read_label
 from caguda.datasets.loader import TrainingFrames
 from caguda.datasets.manifest import SetName, read_manifest
+from caguda.equations.labels import by_anchor, by_probability
 from caguda.errors import UserError
-from caguda.method.labels import by_anchor, by_probability
-from caguda.models.batch_norm import estimate_statistics, freeze
-from caguda.models.discriminator import discriminator
-from caguda.models.inputs import IMAGENET_MEAN, IMAGENET_STD
+from caguda.networks.layers.batch_norm import estimate_statistics, freeze
+from caguda.networks.layers.discriminator import discriminator
+from caguda.networks.layers.inputs import IMAGENET_MEAN, IMAGENET_STD
 from caguda.stages import common
 from caguda.stages.check import check
 from caguda.stages.common import Run
@@ -59,7 +59,7 @@ def outputs(mini: Miniature, weights: Path, frame: Frame) -> tuple[Tensor, Tenso
     network, _ = restore_network(weights, CPU, class_table(mini.configuration()))
     pixels = read_image(frame.image).double() / 255
     with torch.inference_mode():
-        features, logits = network(pixels.float()[None])
+        features, logits, _ = network(pixels.float()[None])
     return features, logits
 
 
@@ -209,8 +209,8 @@ def test_two_steps_of_a_stage_by_hand(mini: Miniature, elsewhere: Miniature) -> 
         return torch.stack(found).mean() / anchors.mean_distance
 
     def loss(source: Any, target: Any) -> tuple[Tensor, ...]:
-        features, logits = network(source["image"] / 255)
-        other, other_logits = network(target["image"] / 255)
+        features, logits, _ = network(source["image"] / 255)
+        other, other_logits, _ = network(target["image"] / 255)
         anchor, probability = target["a"][:, ::4, ::4].long(), target["p"][:, ::4, ::4].long()
         total = truth_loss(logits, source["label"])
         total = total + 0.2 * (distance(features, source["label"][:, ::4, ::4]) + distance(other, anchor))
@@ -276,7 +276,7 @@ def test_anchors_are_the_mean_features_of_all_source_pixels(mini: Miniature, els
     vectors: list[list[np.ndarray]] = [[] for _ in range(20)]
     for frame in frames_of(mini, "source"):
         with torch.inference_mode():
-            features, _ = network(_input(frame))
+            features = network(_input(frame)).features
         values = features[0].double().numpy()
         for (y, x), category in np.ndenumerate(truths(mini, frame, 4)):
             if category != IGNORE:

@@ -34,7 +34,6 @@ from caguda.datasets.io import read_image
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.street import write_street
 from caguda.errors import UserError
-from caguda.models.build import build_network
 from caguda.stages import predict as stage
 from caguda.stages.check import check, check_test
 from caguda.stages.evaluate import evaluate
@@ -100,7 +99,7 @@ class Desk:
 def save_random_network(configuration: Configuration, image: Path, path: Path, seed: int) -> None:
     """A checkpoint of random weights whose classifier has no favourite category on an image."""
     torch.manual_seed(seed)
-    network = build_network(configuration.network, CITYSCAPES_19.count).eval()
+    network = configuration.network.build(CITYSCAPES_19.count).eval()
     with torch.no_grad():
         network.classifier.weight.normal_()
         assert network.classifier.bias is not None
@@ -149,7 +148,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_file_holds_the_label_ids_of_its_frame(pristine: Desk) -> None:
     configuration, seen = pristine.configuration(), set()
-    network = build_network(configuration.network, CITYSCAPES_19.count).eval()
+    network = configuration.network.build(CITYSCAPES_19.count).eval()
     network.load_state_dict(load_file(pristine.folder / "one.safetensors"))
     for frame in read_manifest(pristine.manifests["test"], ["test"]).frames("test"):
         with torch.inference_mode():

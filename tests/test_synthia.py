@@ -21,8 +21,8 @@ from caguda.datasets.frames import list_frames
 from caguda.datasets.io import read_label
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.street import write_street
+from caguda.equations.anchors import labels_at
 from caguda.errors import UserError
-from caguda.method.anchors import labels_at
 from caguda.paper.figures import Block
 from caguda.stages import figure
 from caguda.stages.check import check

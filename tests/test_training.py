@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ from caguda.artifacts.state import load_state, lock
 from caguda.cli import main
 from caguda.config import Optimiser, Training
 from caguda.errors import LockHeld, UserError
+from caguda.networks.layers.network import SegmentationNetwork
+from caguda.networks.small import SmallNetwork
 from caguda.stages import training
 from caguda.stages.training import Batch, Job, build_optimiser, train
 
@@ -335,6 +338,40 @@ def test_gradients_do_not_pile_up(tmp_path: Path) -> None:
     optimisers = {"w": build_optimiser(weight, plain, 0.1)}
     train(Job("sum", {"w": weight}, optimisers, batches, step, settings(3, 0.0), NO_SCALING), tmp_path, "f", 9)
     assert weight.weight.item() == pytest.approx(-0.1 * (1 + 2 + 3))
+
+
+@pytest.mark.parametrize(("name", "power"), [("sgd", 0.9), ("sgd", 2.0), ("adamw", 0.9)])
+def test_a_factor_multiplies_the_learning_rate_along_the_whole_schedule(
+    tmp_path: Path, name: Literal["sgd", "adamw"], power: float
+) -> None:
+    """Of weights whose gradient is always 1, each update is the learning rate itself, of plain SGD as of AdamW."""
+    factors, iterations, rate = {"encoder": 1.0, "transformer": 3.0, "classifier": 10.0}, 20, 0.01
+    parts = [nn.Conv2d(1, 1, 1).double() for _ in factors]
+    network = SegmentationNetwork("unit", *parts, stride=1, factors={k: v for k, v in factors.items() if v != 1})
+    plain = Optimiser(name=name, learning_rate=rate, momentum=0.0, weight_decay=0.0, poly_power=power)
+    seen: list[list[float]] = []
+
+    def step(batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+        seen.append([part.weight.item() for part in parts])
+        total = torch.stack([weight.sum() for weight in network.parameters()]).sum()
+        yield total, {"total": total}
+
+    batches = ({"x": torch.zeros(1)} for _ in range(iterations))
+    optimisers = {"network": build_optimiser(network, plain, rate)}
+    told = settings(iterations, power, optimiser={"name": name})
+    train(Job("factors", {"network": network}, optimisers, lambda _: ((b,) for b in batches), step, told, NO_SCALING),
+          tmp_path, "f", 9)  # fmt: skip
+    seen.append([part.weight.item() for part in parts])
+    for k, (before, after) in enumerate(pairwise(seen)):
+        moved = [old - new for old, new in zip(before, after, strict=True)]
+        assert moved == pytest.approx([rate * f * (1 - k / iterations) ** power for f in factors.values()], rel=1e-5)
+
+
+def test_a_network_without_factors_has_one_group_of_its_weights_in_their_order() -> None:
+    network = SmallNetwork(name="small", width=4, blocks=(1, 1, 1, 1), feature_channels=8).build(3)
+    (group,) = build_optimiser(network, SGD, 0.3).param_groups
+    assert len(group["params"]) == len(list(network.parameters())) and group["initial_lr"] == 0.3
+    assert all(one is other for one, other in zip(group["params"], network.parameters(), strict=True))
 
 
 def test_optimisers_are_as_configured_and_leave_frozen_weights_out() -> None:

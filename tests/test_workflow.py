@@ -142,7 +142,7 @@ def test_a_rule_starts_as_many_trainers_as_configured(finished: Workflow, tmp_pa
 def test_a_new_method_version_runs_everything_and_a_comment_nothing(finished: Workflow, tmp_path: Path) -> None:
     package = tmp_path / "caguda"
     shutil.copytree(ROOT / "caguda", package, ignore=shutil.ignore_patterns("__pycache__"))
-    losses, version = package / "method" / "losses.py", package / "version.py"
+    losses, version = package / "equations" / "losses.py", package / "version.py"
     losses.write_text(losses.read_text() + "# another comment\n")
     assert finished.planned(path=tmp_path) == set()
     version.write_text(version.read_text() + 'METHOD_VERSION = "another"\n')

@@ -8,13 +8,15 @@ import pytest
 import yaml
 from workflow_runs import ROOT, Workflow
 
+from caguda.configfile import read_merged
+
 PAPER = ROOT / "config" / "gta5_cityscapes_paper.yaml"
 SYNTHIA = ROOT / "config" / "synthia_cityscapes_paper.yaml"
 
 
 def paper(directory: Path, configfile: Path, **changes: object) -> Workflow:
     """A configuration of the paper over empty folders where its data sets would be: a plan opens no frame."""
-    content = yaml.safe_load(configfile.read_text(encoding="utf-8")) | changes | {"data_root": str(directory / "data")}
+    content = {**read_merged(configfile).values, **changes, "data_root": str(directory / "data")}
     for name in ("source", "target", "evaluation"):
         (directory / "data" / content[name]["root"]).mkdir(parents=True, exist_ok=True)
     path = directory / "paper.yaml"

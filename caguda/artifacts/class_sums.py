@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from caguda.artifacts.hdf5 import read_arrays, write_arrays
-from caguda.method.anchors import ClassSums
+from caguda.equations.anchors import ClassSums
 
 FORMAT = "caguda-class-sums"
 FORMAT_VERSION = 1

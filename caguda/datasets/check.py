@@ -66,12 +66,12 @@ def _check_image(frame: Frame) -> dict[str, Any]:
 
 
 def _check_label(frame: Frame, table: ClassTable, pixels: NDArray[np.int64]) -> dict[str, Any]:
-    from caguda.datasets.io import decode_label, read_bytes, to_train_ids
+    from caguda.datasets.io import raw_values, read_bytes, to_train_ids
 
     if frame.label is None:
         return {"classes": [], "label_sha256": None, "label_size": None}
     content = read_bytes(frame.label)
-    raw = decode_label(content, frame.label, in_red=table.in_red)
+    raw = raw_values(content, frame.label, table)
     pixels[:] = to_train_ids(raw, table, frame.label).flatten().bincount(minlength=256).numpy()
     present = [int(train_id) for train_id in np.flatnonzero(pixels) if train_id != IGNORE]
     return {"classes": present, "label_sha256": hashlib.sha256(content).hexdigest(), "label_size": raw.shape}
@@ -135,7 +135,10 @@ def _opened(frames: Sequence[Frame], table: ClassTable, title: str) -> Iterator[
 
 
 def _reading(layout: str, table: ClassTable) -> str:
-    """How files are read, as a digest: an entry of the record holds for no other layout, table and check."""
+    """How files are read, as a digest: an entry of the record holds for no other layout, table and check.
+
+    `layout` is its name, and the digest of the plugin that it comes from.
+    """
     content = json.dumps([_CHECK_VERSION, layout, table.count, sorted(table.train_id.items())])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -159,11 +162,12 @@ def check_frames(
     table: ClassTable,
     record: Path,
     title: str = "frames",
-    layout: str = "folder",
+    layout: str = "",
 ) -> Checked:
     """What is known of all frames, in their order; a missing label is no problem here.
 
     `record` is the file of what earlier checks have found, which this one adds to. A frame with a problem is not in it.
+    `layout` is the name of the set's layout, and the digest of the plugin that it comes from.
     """
     how = _reading(layout, table)
     stamps = {frame.id: stamp(frame, how) for frame in frames}

@@ -12,8 +12,6 @@ from caguda.config_frames import Augmentation, Domain
 from caguda.datasets.frames import Frame, label_path
 from caguda.errors import first
 
-STRIDE = {"small": 8, "deeplab_v2": 8, "deeplab_v3plus": 16}
-"""How many pixels of an image, in either direction, the coarsest map of a network has one value for."""
 Entry = Mapping[str, Any]
 
 
@@ -58,7 +56,7 @@ def size_problems(configuration: Configuration, name: str, entries: Sequence[Ent
                 f"{odd}: frames of one batch must have one size, found {told} (width x height, frames); give a window of "
                 f"one size for each of {', '.join(whole)}, as crop: [height, width]"
             )
-    stride = STRIDE[configuration.network.name]
+    stride = configuration.network.coarsest_stride
     for key, (_, augmentation) in trainings.items():
         if augmentation.crop is not None and max(augmentation.crop) <= stride:
             problems.append(

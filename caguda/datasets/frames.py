@@ -6,19 +6,14 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from unicodedata import normalize
 
 from caguda.config_frames import Domain
-from caguda.datasets import cityscapes, folder, gta5, synthia
 from caguda.datasets.frame import Frame, entries_of
+from caguda.datasets.layout import layout_of
 from caguda.errors import UserError, first, printable
 
 __all__ = ["Frame", "find_images", "image_folders", "image_id", "label_path", "list_frames", "narrowed"]
-
-
-def _layout(domain: Domain) -> ModuleType:
-    return {"gta5": gta5, "synthia": synthia, "cityscapes": cityscapes, "folder": folder}[domain.layout]
 
 
 def _listed(path: Path) -> list[str]:
@@ -41,8 +36,7 @@ def _listed(path: Path) -> list[str]:
 
 def label_path(domain: Domain, root: Path, image: Path) -> Path | None:
     """Where the label of an image belongs, whether or not it is there; None for an unlabelled set."""
-    path: Path | None = _layout(domain).label(domain, root, image)
-    return path
+    return None if domain.labels is None else layout_of(domain).label_path(domain, root, image)
 
 
 def find_images(domain: Domain, root: Path) -> dict[str, Path]:
@@ -54,10 +48,10 @@ def find_images(domain: Domain, root: Path) -> dict[str, Path]:
     if not os.path.isdir(root):
         raise UserError(f"{root}: there is no such folder; correct the keys data_root and root")
     images: dict[str, Path] = {}
-    odd, twice = [], []
-    for searched in image_folders(domain, root):
-        for path in entries_of(searched, _layout(domain).KEY):
-            if (name := image_id(domain, path)) is None:
+    odd, twice, layout = [], [], layout_of(domain)
+    for searched in layout.image_folders(domain, root):
+        for path in entries_of(searched, layout.key):
+            if (name := layout.image_id(path)) is None:
                 continue
             if name in images:
                 twice.append(f"{images[name]} and {path}")
@@ -76,14 +70,12 @@ def find_images(domain: Domain, root: Path) -> dict[str, Path]:
 
 def image_folders(domain: Domain, root: Path) -> list[Path]:
     """The folders that a layout searches for images; UserError where it finds none to search."""
-    folders: list[Path] = _layout(domain).folders(domain, root)
-    return folders
+    return layout_of(domain).image_folders(domain, root)
 
 
 def image_id(domain: Domain, path: Path) -> str | None:
     """The id of an image of a set; None for any other file."""
-    name: str | None = _layout(domain).image_id(path)
-    return name
+    return layout_of(domain).image_id(path)
 
 
 def narrowed(domain: Domain, root: Path, images: Mapping[str, Path]) -> list[Frame]:
@@ -113,8 +105,8 @@ def narrowed(domain: Domain, root: Path, images: Mapping[str, Path]) -> list[Fra
             )
     if not frames:
         raise UserError(
-            f"{root}: no frames found; layout {domain.layout} needs them in {_place(domain)}, and looks into no other "
-            f"folder{_instead(domain, root, images)}"
+            f"{root}: no frames found; layout {domain.layout} needs them in {layout_of(domain).place(domain, root)}, and "
+            f"looks into no other folder{_instead(domain, root, images)}"
         )
     return frames
 
@@ -128,14 +120,5 @@ def _instead(domain: Domain, root: Path, images: Mapping[str, Path]) -> str:
     """What there is where no frames are found, for messages."""
     if images:
         return f"; there are {len(images)} images, and skip leaves out all that are wanted"
-    others = [path.name for folder in image_folders(domain, root) for path in entries_of(folder, _layout(domain).KEY)]
+    others = [path.name for folder in image_folders(domain, root) for path in entries_of(folder, layout_of(domain).key)]
     return f"; found there: {first(others)}" if others else ""
-
-
-def _place(domain: Domain) -> str:
-    """Where a layout looks for images, for messages."""
-    if domain.layout == "cityscapes":
-        return f"leftImg8bit/{domain.split}/CITY/*_leftImg8bit.png"
-    if domain.layout == "synthia":
-        return "RGB/*.png"
-    return f"{domain.images}/*.png" + (", *.jpg or *.jpeg" if domain.layout == "folder" else "")

@@ -66,6 +66,15 @@ def read_header(content: bytes, path: Path, what: str) -> Header:
     return header
 
 
+def label_header(content: bytes, path: Path) -> Header:
+    """The header of a label, which must be a whole PNG file; UserError for any other."""
+    if not content.startswith(PNG):
+        raise UserError(f"{path}: a label must be a PNG file, and this is not one")
+    if b"IEND" not in content:
+        raise UserError(f"{path}: this label is damaged (image file is truncated)")
+    return read_header(content, path, "label")
+
+
 def _png(content: bytes) -> Header:
     width, height, bits, kind = struct.unpack_from(">II2B", content, 16)
     at, notes, late, pixels = len(PNG), False, False, False

@@ -15,7 +15,7 @@ from torchvision.io import decode_image as torchvision_decode
 
 from caguda.classes import UNWRITTEN, ClassTable
 from caguda.datasets.frame import Frame, label_of
-from caguda.datasets.header import JPEG, PNG, read_header
+from caguda.datasets.header import JPEG, PNG, label_header, read_header
 from caguda.errors import UserError, first
 
 _DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -53,24 +53,11 @@ def decode_image(content: bytes, path: Path) -> UInt8[Tensor, "3 H W"]:
     return image
 
 
-def decode_label(content: bytes, path: Path, *, in_red: bool = False) -> Shaped[np.ndarray, "H W"]:
-    """The raw values of a label file's content, uint8 or uint16; a palette PNG gives its indices, not its colours.
-
-    With `in_red`, the file is an RGB PNG of 16 bits, and the values are those of its first channel.
-    """
-    if not content.startswith(PNG):
-        raise UserError(f"{path}: a label must be a PNG file, and this is not one")
-    if b"IEND" not in content:
-        raise UserError(f"{path}: this label is damaged (image file is truncated)")
-    header = read_header(content, path, "label")
-    bits, kind = header.bits, header.kind
-    if in_red and (bits, kind) != (16, 2):
-        raise UserError(
-            f"{path}: a SYNTHIA label must be an RGB PNG of 16 bits a channel (type 2), as GT/LABELS has them, "
-            f"found {bits} bits and type {kind}; take the original file"
-        )
-    if in_red or (bits >= 8 and kind == 0):
-        return _first_channel(content, path)
+def decode_label(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
+    """The values of a PNG of one channel, uint8 or uint16; a palette gives its indices, not its colours."""
+    header = label_header(content, path)
+    if header.bits >= 8 and header.kind == 0:
+        return first_channel(content, path)
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             if image.mode != "P":
@@ -83,7 +70,7 @@ def decode_label(content: bytes, path: Path, *, in_red: bool = False) -> Shaped[
         raise UserError(f"{path}: this label is damaged ({' '.join(str(error).split())})") from None
 
 
-def _first_channel(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
+def first_channel(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
     """The first channel of a PNG as it is. Of one with 16 bits in RGB, Pillow would keep the upper 8, all 0, silently."""
     encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     try:
@@ -91,6 +78,22 @@ def _first_channel(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
     except RuntimeError as error:
         raise UserError(f"{path}: this label is damaged ({' '.join(str(error).split())})") from None
     return channels[0].numpy()
+
+
+def raw_values(content: bytes, path: Path, table: ClassTable) -> Shaped[np.ndarray, "H W"]:
+    """The raw values of a label file's content, uint8 or uint16, as the layout of its set decodes it."""
+    if table.decoder is None:
+        return decode_label(content, path)
+    try:
+        raw = np.asarray(table.decoder.decode_label(content, path))
+    except _DAMAGED as error:
+        raise UserError(f"{path}: this label is damaged ({' '.join(str(error).split())})") from None
+    if raw.ndim != 2 or raw.dtype not in (np.uint8, np.uint16):
+        raise UserError(
+            f"{path}: a layout must decode a label to an array (H, W) of uint8 or uint16, found {raw.shape} of "
+            f"{raw.dtype}; correct its decode_label"
+        )
+    return raw
 
 
 def to_train_ids(raw: Shaped[np.ndarray, "H W"], table: ClassTable, path: Path) -> UInt8[Tensor, "H W"]:
@@ -120,7 +123,7 @@ def read_label(path: Path, table: ClassTable, sha256: str | None = None) -> UInt
 
     UserError if it cannot be read, holds an unknown value, or is not the file of this digest.
     """
-    return to_train_ids(decode_label(read_bytes(path, sha256), path, in_red=table.in_red), table, path)
+    return to_train_ids(raw_values(read_bytes(path, sha256), path, table), table, path)
 
 
 def image_of(frame: Frame) -> UInt8[Tensor, "3 H W"]:

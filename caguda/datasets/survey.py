@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from caguda.config_frames import Domain
 from caguda.datasets.frames import image_folders, image_id, label_path
+from caguda.datasets.layout import layout_of
 from caguda.errors import first
-
-_PUBLISHED = {
-    ("gta5", None): 24_966,
-    ("synthia", None): 9_400,
-    ("cityscapes", "train"): 2_975,
-    ("cityscapes", "val"): 500,
-    ("cityscapes", "test"): 1_525,
-}
 
 
 @dataclass(frozen=True)
@@ -71,39 +65,52 @@ def _down_from(root: Path, folders: Iterable[Path]) -> set[Path]:
     return {above for folder in folders for above in folder.parents if above.is_relative_to(root)}.union(folders)
 
 
-def survey(domain: Domain, root: Path, images: Mapping[str, Path], frames: int) -> Survey:
-    """What is on disk of a set with these images, by id, of which so many are frames.
+def _names_of_labels(domain: Domain, root: Path, images: Mapping[str, Path]) -> dict[Path, tuple[str, Container[str]]]:
+    """By folder of labels: what their names end with, in lower case, and what they begin with, ids or names of images.
 
-    The labels of the images of one folder lie in one folder too.
+    The labels of the images of one folder lie in one folder too. It is left out where its names are made in another way.
     """
+    stems: defaultdict[Path, set[str]] = defaultdict(set)
+    for path in images.values():
+        stems[path.parent].add(path.stem)
+    found: dict[Path, tuple[str, Container[str]]] = {}
+    for folder, (name, path) in {path.parent: (name, path) for name, path in images.items()}.items():
+        if (label := label_path(domain, root, path)) is None:
+            continue
+        beginnings: tuple[tuple[str, Container[str]], ...] = ((name, images), (path.stem, stems[folder]))
+        for begins, names in beginnings:
+            if label.name.startswith(begins):
+                found[label.parent] = (label.name.removeprefix(begins).lower(), names)
+                break
+    return found
+
+
+def survey(domain: Domain, root: Path, images: Mapping[str, Path], frames: int) -> Survey:
+    """What is on disk of a set with these images, by id, of which so many are frames."""
     root = Path(os.path.abspath(root))
-    one = {path.parent: (name, path) for name, path in images.items()}
-    folders = set(image_folders(domain, root))
-    splits = {folder.parent for folder in folders} if domain.layout == "cityscapes" else set()
-    labels = {label: name for name, path in one.values() if (label := label_path(domain, root, path)) is not None}
-    endings = {label.parent: label.name.removeprefix(name).lower() for label, name in labels.items()}
-    searched = _down_from(root, {*folders, *endings})
+    folders, outer = set(image_folders(domain, root)), set(layout_of(domain).outer_folders(domain, root))
+    labels = _names_of_labels(domain, root, images)
+    searched = _down_from(root, {*folders, *labels})
     hidden, nested, others, unused = [], [], [], []
     for folder in sorted(searched):
         for entry in _entries(folder):
-            path, ending = folder / entry.name, endings.get(folder)
+            path, (ending, names) = folder / entry.name, labels.get(folder, ("", ()))
+            is_label = bool(ending) and entry.name.lower().endswith(ending)
             if entry.name.startswith("."):
                 hidden.append(path)
             elif folder in folders and path not in searched and entry.is_dir():
                 nested.append(path)
-            elif (
-                folder in splits | folders
-                and not entry.is_dir()
-                and (folder in splits or image_id(domain, path) is None)
+            elif not entry.is_dir() and (
+                folder in outer or (folder in folders and not is_label and image_id(domain, path) is None)
             ):
                 others.append(path)
-            elif ending and entry.name.lower().endswith(ending) and entry.name[: -len(ending)] not in images:
+            elif is_label and entry.name[: -len(ending)] not in names:
                 unused.append(path)
     skipped = sorted(set(domain.skip))
     return Survey(
         images=len(images),
         frames=frames,
-        published=_PUBLISHED.get((domain.layout, domain.split)),
+        published=layout_of(domain).published(domain),
         skipped=[name for name in skipped if name in images],
         absent=[name for name in skipped if name not in images],
         hidden=hidden,

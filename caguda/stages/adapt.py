@@ -14,10 +14,9 @@ from caguda.artifacts.labels import LabelStore
 from caguda.artifacts.provenance import content_of
 from caguda.config import Configuration, Recipe
 from caguda.datasets.loader import TrainingFrames
-from caguda.errors import UserError
-from caguda.method.anchors import correctly_predicted, labels_at
-from caguda.method.labels import by_anchor, by_probability, pseudo_labels
-from caguda.method.losses import (
+from caguda.equations.anchors import correctly_predicted, labels_at
+from caguda.equations.labels import by_anchor, by_probability, pseudo_labels
+from caguda.equations.losses import (
     LossSum,
     class_mean_distance_loss,
     cross_entropy,
@@ -25,6 +24,7 @@ from caguda.method.losses import (
     objective,
     squared_distance_loss,
 )
+from caguda.errors import UserError
 from caguda.stages.common import Run
 from caguda.stages.supervised import image_cross_entropy
 from caguda.stages.training import Batch, Step
@@ -122,13 +122,13 @@ def _objective_step(
 
     def step(batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         source, target = ({name: value.to(run.device) for name, value in sample.items()} for sample in batch)
-        features, logits = run.forward(model, source["image"])
+        features, logits, _ = run.forward(model, source["image"])
         terms = {
             "source_cross_entropy": run.reduced(image_cross_entropy(logits, source["label"])),
             "source_distance": distance(features, logits, _at(features, source["label"])),
         }
         yield objective(terms, {"source_cross_entropy": 1.0, "source_distance": weights.distance}), terms
-        features, logits = run.forward(model, target["image"])
+        features, logits, _ = run.forward(model, target["image"])
         if weights.renewed == "iteration":
             renewed = _renewed(features.detach(), logits.detach(), vectors, present, thresholds)
             target |= {name: _at(target["image"], labels) for name, labels in renewed.items()}

@@ -25,9 +25,9 @@ from caguda.datasets.loader import inference_batches, read_batches
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.datasets.workers import ahead, behind
+from caguda.equations.anchors import ClassSums, anchors_from, class_sums, correctly_predicted, image_means, labels_at
 from caguda.errors import UserError
-from caguda.method.anchors import ClassSums, anchors_from, class_sums, correctly_predicted, image_means, labels_at
-from caguda.models.batch_norm import estimate_statistics
+from caguda.networks.layers.batch_norm import estimate_statistics
 from caguda.stages.parts import refuse_gaps, refuse_others, share
 from caguda.stages.runtime import prepare, restore_network
 
@@ -63,7 +63,8 @@ def sum_part(
 
     def passed() -> Iterator[tuple[range, Tensor, Tensor, Tensor]]:
         for block, images, labels in ahead(read()):
-            yield block, *network(scaled(images, device)), labels.to(device)
+            features, logits, _ = network(scaled(images, device))
+            yield block, features, logits, labels.to(device)
 
     @torch.inference_mode()  # which holds for one thread alone
     def added(batch: tuple[range, Tensor, Tensor, Tensor]) -> tuple[range, ClassSums]:

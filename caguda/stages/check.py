@@ -26,6 +26,8 @@ from caguda.datasets.scenes import refuse_other_scenes
 from caguda.datasets.summary import summary
 from caguda.datasets.survey import Survey, survey
 from caguda.errors import UserError, first, printable
+from caguda.kinds import plugin_digests
+from caguda.recorded import plugins_of
 
 _SHOWN = 20
 _NAMED = 3
@@ -61,7 +63,8 @@ def _check_set(name: SetName, configuration: Configuration, record: Path) -> tup
     frames = narrowed(domain, root, images)
     refuse_unsafe_ids(root, [frame.id for frame in frames])
     on_disk = survey(domain, root, images, len(frames))
-    found = check_frames(frames, table, record, name, domain.layout)
+    plugins = sorted(plugin_digests("layout", [domain.layout]).values())
+    found = check_frames(frames, table, record, name, " ".join([domain.layout, *plugins]))
     found.warnings.extend(on_disk.warnings())
     if name not in ("target", "test"):
         found.problems.extend(_missing_labels(domain, root, frames))
@@ -77,7 +80,7 @@ def _check_set(name: SetName, configuration: Configuration, record: Path) -> tup
     content = {
         "layout": domain.layout,
         "root": str(place),
-        "digest": fingerprint({"frames": identity}),
+        "digest": fingerprint({"frames": identity} | ({"plugins": plugins} if plugins else {})),
         "pixels": {category: int(n) for category, n in zip(table.names, found.pixels, strict=False)},
         "void_pixels": int(found.pixels[IGNORE]),
         "frames": entries,
@@ -161,6 +164,7 @@ def _check_sets(configuration: Configuration, names: Sequence[SetName], output: 
     _tell(told, folder / "findings.txt")
     _refuse(told["problem"], folder / "findings.txt")
     settings = configuration.model_dump(mode="json", include={"street", "classes", "ignore", *names})
+    settings |= plugins_of(configuration, names)
     made = provenance(notes, settings, [], None, started, output)
     manifest: dict[str, Any] = {name: sets[name] for name in names}
     write_json(output, {**manifest, "classes": list(table.names), "warnings": told["warning"], "provenance": made})

@@ -17,20 +17,20 @@ from caguda.artifacts.identity import ModelOf, refuse_other_model
 from caguda.artifacts.packed import PackedFrames
 from caguda.artifacts.provenance import content_of, provenance
 from caguda.classes import ClassTable, class_table
-from caguda.config import Configuration, Network, Training
+from caguda.config import Configuration, Training
 from caguda.config_frames import Augmentation
+from caguda.config_network import NetworkSettings
 from caguda.datasets.frame import Frame, require_labels
 from caguda.datasets.io import labels_of
 from caguda.datasets.loader import Sample, TrainingFrames, inference_batches, training_batches
 from caguda.datasets.manifest import Manifest, SetName, read_manifest
 from caguda.datasets.transforms import Pixels, scaled
+from caguda.equations.losses import LossSum
 from caguda.errors import UserError
-from caguda.method.losses import LossSum
-from caguda.models.backbone import load_backbone
-from caguda.models.batch_norm import estimate_statistics, freeze
-from caguda.models.build import build_network
-from caguda.models.checkpointing import recompute_activations
-from caguda.models.network import SegmentationNetwork
+from caguda.networks.layers.batch_norm import estimate_statistics, freeze
+from caguda.networks.layers.checkpointing import recompute_activations
+from caguda.networks.layers.network import Outputs, SegmentationNetwork
+from caguda.recorded import network_plugin
 from caguda.stages import parallel
 from caguda.stages.pack import open_caches
 from caguda.stages.runtime import place, prepare, restore_network
@@ -73,6 +73,7 @@ class Run:
     started: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
+        self.settings = {**self.settings, **network_plugin(self.configuration)}
         self.manifest = read_manifest(self.manifest_path, configuration=self.configuration)
         self.table = class_table(self.configuration)
         self.caches = open_caches(self.packed, self.manifest, self.configuration)
@@ -108,10 +109,10 @@ class Run:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def fresh_network(self) -> SegmentationNetwork:
-        """The configured network: weights that the seed gives, and in a DeepLab's backbone those of ImageNet."""
+        """The configured network: weights that the seed gives, and where it asks for them those of its pretraining."""
         torch.manual_seed(self.seed)
-        network = build_network(self.configuration.network, self.table.count)
-        load_backbone(network, self.configuration.network)
+        network = self.configuration.network.build(self.table.count)
+        self.configuration.network.load_pretrained(network)
         return place(network, self.device)
 
     def restored(self, initial: Path, run: ModelOf) -> SegmentationNetwork:
@@ -148,7 +149,7 @@ class Run:
             *(training_batches(d, size, start * each, end, workers, share) for d in domains), strict=True
         )
 
-    def ready_to_train(self, network: nn.Module, training: Training) -> nn.Module:
+    def ready_to_train(self, network: SegmentationNetwork, training: Training) -> nn.Module:
         """The network as a step calls it; its batch normalisation is treated as `training` says.
 
         Trained statistics are those of the whole batch, whatever the number of processes.
@@ -170,12 +171,12 @@ class Run:
             network.compile()
         return parallel.shared(network)
 
-    def forward(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-        """f_D's features and the logits of uint8 images, in float32 whatever the precision inside the network."""
+    def forward(self, model: nn.Module, images: Tensor) -> Outputs:
+        """What the network says of uint8 images, in float32 whatever the precision inside the network."""
         precision = self.configuration.compute.precision
         with torch.autocast(self.device.type, getattr(torch, precision), enabled=precision != "float32"):
-            features, logits = model(scaled(images, self.device))
-        return features.float(), logits.float()
+            said = model(scaled(images, self.device))
+        return Outputs(said.features.float(), said.logits.float(), tuple(logits.float() for logits in said.auxiliary))
 
     def reduced(self, loss: LossSum) -> Tensor:
         """A loss over the whole batch, of which this process may have a part, as `losses.reduction` says.
@@ -225,12 +226,12 @@ class Run:
 
     def _alone(self, network: nn.Module) -> SegmentationNetwork:
         """The same weights in a network that waits for no other process, as layers with shared statistics do."""
-        alone = build_network(self.configuration.network, self.table.count)
+        alone = self.configuration.network.build(self.table.count)
         alone.load_state_dict(network.state_dict())
         return place(alone, self.device)
 
 
-def _refuse_another_network(path: Path, found: Mapping[str, Any], network: Network) -> None:
+def _refuse_another_network(path: Path, found: Mapping[str, Any], network: NetworkSettings) -> None:
     """UserError unless a checkpoint is of the configured network, wherever its backbone's weights were."""
     expected = network.model_dump(mode="json")
     for key in sorted({*expected, *found} - {"weights"}):

@@ -15,8 +15,8 @@ from caguda.artifacts.provenance import provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.errors import UserError
-from caguda.models.build import build_network
-from caguda.models.weights import misfit, read_pickle
+from caguda.networks.deeplab_v3plus import DeepLabV3Plus
+from caguda.networks.layers.weights import misfit, read_pickle
 
 # How names in our state dict of DeepLab v3+ begin, and in the authors'.
 NAMES = {
@@ -67,14 +67,14 @@ def convert_checkpoint(configuration: Configuration, input: Path, output: Path) 
     """
     started = time.time()
     network, table = configuration.network, class_table(configuration)
-    if network.name != "deeplab_v3plus" or network.normalisation != "unit":
+    if not isinstance(network, DeepLabV3Plus) or network.normalisation != "unit":
         raise UserError(
             "network: the authors' checkpoints are of a deeplab_v3plus with normalisation unit, found "
             f"{network.name} with {network.normalisation}; configure the network that was trained"
         )
     if output.suffix != ".safetensors":
         raise UserError(f"{output}: a checkpoint's name must end in .safetensors; give --output such a name")
-    built = build_network(network, table.count)
+    built = network.build(table.count)
     expected = {_their_name(name): value for name, value in built.state_dict().items()}
     given = _read_weights(input)
     if found := misfit(given, expected):
@@ -116,7 +116,7 @@ def import_checkpoint(configuration: Configuration, run: str, seed: int, input: 
         _refuse_another(input, theirs, network.model_dump(mode="json"), list(table.names))
     else:
         given = load_weights(input)
-    built = build_network(network, table.count)
+    built = network.build(table.count)
     if found := misfit(given, built.state_dict()):
         raise UserError(
             f"{input}: the weights of the configured network with {table.count} categories are needed, found {found}; "

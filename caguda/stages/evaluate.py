@@ -19,16 +19,16 @@ from caguda.artifacts.provenance import provenance
 from caguda.classes import UNWRITTEN, ClassTable, class_table, smaller_sets
 from caguda.config import Configuration, Inference
 from caguda.datasets.frame import Frame, label_of
-from caguda.datasets.io import decode_label, labels_of, read_bytes, to_train_ids
+from caguda.datasets.io import labels_of, raw_values, read_bytes, to_train_ids
 from caguda.datasets.loader import inference_batches
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.datasets.workers import behind
+from caguda.equations.anchors import labels_at
+from caguda.equations.metrics import confusion_matrix, counts_by_value, iou, mean_iou
 from caguda.errors import UserError
-from caguda.method.anchors import labels_at
-from caguda.method.metrics import confusion_matrix, counts_by_value, iou, mean_iou
-from caguda.models.batch_norm import batch_norms, estimate_statistics
-from caguda.models.inference import Views, largest, views
+from caguda.networks.layers.batch_norm import batch_norms, estimate_statistics
+from caguda.networks.layers.inference import Views, largest, views
 from caguda.stages.runtime import prepare, restore_network
 from caguda.stages.vouched import refuse_other_origin, verified_labels
 
@@ -123,7 +123,7 @@ def judged(
 
     A file of bytes is counted as it is, and its 256 values are mapped to categories afterwards, not each of its pixels.
     """
-    values = decode_label(read_bytes(label, sha256), label, in_red=table.in_red)
+    values = raw_values(read_bytes(label, sha256), label, table)
     if values.dtype != np.uint8:
         truth = to_train_ids(values, table, label).to(prediction.device)
         return confusion_matrix(prediction[None], truth[None], table.count).cpu()

@@ -18,7 +18,7 @@ from caguda.datasets.io import image_of, labels_of
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.errors import UserError
-from caguda.models.inference import most_probable
+from caguda.networks.layers.inference import most_probable
 from caguda.paper.figures import Block, write_figure
 from caguda.paper.pictures import description as told
 from caguda.stages.runtime import prepare, restore_network

@@ -26,8 +26,8 @@ from caguda.artifacts.label_arrays import (
 from caguda.artifacts.ownership import clear_folder
 from caguda.datasets.io import image_of
 from caguda.datasets.transforms import scaled
+from caguda.equations.labels import by_anchor
 from caguda.errors import UserError
-from caguda.method.labels import by_anchor
 from caguda.paper import label_charts
 from caguda.paper.charts import save
 from caguda.paper.label_tables import inspection
@@ -202,7 +202,7 @@ def _features(origin: Origin) -> tuple[Anchors, np.ndarray, np.ndarray, np.ndarr
     found: list[tuple[np.ndarray, ...]] = []
     step = -(-len(origin.frames) // FRAMES_OF_FEATURES)
     for frame in origin.frames[::step]:
-        features, _ = network(scaled(image_of(frame)[None], device))
+        features = network(scaled(image_of(frame)[None], device)).features
         anchored = by_anchor(features, vectors, present, origin.store.attributes["margin"])
         maps = (features[0].flatten(1).T, anchored.nearest.flatten(), anchored.active.flatten())
         chosen = random.permutation(len(maps[0]))[:PIXELS_OF_A_FRAME]

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from caguda.artifacts.anchors import Anchors, load_anchors
@@ -33,9 +32,9 @@ from caguda.datasets.loader import read_ahead
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.datasets.workers import behind
+from caguda.equations.labels import ByAnchor, ByProbability, by_anchor, by_probability, pseudo_labels
 from caguda.errors import UserError
-from caguda.method.labels import ByAnchor, ByProbability, by_anchor, by_probability, pseudo_labels
-from caguda.models.network import SegmentationNetwork
+from caguda.networks.layers.network import Outputs, SegmentationNetwork
 from caguda.recorded import refuse_misplaced, refuse_other_settings
 from caguda.stages.parts import share
 from caguda.stages.runtime import prepare, restore_network
@@ -67,7 +66,7 @@ def create_store(
         raise UserError(f"{manifest}: target frames must have one size for a label store, found {sizes[:4]}")
     network, _ = restore_network(checkpoint, device, class_table(configuration), configuration, manifest)
     frames = read.frames("target")
-    features, _ = network(scaled(image_of(frames[0])[None], device))
+    features = network(scaled(image_of(frames[0])[None], device)).features
     found = _anchors_of(anchors, network, manifest, checkpoint, configuration)
     attributes: dict[str, Any] = {
         "margin": absolute_margin(thresholds, found.mean_distance),
@@ -182,14 +181,14 @@ def write_part(
     left = [batch for batch in own if not all(index in stored for index in batch)]
 
     @torch.inference_mode()  # which holds for one thread alone
-    def write(seen: tuple[range, Tensor, Tensor]) -> None:
-        batch, features, logits = seen
+    def write(seen: tuple[range, Outputs]) -> None:
+        batch, (features, logits, _) = seen
         rows = _labels(by_anchor(features, vectors, present, margin), by_probability(logits, p0))
         for place, index in enumerate(batch):
             write_labels(opened, index, LabelArrays(**{name: row[place] for name, row in rows.items()}))
             stored[index] = journal.add(index)
 
-    seen = ((batch, *network(scaled(images, device))) for batch, images in read_ahead(frames, left))
+    seen = ((batch, network(scaled(images, device))) for batch, images in read_ahead(frames, left))
     for _ in tqdm(behind(seen, write), f"labels {part}/{parts}", len(left), disable=not sys.stderr.isatty()):
         pass
     chunks = {name: [stored[index][name] for index in range(first, last + 1)] for name in NAMES}

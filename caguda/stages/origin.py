@@ -11,7 +11,7 @@ import zarr
 from caguda.artifacts.chain import Input, inputs_of
 from caguda.artifacts.labels import LabelStore
 from caguda.classes import ClassTable, class_table
-from caguda.configfile import configuration_beside, load_configuration
+from caguda.configfile import configuration_beside, read_configuration
 from caguda.datasets.frame import Frame
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
@@ -89,7 +89,7 @@ class Origin:
         if not known:
             raise UserError(f"{self.input('.json')}: none of the target frames has a label file")
         beside = self.input(".json").with_name("config.json")
-        configuration = load_configuration(beside)
+        configuration = read_configuration(beside)
         table = class_table(configuration, configuration.target)
         if table.names != self.store.categories:
             raise UserError(f"{beside}: the classes must be those of the label store, found other ones")

@@ -21,7 +21,7 @@ from caguda.datasets.manifest import SetName, read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.datasets.workers import behind
 from caguda.errors import UserError
-from caguda.models.inference import Views, largest, views
+from caguda.networks.layers.inference import Views, largest, views
 from caguda.stages.parts import divided, share
 from caguda.stages.runtime import prepare, restore_network
 from caguda.version import METHOD_VERSION

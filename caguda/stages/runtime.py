@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import TypeAdapter
 from torch import nn
 
 from caguda.artifacts.checkpoint import load_checkpoint
 from caguda.artifacts.identity import refuse_other_checkpoint
 from caguda.classes import ClassTable
-from caguda.config import Configuration, Network
+from caguda.config import Configuration
+from caguda.configfile import network_settings
 from caguda.errors import UserError
-from caguda.models.build import build_network
-from caguda.models.network import SegmentationNetwork
+from caguda.networks.layers.network import SegmentationNetwork
 from caguda.stages.parallel import rank
 from caguda.version import METHOD_VERSION
 
@@ -88,7 +87,7 @@ def restore_network(
             f"{path}: the checkpoint must be for the configured categories, {table.count} of them, found one for "
             f"{len(description['classes'])} other or otherwise ordered ones; train it again"
         )
-    architecture: Network = TypeAdapter(Network).validate_python(description["architecture"])
-    network = build_network(architecture, len(description["classes"]))
+    settings = network_settings(description["architecture"], path.with_suffix(".json"))
+    network = settings.build(len(description["classes"]))
     network.load_state_dict(weights)
     return place(network, device).eval(), description

@@ -12,6 +12,7 @@ from caguda.artifacts.provenance import provenance
 from caguda.artifacts.submission import IMAGES, SIZE, faults, pack
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError, printable
+from caguda.kinds import known
 
 
 def submission(manifest: Path, predictions: Path, output: Path) -> None:
@@ -25,8 +26,9 @@ def submission(manifest: Path, predictions: Path, output: Path) -> None:
     refuse_changed_inputs(predictions)
     refuse_other_manifest(predictions, manifest)
     read = read_manifest(manifest, [made["set"]])
-    if (layout := read.sets[made["set"]]["layout"]) != "cityscapes":
-        raise UserError(f"{manifest}: the test server takes frames of layout cityscapes, found layout {layout}")
+    taken = [name for name, layout in known("layout").items() if layout.on_test_server]
+    if (layout := read.sets[made["set"]]["layout"]) not in taken:
+        raise UserError(f"{manifest}: the test server takes frames of layout {', '.join(taken)}, found layout {layout}")
     frames = {entry["id"]: (entry["height"], entry["width"]) for entry in read.entries(made["set"])}
     folder = predictions.parent / made["folder"]
     files = sorted(path for path in folder.glob("[!.]*") if path.is_file() and path.suffix != ".partial")

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from caguda.artifacts.identity import ModelOf
-from caguda.config import Configuration, DeepLab, Training
+from caguda.config import Configuration, Training
 from caguda.datasets.manifest import SetName
-from caguda.method.losses import LossSum, cross_entropy
+from caguda.equations.losses import LossSum, cross_entropy
+from caguda.networks.layers.network import SegmentationNetwork
 from caguda.stages.common import Run
 from caguda.stages.training import Batch
 
@@ -64,19 +65,19 @@ def _from_fresh_weights(
     packed: Sequence[Path],
 ) -> None:  # fmt: skip
     settings: Mapping[str, Any] = configuration.model_dump(mode="json", include={**CHOICES, "pretrain": True})
-    chosen = configuration.network
-    local = [Path(chosen.weights)] if isinstance(chosen, DeepLab) and chosen.weights not in ("imagenet", "none") else []
-    run = Run(name, configuration, seed, manifest, settings, local, packed)
+    run = Run(name, configuration, seed, manifest, settings, configuration.network.pretrained_files(), packed)
     _supervised(run, run.fresh_network(), configuration.pretrain, domain, output, state)
 
 
-def _supervised(run: Run, network: nn.Module, training: Training, domain: SetName, output: Path, state: Path) -> None:
+def _supervised(
+    run: Run, network: SegmentationNetwork, training: Training, domain: SetName, output: Path, state: Path
+) -> None:
     """Train a network on the truth of one domain with Eq. 2, and publish it."""
     model = run.ready_to_train(network, training)
 
     def step(batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         (sample,) = batch
-        _, logits = run.forward(model, sample["image"])
+        logits = run.forward(model, sample["image"]).logits
         loss = run.reduced(image_cross_entropy(logits, sample["label"].to(run.device)))
         yield loss, {f"{domain}_cross_entropy": loss}
 

@@ -22,8 +22,9 @@ from caguda.artifacts.checkpoint import not_finite
 from caguda.artifacts.state import count_attempt, load_state, lock, save_state
 from caguda.config import Optimiser, Training
 from caguda.datasets.loader import Sample
+from caguda.equations.schedule import poly
 from caguda.errors import UserError
-from caguda.method.schedule import poly
+from caguda.networks.layers.network import ParameterGroup, SegmentationNetwork
 from caguda.stages.parallel import agreed, of_the_first, rank, say, size, total
 
 Batch = tuple[Sample, ...]
@@ -63,12 +64,28 @@ class Progress:
 
 
 def build_optimiser(module: nn.Module, settings: Optimiser, rate: float) -> Optimizer:
-    """The optimiser of the module's trainable weights; `rate` is the learning rate at the start of the poly schedule."""
-    weights = [weight for weight in module.parameters() if weight.requires_grad]
-    groups = [{"params": weights, "initial_lr": rate}]
+    """The optimiser of the module's trainable weights; `rate` is the learning rate at the start of the poly schedule.
+
+    That of each of a network's groups is its factor times the rate, from the first iteration to the last.
+    """
+    groups = [
+        {"params": [weight for weight in group.weights if weight.requires_grad], "initial_lr": rate * group.factor}
+        for group in _groups_of(module)
+    ]
     if settings.name == "sgd":
         return SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True)
     return AdamW(groups, lr=rate, weight_decay=settings.weight_decay)
+
+
+def _groups_of(module: nn.Module) -> list[ParameterGroup]:
+    """A network's own parameter groups, which must have all its weights; of another module one group."""
+    if not isinstance(module, SegmentationNetwork):
+        return [ParameterGroup(1.0, list(module.parameters()))]
+    groups = module.parameter_groups()
+    grouped = {weight for group in groups for weight in group.weights}
+    if missing := [name for name, weight in module.named_parameters() if weight not in grouped]:
+        raise ValueError(f"parameter_groups must have every weight of the network, found none with {missing[0]}")
+    return groups
 
 
 def train(job: Job, directory: Path, fingerprint: str, save_every: int) -> Progress:

@@ -28,7 +28,7 @@ from caguda.artifacts.labels import (
 from caguda.artifacts.predictions import check_predictions
 from caguda.artifacts.provenance import fingerprint
 from caguda.config import Configuration
-from caguda.configfile import configuration_beside, load_configuration
+from caguda.configfile import configuration_beside, read_configuration
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import Faulty, UserError, printable
 from caguda.files import read_regular, refuse_irregular
@@ -267,7 +267,7 @@ def _is_as_checked(root: Path, entry: Mapping[str, Any], kind: str) -> bool:
 
 
 KINDS: dict[str, tuple[str, Check]] = {
-    "recipes": ("configuration", _once(load_configuration)),
+    "recipes": ("configuration", _once(read_configuration)),
     "weights_sha256": ("checkpoint", _once(_read_checkpoint)),
     "folder": ("predictions", check_predictions),
     "as_trained": ("evaluation", _once(read_evaluation)),

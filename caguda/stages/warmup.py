@@ -8,8 +8,9 @@ from torch import Tensor
 
 from caguda.artifacts.identity import ModelOf
 from caguda.config import Configuration
-from caguda.method.warmup import adversarial_loss, discriminator_loss
-from caguda.models.discriminator import discriminator
+from caguda.equations.warmup import adversarial_loss, discriminator_loss
+from caguda.networks.layers.discriminator import discriminator
+from caguda.networks.layers.network import Outputs
 from caguda.stages import parallel
 from caguda.stages.common import Run
 from caguda.stages.runtime import place
@@ -41,16 +42,16 @@ def warmup(
     judge = place(discriminator(channels, training.discriminator_width), run.device)
     model, shared_judge = run.ready_to_train(network, training), parallel.shared(judge)
 
-    def judged(features: Tensor, logits: Tensor) -> Tensor:
-        return logits.softmax(dim=1) if training.discriminator_input == "softmax" else features
+    def judged(said: Outputs) -> Tensor:
+        return said.logits.softmax(dim=1) if training.discriminator_input == "softmax" else said.features
 
     def step(batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         source, target = batch
-        features, logits = run.forward(model, source["image"])
-        supervised = run.reduced(image_cross_entropy(logits, source["label"].to(run.device)))
-        seen = judged(features, logits).detach()
+        said = run.forward(model, source["image"])
+        supervised = run.reduced(image_cross_entropy(said.logits, source["label"].to(run.device)))
+        seen = judged(said).detach()
         yield supervised, {"source_cross_entropy": supervised}
-        target_seen = judged(*run.forward(model, target["image"]))
+        target_seen = judged(run.forward(model, target["image"]))
         judge.requires_grad_(False)
         adversarial = adversarial_loss(judge(target_seen))
         judge.requires_grad_(True)

@@ -12,9 +12,10 @@ import caguda
 from caguda.ablations import chains, sweep
 from caguda.artifacts.atomic import write_json
 from caguda.errors import UserError, first, printable
+from caguda.recorded import network_plugin, plugins_of
 from caguda.staleness import silent_products, stale_artifacts
 from caguda.version import METHOD_VERSION
-from caguda.workflow import held, refuse_stages, set_aside, validated
+from caguda.workflow import held, merged_by_parent, merged_files, one_line, refuse_stages, set_aside, validated
 from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
@@ -32,7 +33,19 @@ def configuration_name() -> Path:
     return Path(" + ".join([*names, "--config"] if workflow.config_settings.config else names))
 
 
-configuration = validated(config, configuration_name(), [Path(file) for file in workflow.configfiles])
+def merged_configuration():
+    """What the configuration files and their bases say, and `--config`; in a module, what its parent says."""
+    files = [Path(file) for file in workflow.configfiles]
+    if workflow.modifier.namespace is None:
+        return merged_files(files, workflow.config_settings.config)
+    return merged_by_parent(config, files)
+
+
+with one_line():
+    merged = merged_configuration()
+    configuration = validated(merged, configuration_name())
+    config = dict(merged.values)
+
 SETTINGS = configuration.model_dump(mode="json")
 
 
@@ -164,6 +177,7 @@ TRAINING = {
     "tf32": configuration.compute.tf32,
     "compile": configuration.compute.compile,
     "reduction": configuration.losses.reduction,
+    **network_plugin(configuration),
 }
 TRAINER_CORES = configuration.compute.processes * (configuration.compute.threads + configuration.compute.workers)
 

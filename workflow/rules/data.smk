@@ -43,7 +43,13 @@ rule check:
         runtime=240,
     params:
         config=CONFIG,
-        settings=fingerprint("street", "classes", "ignore", **without_root("source", "target", "evaluation")),
+        settings=fingerprint(
+            "street",
+            "classes",
+            "ignore",
+            **without_root("source", "target", "evaluation"),
+            **plugins_of(configuration, ["source", "target", "evaluation"]),
+        ),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda check --config {params.config:q} --output {output:q} > {log:q} 2>&1"
@@ -70,7 +76,9 @@ if configuration.test:
             runtime=240,
         params:
             config=CONFIG,
-            settings=fingerprint("street", "classes", "ignore", **without_root("test")),
+            settings=fingerprint(
+                "street", "classes", "ignore", **without_root("test"), **plugins_of(configuration, ["test"])
+            ),
             method_version=METHOD_VERSION,
         shell:
             "python -m caguda check-test --config {params.config:q} --output {output:q} > {log:q} 2>&1"
