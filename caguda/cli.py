@@ -21,6 +21,7 @@ from caguda.options import OPTIONS
 
 STDOUT = 1  # the number of the open file
 NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+NO_PLACE = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +88,7 @@ def _reader_has_ended() -> bool:
 
 def _told(error: OSError | RuntimeError, given: dict[str, Any]) -> str | None:
     """What a person can do about a fault of the machine; None for one of the program."""
-    if isinstance(error, OSError) and error.errno in NOT_WRITABLE:
+    if isinstance(error, OSError) and error.errno in NOT_WRITABLE | NO_PLACE:
         place = error.filename or given.get("output", given.get("csv", Path())).parent
         return (
             f"{place}: must be readable and writable, found: {os.strerror(error.errno)}; put that right and give the same "

@@ -34,7 +34,7 @@ def complaint(item: ErrorDetails) -> str:
         return f"{key}.name: this key is required"
     if item["type"] == "union_tag_invalid":
         context = item["ctx"]
-        return f"{key}.name: must be one of {context['expected_tags']}, found {shown(context['tag'])}"
+        return f"{key}.name: must be one of {context['expected_tags']}, found {shown(context['tag'])} (the key plugins brings others)"
     hint = "; put it in quotes" if item["type"] == "string_type" and isinstance(item["input"], int | float) else ""
     return f"{key}: must be {_wanted(item)}, found {shown(item['input'])}{hint}"
 
@@ -61,6 +61,8 @@ def _wanted(item: ErrorDetails) -> str:
         return f"a list of {context['max_length']}"
     if kind == "too_short":
         return f"at least {context['min_length']} of them"
+    if kind == "string_too_long":
+        return f"text of at most {context['max_length']} characters"
     if kind == "string_too_short":
         return "text that is not empty"
     if kind == "string_pattern_mismatch":
@@ -70,5 +72,8 @@ def _wanted(item: ErrorDetails) -> str:
 
 def shown(value: Any) -> str:
     """A value as a message names it, in one line and cut where it is long."""
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # of a whole number too long to be printed
+        return "a number of thousands of digits"
     return text if len(text) <= LONGEST else text[:LONGEST] + "..."

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, SerializeAsAny, Strict, create_model, model_validator
 
 from caguda.config_frames import (
     Augmentation,
@@ -16,6 +16,7 @@ from caguda.config_frames import (
     Domain,
     Factor,
     Few,
+    Flag,
     Fraction,
     LabelValue,
     NonNegative,
@@ -32,7 +33,7 @@ Unit = Literal["absolute", "mean_anchor_distance"]
 Pixels = Literal["all", "correct"]
 Bound = Literal["control", "oracle"]
 FOLDERS = {"pretrain", "warmup", "control", "oracle", "data", "check", "check-test", "packed", "log", "benchmark", "state",
-           "tables"}  # fmt: skip
+           "tables", "lock"}  # fmt: skip
 OTHERS = re.compile(r"ablation-.*|sweep-.*|(seed|stage)\d+")
 
 
@@ -61,7 +62,7 @@ class Training(Section):
     accumulate: Few = 1
     optimiser: Optimiser
     batch_norm: BatchNorm
-    target_statistics: bool = False
+    target_statistics: Flag = False
     augmentation: Augmentation = Augmentation()
 
     @model_validator(mode="after")
@@ -87,7 +88,7 @@ class Anchors(Section):
     pixels: Pixels = "all"
     mean: Literal["pixels", "images"] = "pixels"
     min_pixels: Positive = 1
-    every_stage: bool = True
+    every_stage: Flag = True
 
     @model_validator(mode="after")
     def _minimum_is_per_image(self) -> Anchors:
@@ -140,7 +141,7 @@ class Inference(Section):
     """How a finished network is asked about a frame: at these scales, each also mirrored with `flip`."""
 
     scales: Annotated[tuple[Factor, ...], Field(min_length=1)] = (1.0,)
-    flip: bool = False
+    flip: Flag = False
 
     @model_validator(mode="after")
     def _scales_differ(self) -> Inference:
@@ -152,18 +153,18 @@ class Compute(Section):
     """How the machine is used; of these, `threads`, `processes`, `precision`, `tf32` and `compile` change last digits."""
 
     threads: Few = 1
-    workers: Annotated[int, Field(ge=0, le=4096)] = 0
+    workers: Annotated[int, Strict(), Field(ge=0, le=4096)] = 0
     processes: Few = 1
     parts: Few = 1
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    tf32: bool = False
-    compile: bool = False
-    recompute_activations: bool = False
+    tf32: Flag = False
+    compile: Flag = False
+    recompute_activations: Flag = False
     inference_batch_size: Few = 8
     save_every: Positive = 50
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
 
 
 class Configuration(Section):
@@ -173,7 +174,7 @@ class Configuration(Section):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     data_root: str
     plugins: tuple[str, ...] = ()
-    cache: bool = False
+    cache: Flag = False
     street: Street | None = None
     start_from: dict[Literal["pretrain", "warmup"], str] = Field(default_factory=dict)
     classes: Literal["cityscapes19", "cityscapes16", "cityscapes13"] | tuple[ClassEntry, ...]
@@ -182,7 +183,7 @@ class Configuration(Section):
     target: Domain
     evaluation: Domain
     test: Domain | None = None
-    network: NetworkSettings
+    network: SerializeAsAny[NetworkSettings]  # with the keys of a network that only a plugin knows
     pretrain: Training
     warmup: WarmUp
     anchors: Anchors = Anchors()
@@ -198,7 +199,9 @@ class Configuration(Section):
     def _class_table_is_consistent(self) -> Configuration:
         if isinstance(self.classes, str):
             if self.ignore != (255,):
-                raise ValueError(f"ignore: {self.classes} knows its void values, leave the key out or list the classes")
+                raise ValueError(
+                    f"ignore: {self.classes} knows its void values, leave the key out, or set [255] above a base that has it"
+                )
             return self
         ids = [entry.id for entry in self.classes]
         _each_once("classes: every id", ids)

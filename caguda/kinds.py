@@ -8,6 +8,7 @@ import pkgutil
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from caguda.errors import UserError
 from caguda.files import read_regular
 
-Kind = Literal["network", "layout", "method", "rule"]
+Kind = Literal["network", "layout"]
 T = TypeVar("T", bound=type[Any])
 
 FOLDERS: Mapping[Kind, str] = {"network": "caguda.networks", "layout": "caguda.datasets.layouts"}
@@ -98,18 +99,28 @@ def _run(name: str, plugin: Plugin, content: bytes) -> None:
     module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(plugin.file)
     try:
-        exec(compile(content, plugin.file, "exec", dont_inherit=True), module.__dict__)  # noqa: S102
-    except Exception as error:
-        del sys.modules[name], _LOADED[name]
+        with redirect_stdout(sys.stderr):  # what a verb prints is its own
+            exec(compile(content, plugin.file, "exec", dont_inherit=True), module.__dict__)  # noqa: S102
+    except (Exception, SystemExit, GeneratorExit) as error:
+        sys.modules.pop(name, None)
+        _LOADED.pop(name, None)
         for classes in _REGISTERED.values():
             for taken in [taken for taken, cls in classes.items() if cls.__module__ == name]:
                 del classes[taken]
-        reason = str(error).partition("\n")[0]
+        reason = _said(error)
         lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == str(plugin.file)]
         where = f" in line {lines[-1]}" if lines else ""
         raise UserError(
             f"{plugin.file}: a plugin must run without an error, found {type(error).__name__}{where}: {reason}"
         ) from error
+
+
+def _said(error: BaseException) -> str:
+    """The first line that an error of a plugin says, which may fail at that too."""
+    try:
+        return str(error).partition("\n")[0]
+    except Exception:  # noqa: BLE001
+        return "it cannot say what"
 
 
 def plugin_of(cls: type[Any]) -> Plugin | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from caguda.ablations import chains
 from caguda.artifacts.atomic import read_json
 from caguda.artifacts.chain import ancestors_of, provenance_of, refuse_changed_inputs, refuse_other_manifest
+from caguda.artifacts.hdf5 import texts_of
 from caguda.artifacts.ownership import OUTPUTS, verb_of
 from caguda.config import Configuration
 from caguda.configfile import configuration_beside
@@ -128,11 +130,22 @@ def refuse_other_outputs(
         if "seed" in given and seed not in (None, given["seed"]):
             raise UserError(f"{path}: an output must be a new file or of seed {given['seed']}, found one of seed {seed}; "
                             "choose another output")  # fmt: skip
-        if other := _other_input(verb, path, given):
+        if other := _other_subject(path, given) or _other_input(verb, path, given):
             raise UserError(f"{path}: an output must be a new file or one of the same files, found one that was made of {other}; "
                             "choose another output")  # fmt: skip
     for path in outputs:
         _refuse_other_place(verb, path, given, configuration)
+
+
+def _other_subject(output: Path, given: Mapping[str, Any]) -> str | None:
+    """The store or the domain that an output is of, where it is not the given one; None where it is, or is of none."""
+    if "store" in given and output.suffix == ".json":
+        told, asked = read_json(output).get("store"), given["store"].name
+    elif "domain" in given and output.suffix == ".h5":
+        told, asked = json.loads(texts_of(output).get("domain", "null")), given["domain"]
+    else:
+        return None
+    return None if told in (None, asked) else f"{told}"
 
 
 def _other_input(verb: str, output: Path, given: Mapping[str, Any]) -> str | None:

@@ -16,6 +16,7 @@ from PIL import Image
 from caguda.artifacts.atomic import HEX, at_work, read_json, replace_atomically, sha256
 from caguda.artifacts.provenance import fingerprint
 from caguda.errors import UserError
+from caguda.files import read_regular
 
 FORMAT = "caguda-predictions"
 FORMAT_VERSION = 1
@@ -161,7 +162,8 @@ def _journals(folder: Path) -> list[Path]:
 
 def _records(folder: Path) -> list[dict[str, str]]:
     """The whole lines of all journals of a folder."""
-    lines = [line for path in _journals(folder) for line in path.read_text("utf-8", errors="replace").splitlines()]
+    texts = [read_regular(path, "move it away").decode("utf-8", errors="replace") for path in _journals(folder)]
+    lines = [line for text in texts for line in text.splitlines()]
     return [record for line in lines if (record := _record(line))]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from caguda.config import Configuration, Training
 from caguda.config_frames import Augmentation, Domain
 from caguda.datasets.frames import Frame, label_path
-from caguda.errors import first
+from caguda.errors import UserError, first
 
 Entry = Mapping[str, Any]
 
@@ -69,6 +69,16 @@ def size_problems(configuration: Configuration, name: str, entries: Sequence[Ent
             f"{stride}, found {_told(Counter((entry['width'], entry['height']) for entry in tiny))}; enlarge the frames"
         )
     return problems
+
+
+def refuse_sizes(configuration: Configuration, manifest: Path, sets: Mapping[str, Sequence[Entry]]) -> None:
+    """UserError where the checked frames of some sets have sizes that the trainings of a configuration, which may be a later one,
+    cannot use."""
+    found = [line for name, entries in sets.items() for line in size_problems(configuration, name, entries)]
+    if found:
+        raise UserError(
+            f"{manifest}: the frames must fit the trainings, found: {first(found, 1)}; check them again afterwards"
+        )
 
 
 def _told(sizes: Counter[tuple[int, int]]) -> str:

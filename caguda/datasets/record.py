@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from caguda.datasets.frame import Frame
 from caguda.errors import UserError
+from caguda.files import refuse_irregular
 
 _BEGINNING = re.compile(rb"\n+(\[|\Z)|\Z")
 Stamp = tuple[str | int | None, ...]
@@ -46,6 +47,7 @@ def stamp(frame: Frame, reading: str) -> Stamp | None:
 def read_record(path: Path) -> dict[Stamp, tuple[dict[str, Any], dict[str, int]]]:
     """The entry and the number of pixels of each train id that each stamp stands for; empty if there is no record."""
     known = {}
+    refuse_irregular(path)
     try:
         lines = path.read_bytes().splitlines()
     except OSError:
@@ -65,6 +67,10 @@ def read_record(path: Path) -> dict[Stamp, tuple[dict[str, Any], dict[str, int]]
 @contextmanager
 def appended(path: Path) -> Iterator[IO[str]]:
     """A record to add lines to; whatever a killed check left of its last line stays a line of its own."""
+    if os.path.lexists(path.parent) and not path.parent.is_dir():
+        raise UserError(
+            f"{path.parent}: the folder of the check must be here or nothing, found another file; move it away"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(path) and (
         path.is_symlink() or not path.is_file() or not _BEGINNING.match(path.read_bytes()[:9])

@@ -20,6 +20,7 @@ from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration, Training
 from caguda.config_frames import Augmentation
 from caguda.config_network import NetworkSettings
+from caguda.datasets.demands import refuse_sizes
 from caguda.datasets.frame import Frame, require_labels
 from caguda.datasets.io import labels_of
 from caguda.datasets.loader import Sample, TrainingFrames, inference_batches, training_batches
@@ -75,6 +76,8 @@ class Run:
     def __post_init__(self) -> None:
         self.settings = {**self.settings, **network_plugin(self.configuration)}
         self.manifest = read_manifest(self.manifest_path, configuration=self.configuration)
+        sets = {name: self.manifest.entries(name) for name in ("source", "target")}
+        refuse_sizes(self.configuration, self.manifest_path, sets)
         self.table = class_table(self.configuration)
         self.caches = open_caches(self.packed, self.manifest, self.configuration)
         self.device = prepare(self.configuration.compute.threads, tf32=self.configuration.compute.tf32)

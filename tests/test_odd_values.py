@@ -1,0 +1,148 @@
+"""Values, plugins and pipes that nobody means: one line each, and nothing is read, made or replaced by them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from miniature import Miniature, values
+from workflow_runs import environment
+
+from caguda.artifacts.predictions import finished_predictions
+from caguda.cli import main
+from caguda.configfile import parse_configuration, read_configuration
+from caguda.errors import UserError
+from caguda.recorded import other_settings
+from caguda.stages.supervised import pretrain
+from caguda.version import METHOD_VERSION
+
+Said = pytest.CaptureFixture[str]
+
+
+def refused(tmp_path: Path, **changes: Any) -> str:
+    with pytest.raises(UserError) as error:
+        parse_configuration(values(tmp_path, **changes), tmp_path / "odd.yaml")
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("pretrain__iterations", True, "must be a whole number, found True"),
+        ("pretrain__batch_size", "4", "must be a whole number, found '4'"),
+        pytest.param("pretrain__iterations", 16**5000, "found a number of thousands of digits", id="long"),
+        ("pretrain__target_statistics", "no", "must be true or false, found 'no'"),
+        ("pretrain__augmentation", {"flip": 0}, "must be true or false, found 0"),
+        ("cache", 1, "must be true or false, found 1"),
+        ("experiment", "a" * 101, "must be text of at most 100 characters"),
+        ("data_root", "a\0b", "must have no NUL character"),
+        ("plugins", ["a\0b"], "must have no NUL character"),
+        ("source__root", "a\0b", "must have no NUL character"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_one_line(tmp_path: Path, key: str, value: Any, said: str) -> None:
+    message = refused(tmp_path, **{key: value})
+    assert said in message and key.split("__")[0] in message
+
+
+def test_a_recipe_must_not_have_the_name_of_the_workflows_lock(tmp_path: Path) -> None:
+    weights = {"distance": 0.3, "anchor_cross_entropy": 0.7, "probability_cross_entropy": 0.7}
+    assert "lock is a folder of other results" in refused(tmp_path, recipes={"lock": weights})
+
+
+NO_LAYOUT = "from caguda.kinds import register\n@register('layout', 'zz')\nclass A: pass\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("import sys; sys.exit(0)", "a plugin must run without an error, found SystemExit in line 1: 0"),
+        ("raise GeneratorExit", "found GeneratorExit in line 1: "),
+        (
+            "class E(Exception):\n    def __str__(self): raise ValueError\nraise E",
+            "found E in line 3: it cannot say what",
+        ),
+        ("import sys; sys.modules.pop(__name__); raise ValueError('no')", "found ValueError in line 1: no"),
+        (NO_LAYOUT, "layout: zz must be a class that derives from caguda.datasets.layout.Layout, found A"),
+    ],
+)
+def test_a_plugin_that_ends_otherwise_is_one_line(tmp_path: Path, content: str, said: str) -> None:
+    """In a process of its own: what a plugin registers stays."""
+    (tmp_path / "odd_plugin.py").write_text(content, encoding="utf-8")
+    keys = values(tmp_path, plugins=["odd_plugin.py"], source__layout="zz" if content == NO_LAYOUT else "gta5")
+    (tmp_path / "odd.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
+    command = [sys.executable, "-m", "caguda", "check", "--config", "odd.yaml", "--output", "m/manifest.json"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr, done.stderr
+    assert not (tmp_path / "m").exists()
+
+
+def test_what_a_plugin_prints_is_no_part_of_what_a_verb_prints(tmp_path: Path) -> None:
+    (tmp_path / "loud_plugin.py").write_text("print('hello')", encoding="utf-8")
+    (tmp_path / "loud.yaml").write_text(yaml.safe_dump(values(tmp_path, plugins=["loud_plugin.py"])), encoding="utf-8")
+    command = [sys.executable, "-m", "caguda", "config", "loud.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "hello" not in done.stdout and done.stderr == "hello\n"
+
+
+def test_a_pipe_in_the_place_of_a_record_is_refused_unopened(own: Miniature, capsys: Said) -> None:
+    record = own.folder / "check" / "frames.jsonl"
+    record.unlink()
+    os.mkfifo(record)
+    assert main(["check", "--config", str(own.yaml()), "--output", str(own.manifest)]) == 2
+    assert f"{record}: a regular file must be here, found a pipe" in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_the_checks_folder_is_one_line(own: Miniature, tmp_path: Path, capsys: Said) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "check").write_text("a person's")
+    assert main(["check", "--config", str(own.yaml()), "--output", str(tmp_path / "new" / "manifest.json")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "new/check: " in said and (tmp_path / "new" / "check").read_text() == "a person's"
+
+
+def test_a_name_that_the_file_system_refuses_is_one_line(tmp_path: Path, capsys: Said) -> None:
+    path = tmp_path / "long.yaml"
+    path.write_text(yaml.safe_dump(values(tmp_path / ("a" * 300))), encoding="utf-8")
+    assert main(["check", "--config", str(path), "--output", str(tmp_path / "manifest.json")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_the_check_asks_of_frames_is_asked_of_a_configuration_that_was_changed_since(
+    elsewhere: Miniature,
+) -> None:
+    changed = elsewhere.configuration(pretrain__augmentation={"crop": [8, 8]}, pretrain__batch_size=1)
+    with pytest.raises(
+        UserError, match=r"manifest\.json: .*pretrain\.augmentation\.crop: must be larger than the network's"
+    ):
+        elsewhere.train(pretrain, "pretrain", changed)
+
+
+def test_a_cache_of_the_other_domain_is_not_replaced(elsewhere: Miniature, capsys: Said) -> None:
+    words = ["pack", "--config", str(elsewhere.yaml()), "--manifest", str(elsewhere.manifest)]
+    output = elsewhere.folder / "source.h5"
+    assert main([*words, "--domain", "source", "--output", str(output)]) == 0
+    before = output.read_bytes()
+    assert main([*words, "--domain", "target", "--output", str(output)]) == 2
+    assert "found one that was made of source" in capsys.readouterr().err and output.read_bytes() == before
+
+
+def test_who_looks_at_artifacts_sees_the_keys_of_a_network_that_only_a_plugin_knows(tmp_path: Path) -> None:
+    network = {"name": "nobodys", "width": 8}
+    path = tmp_path / "looked_at.yaml"
+    path.write_text(yaml.safe_dump(values(tmp_path, network=network)), encoding="utf-8")
+    read = read_configuration(path)
+    assert read.model_dump(mode="json")["network"] == network | {"normalisation": "imagenet"}
+    made = {"made_by": "pretrain", "method_version": METHOD_VERSION, "settings": {"network": {"width": 8}}}
+    assert other_settings(read, made) == []
+    assert other_settings(read, made | {"settings": {"network": {"width": 9}}}) == ["network.width 9, not 8"]
+
+
+def test_a_journal_of_predictions_that_is_a_pipe_is_refused_unopened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "evaluation.1-of-1.journal")
+    with pytest.raises(UserError, match=r"1-of-1\.journal: a regular file must be here, found a pipe"):
+        finished_predictions(tmp_path / "evaluation", {"one": "key"})
