@@ -150,7 +150,10 @@ class Inference(Section):
 
 
 class Compute(Section):
-    """How the machine is used; of these, `threads`, `processes`, `precision`, `tf32` and `compile` change last digits."""
+    """How the machine is used; of these, `threads`, `processes`, `precision`, `tf32` and `compile` change last digits.
+
+    And `inference_batch_size` the statistics of batch normalisation that are estimated on the target.
+    """
 
     threads: Few = 1
     workers: Annotated[int, Strict(), Field(ge=0, le=4096)] = 0
