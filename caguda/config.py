@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, Strict, create_model, model_validator
+from pydantic import Field, SerializeAsAny, create_model, model_validator
 
 from caguda.config_frames import (
     Augmentation,
@@ -16,7 +16,6 @@ from caguda.config_frames import (
     Domain,
     Factor,
     Few,
-    Flag,
     Fraction,
     LabelValue,
     NonNegative,
@@ -62,7 +61,7 @@ class Training(Section):
     accumulate: Few = 1
     optimiser: Optimiser
     batch_norm: BatchNorm
-    target_statistics: Flag = False
+    target_statistics: bool = False
     augmentation: Augmentation = Augmentation()
 
     @model_validator(mode="after")
@@ -88,7 +87,7 @@ class Anchors(Section):
     pixels: Pixels = "all"
     mean: Literal["pixels", "images"] = "pixels"
     min_pixels: Positive = 1
-    every_stage: Flag = True
+    every_stage: bool = True
 
     @model_validator(mode="after")
     def _minimum_is_per_image(self) -> Anchors:
@@ -141,7 +140,7 @@ class Inference(Section):
     """How a finished network is asked about a frame: at these scales, each also mirrored with `flip`."""
 
     scales: Annotated[tuple[Factor, ...], Field(min_length=1)] = (1.0,)
-    flip: Flag = False
+    flip: bool = False
 
     @model_validator(mode="after")
     def _scales_differ(self) -> Inference:
@@ -156,13 +155,13 @@ class Compute(Section):
     """
 
     threads: Few = 1
-    workers: Annotated[int, Strict(), Field(ge=0, le=4096)] = 0
+    workers: Annotated[int, Field(ge=0, le=4096)] = 0
     processes: Few = 1
     parts: Few = 1
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    tf32: Flag = False
-    compile: Flag = False
-    recompute_activations: Flag = False
+    tf32: bool = False
+    compile: bool = False
+    recompute_activations: bool = False
     inference_batch_size: Few = 8
     save_every: Positive = 50
 
@@ -177,7 +176,7 @@ class Configuration(Section):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
     data_root: str
     plugins: tuple[str, ...] = ()
-    cache: Flag = False
+    cache: bool = False
     street: Street | None = None
     start_from: dict[Literal["pretrain", "warmup"], str] = Field(default_factory=dict)
     classes: Literal["cityscapes19", "cityscapes16", "cityscapes13"] | tuple[ClassEntry, ...]

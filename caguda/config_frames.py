@@ -5,21 +5,20 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from caguda.errors import is_plain
 from caguda.kinds import known, plugin_of
 
-Positive = Annotated[int, Strict(), Field(ge=1, le=10**9)]
-Few = Annotated[int, Strict(), Field(ge=1, le=4096)]
-Side = Annotated[int, Strict(), Field(ge=1, le=16384)]
-Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Few = Annotated[int, Field(ge=1, le=4096)]
+Side = Annotated[int, Field(ge=1, le=16384)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0, le=1e6)]
 Factor = Annotated[float, Field(ge=0.01, le=100.0)]
-LabelValue = Annotated[int, Strict(), Field(ge=0, le=65535)]
-ColorValue = Annotated[int, Strict(), Field(ge=0, le=255)]
-Flag = Annotated[bool, Strict()]
+LabelValue = Annotated[int, Field(ge=0, le=65535)]
+ColorValue = Annotated[int, Field(ge=0, le=255)]
 LabelValues = Literal["label ids", "train ids", "synthia ids"]
 """What label files hold: Cityscapes' label ids or train ids, or SYNTHIA's class ids."""
 ONLY_LOOKED_AT = "names that nothing here has are let through"
@@ -36,10 +35,12 @@ class Section(BaseModel):
     def _has_known_keys_only(cls, values: Any) -> Any:
         for key, value in values.items() if isinstance(values, dict) else ():
             if isinstance(value, str) and "\0" in value:
-                raise ValueError(f"{key}: must have no NUL character, found {value!r:.60}")
+                raise ValueError(f"{key}: must be text without control characters, found {value!r:.60}")
             if key not in cls.model_fields:
                 near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
                 raise ValueError(f"{key}: unknown key" + (f", did you mean {near[0]}?" if near else ""))
+            if isinstance(value, bool) and cls.model_fields[key].annotation is not bool:
+                raise ValueError(f"{key}: must be something else than true or false, found {value}")
         return values
 
 
@@ -109,7 +110,7 @@ class ClassEntry(Section):
 class Augmentation(Section):
     """What is done to a training frame; its labels go through the same geometry."""
 
-    flip: Flag = False
+    flip: bool = False
     scale: tuple[Factor, Factor] = (1.0, 1.0)
     crop: tuple[Side, Side] | None = None
     color_jitter: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0

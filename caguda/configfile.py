@@ -108,7 +108,9 @@ def configuration_beside(path: Path) -> Configuration | None:
 def _expanded(given: str, key: str, path: Path) -> str:
     """A path of the YAML with its environment variables and `~` replaced."""
     if "\0" in given:
-        raise UserError(f"{path}: {key}: a path must have no NUL character, found {given!r:.60}; write the path")
+        raise UserError(
+            f"{path}: {key}: a path must be text without control characters, found {given!r:.60}; write the path"
+        )
     expanded = os.path.expandvars(os.path.expanduser(given))
     if "$" in expanded:
         raise UserError(

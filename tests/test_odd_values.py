@@ -32,16 +32,16 @@ def refused(tmp_path: Path, **changes: Any) -> str:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("pretrain__iterations", True, "must be a whole number, found True"),
-        ("pretrain__batch_size", "4", "must be a whole number, found '4'"),
+        ("pretrain__iterations", True, "must be something else than true or false, found True"),
+        ("pretrain__batch_size", "four", "must be a whole number, found 'four'"),
         pytest.param("pretrain__iterations", 16**5000, "found a number of thousands of digits", id="long"),
-        ("pretrain__target_statistics", "no", "must be true or false, found 'no'"),
-        ("pretrain__augmentation", {"flip": 0}, "must be true or false, found 0"),
-        ("cache", 1, "must be true or false, found 1"),
+        ("pretrain__target_statistics", "never", "must be true or false, found 'never'"),
+        ("pretrain__augmentation", {"flip": 2}, "must be true or false, found 2"),
+        ("cache", 3, "must be true or false, found 3"),
         ("experiment", "a" * 101, "must be text of at most 100 characters"),
-        ("data_root", "a\0b", "must have no NUL character"),
-        ("plugins", ["a\0b"], "must have no NUL character"),
-        ("source__root", "a\0b", "must have no NUL character"),
+        ("data_root", "a\0b", "text without control characters"),
+        ("plugins", ["a\0b"], "text without control characters"),
+        ("source__root", "a\0b", "text without control characters"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_one_line(tmp_path: Path, key: str, value: Any, said: str) -> None:
