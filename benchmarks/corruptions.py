@@ -4,9 +4,9 @@
 
 A miniature experiment of two seeds and two stages, and four others (other frames, margin, network, order of the classes).
 In a corruption one file has a bit flipped, is cut, gets bytes at its end, has a block zeroed, or, as JSON, one value changed
-under its old seal; in an exchange an artifact is replaced by one of another seed, stage, frame or experiment; in a naming
-that one is named where it lies, or all those of another experiment are. Then a verb
-that reads the kind is called, in a process of its own, which may crash or hang. Afterwards every file is put back.
+under its old seal; in an exchange an artifact is replaced by one of another seed, stage, rule, frame or experiment; in a
+naming that one is named where it lies, or all those of another experiment are. Then a verb that reads the kind is called,
+in a process of its own, which may crash or hang. Afterwards every file is put back.
 
     refused     a UserError of one line that names the file
     redone      the same result as of undamaged files, and other lines printed

@@ -5,13 +5,15 @@ import random
 from pathlib import Path
 from typing import NamedTuple
 
-from specimen import RUNS
+from specimen import RULES, RUNS
 
 TRAINED = ("pretrain", "warmup", "cag/stage1")
-FROM = {"pretrain": ("warmup", "evaluate pretrain", "figure"), "warmup": ("cag/stage1", "anchor-part", "label-store", "label-part"),
+SEES = ("evidence-store", "evidence-part")
+FROM = {"pretrain": ("warmup", "evaluate pretrain", "figure"), "warmup": ("cag/stage1", "anchor-part", *SEES),
         "cag/stage1": ("cag/stage2", "evaluate cag/stage1"), "cag/stage2": ("evaluate cag/stage2", "predict-part", "figure")}  # fmt: skip
-STORE_READERS = ("labels", "cag/stage1", "diagnose")
-PREDICTED = "seed0/cag/stage2/predictions"
+WARMUP, FIRST, PREDICTED = "results/seed0/warmup", "results/seed0/cag/stage1", "results/seed0/cag/stage2/predictions"
+READ_EVIDENCE = ("evidence", "labels", "diagnose", "inspect")
+READ_LABELS = ("cag/stage1", "diagnose", "inspect")
 
 
 class Place(NamedTuple):
@@ -22,37 +24,50 @@ class Place(NamedTuple):
     readers: tuple[str, ...]
 
 
+def of_both_rules(kind: str, beside: str, name: str, readers: tuple[str, ...]) -> list[Place]:
+    """Files of the labels of either rule beside a model."""
+    return [Place(kind, f"{beside}/labels/{rule}/{name}", readers) for rule in RULES]
+
+
 PLACES = (
-    Place("manifest", "results/manifest.json", (*RUNS, "anchor-part", "anchors", "label-store", "label-part", "diagnose", "evaluate warmup",
+    Place("manifest", "results/manifest.json", (*RUNS, "anchor-part", "anchors", *SEES, "labels", "diagnose", "evaluate warmup",
           "predict-part", "predict", "submission", "figure", "table")),
-    Place("configuration", "results/config.json", ("pretrain", "cag/stage1", "anchors", "label-store", "evaluate warmup", "predict", "table")),
+    Place("configuration", "results/config.json", ("pretrain", "cag/stage1", "anchors", "evidence-store", "labels", "evaluate warmup", "predict", "table")),
     *(Place("weights", f"results/seed0/{run}/checkpoint.safetensors", readers) for run, readers in FROM.items()),
     *(Place("description of weights", f"results/seed0/{run}/checkpoint.json", (*readers, "curves", "table", "report")) for run, readers in FROM.items()),
-    Place("class sums", "results/seed0/stage1/parts/anchors.*.h5", ("anchors",)),
-    Place("anchors", "results/seed0/stage1/anchors.h5", ("label-store", "label-part", "cag/stage1")),
-    Place("chunk of a label store", "results/seed0/stage1/labels.zarr/*/c.*", STORE_READERS),
-    Place("chunk of a label store", "results/begun/labels.zarr/*/c.*", ("label-part",)),
-    Place("zarr.json", "results/seed0/stage1/labels.zarr/**/zarr.json", STORE_READERS),
-    Place("zarr.json", "results/begun/labels.zarr/**/zarr.json", ("label-part",)),
-    Place("labels.json", "results/seed0/stage1/labels.json", ("cag/stage1", "diagnose", "report")),
-    Place("labels.json", "results/seed0/cag/stage2/labels.json", ("figure",)),
-    Place("labels.created.json", "results/seed0/stage1/labels.created.json", ("label-part", "labels")),
-    Place("label job", "results/seed0/stage1/parts/labels.*.json", ("labels",)),
+    Place("description of weights", f"{WARMUP}/checkpoint.json", ("labels", "diagnose")),
+    Place("class sums", f"{WARMUP}/evidence/parts/anchors.*.h5", ("anchors",)),
+    Place("anchors", f"{WARMUP}/evidence/anchors.h5", (*SEES, "labels", "diagnose", "cag/stage1")),
+    Place("shard of evidence", f"{WARMUP}/evidence/evidence.zarr/*/c.*", READ_EVIDENCE),
+    Place("shard of evidence", "results/begun/evidence.zarr/*/c.*", ("evidence-part",)),
+    Place("zarr.json of evidence", f"{WARMUP}/evidence/evidence.zarr/**/zarr.json", READ_EVIDENCE),
+    Place("zarr.json of evidence", "results/begun/evidence.zarr/**/zarr.json", ("evidence-part",)),
+    Place("evidence.json", f"{WARMUP}/evidence/evidence.json", (*READ_EVIDENCE[1:], "cag/stage1", "report")),
+    Place("evidence.json", f"{FIRST}/evidence/evidence.json", ("cag/stage2", "figure")),
+    Place("evidence.created.json", f"{WARMUP}/evidence/evidence.created.json", ("evidence-part", "evidence")),
+    Place("evidence job", f"{WARMUP}/evidence/parts/evidence.*.json", ("evidence",)),
+    Place("journal of evidence", "results/begun/*.journal", ("evidence-part",)),
+    *of_both_rules("shard of labels", WARMUP, "labels.zarr/*/c.*", READ_LABELS),
+    *of_both_rules("shard of labels", FIRST, "labels.zarr/*/c.*", ("cag/stage2", "figure")),
+    *of_both_rules("zarr.json of labels", WARMUP, "labels.zarr/**/zarr.json", READ_LABELS),
+    *of_both_rules("labels.json", WARMUP, "labels.json", (*READ_LABELS, "report")),
+    *of_both_rules("labels.json", FIRST, "labels.json", ("cag/stage2", "figure")),
+    Place("statistics of labels", f"{WARMUP}/labels/*.json", ("report", "inspect")),
+    Place("statistics of labels", f"{FIRST}/labels/*.json", ("report",)),
     Place("packed cache", "results/packed/source.h5", tuple(f"{run} with caches" for run in TRAINED)),
     Place("packed cache", "results/packed/target.h5", ("warmup with caches", "cag/stage1 with caches")),
     *(Place("training state", f"results/seed0/{run}/state/state.pt", (f"{run} resumed",)) for run in TRAINED),
     Place("evaluation", "results/seed0/pretrain/evaluation.json", ("table", "report", "class-chart")),
     Place("evaluation", "results/seed0/warmup/evaluation.json", ("table", "report")),
     Place("evaluation", "results/seed0/cag/stage2/evaluation.json", ("table", "report", "class-chart")),
-    Place("label accuracy", "results/seed0/**/label_accuracy.json", ("report",)),
-    Place("prediction", f"results/{PREDICTED}/evaluation/*.png", ("predict-part", "predict", "submission")),
-    Place("prediction job", f"results/{PREDICTED}/parts/*.json", ("predict",)),
-    Place("journal of predictions", f"results/{PREDICTED}/*.journal", ("predict-part", "predict")),
-    Place("list of predictions", f"results/{PREDICTED}/evaluation.json", ("submission",)),
+    Place("prediction", f"{PREDICTED}/evaluation/*.png", ("predict-part", "predict", "submission")),
+    Place("prediction job", f"{PREDICTED}/parts/*.json", ("predict",)),
+    Place("journal of predictions", f"{PREDICTED}/*.journal", ("predict-part", "predict")),
+    Place("list of predictions", f"{PREDICTED}/evaluation.json", ("submission",)),
     Place("source image", "data/source/images/*", ("pretrain", "warmup", "cag/stage1", "anchor-part")),
     Place("source label", "data/source/labels/*", ("pretrain", "warmup", "cag/stage1", "anchor-part")),
-    Place("target image", "data/target/leftImg8bit/train/*/*", ("warmup", "cag/stage1", "label-store", "label-part", "evaluate warmup")),
-    Place("target label", "data/target/gtFine/train/*/*", ("diagnose",)),
+    Place("target image", "data/target/leftImg8bit/train/*/*", ("warmup", "cag/stage1", *SEES, "evaluate warmup")),
+    Place("target label", "data/target/gtFine/train/*/*", ("diagnose", "inspect")),
     Place("evaluation image", "data/target/leftImg8bit/val/*/*", ("evaluate warmup", "figure")),
     Place("evaluation label", "data/target/gtFine/val/*/*", ("evaluate warmup", "figure")),
 )  # fmt: skip
@@ -108,7 +123,7 @@ def damage(path: Path, rng: random.Random) -> str:
 
 
 def names_of(path: Path) -> list[str]:
-    """What a message may call a file: its name, that of its label store, or weights for their description."""
+    """What a message may call a file: its name, that of its store, or weights for their description."""
     stores = [folder.name for folder in path.parents if folder.suffix == ".zarr"]
     beside = [path.with_suffix(".safetensors").name] if path.name == "checkpoint.json" else []
     journals = [f"{path.name.partition('.')[0]}.*.journal"] if path.suffix == ".journal" else []

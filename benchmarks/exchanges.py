@@ -8,6 +8,8 @@ from pathlib import Path
 
 from specimen import RUNS, Tree, lasting
 
+from caguda.artifacts.provenance import content_of
+
 
 @dataclass(frozen=True)
 class Exchange:
@@ -18,6 +20,8 @@ class Exchange:
     tree: Tree
     files: tuple[tuple[str, str], ...]
     """Pairs: what comes, and the place that it comes to, below the folders of the experiments."""
+    moved: bool = False
+    """Whether what comes is of another seed, model or rule, and not what another experiment has in the same place."""
 
     def make(self, first: Tree) -> list[str]:
         """Puts the files in their new places; any message will do, since either of two files may be the wrong one."""
@@ -56,25 +60,38 @@ class Named(Tree):
         return path
 
 
-GIVEN = ("seed0/stage1", "seed0/cag/stage2")
+ANOTHER_RULE = "labels of another rule"
+MODELS = ("seed0/warmup", "seed0/cag/stage1")
+"""The folders of the models whose labels stages are trained on."""
 ALIKE: dict[str, tuple[tuple[tuple[str, ...], ...], dict[str, tuple[str, ...]]]] = {
-    # kind: groups of files below the folder, and the readers of each folder in the first experiment
-    "manifest": ((("manifest.json",),), {"": ("pretrain", "warmup", "anchor-part", "anchors", "label-store", "label-part", "cag/stage1", "diagnose",
-                                              "evaluate warmup", "predict-part", "predict", "submission", "table", "figure")}),
+    # kind: groups of files below the folder, and the readers of each folder in the first experiment; RULE and OTHER are the
+    # folders of an experiment's two rules, TOLD is what `diagnose` tells of both
+    "evidence": ((("evidence",), ("evidence/evidence.zarr", "evidence/evidence.json"), ("evidence/evidence.zarr",), ("evidence/evidence.json",)),
+                 {"seed0/warmup": ("labels", "diagnose", "cag/stage1", "report"), "seed0/cag/stage1": ("cag/stage2", "figure")}),
+    "labels": ((("labels/RULE", "labels/OTHER"), ("labels/RULE",), ("labels/OTHER",), ("labels/RULE/labels.zarr",), ("labels/RULE/labels.json",),
+                ("labels/OTHER/labels.zarr",), ("labels/OTHER/labels.json",)),
+               {"seed0/warmup": ("cag/stage1", "diagnose", "report"), "seed0/cag/stage1": ("cag/stage2", "figure")}),
+    "all beside a model": ((("evidence", "labels/RULE", "labels/OTHER", "labels/TOLD"),),
+                           {"seed0/warmup": ("cag/stage1", "diagnose", "report"), "seed0/cag/stage1": ("cag/stage2", "figure")}),
+    "statistics of labels": ((("labels/TOLD",),), dict.fromkeys(MODELS, ("report",))),
+    "anchors": ((("evidence/anchors.h5",),), {"seed0/warmup": ("evidence-store", "evidence-part", "labels", "cag/stage1"),
+                                              "seed0/cag/stage1": ("cag/stage2",)}),
+    "class sums": ((("evidence/parts/anchors.1-of-2.h5",), ("evidence/parts/anchors.1-of-2.h5", "evidence/parts/anchors.2-of-2.h5")),
+                   {"seed0/warmup": ("anchors",)}),
+    "evidence job": ((("evidence/parts/evidence.1-of-2.json",), ("evidence/parts/evidence.1-of-2.json", "evidence/parts/evidence.2-of-2.json"),
+                      ("evidence/evidence.zarr",)), {"seed0/warmup": ("evidence",)}),
+    "begun evidence": ((("evidence.zarr",), ("evidence.zarr.1-of-2.journal",), ("evidence.zarr", "evidence.zarr.1-of-2.journal")),
+                       {"begun": ("evidence-part",)}),
+    "manifest": ((("manifest.json",),), {"": ("pretrain", "warmup", "anchor-part", "anchors", "evidence-store", "evidence-part", "cag/stage1",
+                                              "diagnose", "evaluate warmup", "predict-part", "predict", "submission", "table", "figure")}),
     "checkpoint": ((("checkpoint.safetensors", "checkpoint.json"), ("checkpoint.safetensors",), ("checkpoint.json",)),
                    {"seed0/pretrain": ("warmup", "evaluate pretrain", "figure", "curves", "table", "report"),
-                    "seed0/warmup": ("cag/stage1", "anchor-part", "anchors", "label-store", "label-part", "evaluate warmup", "curves", "table"),
+                    "seed0/warmup": ("cag/stage1", "anchor-part", "anchors", "evidence-store", "evidence-part", "evaluate warmup", "curves", "table"),
                     "seed0/cag/stage1": ("cag/stage2", "evaluate cag/stage1", "curves", "report"),
                     "seed0/cag/stage2": ("evaluate cag/stage2", "predict-part", "predict", "figure")}),
     "evaluation": ((("evaluation.json",),), {f"seed0/{run}": ("table", "report", "class-chart") if run in (RUNS[0], RUNS[3]) else ("table", "report")
                                              for run in RUNS}),
-    "class sums": ((("parts/anchors.1-of-2.h5",), ("parts/anchors.1-of-2.h5", "parts/anchors.2-of-2.h5")), {"seed0/stage1": ("anchors",)}),
-    "anchors": ((("anchors.h5",),), {"seed0/stage1": ("label-store", "label-part", "cag/stage1"), "seed0/cag/stage2": ("cag/stage2",)}),
-    "labels": ((("labels.zarr", "labels.json"), ("labels.zarr",), ("labels.json",)),
-               {"seed0/stage1": ("cag/stage1", "diagnose", "report"), "seed0/cag/stage2": ("cag/stage2", "figure")}),
-    "label accuracy": ((("label_accuracy.json",),), dict.fromkeys(GIVEN, ("report",))),
     "picture": ((("figure.png",), ("curves.png",), ("table.csv",)), {"cag": ("report",)}),
-    "begun label store": ((("labels.zarr",),), {"begun": ("label-part",)}),
     "packed cache": ((("source.h5",), ("target.h5",)), {"packed": ("warmup with caches", "cag/stage1 with caches")}),
     "training state": ((("state",),), {f"seed0/{run}": (f"{run} resumed",) for run in RUNS}),
     "predictions": ((("predictions/evaluation", "predictions/evaluation.1-of-2.journal", "predictions/evaluation.2-of-2.journal"),
@@ -82,13 +99,15 @@ ALIKE: dict[str, tuple[tuple[tuple[str, ...], ...], dict[str, tuple[str, ...]]]]
                      ("predictions/parts/evaluation.1-of-2.json", "predictions/parts/evaluation.2-of-2.json"), ("predictions/evaluation.json",)),
                     {"seed0/cag/stage2": ("predict-part", "predict", "submission")}),
 }  # fmt: skip
+UNNAMED = ("begun evidence", "predictions")
+"""What no argument of a verb names alone."""
 WHOLE = (
     "warmup",
     "cag/stage1",
     "cag/stage2",
     "anchor-part",
     "anchors",
-    "label-store",
+    "evidence-store",
     "diagnose",
     "evaluate warmup",
     "predict-part",
@@ -100,12 +119,16 @@ WHOLE = (
     "report",
 )
 """What is called with all artifacts of another experiment, the manifest and the configuration being the first one's."""
-ANY_MODEL = ("evaluate", "anchor-part", "anchors", "predict", "submission", "diagnose", "class-chart", "curves")
+ANY_MODEL = ("evaluate", "anchor-part", "anchors", "predict", "diagnose", "class-chart", "curves")
 """What may be called with another model, or other labels, of the same experiment."""
+ANY_EVIDENCE = "labels"
+"""What may be called with any evidence of the configured settings: it is given no manifest, and who reads its labels is."""
+WITHOUT_CONFIGURATION = ("submission",)
+"""What may be called with the artifacts of another experiment that has the same frames, into a folder that is no model's."""
 FRAMES = {
     "data/source/images/*": ("pretrain", "warmup", "cag/stage1", "anchor-part"),
     "data/source/labels/*": ("pretrain", "warmup", "cag/stage1", "anchor-part"),
-    "data/target/leftImg8bit/train/*/*": ("warmup", "cag/stage1", "label-store", "label-part"),
+    "data/target/leftImg8bit/train/*/*": ("warmup", "cag/stage1", "evidence-store", "evidence-part"),
     "data/target/gtFine/train/*/*": ("diagnose",),
     "data/target/leftImg8bit/val/*/*": ("evaluate warmup", "figure"),
     "data/target/gtFine/val/*/*": ("evaluate warmup", "figure"),
@@ -114,10 +137,10 @@ FRAMES = {
 
 def draw(first: Tree, others: Sequence[Tree], number: int, rng: random.Random) -> Exchange:
     """An exchange of two artifacts that differ, all kinds in turn."""
-    kinds = [*ALIKE, "frame"]
+    kinds = [ANOTHER_RULE, *ALIKE, "frame"]
     kind = kinds[number % len(kinds)]
     for _ in range(1000):
-        found = _frame(first, rng) if kind == "frame" else _artifact(kind, first, others, rng)
+        found = _drawn(kind, first, others, rng)
         if found is not None and found.differs(first):
             return found
     raise AssertionError(f"no two artifacts of kind {kind} differ")
@@ -125,19 +148,27 @@ def draw(first: Tree, others: Sequence[Tree], number: int, rng: random.Random) -
 
 def draw_named(first: Tree, others: Sequence[Tree], number: int, rng: random.Random) -> Exchange:
     """Artifacts of another seed, stage or experiment to be named, all kinds in turn, or all of another experiment."""
-    kinds = [kind for kind in ALIKE if kind not in ("begun label store", "predictions")] + ["all artifacts"]
+    kinds = [ANOTHER_RULE, *(kind for kind in ALIKE if kind not in UNNAMED), "all artifacts"]
     kind = kinds[number % len(kinds)]
     for _ in range(1000):
-        if kind == "all artifacts":
-            folders = tuple((f"results/{name}", f"results/{name}") for name in ("seed0", "seed1", "cag"))
-            found: Exchange | None = Exchange(kind, rng.choice(WHOLE), rng.choice(others), folders)
-        else:
-            found = _artifact(kind, first, others, rng)
-        if found and found.reader.startswith(ANY_MODEL) and any(source != place for source, place in found.files):
-            continue
-        if found and (kind == "all artifacts" or found.differs(first)):
+        found = _whole(first, others, rng) if kind == "all artifacts" else _drawn(kind, first, others, rng)
+        if found and not _may_be_named(found, first) and (kind == "all artifacts" or found.differs(first)):
             return found
     raise AssertionError(f"no two artifacts of kind {kind} differ")
+
+
+def _may_be_named(found: Exchange, first: Tree) -> bool:
+    """Whether a verb may be given what is of elsewhere: nothing that it is given tells it, or it works for any model."""
+    if found.reader in WITHOUT_CONFIGURATION:
+        return content_of(found.tree.manifest) == content_of(first.manifest)
+    return found.reader == ANY_EVIDENCE or (found.moved and found.reader.startswith(ANY_MODEL))
+
+
+def _drawn(kind: str, first: Tree, others: Sequence[Tree], rng: random.Random) -> Exchange | None:
+    """An exchange by chance; None where what would come is not there, or is what is there."""
+    if kind == "frame":
+        return _frame(first, rng)
+    return _rule(first, rng) if kind == ANOTHER_RULE else _artifact(kind, first, others, rng)
 
 
 def _artifact(kind: str, first: Tree, others: Sequence[Tree], rng: random.Random) -> Exchange | None:
@@ -148,10 +179,36 @@ def _artifact(kind: str, first: Tree, others: Sequence[Tree], rng: random.Random
     source = rng.choice(list(folders)) if rng.random() < 0.5 else place
     if tree is first and source == place:
         source = place.replace("seed0", "seed1")
-    files = tuple((f"results/{source}/{name}", f"results/{place}/{name}") for name in group)
+    files = tuple((f"results/{source}/{_of(tree, name)}", f"results/{place}/{_of(first, name)}") for name in group)
     if not all((tree.folder / source).exists() for source, _ in files) or (tree is first and source == place):
         return None
-    return Exchange(kind, reader, tree, files)
+    return Exchange(kind, reader, tree, files, moved=source != place)
+
+
+def _of(tree: Tree, name: str) -> str:
+    """A name of ALIKE in an experiment, whose rules have their thresholds in their names."""
+    for called, is_called in zip(("RULE", "OTHER", "TOLD"), (*tree.rules, tree.labelling), strict=True):
+        name = name.replace(called, is_called)
+    return name
+
+
+def _rule(first: Tree, rng: random.Random) -> Exchange:
+    """Labels of another rule, of the same evidence."""
+    model, place = rng.choice(MODELS), rng.choice(first.rules)
+    source = rng.choice([rule for rule in (*first.rules, first.swept) if rule != place])
+    readers = ("cag/stage1", "diagnose", "report") if model == MODELS[0] else ("cag/stage2", "figure")
+    name = rng.choice(("", "/labels.zarr", "/labels.json"))
+    comes, there = (f"results/{model}/labels/{rule}{name}" for rule in (source, place))
+    return Exchange(ANOTHER_RULE, rng.choice(readers), first, ((comes, there),), moved=True)
+
+
+def _whole(first: Tree, others: Sequence[Tree], rng: random.Random) -> Exchange:
+    """All artifacts of another experiment, also where the names of its rules are others."""
+    tree, models = rng.choice(others), [name.replace("seed0", f"seed{seed}") for name in MODELS for seed in (0, 1)]
+    files = [(f"results/{model}/labels/{_of(tree, name)}", f"results/{model}/labels/{_of(first, name)}")
+             for model in models for name in ("RULE", "OTHER", "TOLD")]  # fmt: skip
+    files += [(f"results/{name}", f"results/{name}") for name in ("seed0", "seed1", "cag")]
+    return Exchange("all artifacts", rng.choice(WHOLE), tree, tuple(files))
 
 
 def _frame(first: Tree, rng: random.Random) -> Exchange:

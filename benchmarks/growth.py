@@ -3,7 +3,7 @@
     python benchmarks/growth.py [--images 100 300 1000]
 
 Prints two tables in Markdown. Each cell of the first is of a process of its own that makes one pass with the demo's
-network (label-part, anchor-part, or the three passes of evaluate): its seconds, those of all cores together and without
+network (evidence-part, anchor-part, or the three passes of evaluate): its seconds, those of all cores together and without
 its start, and its peak memory (VmHWM). The exponent is the slope of log time over log size by least squares: 1 where
 cost is proportional, 0 where it stays. With parts, seconds are those of all parts, and memory is the largest of a part.
 The second table is of the workflow with more stages: jobs and the seconds of a dry run.
@@ -34,8 +34,8 @@ from caguda.configfile import load_configuration
 from workflow import plan
 
 ROOT = Path(__file__).parents[1]
-PASSES = {"label-part": Experiment.labels, "anchor-part": Experiment.sums, "evaluate": Experiment.evaluation}
-DIVIDED = ("label-part", "anchor-part")
+PASSES = {"evidence-part": Experiment.evidence, "anchor-part": Experiment.sums, "evaluate": Experiment.evaluation}
+DIVIDED = ("evidence-part", "anchor-part")
 FEW, SIZE, CATEGORIES = 100, (128, 256), (19, 50, 150)
 SIZES = ((64, 128), (128, 256), (256, 512))
 PARTS, STAGES = (1, 2, 4), (1, 3, 9)
@@ -70,9 +70,9 @@ def one(name: str, folder: Path, part: int, parts: int) -> None:
 
 def passed(name: str, folder: Path, parts: int = 1) -> tuple[float, float]:
     """The same of all parts, each in a process of its own: seconds together, and the largest peak."""
-    if name == "label-part":
-        for chunk in (folder / "labels.zarr").glob("*/c.*.0.0"):
-            chunk.unlink()
+    if name == "evidence-part":
+        for left in (*folder.glob("evidence.zarr/*/c.*.0.0"), *folder.glob("evidence.zarr.*.journal")):
+            left.unlink()
     found = []
     for part in range(1, parts + 1):
         command = [sys.executable, __file__, "--one", name, str(folder), str(part), str(parts)]

@@ -21,6 +21,7 @@ import functools
 import io
 import os
 import platform
+import shutil
 import statistics
 import sys
 import tempfile
@@ -52,8 +53,8 @@ from caguda.networks.layers.batch_norm import estimate_statistics
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
 from caguda.stages.evaluate import evaluate
+from caguda.stages.evidence import create_evidence, write_part
 from caguda.stages.generate import generate
-from caguda.stages.labels import create_store, write_part
 from caguda.stages.runtime import prepare, restore_network
 
 ROOT = Path(__file__).parents[1]
@@ -109,9 +110,12 @@ class Experiment:
         save_checkpoint(self.inputs[2], network.state_dict(), description)
 
     def store(self) -> None:
-        """An empty label store, in place of one that is there."""
-        store, created = self.folder / "labels.zarr", self.folder / "created.json"
-        create_store(*self.inputs, self.folder / "anchors.h5", store, created)
+        """An empty evidence store, in place of one that is there."""
+        store, created = self.folder / "evidence.zarr", self.folder / "created.json"
+        shutil.rmtree(store, ignore_errors=True)
+        for journal in self.folder.glob("evidence.zarr.*.journal"):
+            journal.unlink()
+        create_evidence(*self.inputs, self.folder / "anchors.h5", store, created)
 
     def sums(self, part: int = 1, parts: int = 1) -> None:
         """The pass `anchor-part`, over the source."""
@@ -122,9 +126,9 @@ class Experiment:
         self.sums()
         construct_anchors(*self.inputs, [self.folder / "sums1.h5"], self.folder / "anchors.h5")
 
-    def labels(self, part: int = 1, parts: int = 1) -> None:
-        """The pass `label-part`, into an empty store."""
-        files = (self.folder / "anchors.h5", self.folder / "labels.zarr")
+    def evidence(self, part: int = 1, parts: int = 1) -> None:
+        """The pass `evidence-part`, into an empty store."""
+        files = (self.folder / "anchors.h5", self.folder / "evidence.zarr")
         write_part(*self.inputs, *files, part, parts, self.folder / f"part{part}.json")
 
     def evaluation(self) -> None:
@@ -172,7 +176,7 @@ def measure(title: str, whole: Experiment, single: Experiment, repeats: int) -> 
     images: dict[SetName, list[Tensor]] = {name: whole.decoded(name) for name in ("source", "target", "evaluation")}
     three = [images[name] for name in ("evaluation", "target", "evaluation")]
     passes: dict[str, tuple[Callable[[Experiment], None], list[list[Tensor]]]] = {
-        "label-part": (Experiment.labels, [images["target"]]),
+        "evidence-part": (Experiment.evidence, [images["target"]]),
         "anchor-part, anchors": (Experiment.anchors, [images["source"]]),
         "evaluate": (Experiment.evaluation, three),
     }

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import re
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -10,6 +11,7 @@ from typing import Any
 
 from specimen import PARTS, RUNS, Tree, draw, lasting
 
+from caguda.artifacts.atomic import write_json
 from caguda.paper.charts import write_curves
 from caguda.paper.class_charts import write_class_chart
 from caguda.paper.report import write_report
@@ -17,12 +19,13 @@ from caguda.paper.table import write_table
 from caguda.stages.adapt import adapt
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.evaluate import diagnose, evaluate
-from caguda.stages.labels import create_store, write_part
+from caguda.stages.evidence import create_evidence, verify_evidence, write_part
+from caguda.stages.inspect import inspect
+from caguda.stages.labels import make_labels
 from caguda.stages.predict import predict_part
 from caguda.stages.predictions import list_predictions
 from caguda.stages.submission import submission
 from caguda.stages.supervised import pretrain
-from caguda.stages.verified_labels import verify_labels
 from caguda.stages.warmup import warmup
 
 
@@ -34,7 +37,7 @@ def _trains(run: str, *, packed: bool = False, resumed: bool = False) -> Callabl
         given: dict[str, Any] = {} if run == "pretrain" else {"initial": tree.weights(RUNS[RUNS.index(run) - 1])}
         if verb is adapt:
             stage = int(run[-1])
-            given |= {"anchors": tree.given(stage, "anchors.h5"), "labels": tree.given(stage, "labels.json")}
+            given |= {"anchors": tree.evidence(stage, "anchors.h5"), "labels": tree.labels(stage)}
             given |= {"recipe": "cag", "stage": stage}
         state = tree / f"seed0/{run}/state" if resumed else new / "state"
         domains = ("source",) if run == "pretrain" else ("source", "target")
@@ -58,29 +61,49 @@ def _anchors(tree: Tree, new: Path) -> list[Path]:
 
 
 def _store(tree: Tree, new: Path) -> list[Path]:
-    given = (tree.configuration, tree.manifest, tree.weights("warmup"), tree.given(1, "anchors.h5"))
-    create_store(*given, new / "labels.zarr", new / "labels.created.json")
-    return [new / "labels.created.json"]
+    given = (tree.configuration, tree.manifest, tree.weights("warmup"), tree.evidence(1, "anchors.h5"))
+    create_evidence(*given, new / "evidence.zarr", new / "evidence.created.json")
+    return [new / "evidence.created.json", new / "evidence.zarr"]
 
 
 def _part(tree: Tree, new: Path) -> list[Path]:
-    given = (tree.configuration, tree.manifest, tree.weights("warmup"), tree.given(1, "anchors.h5"))
+    given = (tree.configuration, tree.manifest, tree.weights("warmup"), tree.evidence(1, "anchors.h5"))
     for part in range(1, PARTS + 1):
-        write_part(*given, tree / "begun/labels.zarr", part, PARTS, new / f"{part}.json")
+        write_part(*given, tree / "begun/evidence.zarr", part, PARTS, new / f"{part}.json")
     files = [new / f"{part}.json" for part in range(1, PARTS + 1)]
-    verify_labels(tree / "begun/labels.zarr", files, tree / "begun/labels.again.json")
-    return [tree / "begun/labels.again.json"]
+    verify_evidence(tree / "begun/evidence.zarr", files, tree / "begun/evidence.again.json")
+    return [tree / "begun/evidence.again.json"]
+
+
+def _evidence(tree: Tree, new: Path) -> list[Path]:
+    store = tree.evidence(1, "evidence.zarr")
+    verify_evidence(store, tree.parts(1, "evidence.json"), store.with_name("evidence.again.json"))
+    return [store.with_name("evidence.again.json")]
 
 
 def _labels(tree: Tree, new: Path) -> list[Path]:
-    output = tree.given(1, "labels.zarr").with_name("labels.again.json")
-    verify_labels(tree.given(1, "labels.zarr"), tree.parts(1, "labels.json"), output)
-    return [output]
+    made = []
+    for rule in tree.rules:
+        store, output = new / rule / "labels.zarr", new / rule / "labels.json"
+        make_labels(tree.configuration, tree.evidence(1), rule, store, output)
+        made += [store, output]
+    return made
 
 
 def _diagnose(tree: Tree, new: Path) -> list[Path]:
-    diagnose(tree.configuration, tree.manifest, tree.given(1, "labels.json"), new / "label_accuracy.json")
-    return [new / "label_accuracy.json"]
+    diagnose(tree.configuration, tree.manifest, tree.evidence(1), tree.labels(1), new / "told.json")
+    return [new / "told.json"]
+
+
+def _inspect(tree: Tree, new: Path) -> list[Path]:
+    """What it prints of the labels of stage 1, but for where they and their inputs lie and how these fare."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        inspect(tree.told(1), as_json=True, plot=None, margins=[0.1], p0s=[0.5])
+    told = json.loads(printed.getvalue())
+    print("inputs:", *told.pop("inputs").values())
+    write_json(new / "inspection.json", told)
+    return [new / "inspection.json"]
 
 
 def _evaluates(run: str) -> Callable[[Tree, Path], list[Path]]:
@@ -92,7 +115,7 @@ def _evaluates(run: str) -> Callable[[Tree, Path], list[Path]]:
 
 
 def _predict_part(tree: Tree, new: Path) -> list[Path]:
-    folder = tree.given(2, "predictions/evaluation")
+    folder = tree.predictions("evaluation")
     given = (tree.configuration, tree.manifest, tree.weights("cag/stage2"), "evaluation", folder)
     for part in range(1, PARTS + 1):
         predict_part(*given, part, PARTS, new / f"{part}.json")
@@ -100,15 +123,15 @@ def _predict_part(tree: Tree, new: Path) -> list[Path]:
 
 
 def _predictions(tree: Tree, new: Path) -> list[Path]:
-    folder = tree.given(2, "predictions")
-    files = [folder / f"parts/evaluation.{part}-of-{PARTS}.json" for part in range(1, PARTS + 1)]
-    given = (tree.configuration, tree.manifest, tree.weights("cag/stage2"), "evaluation", folder / "evaluation")
-    list_predictions(*given, files, folder / "again.json")
-    return [folder / "again.json", *sorted((folder / "evaluation").iterdir())]
+    folder, output = tree.predictions("evaluation"), tree.predictions("again.json")
+    files = [tree.predictions(f"parts/evaluation.{part}-of-{PARTS}.json") for part in range(1, PARTS + 1)]
+    given = (tree.configuration, tree.manifest, tree.weights("cag/stage2"), "evaluation", folder)
+    list_predictions(*given, files, output)
+    return [output, *sorted(folder.iterdir())]
 
 
 def _submission(tree: Tree, new: Path) -> list[Path]:
-    submission(tree.manifest, tree.given(2, "predictions/evaluation.json"), new / "submission.zip")
+    submission(tree.manifest, tree.predictions("evaluation.json"), new / "submission.zip")
     return [new / "submission.zip"]
 
 
@@ -130,11 +153,9 @@ def _curves(tree: Tree, new: Path) -> list[Path]:
 
 def _report(tree: Tree, new: Path) -> list[Path]:
     seeds, pages = tree.configuration.seeds, {name: tree / f"cag/{name}" for name in ("table.csv", "figure.png")}
-    given = {name: [tree.given(k, f"{name}.json", seed) for seed in seeds for k in (1, 2)]
-             for name in ("labels", "label_accuracy")}  # fmt: skip
     write_report(
         tree.configuration, "cag", table=pages["table.csv"], figure=pages["figure.png"], curves=tree / "cag/curves.png",
-        evaluations=tree.evaluations(), labels=given["labels"], accuracy=given["label_accuracy"],
+        evaluations=tree.evaluations(), labels=[tree.told(stage, seed) for seed in seeds for stage in (1, 2)],
         checkpoints=[path.with_name("checkpoint.json") for path in tree.evaluations()], output=new / "report.html",
     )  # fmt: skip
     return [new / "report.html"]
@@ -150,8 +171,8 @@ READERS: dict[str, Callable[[Tree, Path], list[Path]]] = {
     **{f"{run} with caches": _trains(run, packed=True) for run in RUNS},
     **{f"{run} resumed": _trains(run, resumed=True) for run in RUNS},
     **{f"evaluate {run}": _evaluates(run) for run in RUNS},
-    "anchor-part": _sums, "anchors": _anchors, "label-store": _store, "label-part": _part, "labels": _labels,
-    "diagnose": _diagnose, "predict-part": _predict_part, "predict": _predictions, "submission": _submission,
+    "anchor-part": _sums, "anchors": _anchors, "evidence-store": _store, "evidence-part": _part, "evidence": _evidence,
+    "labels": _labels, "diagnose": _diagnose, "inspect": _inspect, "predict-part": _predict_part, "predict": _predictions, "submission": _submission,
     "table": _table, "class-chart": _classes, "curves": _curves, "report": _report, "figure": _drawn,
 }  # fmt: skip
 

@@ -16,9 +16,11 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 
 from comparison import content
 from miniature import values
 
+from caguda.ablations import known_rules, labelling_of, rules_of
 from caguda.artifacts.atomic import write_json
+from caguda.artifacts.provenance import origin_of
 from caguda.artifacts.state import save_state
-from caguda.config import Configuration
+from caguda.config import Configuration, Labels
 from caguda.configfile import load_configuration, parse_configuration
 from caguda.datasets.street import write_street
 from caguda.paper.charts import write_curves
@@ -28,21 +30,24 @@ from caguda.stages.adapt import adapt
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
 from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.evidence import create_evidence, verify_evidence, write_part
 from caguda.stages.figure import qualitative
-from caguda.stages.labels import create_store, write_part
+from caguda.stages.labels import make_labels
 from caguda.stages.pack import pack
 from caguda.stages.predict import predict_part
 from caguda.stages.predictions import list_predictions
 from caguda.stages.supervised import pretrain
-from caguda.stages.verified_labels import verify_labels
 from caguda.stages.warmup import warmup
 
 ITERATIONS, PARTS = 3, 2
 RUNS = ("pretrain", "warmup", "cag/stage1", "cag/stage2")
+"""Each starts from the one before; stage k is trained on what lies beside RUNS[k]."""
+RULES = tuple(rule.folder for rule in rules_of(Labels.model_validate(values(Path())["labels"])).values())
+"""The folders of the rules of the first experiment."""
 CLASSES = values(Path())["classes"][:-1]  # without the one that the test server does not know
 VARIANTS: dict[str, dict[str, Any]] = {
     "frames": {"street__seed": 1},
-    "margin": {"labels__margin": 0.2},
+    "margin": {"labels__margin": 0.07},  # none of the first one's sweep, whose labels `diagnose` may be given
     "network": {"network__width": 6},
     "order": {"classes": CLASSES[::-1]},
 }
@@ -70,13 +75,40 @@ class Tree:
     def weights(self, run: str, seed: int = 0) -> Path:
         return self / f"seed{seed}/{run}/checkpoint.safetensors"
 
-    def given(self, stage: int, name: str, seed: int = 0) -> Path:
-        """What a stage trains on."""
-        return self / f"seed{seed}/{'stage1' if stage == 1 else f'cag/stage{stage}'}/{name}"
+    @property
+    def rules(self) -> list[str]:
+        """The folders of the rules that stages are labelled with: that of anchors, and that of probability."""
+        return [rule.folder for rule in rules_of(self.configuration.labels).values()]
+
+    @property
+    def swept(self) -> str:
+        """The folder of another rule, with which a chain of the sweep is labelled."""
+        return next(folder for folder in known_rules(self.configuration) if folder not in self.rules)
+
+    @property
+    def labelling(self) -> str:
+        """The name of what is told of the labels of both rules."""
+        return f"{labelling_of(self.configuration, 'cag')}.json"
+
+    def evidence(self, stage: int, name: str = "evidence.json", seed: int = 0) -> Path:
+        """What the model says that a stage starts from."""
+        return self / f"seed{seed}/{RUNS[stage]}/evidence/{name}"
 
     def parts(self, stage: int, name: str, seed: int = 0) -> list[Path]:
         stem, suffix = name.split(".")
-        return [self.given(stage, f"parts/{stem}.{part}-of-{PARTS}.{suffix}", seed) for part in range(1, PARTS + 1)]
+        return [self.evidence(stage, f"parts/{stem}.{part}-of-{PARTS}.{suffix}", seed) for part in range(1, PARTS + 1)]
+
+    def labels(self, stage: int, seed: int = 0) -> list[Path]:
+        """What a stage trains on: the labels of every rule."""
+        return [self / f"seed{seed}/{RUNS[stage]}/labels/{rule}/labels.json" for rule in self.rules]
+
+    def told(self, stage: int, seed: int = 0) -> Path:
+        """What `diagnose` tells of them."""
+        return self / f"seed{seed}/{RUNS[stage]}/labels/{self.labelling}"
+
+    def predictions(self, name: str, seed: int = 0) -> Path:
+        """Of the last stage."""
+        return self / f"seed{seed}/{RUNS[-1]}/predictions/{name}"
 
     def evaluations(self) -> list[Path]:
         return [self / f"seed{seed}/{run}/evaluation.json" for seed in self.configuration.seeds for run in RUNS]
@@ -89,7 +121,7 @@ def _configuration(path: Path, _time: int, _size: int) -> Configuration:
 
 
 def make(folder: Path, frames: Path | None, **changes: Any) -> Tree:
-    """An experiment of two stages, and a label store of which half is written; `frames` are those of another one."""
+    """An experiment of two stages, and an evidence store of which half is written; `frames` are those of another one."""
     root = frames or folder / "data"
     small = {"street__height": 48, "street__width": 96, "street__source_frames": 6, "street__target_frames": 4,
              "street__evaluation_frames": 3, "compute__save_every": 1, "compute__inference_batch_size": 2, "classes": CLASSES}  # fmt: skip
@@ -134,16 +166,14 @@ def _make_seed(tree: Tree, configuration: Configuration, seed: int) -> None:
     train = partial(_train, tree, configuration, seed)
     train(pretrain, "pretrain")
     train(warmup, "warmup", initial=tree.weights("pretrain", seed))
-    before = "warmup"
     for stage in (1, 2):
-        _label(tree, configuration, before, stage, seed)
-        anchors, labels = (tree.given(stage, name, seed) for name in ("anchors.h5", "labels.json"))
-        given = {"initial": tree.weights(before, seed), "anchors": anchors, "labels": labels}
-        train(partial(adapt, recipe="cag", stage=stage), before := f"cag/stage{stage}", **given)
-        diagnose(configuration, tree.manifest, labels, labels.with_name("label_accuracy.json"))
+        _see(tree, configuration, stage, seed)
+        _label(tree, configuration, stage, seed)
+        given = {"initial": tree.weights(RUNS[stage], seed), "anchors": tree.evidence(stage, "anchors.h5", seed)}
+        train(partial(adapt, recipe="cag", stage=stage), RUNS[stage + 1], **given, labels=tree.labels(stage, seed))
     for run in RUNS:
         evaluate(configuration, tree.manifest, tree.weights(run, seed), tree / f"seed{seed}/{run}/evaluation.json")
-    _predict(tree, configuration, tree.given(2, "predictions", seed), seed)
+    _predict(tree, configuration, seed)
 
 
 def _train(
@@ -153,33 +183,44 @@ def _train(
     verb(configuration, seed=seed, manifest=tree.manifest, output=output, state=output.with_name("state"), **given)
 
 
-def _label(tree: Tree, configuration: Configuration, run: str, stage: int, seed: int) -> None:
-    given = (configuration, tree.manifest, tree.weights(run, seed))
+def _see(tree: Tree, configuration: Configuration, stage: int, seed: int) -> None:
+    """Anchors and evidence of the model that a stage starts from."""
+    given = (configuration, tree.manifest, tree.weights(RUNS[stage], seed))
     sums = tree.parts(stage, "anchors.h5", seed)
     for part, path in enumerate(sums, 1):
         sum_part(*given, part, PARTS, path)
-    anchors, store = tree.given(stage, "anchors.h5", seed), tree.given(stage, "labels.zarr", seed)
+    anchors, store = tree.evidence(stage, "anchors.h5", seed), tree.evidence(stage, "evidence.zarr", seed)
     construct_anchors(*given, sums, anchors)
-    create_store(*given, anchors, store, store.with_name("labels.created.json"))
-    files = tree.parts(stage, "labels.json", seed)
+    create_evidence(*given, anchors, store, store.with_name("evidence.created.json"))
+    files = tree.parts(stage, "evidence.json", seed)
     for part, path in enumerate(files, 1):
         write_part(*given, anchors, store, part, PARTS, path)
-    verify_labels(store, files, store.with_name("labels.json"))
+    verify_evidence(store, files, store.with_suffix(".json"))
 
 
-def _predict(tree: Tree, configuration: Configuration, folder: Path, seed: int) -> None:
-    given = (configuration, tree.manifest, tree.weights("cag/stage2", seed), "evaluation", folder / "evaluation")
-    files = [folder / f"parts/evaluation.{part}-of-{PARTS}.json" for part in range(1, PARTS + 1)]
+def _label(tree: Tree, configuration: Configuration, stage: int, seed: int) -> None:
+    """The labels of both rules and what is told of them, and those of another rule beside them."""
+    evidence, labels = tree.evidence(stage, seed=seed), tree.labels(stage, seed)
+    folder = labels[0].parents[1]
+    for rule in (*tree.rules, tree.swept):
+        make_labels(configuration, evidence, rule, folder / rule / "labels.zarr", folder / rule / "labels.json")
+    diagnose(configuration, tree.manifest, evidence, labels, tree.told(stage, seed))
+
+
+def _predict(tree: Tree, configuration: Configuration, seed: int) -> None:
+    folder = tree.predictions("evaluation", seed)
+    given = (configuration, tree.manifest, tree.weights(RUNS[-1], seed), "evaluation", folder)
+    files = [tree.predictions(f"parts/evaluation.{part}-of-{PARTS}.json", seed) for part in range(1, PARTS + 1)]
     for part, file in enumerate(files, 1):
         predict_part(*given, part, PARTS, file)
-    list_predictions(*given, files, folder / "evaluation.json")
+    list_predictions(*given, files, folder.with_suffix(".json"))
 
 
 def _make_begun(tree: Tree, configuration: Configuration) -> None:
-    """A label store of whose two parts one is written."""
-    given = (configuration, tree.manifest, tree.weights("warmup"), tree.given(1, "anchors.h5"))
-    create_store(*given, tree / "begun/labels.zarr", tree / "begun/labels.created.json")
-    write_part(*given, tree / "begun/labels.zarr", 1, PARTS, tree / "begun/1.json")
+    """An evidence store of whose two parts one is written."""
+    given = (configuration, tree.manifest, tree.weights("warmup"), tree.evidence(1, "anchors.h5"))
+    create_evidence(*given, tree / "begun/evidence.zarr", tree / "begun/evidence.created.json")
+    write_part(*given, tree / "begun/evidence.zarr", 1, PARTS, tree / "begun/1.json")
 
 
 def _make_pages(tree: Tree, configuration: Configuration) -> None:
@@ -190,23 +231,23 @@ def _make_pages(tree: Tree, configuration: Configuration) -> None:
 
 def draw(tree: Tree, output: Path) -> None:
     weights = [tree.weights(run) for run in ("pretrain", "warmup", "cag/stage2")]
-    qualitative(tree.configuration, tree.manifest, "cag", 0, weights, tree.given(2, "labels.json"), output)
+    qualitative(tree.configuration, tree.manifest, "cag", 0, weights, tree.evidence(2), tree.labels(2), output)
 
 
 def lasting(path: Path) -> Any:
     """What an artifact says, but for times and names of folders."""
-    if path.name in ("labels.json", "labels.again.json"):  # nothing in it is of the call that wrote it
+    if path.name == "evidence.again.json":  # nothing in it is of the call that wrote it
         return path.read_bytes()
     if path.suffix == ".zarr":
         return _store_content(path)
     if path.is_dir():
-        return {file.name: file.read_bytes() for file in sorted(path.iterdir())}
+        return {entry.name: lasting(entry) for entry in sorted(path.iterdir())}
     return content(path)
 
 
 def _store_content(path: Path) -> dict[str, Any]:
-    """Every file of a label store, but what its group says of the time that it was made."""
+    """Every file of a store, but what its group says of the time that it was made."""
     files = {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
     attributes = json.loads(files.pop("zarr.json"))["attributes"]
-    made = attributes.pop("provenance")
-    return {**files, "attributes": attributes, "settings": made["settings"], "inputs": sorted(made["inputs"])}
+    made, _ = attributes.pop("provenance"), attributes.pop("sha256")
+    return {**files, "attributes": attributes, "origin": origin_of(made)}

@@ -32,7 +32,8 @@ from caguda.cli import VERBS
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "config" / "demo.yaml"
 FINISHED = ROOT / "results" / "street"  # what `make demo` leaves
-SHOWN = ("adapt", "warmup", "label-part", "anchor-part", "evaluate", "generate", "check", "labels", "table", "report")
+SHOWN = ("adapt", "warmup", "evidence-part", "anchor-part", "evaluate", "generate", "check", "labels", "diagnose", "table",
+         "report")  # fmt: skip
 PACKAGES = ("numpy", "torch", "torchvision", "zarr", "h5py", "caguda")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.utils.flop_counter import FlopCounterMode
 
-from caguda.config import Configuration
+from caguda.config import Configuration, Labels
 from caguda.stages.adapt import _objective_step
 from caguda.stages.common import Run
 from caguda.stages.runtime import place
@@ -82,7 +82,7 @@ def job_of(given: Setting, way: str) -> Job:
         step = authors_step(run, model, labelling, given.anchors, recipe, given.thresholds)
     else:
         model = run.ready_to_train(place(network, run.device), training)
-        step = _objective_step(run, model, given.anchors, recipe, given.thresholds)
+        step = _objective_step(run, model, given.anchors, recipe, Labels(margin_unit="absolute", **given.thresholds))
     scaler = GradScaler(run.device.type, enabled=run.configuration.compute.precision == "float16")
     optimiser = build_optimiser(network, training.optimiser, training.optimiser.learning_rate)
     return Job(way, {"network": network}, {"network": optimiser}, lambda _: iter(()), step, training, scaler)

@@ -3,6 +3,9 @@
 from typing import Any
 
 from caguda.config import Configuration, Labels, Recipe
+from caguda.pseudo_labels import Rule
+from caguda.pseudo_labels.anchor import AnchorRule
+from caguda.pseudo_labels.probability import ProbabilityRule
 
 PREFIX = "ablation-"
 MARGINS = (0.0, 0.5, 2.0, 4.0)
@@ -42,3 +45,28 @@ def chains(configuration: Configuration) -> dict[str, Recipe]:
     """Every chain of stages by the name of its folder: the recipes, and of the first one the ablations and the sweep."""
     first = next(iter(configuration.recipes.values()))
     return configuration.recipes | ablations(first) | dict.fromkeys(sweep(configuration.labels), first)
+
+
+def thresholds_of(configuration: Configuration, recipe: str) -> Labels:
+    """The thresholds that a chain of stages is labelled with: the configured ones, but for one in a chain of the sweep."""
+    key, value = sweep(configuration.labels).get(recipe, ("p0", configuration.labels.p0))
+    return configuration.labels.model_copy(update={key: value})
+
+
+def rules_of(labels: Labels) -> dict[str, Rule]:
+    """The rules of pseudo-labels with these thresholds, by name."""
+    return {
+        "anchor": AnchorRule(margin=labels.margin, unit=labels.margin_unit),
+        "probability": ProbabilityRule(p0=labels.p0),
+    }
+
+
+def known_rules(configuration: Configuration) -> dict[str, Rule]:
+    """Every rule that some chain of stages is labelled with, by the name of its folder."""
+    every = [rules_of(thresholds_of(configuration, recipe)) for recipe in chains(configuration)]
+    return {rule.folder: rule for rules in every for rule in rules.values()}
+
+
+def labelling_of(configuration: Configuration, recipe: str) -> str:
+    """The name of the pseudo-labels of a chain of stages: the folders of its rules."""
+    return "+".join(rule.folder for rule in rules_of(thresholds_of(configuration, recipe)).values())

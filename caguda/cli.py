@@ -138,21 +138,26 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "CAC: category anchors from the sums of all parts",
         "config manifest checkpoint part-files output",
     ),
-    "label-store": (
-        "stages.labels:create_store",
-        "create an empty label store",
-        "config manifest checkpoint anchors store output margin p0",
+    "evidence-store": (
+        "stages.evidence:create_evidence",
+        "create an empty evidence store",
+        "config manifest checkpoint anchors store output",
     ),
-    "label-part": (
-        "stages.labels:write_part",
-        "ATI and PLA: write one part of a label store",
+    "evidence-part": (
+        "stages.evidence:write_part",
+        "what a frozen network says of one part of the target",
         "config manifest checkpoint anchors store part parts output",
     ),
-    "labels": ("stages.verified_labels:verify_labels", "verify and summarise a label store", "store part-files output"),
+    "evidence": ("stages.evidence:verify_evidence", "verify an evidence store", "store part-files output"),
+    "labels": (
+        "stages.labels:make_labels",
+        "ATI and PLA: the pseudo-labels of one rule, from evidence",
+        "config evidence rule store output",
+    ),
     "adapt": (
         "stages.adapt:adapt",
         "train one stage",
-        "config seed recipe stage manifest initial anchors labels output state packed",
+        "config seed recipe stage manifest initial anchors all-labels output state packed",
     ),
     "control": (
         "stages.supervised:control",
@@ -182,10 +187,14 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "config run seed input output",
     ),
     "evaluate": ("stages.evaluate:evaluate", "IoU of a checkpoint", "config manifest checkpoint output"),
-    "diagnose": ("stages.evaluate:diagnose", "accuracy of pseudo-labels", "config manifest labels output"),
+    "diagnose": (
+        "stages.evaluate:diagnose",
+        "what both rules label together, and how right they are",
+        "config manifest evidence all-labels output",
+    ),
     "inspect": (
         "stages.inspect:inspect",
-        "what a label store holds, and what other thresholds would give",
+        "what pseudo-labels there are, and what other thresholds would give",
         "looked-at json plot margins p0s",
     ),
     "predict-part": (
@@ -225,12 +234,12 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "figure": (
         "stages.figure:qualitative",
         "frames, predictions and pseudo-labels as a picture",
-        "config manifest recipe seed checkpoints labels output",
+        "config manifest recipe seed checkpoints evidence all-labels output",
     ),
     "curves": ("paper.charts:write_curves", "loss curves", "checkpoints output"),
     "report": (
         "paper.report:write_report",
         "one page of all results",
-        "config recipe table figure curves evaluations all-labels accuracy checkpoints output",
+        "config recipe table figure curves evaluations label-summaries checkpoints output",
     ),
 }

@@ -51,6 +51,8 @@ def _reals(text: str) -> list[float]:
     return [_real(part) for part in text.split(",")]
 
 
+LOOKED_AT = "MODEL/labels/RULE+RULE.json, or the evidence: MODEL/evidence/evidence.zarr"
+
 OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "paths": ("paths", {"type": Path, "nargs": "+", "metavar": "PATH", "help": "artifacts, or folders with some"}),
     "yamls": (
@@ -67,8 +69,9 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "initial": _path("--initial", "initial", "the checkpoint to start from"),
     "checkpoint": _path("--checkpoint", "checkpoint", "the frozen network"),
     "anchors": _path("--anchors", "anchors", "the category anchors"),
-    "labels": _path("--labels", "labels", "the JSON of a verified label store"),
-    "store": _path("--store", "store", "the label store, a folder"),
+    "evidence": _path("--evidence", "evidence", "the JSON of a verified evidence store"),
+    "rule": ("--rule", {"metavar": "NAME", "help": "the folder of a rule, such as anchor-0.15-mean_anchor_distance"}),
+    "store": _path("--store", "store", "the store, a folder"),
     "input": _path("--input", "input", "the file that comes from elsewhere"),
     "run": ("--run", {"choices": ["pretrain", "warmup"], "help": "which run it stands for"}),
     "set": ("--set", {"dest": "name", "choices": ["evaluation", "test"], "help": "which set of frames"}),
@@ -91,11 +94,21 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "figure": _path("--figure", "figure", "the qualitative figure"),
     "curves": _path("--curves", "curves", "the loss curves"),
     "checkpoints": ("--checkpoints", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "checkpoints, in order"}),
-    "all-labels": ("--labels", {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label store JSONs"}),
-    "looked-at": ("store", {"type": Path, "metavar": "STORE", "help": "a labels.zarr folder, or its labels.json"}),
+    "all-labels": (
+        "--labels",
+        {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label store JSONs, of every rule"},
+    ),
+    "label-summaries": (
+        "--labels",
+        {
+            "type": Path,
+            "nargs": "+",
+            "metavar": "FILE",
+            "help": "what `diagnose` wrote, stage by stage and seed by seed",
+        },
+    ),
+    "looked-at": ("store", {"type": Path, "metavar": "LABELS", "help": LOOKED_AT}),
     "plot": ("--plot", {"type": Path, "default": None, "metavar": "FOLDER", "help": "draw pictures into this folder"}),
-    "margin": ("--margin", {"type": _real, "default": None, "help": "in place of the configured margin"}),
-    "p0": ("--p0", {"type": _real, "default": None, "help": "in place of the configured P0"}),
     "margins": (
         "--margin",
         {"dest": "margins", "type": _reals, "default": (), "metavar": "M,M,...", "help": "what other margins give"},
@@ -108,13 +121,12 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "--accuracy",
         {
             "type": Path,
-            "nargs": "*",
-            "default": (),
+            "nargs": "+",
             "metavar": "FILE",
-            "help": "label accuracy JSONs, if there are any",
+            "help": "what `diagnose` wrote, one for each evaluation",
         },
     ),
-    "stores": ("stores", {"type": Path, "nargs": "+", "metavar": "STORE", "help": "label stores, folders"}),
+    "stores": ("stores", {"type": Path, "nargs": "+", "metavar": "LABELS", "help": LOOKED_AT}),
     "frames": ("--frames", {"default": None, "metavar": "ID,...", "help": "the frames of these ids"}),
     "worst": _number("--worst", 1, "the N worst frames", default=None),
     "random": _number("--random", 1, "N frames at random", default=None),

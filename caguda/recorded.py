@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from caguda.ablations import chains, sweep
+from caguda.ablations import chains, known_rules, rules_of, thresholds_of
 from caguda.config import Configuration
 from caguda.errors import UserError, first
 from caguda.files import read_regular
@@ -33,8 +34,8 @@ def other_settings(configuration: Configuration, made: Mapping[str, Any], path: 
     """The keys in which a provenance differs from the configuration, each with both values; none where they agree.
 
     `made` is a provenance. Only what it records is compared. What is no section of the configuration says nothing,
-    but for the weights of a recipe's losses and its thresholds, which an ablation and a sweep have of their own. Where the
-    `path` of labels is given, thresholds of a sweep may be in its folders alone.
+    but for the weights of a recipe's losses and its thresholds, which an ablation and a sweep have of their own, and the rule of
+    labels. Where their `path` is given, the rule is that of their folder.
     """
     current = configuration.model_dump(mode="json")
     recorded = dict(made.get("settings", {}))
@@ -43,8 +44,9 @@ def other_settings(configuration: Configuration, made: Mapping[str, Any], path: 
     if isinstance(recipe, dict):
         known = chains(configuration).get(recipe.get("name", ""))
         current["recipe"] = None if known is None else {"name": recipe["name"], **known.model_dump(mode="json")}
-    if made.get("made_by") in ("labels", "label-part"):
-        current["labels"] = _thresholds(configuration, recorded, path)
+        current["labels"] = thresholds_of(configuration, recipe.get("name", "")).model_dump(mode="json")
+    if isinstance(rule := recorded.get("rule"), dict):
+        current["rule"] = _rule(configuration, rule, path)
     free = tuple(key for key in _FREE if key != "stages.count" or made.get("made_by") != "control")
     found = [
         line
@@ -82,12 +84,14 @@ def _changed_plugins(configuration: Configuration, recorded: Mapping[str, str]) 
     return [f"another content of the plugin {name}" for name, digest in recorded.items() if digest not in now]
 
 
-def _thresholds(configuration: Configuration, recorded: Mapping[str, Any], path: Path | None) -> dict[str, Any]:
-    """The thresholds that a label store may have: those of a sweep where it has them, or the configured ones."""
-    configured = configuration.labels.model_dump(mode="json")
-    names = [name for name in sweep(configuration.labels) if path is None or name in path.parts]
-    own = [configured | dict([sweep(configuration.labels)[name]]) for name in names]
-    return next((labels for labels in own if labels == recorded.get("labels")), own[0] if path and own else configured)
+def _rule(configuration: Configuration, recorded: Mapping[str, Any], path: Path | None) -> dict[str, Any] | None:
+    """The rule that labels may be made by: that of their folder, or the recorded one if some chain is labelled with it, or the
+    configured one of the same name."""
+    rules = known_rules(configuration)
+    own = [rules[part] for part in path.parts if part in rules] if path else []
+    same = [rule for rule in rules.values() if rule.described() == recorded]
+    configured = [rule for name, rule in rules_of(configuration.labels).items() if name == recorded.get("name")]
+    return next((rule.described() for rule in (*own[-1:], *same, *configured)), None)
 
 
 def _differences(key: str, recorded: Any, current: Any) -> list[str]:
@@ -117,15 +121,15 @@ def refuse_other_settings(path: Path, configuration: Configuration, made: Mappin
 
 
 def refuse_misplaced(path: Path, made: Mapping[str, Any]) -> None:
-    """UserError where an artifact lies in the folder of another seed, a checkpoint in that of another run or recipe, or anchors
-    or labels in that of another stage, than they say.
+    """UserError where an artifact lies in the folder of another seed, a checkpoint in that of another run or recipe, or anchors,
+    evidence or labels in that of another model, than they say.
 
     Folders of other names, into which a person may have copied it, say nothing.
     """
     seeds = [int(found[1]) for part in path.parts if (found := re.fullmatch(r"seed(\d+)", part))]
     if seeds and made.get("seed") not in (None, seeds[-1]):
         raise UserError(f"{path}: the folder is of seed {seeds[-1]}, found a file of seed {made['seed']}; put it back")
-    _refuse_other_stage(path, made)
+    _refuse_other_model(path, made)
     settings = made.get("settings", {})
     run = str(settings.get("run", made.get("made_by", ""))).replace(" ", "")
     known = re.compile(r"pretrain|warmup|control|oracle|stage\d+")
@@ -138,17 +142,35 @@ def refuse_misplaced(path: Path, made: Mapping[str, Any]) -> None:
         )
 
 
-def _refuse_other_stage(path: Path, made: Mapping[str, Any]) -> None:
-    """UserError where anchors or labels lie in the folder of a stage that follows another model than the one they are of, or
-    the accuracy of labels in that of other labels."""
-    folder = path.parents[1] if path.parent.name == "parts" else path.parent
-    stage = re.fullmatch(r"stage(\d+)", folder.name)
-    if not stage or made.get("made_by") not in ("anchor-part", "anchors", "labels", "label-part", "diagnose"):
+def _refuse_other_model(path: Path, made: Mapping[str, Any]) -> None:
+    """UserError where anchors, evidence or labels lie beside another model than the one that they are of: where their inputs lie
+    now, or lay by the names that these were given."""
+    run = _run_folder(path.absolute())
+    if run is None or made.get("made_by") not in _OF_A_MODEL:
         return
-    before = {f"stage{int(stage[1]) - 1}"} if int(stage[1]) > 1 else {"pretrain", "warmup"}
-    known = re.compile(r"pretrain|warmup|stage\d+")
-    suffix, allowed = ("labels.json", {folder.name}) if made["made_by"] == "diagnose" else (".safetensors", before)
-    of = [Path(item["from_here"]).parent.name for name, item in made["inputs"].items() if name.endswith(suffix)]
-    for name in of:
-        if known.fullmatch(name) and name not in allowed:
-            raise UserError(f"{path}: the folder is of {folder.name}, found a file of the model in {name}; put it back")
+    for name, item in made["inputs"].items():
+        for of in (Path(os.path.normpath(path.absolute().parent / item["from_here"])), Path(name)):
+            other = of.parent if of.suffix == ".safetensors" else _run_folder(of)
+            is_anchors_of_another = of.suffix == ".h5"  # stages may share those of the first one
+            if other is None or is_anchors_of_another or not _RUN.fullmatch(other.name):
+                continue
+            here, there = _called(run, other)
+            if here != there:
+                raise UserError(f"{path}: the folder is of {here}, found a file of the model in {there}; put it back")
+
+
+def _run_folder(path: Path) -> Path | None:
+    """The folder of the run in whose `evidence` or `labels` a file lies; None where it lies elsewhere."""
+    above = (folder for folder in path.parents if folder.name in ("evidence", "labels"))
+    run = next((folder.parent for folder in above), None)
+    return run if run is not None and _RUN.fullmatch(run.name) else None
+
+
+def _called(*runs: Path) -> list[str]:
+    """What the folders of runs are called: from the folder of their seed on where all lie in one, else by their names."""
+    found = [re.split(r"/(?=seed\d+/)", run.as_posix())[-1] for run in runs]
+    return found if all(re.match(r"seed\d+/", name) for name in found) else [run.name for run in runs]
+
+
+_RUN = re.compile(r"pretrain|warmup|stage\d+")
+_OF_A_MODEL = ("anchor-part", "anchors", "evidence-store", "evidence", "evidence-part", "labels", "diagnose")

@@ -22,7 +22,7 @@ from caguda.errors import UserError, first
 from caguda.recorded import other_settings, refuse_misplaced
 
 _UNREAD = ("check", "check-test", "log", "benchmark", "state", "data", "packed")
-_PARTS = ("anchor-part", "label-part", "predict-part")
+_PARTS = ("anchor-part", "evidence-part", "predict-part")
 """The verbs of which several share a pass over frames: it is divided by batches, whose size must be the same for all."""
 
 Compared = Callable[[Path], list[Input]]
@@ -108,12 +108,13 @@ def _other_origin(configuration: Configuration, path: Path, made: Mapping[str, A
 def _of_its_kind(configuration: Configuration, path: Path, made: Mapping[str, Any]) -> list[str]:
     """The settings that decide one kind of artifact and are no section of the configuration, where they are others."""
     kind, settings = made["made_by"], made["settings"]
-    if kind == "labels":
-        return _other_anchors(configuration, path, made)
-    whole = path.parents[1] / f"{path.name.split('.')[0]}{path.suffix}"
-    if kind in _PARTS and not whole.exists():
+    folder = path.parents[1] if kind in _PARTS else path.parent
+    if kind in (*_PARTS, "evidence") and not (folder / f"{path.name.split('.')[0]}{path.suffix}").exists():
         size, recorded = configuration.compute.inference_batch_size, settings["inference_batch_size"]
-        return [] if size == recorded else [f"compute.inference_batch_size {recorded}, not {size}"]
+        if size != recorded:
+            return [f"compute.inference_batch_size {recorded}, not {size}"]
+    if kind == "evidence":
+        return _other_anchors(configuration, path, made)
     if kind == "generate":
         if owner := other_scenes(configuration):
             return [f"scenes below {configuration.root} of {owner}, with other settings"]
@@ -124,21 +125,21 @@ def _of_its_kind(configuration: Configuration, path: Path, made: Mapping[str, An
 
 
 def _other_anchors(configuration: Configuration, path: Path, made: Mapping[str, Any]) -> list[str]:
-    """Whether the labels of a later stage are made with its own anchors or the first stage's, where the others are due."""
-    later = re.fullmatch(r"stage([2-9]|[1-9]\d+)", path.parent.name)
+    """Whether the evidence of a later model is made with its own anchors or the first stage's, where the others are due."""
+    of_a_stage = re.fullmatch(r"stage\d+", path.absolute().parents[1].name)
     own = any(item["from_here"] == "anchors.h5" for item in made["inputs"].values())
     wanted = configuration.anchors.every_stage
-    return [f"anchors.every_stage {own}, not {wanted}"] if later and own != wanted else []
+    return [f"anchors.every_stage {own}, not {wanted}"] if of_a_stage and own != wanted else []
 
 
 def _changed(item: Input) -> str | None:
     """What has become of something that an artifact was made of; None where it is unchanged."""
     if item.path.suffix == ".safetensors" and not item.path.with_suffix(".json").exists():
         return f"{item.path.with_suffix('.json')} missing"
-    if item.path.name == "labels.json" and not _store_exists(item.path):
+    if item.path.name in ("labels.json", "evidence.json") and not _store_exists(item.path):
         return f"{item.path.with_suffix('.zarr')} missing"
     return None if item.state == "unchanged" else f"{item.path} {item.state}"
 
 
-def _store_exists(labels: Path) -> bool:
-    return (labels.with_suffix(".zarr") / "zarr.json").is_file()
+def _store_exists(vouching: Path) -> bool:
+    return (vouching.with_suffix(".zarr") / "zarr.json").is_file()

@@ -11,11 +11,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TextIO
 
-from caguda.artifacts.label_remains import is_remains
 from caguda.artifacts.ownership import is_ours, is_partial
 from caguda.config import Configuration
 from caguda.configfile import BASE, base_of, parse_configuration, read_merged, read_yaml, whole_plugins
-from caguda.errors import UserError, printable
+from caguda.errors import UserError, first, printable
 from caguda.merging import Layer, Merged, merge_all
 
 
@@ -110,7 +109,7 @@ def set_aside(outputs: Iterable[Path]) -> None:
             is_folder = path.is_dir() and not path.is_symlink()
             if is_folder or not os.path.lexists(path) or path.name.startswith(".") or is_partial(path) or is_ours(path):
                 continue
-            if path.name == "zarr.json" and is_remains(path.parent):
+            if path.name == "zarr.json" and _is_store(path.parent):
                 continue
             beside, suffix = (path, "") if path == output else (output, f".{path.name}")
             names = (beside.with_name(f"{beside.name}.aside{number or ''}{suffix}") for number in count())
@@ -118,6 +117,23 @@ def set_aside(outputs: Iterable[Path]) -> None:
             path.rename(aside)
             said = f"{path}: not as caguda wrote it, or without the JSON that vouches for it, kept as {aside.name}"
             print(f"caguda: {printable(said)}", file=sys.stderr)
+
+
+def tell_of_earlier_layout(folder: Path) -> None:
+    """Says in one line which pseudo-labels in an experiment's folder an earlier version left, where nothing looks for them now."""
+    found = sorted({*folder.glob("seed*/stage*/labels.json"), *folder.glob("seed*/*/stage*/labels.json")})
+    if found:
+        said = (
+            f"{first(found)}: pseudo-labels of an earlier version, which nothing reads any more (they lie beside the model that "
+            "made their evidence now); move them away where they are not wanted"
+        )
+        print(f"caguda: {printable(said)}", file=sys.stderr)
+
+
+def _is_store(folder: Path) -> bool:
+    from caguda.artifacts.stores import is_store_of_ours  # imports zarr, which planning has no need of
+
+    return is_store_of_ours(folder)
 
 
 def held(folder: Path) -> TextIO:

@@ -11,7 +11,9 @@ import yaml
 from workflow_runs import SMOKE, Workflow
 
 from caguda.artifacts.atomic import SEAL
-from caguda.artifacts.labels import verify_label_store
+from caguda.artifacts.maps import open_store
+from caguda.artifacts.stores import kind_of_store
+from caguda.artifacts.vouched import verify_store
 
 VOLATILE = {"provenance", "seconds", "attempts", "root", "metadata_sha256", SEAL}
 
@@ -44,8 +46,24 @@ def content(path: Path) -> Any:
             )
         return found
     if path.suffix == ".zarr":
-        return verify_label_store(path)["digest"]
+        form, faults_of = kind_of_store(path)
+        return verify_store(open_store(path, form), faults_of)["digest"]
+    if path.suffix == ".journal":
+        return _finished(path)
     return path.read_bytes()
+
+
+def _finished(journal: Path) -> set[str]:
+    """The lines of a journal that are whole: a killed writer may leave a torn one, or have its work told twice."""
+    return {line for line in journal.read_text(errors="replace").splitlines() if _is_json(line)}
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_array(item: Any) -> bool:
@@ -59,7 +77,7 @@ def _lasting(value: Any) -> Any:
 
 
 def artifacts(workflow: Workflow) -> Iterator[Path]:
-    """Every artifact, relative to the experiment's folder; a label store is one. Report and manifest name folders."""
+    """Every artifact, relative to the experiment's folder; a store is one. Report and manifest name folders."""
     for path in sorted(workflow.results.rglob("*")):
         relative = path.relative_to(workflow.results)
         if {"log", "benchmark", "state", "check"} & set(relative.parts) or ".zarr" in str(relative.parent):

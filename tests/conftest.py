@@ -37,7 +37,7 @@ def _fork_server() -> None:
             "caguda.datasets.io",
             "caguda.stages.pack",
             "caguda.stages.training",
-            "caguda.stages.labels",
+            "caguda.stages.evidence",
             "caguda.datasets.street.frames",
         ]
     )

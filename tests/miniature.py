@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from caguda.ablations import rules_of
 from caguda.artifacts.atomic import read_json, write_json
-from caguda.artifacts.label_metadata import digest_of_metadata, metadata_digests
+from caguda.artifacts.maps_metadata import MapFormat, digest_of_metadata, metadata_digests
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
@@ -18,9 +19,10 @@ from caguda.datasets.street import write_street
 from caguda.stages.adapt import adapt
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
-from caguda.stages.labels import create_store, write_part
+from caguda.stages.evaluate import diagnose
+from caguda.stages.evidence import create_evidence, verify_evidence, write_part
+from caguda.stages.labels import make_labels
 from caguda.stages.supervised import pretrain
-from caguda.stages.verified_labels import verify_labels
 from caguda.stages.warmup import warmup
 
 UNSEEN = "unicorn"
@@ -106,25 +108,44 @@ class Miniature:
         construct_anchors(configuration, self.manifest, checkpoint, files[::-1], output)
         return output
 
-    def label(self, name: str, configuration: Configuration, checkpoint: Path, parts: int = 1) -> Path:
-        """The JSON of a label store in the folder `name`, made in `parts` parts, the last one first."""
+    def evidence(self, name: str, configuration: Configuration, checkpoint: Path, parts: int = 1) -> Path:
+        """The JSON of an evidence store in the folder `name`, made in `parts` parts, the last one first."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         inputs = (self.manifest, checkpoint, folder / "anchors.h5")
         self.anchors(inputs[2], configuration, checkpoint)
-        create_store(configuration, *inputs, folder / "labels.zarr", folder / "labels.created.json")
+        create_evidence(configuration, *inputs, folder / "evidence.zarr", folder / "evidence.created.json")
         for part in range(parts, 0, -1):
-            write_part(configuration, *inputs, folder / "labels.zarr", part, parts, folder / f"{part}.json")
-        verify_labels(
-            folder / "labels.zarr", [folder / f"{k}.json" for k in range(1, parts + 1)], folder / "labels.json"
+            write_part(configuration, *inputs, folder / "evidence.zarr", part, parts, folder / f"{part}.json")
+        verify_evidence(
+            folder / "evidence.zarr", [folder / f"{k}.json" for k in range(1, parts + 1)], folder / "evidence.json"
         )
-        return folder / "labels.json"
+        return folder / "evidence.json"
 
-    def stage(self, name: str, configuration: Configuration, initial: Path, labels: Path, recipe: str = "cag") -> Path:
-        """The weights of stage 1."""
+    def label(self, name: str, configuration: Configuration, checkpoint: Path, parts: int = 1) -> Path:
+        """What `diagnose` tells of the pseudo-labels of both rules in the folder `name`, beside their evidence."""
+        evidence = self.evidence(name, configuration, checkpoint, parts)
+        labels = self.labels(configuration, evidence)
+        output = evidence.with_name("labels.json")
+        diagnose(configuration, self.manifest, evidence, labels, output)
+        return output
+
+    def labels(self, configuration: Configuration, evidence: Path) -> list[Path]:
+        """The JSONs of the label stores of both rules under the configured thresholds, in folders beside the evidence."""
+        made = []
+        for rule in rules_of(configuration.labels).values():
+            folder = evidence.parent / rule.folder
+            make_labels(configuration, evidence, rule.folder, folder / "labels.zarr", folder / "labels.json")
+            made.append(folder / "labels.json")
+        return made
+
+    def stage(
+        self, name: str, configuration: Configuration, initial: Path, labelling: Path, recipe: str = "cag"
+    ) -> Path:
+        """The weights of stage 1, trained on the pseudo-labels that `labelling` tells of."""
         adapt_ = partial(adapt, recipe=recipe, stage=1)
-        anchors = labels.with_name("anchors.h5")
-        return self.train(adapt_, name, configuration, initial=initial, anchors=anchors, labels=labels)
+        anchors = labelling.with_name("anchors.h5")
+        return self.train(adapt_, name, configuration, initial=initial, anchors=anchors, labels=label_files(labelling))
 
     def chain(self) -> None:
         """Source only, warm-up, labels and stage 1, in folders of these names."""
@@ -154,14 +175,19 @@ def edit_sealed(path: Path, change: Callable[[str], str]) -> None:
     write_json(path, json.loads(change(json.dumps(read_json(path), ensure_ascii=False))))
 
 
-def edit_store(store: Path, change: Callable[[str], str]) -> None:
-    """Changes the text of a label store's group file, and its digests as `label-store` and `labels` would have."""
+def label_files(labelling: Path) -> list[Path]:
+    """The JSONs of the label stores that `diagnose` wrote of."""
+    return [labelling.parent / name for name in read_json(labelling)["labels"].values()]
+
+
+def edit_store(store: Path, form: MapFormat, change: Callable[[str], str]) -> None:
+    """Changes the text of a store's group file, and its digests as the verbs that make and check it would have."""
     group = store / "zarr.json"
     content = json.loads(change(group.read_text()))
-    content["attributes"]["sha256"] = digest_of_metadata(store, content["attributes"])
+    content["attributes"]["sha256"] = digest_of_metadata(store, form, content["attributes"])
     group.write_text(json.dumps(content))
     if (vouching := store.with_suffix(".json")).is_file():
-        write_json(vouching, read_json(vouching) | {"metadata_sha256": metadata_digests(store)})
+        write_json(vouching, read_json(vouching) | {"metadata_sha256": metadata_digests(store, form)})
 
 
 def make_miniature(folder: Path, seed: int = 0) -> Miniature:

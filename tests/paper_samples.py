@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from caguda.ablations import labelling_of, rules_of
 from caguda.artifacts.atomic import read_json, sha256, write_json
 from caguda.artifacts.chain import recorded_sha256
 from caguda.artifacts.provenance import content_of
@@ -118,7 +119,8 @@ def _history(terms: tuple[str, ...], seed: int) -> list[dict[str, float]]:
     ]
 
 
-def _labels(names: tuple[str, ...], k: int) -> dict[str, Any]:
+def _statistics(names: tuple[str, ...], k: int, truth: bool) -> dict[str, Any]:
+    """What `diagnose` tells of the pseudo-labels of stage k."""
     share = {
         "anchor": 0.80 + 0.02 * k,
         "probability": 0.70 + 0.03 * k,
@@ -131,14 +133,15 @@ def _labels(names: tuple[str, ...], k: int) -> dict[str, Any]:
         {"name": n, "anchor": share["anchor"] * w, "probability": share["probability"] * w}
         for n, w in zip(names, weights.tolist(), strict=True)
     ]
-    return {"store": "labels.zarr", "images": 500, "margin": 1.2345, "p0": 0.95, "share": share, "per_category": each}
+    told = {"images": 500, "margin": 1.2345, "p0": 0.95, "share": share, "per_category": each}
+    return told | {"images_with_truth": 500 if truth else 0, "accuracy": _accuracy(names) if truth else None}
 
 
-def _accuracy(names: tuple[str, ...], truth: bool) -> dict[str, Any]:
-    def kind(accuracy: float) -> dict[str, Any] | None:
+def _accuracy(names: tuple[str, ...]) -> dict[str, Any]:
+    def kind(accuracy: float) -> dict[str, Any]:
         each = [{"name": n, "precision": accuracy - 0.02 * i, "recall": 0.9 - 0.03 * i} for i, n in enumerate(names)]
         each[-3] |= {"precision": None, "recall": None}
-        return {"accuracy": accuracy, "coverage": 0.8, "per_category": each} if truth else None
+        return {"accuracy": accuracy, "coverage": 0.8, "per_category": each}
 
     kinds = {
         "anchor": 0.971,
@@ -147,7 +150,7 @@ def _accuracy(names: tuple[str, ...], truth: bool) -> dict[str, Any]:
         "nearest_anchor_all": 0.9,
         "predicted_all": 0.92,
     }
-    return {"images_with_truth": 500 if truth else 0} | {name: kind(value) for name, value in kinds.items()}
+    return {name: kind(value) for name, value in kinds.items()}
 
 
 def _write(path: Path, content: dict[str, Any]) -> Path:
@@ -173,27 +176,41 @@ def write_evaluation(path: Path, row: str, recipe: str | None, seed: int, scores
     return _write(path, content | {"as_trained": scores[0], "target_statistics": scores[1], "provenance": made})
 
 
+def write_labels(model: Path, config: Configuration, seed: int, k: int, truth: bool) -> tuple[list[Path], Path]:
+    """Writes what lies beside the weights `model` for stage k: the JSONs of both rules' labels, and what is told of them."""
+    folder, evidence = model.with_name("labels"), model.with_name("evidence") / "evidence.json"
+    _write(evidence, {"store": "evidence.zarr", "provenance": provenance("evidence", seed, 20.0, evidence, [model])})
+    files = {}
+    for name, rule in rules_of(config.labels).items():
+        files[name] = folder / rule.folder / "labels.json"
+        made = provenance("labels", seed, 4.0, files[name], [evidence])
+        _write(files[name], {"store": "labels.zarr", "rule": rule.described(), "provenance": made})
+    told = folder / f"{labelling_of(config, 'cag')}.json"
+    named = {name: os.path.relpath(file, folder) for name, file in files.items()}
+    made = provenance("diagnose", seed, 8.5, told, [evidence, *files.values()])
+    content = {"evidence": os.path.relpath(evidence, folder), "labels": named, "seed": seed}
+    _write(told, content | _statistics(class_table(config).names, k, truth) | {"provenance": made})
+    return list(files.values()), told
+
+
 def write_experiment(root: Path, config: Configuration, *, truth: bool = True) -> dict[str, list[Path]]:
-    """Writes evaluations, checkpoints' JSON, labels and their accuracies; the paths by kind."""
+    """Writes evaluations, checkpoints' JSON, and what is told of the labels of every stage; the paths by kind."""
     names = class_table(config).names
-    paths: dict[str, list[Path]] = {"evaluations": [], "checkpoints": [], "labels": [], "accuracy": []}
+    paths: dict[str, list[Path]] = {"evaluations": [], "checkpoints": [], "labels": []}
     jobs = QUALITY | {
         f"cag/stage{k}": (f"stage {k}", 0.69 + 0.015 * k, 0.73 + 0.01 * k) for k in range(1, config.stages.count + 1)
     }
     for seed in config.seeds:
+        within = root / config.experiment / f"seed{seed}"
+        before = within / "warmup" / "checkpoint.safetensors"
         for number, (folder, (row, trained, target)) in enumerate(jobs.items()):
-            at, k = root / config.experiment / f"seed{seed}" / folder, int(row[-1]) if "stage" in row else 0
-            recipe, inputs = ("cag", [at / "labels.json"]) if k else (None, [])
-            if k:
-                made = provenance("labels", seed, 8.5, at / "labels.json")
-                paths["labels"].append(
-                    _write(at / "labels.json", _labels(names, k) | {"seed": seed, "provenance": made})
-                )
-                made = provenance("diagnose", seed, 1.0, at / "label_accuracy.json", inputs)
-                paths["accuracy"].append(
-                    _write(at / "label_accuracy.json", _accuracy(names, truth) | {"provenance": made})
-                )
+            at, k = within / folder, int(row[-1]) if "stage" in row else 0
             model, terms = at / "checkpoint.safetensors", TERMS.get("stage" if k else folder, TERMS["pretrain"])
+            recipe, inputs = ("cag" if k else None), list[Path]()
+            if k:
+                inputs, told = write_labels(before, config, seed, k, truth)
+                paths["labels"].append(told)
+                before = model
             made = provenance(row if k else folder, seed, 75.0, model, inputs, recipe)
             paths["checkpoints"].append(write_model(model, made, _history(terms, number)).with_suffix(".json"))
             scores = (score(confusion(len(names), trained, seed)), score(confusion(len(names), target, seed + 50)))

@@ -24,6 +24,7 @@ LAYERS = (
     ("recorded",),
     ("ablations", "configfile"),
     ("complaints",),
+    ("pseudo_labels",),
     ("classes", "config"),
     ("config_network",),
     ("config_frames",),

@@ -1,4 +1,4 @@
-"""A scattered label job, killed at any moment or at work in several processes: no image is lost, none is wrong."""
+"""A scattered evidence job, killed at any moment or at work in several processes: no image is lost, none is wrong."""
 
 import multiprocessing
 import shutil
@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from miniature import Miniature
-from test_artifacts_labels import TABLE, some_labels
+from test_artifacts_maps import NAMES, TABLE, opened, shard_of, some_evidence
 
-from caguda.artifacts.label_arrays import NAMES
-from caguda.artifacts.labels import create_label_store, open_label_store, verify_label_store, write_labels
-from caguda.stages.labels import write_part
-from caguda.stages.verified_labels import verify_labels
+from caguda.artifacts.evidence import create_evidence_store, evidence_faults
+from caguda.artifacts.maps import write_shard
+from caguda.artifacts.vouched import verify_store
+from caguda.stages.evidence import verify_evidence, write_part
 
 # A fork of this process, in which other tests have computed with several threads, would hang at its first OpenMP loop.
 CLEAN = multiprocessing.get_context("forkserver")
-CLEAN.set_forkserver_preload(["caguda.stages.labels"])
+CLEAN.set_forkserver_preload(["caguda.stages.evidence"])
 PARTS = 2
 
 
@@ -32,13 +32,13 @@ def test_kills_leave_no_image_that_reads_as_valid_but_is_wrong(
 ) -> None:
     """Each starts from an empty store; the last one is followed by the parts that were not finished."""
     configuration, initial = mini.configuration(compute__inference_batch_size=1), mini.weights("warmup")
-    whole = open_label_store(elsewhere.label("whole", configuration, initial, PARTS).with_suffix(".zarr"))
-    expected = [whole.read(index) for index in range(whole.count)]
+    whole = opened(elsewhere.evidence("whole", configuration, initial, PARTS).with_suffix(".zarr"))
+    expected = [whole.read_all(index) for index in range(whole.count)]
     empty, folder = elsewhere.folder / "empty", elsewhere.folder / "job"
     shutil.copytree(whole.path.parent, empty)
-    for path in [*chunks(empty / "labels.zarr"), *(empty / f"{k}.json" for k in (1, 2)), empty / "labels.json"]:
+    for path in [*chunks(empty / "evidence.zarr"), *(empty / f"{k}.json" for k in (1, 2)), empty / "evidence.json"]:
         path.unlink()
-    store = folder / "labels.zarr"
+    store = folder / "evidence.zarr"
     inputs = (configuration, elsewhere.manifest, initial, folder / "anchors.h5", store)
     random = np.random.default_rng(11)
     torn = 0
@@ -56,12 +56,12 @@ def test_kills_leave_no_image_that_reads_as_valid_but_is_wrong(
         for k in (victim, PARTS + 1 - victim):
             parts[k].kill()
             parts[k].join()
-        opened = open_label_store(store)
-        missing = opened.missing()
+        found = opened(store)
+        missing = found.missing()
         torn += 0 < len(chunks(store)) < whole.count * len(NAMES)
         for index in set(range(whole.count)) - set(missing):
             for name in NAMES:
-                np.testing.assert_array_equal(opened.read_array(index, name), getattr(expected[index], name))
+                np.testing.assert_array_equal(found.read(index, name), expected[index][name])
         finished = [k for k in parts if (folder / f"{k}.json").exists()]
         assert not {index for k in finished for index in range(4 * (k - 1), 4 * k)} & set(missing)
     assert torn > kills / 2, "most kills came in the middle"
@@ -70,34 +70,34 @@ def test_kills_leave_no_image_that_reads_as_valid_but_is_wrong(
         write_part(*inputs, k, PARTS, folder / f"{k}.json")
     kept = [path for path in before if path.stat().st_mtime_ns == before[path]]
     assert all(path in kept for path in before if int(path.name.split(".")[1]) // 4 + 1 in finished)
-    verify_labels(store, [folder / f"{k}.json" for k in range(1, PARTS + 1)], folder / "labels.json")
+    verify_evidence(store, [folder / f"{k}.json" for k in range(1, PARTS + 1)], folder / "evidence.json")
     assert not list(store.rglob("*.partial"))
-    assert (verify_label_store(store)["chunk_sha256"]) == verify_label_store(whole.path)["chunk_sha256"]
+    again, first = (verify_store(each, evidence_faults)["chunk_sha256"] for each in (opened(store), whole))
+    assert again == first
 
 
 IMAGES, WRITERS = 1000, 4
 
 
 def write_every_fourth(path: Path, first: int) -> None:
-    store = open_label_store(path)
-    for index in range(first, IMAGES, WRITERS):
-        write_labels(store, index, some_labels(index, shape=(2, 3)))
+    store = opened(path)
+    for number in range(first, len(store.shards), WRITERS):
+        write_shard(store, number, shard_of(store.shards[number], partial(some_evidence, shape=(2, 3))))
 
 
 @pytest.mark.parametrize("repetition", [0, *(pytest.param(r, marks=pytest.mark.slow) for r in (1, 2))])
 def test_parts_at_work_at_once_lose_no_image(repetition: int, tmp_path: Path) -> None:
-    path = tmp_path / "labels.zarr"
-    create_label_store(path, [str(index) for index in range(IMAGES)], 2, 3, TABLE, {})
+    path = tmp_path / "evidence.zarr"
+    create_evidence_store(path, [str(index) for index in range(IMAGES)], (2, 3), 3, TABLE, {})
     writers = [CLEAN.Process(target=partial(write_every_fourth, path, first)) for first in range(WRITERS)]
     for process in writers:
         process.start()
     for process in writers:
         process.join()
     assert [process.exitcode for process in writers] == [0] * WRITERS
-    verify_label_store(path)
-    store = open_label_store(path)
+    store = opened(path)
+    verify_store(store, evidence_faults)
     for index in range(repetition, IMAGES, 3):
+        expected = some_evidence(index, shape=(2, 3))
         for name in NAMES:
-            np.testing.assert_array_equal(
-                store.read_array(index, name), getattr(some_labels(index, shape=(2, 3)), name)
-            )
+            np.testing.assert_array_equal(store.read(index, name), expected[name])

@@ -1,13 +1,13 @@
 """Whatever belongs to another run, recipe, stage or experiment, or is of another kind, is refused by every verb that is given it."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import pytest
-from miniature import Miniature, make_miniature
+from miniature import Miniature, label_files, make_miniature
 from workflow_runs import Workflow
 
 from caguda.artifacts.anchors import Anchors, load_anchors, save_anchors
@@ -15,10 +15,32 @@ from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.identity import WRITES
 from caguda.artifacts.state import load_state, save_state
 from caguda.cli import VERBS, main
+from caguda.errors import UserError
+from caguda.options import OPTIONS
+from caguda.stages.labels import make_labels
 
 RUNS = ["pretrain", "warmup", "control", "oracle", "cag/stage1", "cag/stage2"]
 SEED = Path("results/smoke/seed0")
-STAGES = ["stage1", "cag/stage2"]  # whose folders hold the labels
+LABELLED = ["warmup", "cag/stage1"]  # the models beside which lie the labels of both stages
+RULES = ["anchor-0.15-mean_anchor_distance", "probability-0.5"]
+
+
+def labels_of(model: str) -> list[Path | str]:
+    """The JSONs of the labels by both rules beside a model."""
+    return [SEED / model / "labels" / rule / "labels.json" for rule in RULES]
+
+
+def told_of(model: str) -> Path:
+    """What `diagnose` tells of them."""
+    return SEED / model / "labels" / f"{'+'.join(RULES)}.json"
+
+
+def words_of(options: Mapping[str, object]) -> list[str]:
+    """The words of a call, by the names of its options in VERBS."""
+    found = []
+    for name, values in options.items():
+        found += [OPTIONS[name][0], *map(str, values if isinstance(values, list) else [values])]
+    return found
 
 
 @dataclass
@@ -32,34 +54,30 @@ class Results:
         """The options of a verb as the workflow gives them."""
         evaluations = [SEED / run / "evaluation.json" for run in RUNS]
         models = [SEED / run / "checkpoint.json" for run in RUNS]
-        labels = [SEED / stage / "labels.json" for stage in STAGES]
         cag = Path("results/smoke/cag")
         options: dict[str, list[Path | str]] = {
             "config": ["results/smoke/config.json"], "recipe": ["cag"], "seed": ["0"], "set": ["evaluation"],
             "manifest": ["results/smoke/manifest.json"], "evaluations": [*evaluations],
-            "checkpoints": [*models], "all-labels": [*labels], "labels": [labels[0]],
-            "accuracy": [SEED / stage / "label_accuracy.json" for stage in STAGES],
+            "checkpoints": [*models], "label-summaries": [told_of(model) for model in LABELLED],
+            "evidence": [SEED / "cag/stage1/evidence/evidence.json"], "all-labels": labels_of("cag/stage1"),
             "figure": [cag / "figure.png"], "curves": [cag / "curves.png"], "table": [cag / "table.csv"],
             "csv": [self.new / "table.csv"], "markdown": [self.new / "table.md"], "output": [self.new / f"output{WRITES[verb][0]}"],
-            "checkpoint": [SEED / "warmup/checkpoint.safetensors"], "anchors": [SEED / "stage1/anchors.h5"],
-            "store": [SEED / "stage1/labels.zarr"], "number": ["1"],
+            "number": ["1"],
         }  # fmt: skip
         if verb == "figure":
             runs = ("pretrain", "warmup", "cag/stage2")
-            options |= {"checkpoints": [SEED / run / "checkpoint.safetensors" for run in runs], "labels": [labels[1]]}
+            options |= {"checkpoints": [SEED / run / "checkpoint.safetensors" for run in runs]}
         if verb in ("class-chart", "paper-table"):
             options["evaluations"] = [evaluations[0], *evaluations[1:2] * (verb == "paper-table"), evaluations[5]]
         if verb == "curves":
             options["checkpoints"] = [*models[:2], *models[4:]]
-        return {option: options[option] for option in VERBS[verb][2].split()}
+        return {option: options[option] for option in VERBS[verb][2].split() if option in options}
 
     def call(self, verb: str, /, **changed: list[Path | str]) -> tuple[int, str]:
         """The exit code of a call with some options changed, and what it says."""
-        flags = {"csv": "output-csv", "markdown": "output-md", "all-labels": "labels"}
         options = self.sound(verb) | {name.replace("_", "-"): values for name, values in changed.items()}
-        words = [word for name, values in options.items() for word in (f"--{flags.get(name, name)}", *map(str, values))]
         self.capsys.readouterr()
-        return main([verb, *words]), self.capsys.readouterr().err
+        return main([verb, *words_of(options)]), self.capsys.readouterr().err
 
     def refused(self, verb: str, /, *words: str, **changed: list[Path | str]) -> None:
         """The call ends with one line that has all the words, and writes nothing."""
@@ -107,24 +125,25 @@ def test_an_evaluation_under_another_name_counts_once(results: Results, verb: st
 
 
 WRONG_KINDS = {
-    "evaluations": "results/smoke/seed0/stage1/label_accuracy.json",
-    "all-labels": "results/smoke/seed0/warmup/evaluation.json",
-    "accuracy": "results/smoke/seed0/stage1/labels.json",
-    "checkpoints": "results/smoke/seed0/warmup/evaluation.json",
-    "figure": "results/smoke/cag/curves.png",
-    "curves": "results/smoke/cag/figure.png",
-}
+    "evaluations": [told_of("warmup")],
+    "label-summaries": [
+        SEED / "warmup/evaluation.json", SEED / "warmup/evidence/evidence.json", *labels_of("warmup"),
+    ],
+    "checkpoints": [SEED / "warmup/evaluation.json"],
+    "figure": [Path("results/smoke/cag/curves.png")],
+    "curves": [Path("results/smoke/cag/figure.png")],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("option", WRONG_KINDS)
 def test_a_report_takes_no_file_of_another_kind(results: Results, option: str) -> None:
     files = results.sound("report")[option]
-    wrong = Path(WRONG_KINDS[option])
-    results.refused("report", str(wrong), **{option: [*files[:-1], wrong]})
+    for wrong in WRONG_KINDS[option]:
+        results.refused("report", str(wrong), **{option: [*files[:-1], wrong]})
     results.refused("report", "config.json", **{option: [*files[:-1], Path("results/smoke/config.json")]})
 
 
-@pytest.mark.parametrize("option", ["checkpoints", "all-labels", "accuracy", "evaluations"])
+@pytest.mark.parametrize("option", ["checkpoints", "label-summaries", "evaluations"])
 def test_a_report_takes_all_files_and_no_others(results: Results, option: str) -> None:
     files = results.sound("report")[option]
     results.refused("report", **{option: files[:-1]})
@@ -154,32 +173,74 @@ def test_a_figure_is_of_the_models_that_its_columns_name(results: Results) -> No
     results.refused("figure", str(control), "found another", checkpoints=[*models, control])
 
 
+def test_a_figure_is_of_the_labels_that_its_last_model_was_trained_on(results: Results) -> None:
+    """And of the evidence that these were made of: here the evidence and labels beside another model are of other ones."""
+    others = {"evidence": [SEED / "warmup/evidence/evidence.json"], "all-labels": labels_of("warmup")}
+    results.refused("figure", str(others["all-labels"][0]), "labels must be those that", **others)
+    results.refused("figure", "must be made of", "found those of other evidence", evidence=others["evidence"])
+    both = [labels_of("cag/stage1")[0], others["all-labels"][1]]
+    results.refused("figure", str(both[1]), "labels must be those that", **{"all-labels": both})
+    for one in labels_of("cag/stage1"):
+        results.refused("figure", "labels by anchor and by probability must be given", **{"all-labels": [one]})
+    wrong = [labels_of("cag/stage1")[0]]
+    results.refused("figure", str(wrong[0]), "must vouch for a whole evidence store", evidence=wrong)
+
+
+def test_labels_beside_another_model_are_not_told_of(results: Results) -> None:
+    output = [results.new / "told.json"]
+    told = {"evidence": [SEED / "warmup/evidence/evidence.json"], "all-labels": labels_of("warmup"), "output": output}
+    assert results.call("diagnose", **told) == (0, "")
+    output[0].unlink()
+    results.refused("diagnose", "found those of other evidence", **told | {"all-labels": labels_of("cag/stage1")})
+    results.refused(
+        "diagnose", "found those of other evidence", **told | {"evidence": results.sound("diagnose")["evidence"]}
+    )
+    mixed = [labels_of("warmup")[0], labels_of("cag/stage1")[1]]
+    results.refused("diagnose", str(mixed[1]), "found those of other evidence", **told | {"all-labels": mixed})
+
+
+def test_a_stage_takes_no_labels_beside_another_model(results: Results) -> None:
+    """Not those of the model before the one that it starts from, which are of the same recipe, rules and frames."""
+    sound: dict[str, list[Path | str]] = {
+        "initial": [SEED / "cag/stage1/checkpoint.safetensors"], "anchors": [SEED / "cag/stage1/evidence/anchors.h5"],
+        "stage": ["2"], "state": [results.new / "state"],
+    }  # fmt: skip
+    for labels in (labels_of("warmup"), [labels_of("cag/stage1")[0], labels_of("warmup")[1]]):
+        results.refused("adapt", "found labels of another", **sound | {"all-labels": labels})
+    other = [SEED / "warmup/evidence/anchors.h5"]
+    results.refused("adapt", str(other[0]), "found labels of another", **sound | {"anchors": other})
+
+
 def test_curves_are_of_models(results: Results) -> None:
-    for wrong in (SEED / "warmup/evaluation.json", SEED / "stage1/labels.json", Path("results/smoke/config.json")):
+    others = (told_of("warmup"), labels_of("warmup")[0], SEED / "warmup/evidence/evidence.json")
+    for wrong in (SEED / "warmup/evaluation.json", *others, Path("results/smoke/config.json")):
         results.refused("curves", str(wrong), "must be the JSON of a checkpoint", checkpoints=[wrong])
 
 
-OUTPUTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
-    "evaluate": ("labels.json", lambda folder: folder / "labels/labels.json"),
-    "diagnose": ("checkpoint.json", lambda folder: folder / "stage/checkpoint.json"),
-    "anchor-part": ("anchors.h5", lambda folder: folder / "labels/anchors.h5"),
-    "check": ("labels.json", lambda folder: folder / "labels/labels.json"),
+OUTPUTS = {
+    "evaluate": ["labels/labels.json", "labels/evidence.json", "labels/probability-0.3/labels.json"],
+    "diagnose": ["stage/checkpoint.json", "labels/evidence.json", "labels/probability-0.3/labels.json"],
+    "anchor-part": ["labels/anchors.h5"],
+    "check": ["labels/labels.json", "labels/evidence.json", "labels/probability-0.3/labels.json"],
+    "evidence-store": ["labels/evidence.json", "labels/1.json", "labels/labels.json"],
+    "evidence-part": ["labels/evidence.json", "labels/evidence.created.json", "labels/probability-0.3/labels.json"],
+    "evidence": ["labels/evidence.created.json", "labels/1.json", "labels/probability-0.3/labels.json"],
+    "labels": ["labels/evidence.json", "labels/labels.json", "labels/1.json"],
 }
 
 
-@pytest.mark.parametrize("verb", OUTPUTS)
-def test_no_artifact_of_another_kind_is_replaced(own: Miniature, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    name, place = OUTPUTS[verb]
-    output = place(own.folder)
-    given = {"config": own.yaml(), "manifest": own.manifest, "checkpoint": own.weights("warmup"),
-             "labels": own.folder / "labels" / ("labels.json" if output.name != "labels.json" else "none.json"),
-             "part": 1, "parts": 1, "output": output}  # fmt: skip
-    before = output.read_bytes()
-    words = [word for option in VERBS[verb][2].split() for word in (f"--{option}", str(given[option]))]
-    assert main([verb, *words]) == 2
-    said = capsys.readouterr().err
-    assert f"{name}: an output must be a new file or one that `{verb}` wrote before" in said and said.count("\n") == 1
-    assert output.read_bytes() == before
+@pytest.mark.parametrize(("verb", "name"), [(verb, name) for verb, names in OUTPUTS.items() for name in names])
+def test_no_artifact_of_another_kind_is_replaced(
+    own: Miniature, verb: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, none = own.folder / name, own.folder / "none.json"
+    given = {"config": own.yaml(), "manifest": own.manifest, "checkpoint": own.weights("warmup"), "evidence": none,
+             "anchors": own.folder / "none.h5", "all-labels": none, "store": own.folder / "labels/evidence.zarr",
+             "rule": "probability-0.3", "part": 1, "parts": 1, "part-files": none, "output": output}  # fmt: skip
+    before = {path: path.read_bytes() for path in own.folder.rglob("*") if path.is_file()}
+    said = refused(verb, {option: given[option] for option in VERBS[verb][2].split()}, capsys)
+    assert f"{output}: an output must be a new file or one that `{verb}` wrote before" in said
+    assert {path: path.read_bytes() for path in own.folder.rglob("*") if path.is_file()} == before
 
 
 def test_the_json_beside_weights_is_not_replaced(own: Miniature, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,11 +263,13 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
 def given(mini: Miniature, verb: str, output: Path) -> dict[str, object]:
     """The sound options of a verb on the artifacts of a miniature."""
     labels = mini.folder / "labels"
+    store = labels if verb == "evidence-part" else output
     sound = {
         "config": mini.yaml(), "manifest": mini.manifest, "checkpoint": mini.weights("warmup"), "seed": 0,
         "initial": mini.weights({"warmup": "pretrain"}.get(verb, "warmup")), "anchors": labels / "anchors.h5",
-        "labels": labels / "labels.json", "store": labels / "labels.zarr", "recipe": "cag", "stage": 1, "part": 1,
-        "parts": 1, "set": "evaluation", "folder": output / "predictions", "state": output / "state",
+        "all-labels": label_files(labels / "labels.json"), "evidence": labels / "evidence.json", "recipe": "cag",
+        "store": store / ("labels.zarr" if verb == "labels" else "evidence.zarr"), "rule": "probability-0.3", "stage": 1,
+        "part": 1, "parts": 1, "set": "evaluation", "folder": output / "predictions", "state": output / "state",
         "output": output / f"output{WRITES[verb][0]}",
     }  # fmt: skip
     return {option: sound[option] for option in VERBS[verb][2].split() if option in sound}
@@ -215,7 +278,7 @@ def given(mini: Miniature, verb: str, output: Path) -> dict[str, object]:
 def refused(verb: str, options: dict[str, object], capsys: pytest.CaptureFixture[str]) -> str:
     """What the call says in its one line."""
     capsys.readouterr()
-    assert main([verb, *(str(word) for name, value in options.items() for word in (f"--{name}", value))]) == 2
+    assert main([verb, *words_of(options)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and said.startswith("caguda: error: "), said
     return said
@@ -224,12 +287,12 @@ def refused(verb: str, options: dict[str, object], capsys: pytest.CaptureFixture
 STRANGE = {
     "warmup": ["initial"],
     "control": ["initial"],
-    "adapt": ["initial", "anchors", "labels"],
+    "adapt": ["initial", "anchors", "all-labels"],
     "anchor-part": ["checkpoint"],
-    "label-store": ["checkpoint", "anchors"],
-    "label-part": ["checkpoint", "anchors", "store"],
+    "evidence-store": ["checkpoint", "anchors"],
+    "evidence-part": ["checkpoint", "anchors", "store"],
     "evaluate": ["checkpoint"],
-    "diagnose": ["labels"],
+    "diagnose": ["evidence", "all-labels"],
     "predict-part": ["checkpoint"],
 }
 
@@ -241,11 +304,23 @@ def test_an_artifact_of_other_frames_is_refused(
     mini: Miniature, stranger: Miniature, verb: str, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options, theirs = given(mini, verb, tmp_path), given(stranger, verb, tmp_path)
-    if verb in ("label-store", "label-part") and option != "store":
-        options["store"] = tmp_path / "labels.zarr" if verb == "label-store" else options["store"]
     said = refused(verb, options | {option: theirs[option]}, capsys)
-    assert str(theirs[option]) in said or "labels.json" in said or "labels.zarr" in said
+    file = stranger.folder / "labels" if option == "all-labels" else theirs[option]
+    assert str(file) in said or "labels.json" in said or "evidence.zarr" in said
     assert not Path(str(options["output"])).exists()
+
+
+def test_labels_of_one_rule_of_other_frames_are_refused(
+    mini: Miniature, stranger: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Among sound ones of the other rule."""
+    for verb in ("adapt", "diagnose"):
+        options, theirs = given(mini, verb, tmp_path), given(stranger, verb, tmp_path)
+        pairs = list(zip(options["all-labels"], theirs["all-labels"], strict=True))  # type: ignore[call-overload]
+        for both in ([pairs[0][0], pairs[1][1]], [pairs[0][1], pairs[1][0]]):
+            said = refused(verb, options | {"all-labels": both}, capsys)
+            assert str(stranger.folder / "labels") in said
+        assert not Path(str(options["output"])).exists()
 
 
 def test_a_whole_chain_of_other_frames_is_refused(
@@ -254,8 +329,6 @@ def test_a_whole_chain_of_other_frames_is_refused(
     """All artifacts of another experiment agree with each other; the manifest does not."""
     for verb in STRANGE:
         theirs = given(stranger, verb, tmp_path) | {"config": mini.yaml(), "manifest": mini.manifest}
-        if verb == "label-store":
-            theirs["store"] = tmp_path / "labels.zarr"
         said = refused(verb, theirs, capsys)
         assert "frames of" in said and "manifest.json" in said or "as it was when it was checked" in said, said
 
@@ -269,8 +342,6 @@ def test_a_manifest_of_other_settings_is_refused(
     other = replace(mini, folder=tmp_path).yaml(classes=classes)
     for verb in ("pretrain", *STRANGE):
         options = given(mini, verb, tmp_path) | {"config": other}
-        if verb == "label-store":
-            options["store"] = tmp_path / "labels.zarr"
         assert f"{mini.manifest}: this must be made with the settings" in refused(verb, options, capsys)
 
 
@@ -309,10 +380,10 @@ def test_the_state_of_another_training_stays(own: Miniature, capsys: pytest.Capt
     assert old is not None and old.pop("of") == "pretrain of seed 0 in miniature"
     save_state(state, old)  # of a version before
     options = given(own, "pretrain", own.folder / "new") | {"state": state.parent}
-    assert main(["pretrain", *(str(word) for name, value in options.items() for word in (f"--{name}", value))]) == 0
+    assert main(["pretrain", *words_of(options)]) == 0
 
 
-def test_anchors_of_another_width_make_no_labels(own: Miniature, capsys: pytest.CaptureFixture[str]) -> None:
+def test_anchors_of_another_width_make_no_evidence(own: Miniature, capsys: pytest.CaptureFixture[str]) -> None:
     """Such as the authors', which say nothing of their network."""
     anchors, attributes = load_anchors(own.folder / "labels" / "anchors.h5")
     doubled = Anchors(anchors.vectors.repeat(2, axis=1), anchors.pixel_count, anchors.spread, anchors.pairwise)
@@ -320,14 +391,109 @@ def test_anchors_of_another_width_make_no_labels(own: Miniature, capsys: pytest.
     save_anchors(own.folder / "theirs.h5", doubled, attributes)
     with h5py.File(own.folder / "theirs.h5") as file:
         assert file["anchors"].shape[1] == 16
-    options = given(own, "label-store", own.folder / "new") | {"anchors": own.folder / "theirs.h5"}
-    options["store"] = own.folder / "new.zarr"
-    assert "must have the 8 channels of the network's features, found 16" in refused("label-store", options, capsys)
-    assert not (own.folder / "new.zarr").exists()
+    options = given(own, "evidence-store", own.folder / "new") | {"anchors": own.folder / "theirs.h5"}
+    assert "must have the 8 channels of the network's features, found 16" in refused("evidence-store", options, capsys)
+    assert not (own.folder / "new").exists()
 
 
-def test_a_part_of_something_else_is_refused(own: Miniature, capsys: pytest.CaptureFixture[str]) -> None:
-    wrong = shutil.copy(own.folder / "labels" / "labels.json", own.folder / "part.json")
-    options: dict[str, object] = {"store": own.folder / "labels/labels.zarr", "part-files": wrong,
-                                  "output": own.folder / "labels/again.json"}  # fmt: skip
-    assert "must be what `label-part` left, found the JSON of a label store" in refused("labels", options, capsys)
+def test_a_part_of_something_else_is_refused(
+    own: Miniature, stranger: Miniature, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = own.folder / "labels"
+    options: dict[str, object] = {"store": labels / "evidence.zarr", "output": labels / "again.json"}
+    for name, kind in (("evidence.json", "the JSON of an evidence store"), ("evidence.created.json", "the JSON of an evidence store"),
+                       ("probability-0.3/labels.json", "the JSON of a label store"),
+                       ("labels.json", "the statistics of pseudo-labels")):  # fmt: skip
+        wrong = shutil.copy(labels / name, own.folder / "part.json")
+        said = refused("evidence", options | {"part-files": wrong}, capsys)
+        assert f"must be what `evidence-part` left, found {kind}" in said
+    said = refused("evidence", options | {"part-files": stranger.folder / "labels" / "1.json"}, capsys)
+    assert "the store must say the settings, inputs and anchor_distance that" in said
+    assert not (labels / "again.json").exists()
+
+
+# --- what a frozen model says lies beside that model
+
+
+@pytest.fixture
+def seeds(own: Miniature) -> Path:
+    """Folders of two seeds with the models of seed 0, and the evidence and labels of its warm-up; results of the workflow's form."""
+    for model, place in (("pretrain", "seed0/pretrain"), ("warmup", "seed0/warmup"), ("stage", "seed0/cag/stage1")):
+        shutil.copytree(own.folder / model, own.folder / place)
+    for empty in ("seed0/nothing/stage1", "seed1/warmup"):
+        (own.folder / empty).mkdir(parents=True)
+    evidence = own.evidence(
+        "seed0/warmup/evidence", own.configuration(), own.folder / "seed0/warmup/checkpoint.safetensors"
+    )
+    folder = evidence.parents[1] / "labels"
+    folder.mkdir()
+    for rule in ("anchor-0.05-mean_anchor_distance", "probability-0.3"):
+        make_labels(own.configuration(), evidence, rule, folder / rule / "labels.zarr", folder / rule / "labels.json")
+    return own.folder
+
+
+MODELS_BESIDE = ["seed0/pretrain", "seed0/cag/stage1", "seed0/nothing/stage1", "seed1/warmup"]
+
+
+@pytest.mark.parametrize("beside", MODELS_BESIDE)
+@pytest.mark.parametrize("verb", ["anchor-part", "anchors", "evidence-store", "evidence-part", "labels", "diagnose"])
+def test_nothing_is_written_beside_another_model(
+    own: Miniature, seeds: Path, verb: str, beside: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be refused by every reader, a pass of the network later."""
+    model, other = seeds / "seed0/warmup", seeds / beside
+    labels = [
+        model / "labels" / rule / "labels.json" for rule in ("anchor-0.05-mean_anchor_distance", "probability-0.3")
+    ]
+    place = {"labels": "labels/probability-0.3/new", "diagnose": "labels/new"}.get(verb, "evidence/new")
+    options: dict[str, object] = given(own, verb, seeds) | {"checkpoint": model / "checkpoint.safetensors"}
+    options |= {"anchors": model / "evidence/anchors.h5", "evidence": model / "evidence/evidence.json", "all-labels": labels,
+                "part-files": model / "evidence/anchors.1-of-1.h5", "output": other / f"{place}{WRITES[verb][0]}",
+                "store": other / f"{place}.zarr"}  # fmt: skip
+    options = {option: options[option] for option in VERBS[verb][2].split()}
+    before = sorted(seeds.rglob("*"))
+    said = refused(verb, options, capsys)
+    assert f"{options['output']}: an output must lie in no folder of another experiment, seed, run or recipe" in said
+    if "store" in options:
+        options["output"] = model / "evidence/new.json"
+        said = refused(verb, options, capsys)
+        assert "an output must lie in no folder of another" in said
+    assert sorted(seeds.rglob("*")) == before
+
+
+def test_evidence_beside_another_model_is_refused(
+    own: Miniature, seeds: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of its own anchors no evidence is made there, and evidence that was copied there is neither labelled nor diagnosed."""
+    warm = seeds / "seed0/warmup"
+    for beside in MODELS_BESIDE:
+        found = f"the folder is of {beside}, found a file of the model in seed0/warmup"
+        with pytest.raises(UserError, match=rf"anchors\.h5: {found}"):
+            own.evidence(f"{beside}/evidence", own.configuration(), warm / "checkpoint.safetensors")
+        shutil.rmtree(seeds / beside / "evidence")
+        copy = Path(shutil.copytree(warm / "evidence", seeds / beside / "evidence")) / "evidence.json"
+        found = f"{copy}: the folder is of seed 1, found a file of seed 0" if "seed1" in beside else f"{copy}: {found}"
+        options = given(own, "labels", copy.parents[1] / "labels") | {"evidence": copy}
+        assert found in refused("labels", options, capsys)
+        options = given(own, "diagnose", seeds / "new") | {"evidence": copy}
+        options["all-labels"] = sorted((warm / "labels").glob("*/labels.json"))
+        assert found in refused("diagnose", options, capsys)
+        assert main(["verify", str(copy)]) == 1 and f"fault: {found}" in capsys.readouterr().out
+        assert not (copy.parents[1] / "labels").exists() and not (seeds / "new").exists()
+
+
+def test_labels_beside_another_model_are_refused(
+    own: Miniature, seeds: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warm = seeds / "seed0/warmup"
+    for beside in MODELS_BESIDE:
+        copies = [
+            Path(shutil.copytree(folder, seeds / beside / "labels" / folder.name)) / "labels.json"
+            for folder in sorted((warm / "labels").iterdir())
+        ]
+        options = given(own, "adapt", seeds / "new") | {"initial": warm / "checkpoint.safetensors"}
+        options |= {"anchors": warm / "evidence/anchors.h5", "all-labels": copies}
+        assert f"{copies[0]}: " in refused("adapt", options, capsys)
+        options = given(own, "diagnose", seeds / "new") | {"evidence": warm / "evidence/evidence.json"}
+        assert f"{copies[0]}: " in refused("diagnose", options | {"all-labels": copies}, capsys)
+    assert not (seeds / "new").exists()

@@ -8,24 +8,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from miniature import Miniature, edit_store, values
+from miniature import Miniature, edit_store, label_files, values
 from PIL import Image
+from test_trust import change_chunks, exchange, in_shards
 from workflow_runs import Workflow
 
 from caguda.artifacts.atomic import read_json, write_json
+from caguda.artifacts.evidence import EVIDENCE
+from caguda.artifacts.labels import LABELS, create_label_store
+from caguda.artifacts.maps import open_store
 from caguda.artifacts.ownership import is_ours
+from caguda.artifacts.vouched import store_at
+from caguda.classes import CITYSCAPES_19
 from caguda.cli import main
 from caguda.configfile import parse_configuration
 from caguda.errors import UserError
 from caguda.stages.anchors import construct_anchors
 from caguda.stages.check import check
 from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.evidence import create_evidence, verify_evidence, write_part
 from caguda.stages.generate import generate
 from caguda.stages.inspect import inspect
-from caguda.stages.labels import create_store, write_part
-from caguda.stages.verified_labels import verify_labels
+from caguda.stages.labels import make_labels
 from caguda.stages.view import view
-from caguda.stages.vouched import label_store
 from caguda.workflow import set_aside
 
 Said = pytest.CaptureFixture[str]
@@ -40,122 +45,230 @@ def called(capsys: Said, *words: object) -> str:
     return said
 
 
-# --- labels
+# --- evidence and labels
 
 
-def labels_of(own: Miniature) -> tuple[Path, tuple[Path, Path, Path]]:
+def evidence_of(own: Miniature) -> tuple[Path, tuple[Path, Path, Path]]:
     return own.folder / "labels", (own.manifest, own.weights("warmup"), own.folder / "labels" / "anchors.h5")
 
 
+def digest_of(vouching: Path) -> str:
+    digest: str = read_json(vouching)["digest"]
+    return digest
+
+
+def with_configuration(own: Miniature) -> None:
+    """Leaves the config.json of the experiment as the workflow does: evidence alone is looked at under its thresholds."""
+    write_json(own.folder / "config.json", own.configuration().model_dump(mode="json"))
+
+
 def test_images_that_somebody_else_wrote_into_a_store_are_written_again(own: Miniature) -> None:
-    folder, inputs = labels_of(own)
-    expected = read_json(folder / "labels.json")["digest"]
-    store = folder / "labels.zarr"
-    for name in ("anchor_label", "nearest_anchor", "active"):
-        shutil.copy(store / name / "c.5.0.0", store / name / "c.1.0.0")  # whole, and of this store
+    folder, inputs = evidence_of(own)
+    expected = digest_of(folder / "evidence.json")
+    store = folder / "evidence.zarr"
+    for name in EVIDENCE.dtypes:
+        change_chunks(store, name, {1: 5})  # whole, and of this store
     write_part(own.configuration(), *inputs, store, 1, 1, folder / "1.json")
-    verify_labels(store, [folder / "1.json"], folder / "labels.json")
-    assert read_json(folder / "labels.json")["digest"] == expected
+    verify_evidence(store, [folder / "1.json"], folder / "evidence.json")
+    assert digest_of(folder / "evidence.json") == expected
+
+
+WRITTEN: dict[str, tuple[Callable[[Path, Path], object], int]] = {
+    "shards exchanged inside the store": (
+        lambda store, other: [exchange(store / name / "c.0.0.0", store / name / "c.1.0.0") for name in EVIDENCE.dtypes], 0,
+    ),
+    "a shard of another model": (
+        lambda store, other: [shutil.copy(other / name / "c.1.0.0", store / name / "c.1.0.0") for name in EVIDENCE.dtypes], 1,
+    ),
+    "one array of a shard of another model": (
+        lambda store, other: shutil.copy(other / "margin/c.1.0.0", store / "margin/c.1.0.0"), 1,
+    ),
+    "a shard that is gone": (lambda store, other: (store / "predicted/c.0.0.0").unlink(), 1),
+    "half a shard": (lambda store, other: os.truncate(store / "predicted/c.0.0.0", 20), 1),
+    "nothing": (lambda store, other: None, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_shards_are_kept_only_as_their_part_wrote_them(own: Miniature, name: str, capsys: Said) -> None:
+    spoil, kept = WRITTEN[name]
+    vouching, other = in_shards(own, "two"), in_shards(own, "other", "pretrain")
+    expected, store = digest_of(vouching), vouching.with_suffix(".zarr")
+    spoil(store, other.with_suffix(".zarr"))
+    _, (manifest, weights, _) = evidence_of(own)
+    inputs = (manifest, weights, vouching.with_name("anchors.h5"), store)
+    settings, again = own.configuration(compute__inference_batch_size=4), vouching.with_name("again.json")
+    capsys.readouterr()
+    write_part(settings, *inputs, 1, 1, again)
+    assert f"{kept} of 2 shards from an earlier call" in capsys.readouterr().out
+    verify_evidence(store, [again], vouching)
+    assert digest_of(vouching) == expected
 
 
 def test_the_journal_of_another_model_vouches_for_nothing(own: Miniature, capsys: Said) -> None:
-    """Chunks and their journal from a store of the same frames by another network."""
-    folder, inputs = labels_of(own)
-    own.label("other", own.configuration(), own.weights("pretrain"))
-    store, other = folder / "labels.zarr", own.folder / "other" / "labels.zarr"
+    """Shards and their journal from a store of the same frames by another network."""
+    folder, inputs = evidence_of(own)
+    own.evidence("other", own.configuration(), own.weights("pretrain"))
+    store, other = folder / "evidence.zarr", own.folder / "other" / "evidence.zarr"
     for file in other.glob("*/c.*.0.0"):
         shutil.copy(file, store / file.relative_to(other))
-    for file in other.parent.glob("labels.zarr.*.journal"):
+    for file in other.parent.glob("evidence.zarr.*.journal"):
         shutil.copy(file, folder / file.name)
     capsys.readouterr()
     write_part(own.configuration(), *inputs, store, 1, 1, folder / "1.json")
-    assert "0 of them from an earlier call" in capsys.readouterr().out
-    store_of = own.folder / "labels" / "labels.json"
-    before = read_json(store_of)["digest"]
-    verify_labels(store, [folder / "1.json"], store_of)
-    assert read_json(store_of)["digest"] == before
+    assert "0 of 1 shards from an earlier call" in capsys.readouterr().out
+    before = digest_of(folder / "evidence.json")
+    verify_evidence(store, [folder / "1.json"], folder / "evidence.json")
+    assert digest_of(folder / "evidence.json") == before
 
 
-def test_a_torn_line_of_the_journal_is_an_image_more_to_write(own: Miniature, capsys: Said) -> None:
-    folder, inputs = labels_of(own)
-    (journal,) = folder.glob("labels.zarr.*.journal")
+def test_a_torn_line_of_the_journal_is_a_shard_more_to_write(own: Miniature, capsys: Said) -> None:
+    folder, inputs = evidence_of(own)
+    (journal,) = folder.glob("evidence.zarr.*.journal")
     journal.write_text(journal.read_text().rstrip("\n")[:-20])
-    write_part(own.configuration(), *inputs, folder / "labels.zarr", 1, 1, folder / "1.json")
-    assert "0 of them from an earlier call" in capsys.readouterr().out  # one batch has all eight
+    write_part(own.configuration(), *inputs, folder / "evidence.zarr", 1, 1, folder / "1.json")
+    assert "0 of 1 shards from an earlier call" in capsys.readouterr().out
 
 
-def test_a_store_that_says_other_thresholds_than_its_parts_is_refused(own: Miniature) -> None:
-    folder, _ = labels_of(own)
-    edit_store(folder / "labels.zarr", lambda text: text.replace('"margin": 0.05', '"margin": 0.5'))
-    with pytest.raises(UserError, match="must say the thresholds and inputs that .*1.json was written with"):
-        verify_labels(folder / "labels.zarr", [folder / "1.json"], folder / "labels.json")
+@pytest.mark.parametrize(
+    ("said", "other"), [('"anchor_distance": ', '"anchor_distance": 2'), ('"content": "', '"content": "0')]
+)
+def test_a_store_that_says_other_than_its_parts_is_refused(own: Miniature, said: str, other: str) -> None:
+    """Another distance between anchors would be another threshold of the labels; another content, another model or frames."""
+    folder, _ = evidence_of(own)
+    edit_store(folder / "evidence.zarr", EVIDENCE, lambda text: text.replace(said, other))
+    with pytest.raises(
+        UserError, match="must say the settings, inputs and anchor_distance that .*1.json was written with"
+    ):
+        verify_evidence(folder / "evidence.zarr", [folder / "1.json"], folder / "evidence.json")
 
 
-def test_a_finished_store_is_kept_or_refused(own: Miniature, tmp_path: Path) -> None:
-    folder, inputs = labels_of(own)
-    store = folder / "labels.zarr"
+def test_finished_evidence_is_kept_or_refused(own: Miniature) -> None:
+    folder, inputs = evidence_of(own)
+    store = folder / "evidence.zarr"
     before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
-    create_store(own.configuration(), *inputs, store, folder / "labels.created.json")
-    with pytest.raises(UserError, match=r"labels\.zarr: a label store must be new, or of these files and settings"):
-        create_store(own.configuration(), *inputs, store, folder / "labels.created.json", margin=0.2)
+    create_evidence(own.configuration(), *inputs, store, folder / "evidence.created.json")
     assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+    theirs = own.anchors(own.folder / "others.h5", own.configuration(), own.weights("pretrain"))
+    for settings, *other in (
+        (own.configuration(compute__inference_batch_size=4), *inputs),
+        (own.configuration(), own.manifest, own.weights("pretrain"), theirs),
+    ):
+        with pytest.raises(
+            UserError, match=r"evidence\.zarr: the evidence store must be new, or of these files and settings"
+        ):
+            create_evidence(settings, *other, store, folder / "evidence.created.json")
+        assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("named", ["labels.json", "labels.zarr"])
-def test_labels_are_looked_at_as_they_were_vouched_for(own: Miniature, named: str, tmp_path: Path) -> None:
-    folder, _ = labels_of(own)
-    chunks = [folder / "labels.zarr" / "anchor_label" / f"c.{index}.0.0" for index in (3, 5)]
-    contents = [chunk.read_bytes() for chunk in chunks]
-    for chunk, content in zip(chunks, contents[::-1], strict=True):
-        chunk.write_bytes(content)
-    with pytest.raises(UserError, match="anchor_label is damaged"):
+def test_finished_labels_are_made_again_or_refused(own: Miniature) -> None:
+    """Of the same evidence by the same rule they are the same; those of another rule or other evidence stay."""
+    folder, _ = evidence_of(own)
+    own.evidence("other", own.configuration(), own.weights("pretrain"))
+    vouching = label_files(folder / "labels.json")[0]
+    store, before = vouching.with_suffix(".zarr"), digest_of(vouching)
+    make_labels(own.configuration(), folder / "evidence.json", vouching.parent.name, store, vouching)
+    assert digest_of(vouching) == before
+    copy = Path(shutil.copytree(vouching.parent, own.folder / "mine"))
+    files = {path: path.read_bytes() for path in own.folder.rglob("*") if path.is_file()}
+    for evidence, rule in (
+        (folder / "evidence.json", "probability-0.3"),
+        (own.folder / "other/evidence.json", vouching.parent.name),
+    ):
+        with pytest.raises(
+            UserError, match=r"labels\.zarr: the label store must be new, or of these files and settings"
+        ):
+            make_labels(own.configuration(), evidence, rule, copy / "labels.zarr", copy / "labels.json")
+    with pytest.raises(UserError, match=r"labels\.zarr: the label store must be new, or of these files and settings"):
+        make_labels(own.configuration(), own.folder / "other/evidence.json", vouching.parent.name, store, vouching)
+    assert {path: path.read_bytes() for path in own.folder.rglob("*") if path.is_file()} == files
+
+
+@pytest.mark.parametrize(("folder", "margin"), [("anchor-0.05-mean_anchor_distance", 0.1), ("mine", 0.07)])
+def test_a_label_store_that_says_another_rule_is_refused(own: Miniature, folder: str, margin: float) -> None:
+    """Than that of its folder, or in a folder of another name, than those that some chain of stages is labelled with."""
+    anchor, probability = label_files(own.folder / "labels" / "labels.json")
+    given = anchor.parents[1] / folder / "labels.json"
+    anchor.parent.rename(given.parent)
+    store = given.with_suffix(".zarr")
+    edit_store(store, LABELS, lambda text: text.replace('"margin": 0.05', f'"margin": {margin}'))
+    write_json(given, read_json(given) | open_store(store, LABELS).attributes)
+    with pytest.raises(UserError, match=rf"rule\.margin {margin}, not 0\.05"):
+        diagnose(own.configuration(), own.manifest, own.folder / "labels" / "evidence.json", [given, probability],
+                 own.folder / "again.json")  # fmt: skip
+    assert not (own.folder / "again.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("named", "changed", "array"),
+    [
+        ("labels.json", "anchor-0.05-mean_anchor_distance/labels.zarr", "label"),
+        ("labels.json", "probability-0.3/labels.zarr", "label"),
+        ("labels.json", "evidence.zarr", "confidence"),
+        ("evidence.json", "evidence.zarr", "margin"),
+        ("evidence.zarr", "evidence.zarr", "nearest_anchor"),
+    ],
+)
+def test_labels_are_looked_at_as_they_were_vouched_for(
+    own: Miniature, named: str, changed: str, array: str, tmp_path: Path
+) -> None:
+    with_configuration(own)
+    folder, _ = evidence_of(own)
+    inspect(folder / named, True, None, (), ())
+    change_chunks(folder / changed, array, {3: 5, 5: 3})
+    with pytest.raises(UserError, match=f"{array} is damaged"):
         inspect(folder / named, True, None, (), ())
-    with pytest.raises(UserError, match="anchor_label is damaged"):
+    with pytest.raises(UserError, match=f"{array} is damaged"):
         view([folder / named], None, None, None, True, tmp_path / "page")
 
 
-def test_the_json_of_another_store_does_not_vouch_for_labels(own: Miniature, tmp_path: Path) -> None:
-    folder, _ = labels_of(own)
+@pytest.mark.parametrize(
+    "name", ["evidence.json", "anchor-0.05-mean_anchor_distance/labels.json", "probability-0.3/labels.json"]
+)
+def test_the_json_of_another_store_does_not_vouch_for_labels(own: Miniature, name: str, tmp_path: Path) -> None:
+    folder, _ = evidence_of(own)
     own.label("other", own.configuration(), own.weights("pretrain"))
-    shutil.copy(own.folder / "other" / "labels.json", folder / "labels.json")
+    shutil.copy(own.folder / "other" / name, folder / name)
     for look in (lambda: inspect(folder / "labels.json", True, None, (), ()),
                  lambda: view([folder / "labels.json"], None, None, None, False, tmp_path / "out")):  # fmt: skip
-        with pytest.raises(UserError, match=r"must be the one that labels\.json vouches for"):
+        with pytest.raises(UserError, match=rf"must be the one that {Path(name).name} vouches for"):
             look()
 
 
 def test_a_part_counts_once(own: Miniature) -> None:
-    folder, inputs = labels_of(own)
+    folder, inputs = evidence_of(own)
     copy = Path(shutil.copy(folder / "1.json", folder / "copy.json"))
     with pytest.raises(UserError, match="found 8 units of work in two of them"):
-        verify_labels(folder / "labels.zarr", [folder / "1.json", copy], folder / "labels.json")
+        verify_evidence(folder / "evidence.zarr", [folder / "1.json", copy], folder / "evidence.json")
     sums = folder / "anchors.1-of-1.h5"
     copy = Path(shutil.copy(sums, folder / "copy.h5"))
     with pytest.raises(UserError, match="units of work in two of them"):
         construct_anchors(own.configuration(), *inputs[:2], [sums, copy], folder / "new.h5")
 
 
-def test_labels_of_another_stage_are_not_diagnosed(own: Miniature) -> None:
-    """Copied whole to where the inputs that they name do not lie."""
+@pytest.mark.parametrize("trained", [False, True])
+def test_labels_of_another_stage_are_not_diagnosed(own: Miniature, trained: bool) -> None:
+    """Copied whole with their evidence to where another model lies, or is yet to be trained."""
     run = own.folder / "seed0" / "cag"
     warm = run.parent / "warmup"
     shutil.copytree(own.weights("warmup").parent, warm)
-    labels = own.label("first", own.configuration(), warm / "checkpoint.safetensors")
-    for number in (1, 2):
-        shutil.copytree(labels.parent, run / f"stage{number}")
-    manifest = shutil.copy(own.manifest, own.folder / "seed0" / "manifest.json")
-    for number, expected in ((1, None), (2, "the folder is of stage2, found a file of the model in warmup")):
-        given = (
-            own.configuration(),
-            Path(manifest),
-            run / f"stage{number}" / "labels.json",
-            own.folder / f"{number}.json",
-        )
+    if trained:
+        shutil.copytree(own.weights("stage").parent, run / "stage1")
+    run.mkdir(exist_ok=True)
+    (run / "stage1").mkdir(exist_ok=True)
+    told = own.label("seed0/warmup/labels", own.configuration(), warm / "checkpoint.safetensors")
+    shutil.copytree(told.parent, run / "stage1" / "labels")
+    manifest = Path(shutil.copy(own.manifest, own.folder / "seed0" / "manifest.json"))
+    of_another = "the folder is of seed0/cag/stage1, found a file of the model in seed0/warmup"
+    for model, expected in ((warm, None), (run / "stage1", of_another)):
+        evidence = model / "labels" / "evidence.json"
+        given = (own.configuration(), manifest, evidence, label_files(evidence.with_name("labels.json")))
         if expected is None:
-            diagnose(*given)
+            diagnose(*given, own.folder / "sound.json")
         else:
             with pytest.raises(UserError, match=expected):
-                diagnose(*given)
+                diagnose(*given, own.folder / "other.json")
+    assert not (own.folder / "other.json").exists()
 
 
 # --- settings of all that a model was made of
@@ -166,8 +279,11 @@ def test_a_model_whose_ancestors_had_other_settings_is_refused(own: Miniature) -
         with pytest.raises(UserError, match="must be made with the settings of the configuration, found"):
             evaluate(own.configuration(**change), own.manifest, own.weights("stage"), own.folder / "evaluation.json")
     with pytest.raises(UserError, match=r"pretrain\.iterations 12, not 13"):
-        diagnose(own.configuration(pretrain__iterations=13), own.manifest, own.folder / "labels/labels.json",
-                 own.folder / "accuracy.json")  # fmt: skip
+        diagnose(own.configuration(pretrain__iterations=13), own.manifest, own.folder / "labels/evidence.json",
+                 label_files(own.folder / "labels/labels.json"), own.folder / "again.json")  # fmt: skip
+    with pytest.raises(UserError, match=r"pretrain\.iterations 12, not 13"):
+        make_labels(own.configuration(pretrain__iterations=13), own.folder / "labels/evidence.json", "probability-0.3",
+                    own.folder / "again.zarr", own.folder / "again.json")  # fmt: skip
 
 
 def test_an_evaluation_of_another_model_is_not_replaced(own: Miniature) -> None:
@@ -207,8 +323,8 @@ def test_scenes_of_another_experiment_are_neither_replaced_nor_checked(tmp_path:
 def test_a_folder_of_frames_is_no_earlier_output_of_view(own: Miniature, capsys: Said) -> None:
     images = own.root / "source" / "images"
     before = {path: path.read_bytes() for path in images.iterdir()}
-    store = own.folder / "labels" / "labels.zarr"
-    for words in (("view", store, "--output", images), ("inspect", store, "--plot", images)):
+    told = own.folder / "labels" / "labels.json"
+    for words in (("view", told, "--output", images), ("inspect", told, "--plot", images)):
         assert "must be empty, absent, or an earlier output of the same verb" in called(capsys, *words)
     assert {path: path.read_bytes() for path in images.iterdir()} == before
 
@@ -233,6 +349,16 @@ def test_what_lies_in_the_place_of_an_output_is_set_aside(tmp_path: Path, capsys
     assert (
         capsys.readouterr().err.count("not as caguda wrote it, or without the JSON that vouches for it, kept as") == 2
     )
+
+
+def test_the_group_file_of_a_store_stays_and_one_of_anything_else_is_set_aside(tmp_path: Path) -> None:
+    ours, foreign = tmp_path / "labels.zarr", tmp_path / "other.zarr"
+    create_label_store(ours, ["a"], (2, 2), 1, CITYSCAPES_19, {})
+    shutil.copytree(ours, foreign)
+    (foreign / "notes.txt").write_text("mine")
+    set_aside([ours / "zarr.json", foreign / "zarr.json"])
+    assert (ours / "zarr.json").exists() and not (foreign / "zarr.json").exists()
+    assert (foreign / "zarr.json.aside").exists() and (foreign / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.slow
@@ -280,26 +406,27 @@ def test_a_training_writes_into_no_folder_of_another_run(own: Miniature, capsys:
 
 
 def test_a_journal_is_never_a_link_or_a_folder(own: Miniature) -> None:
-    folder, inputs = labels_of(own)
-    (journal,) = folder.glob("labels.zarr.*.journal")
+    folder, inputs = evidence_of(own)
+    (journal,) = folder.glob("evidence.zarr.*.journal")
     theirs = own.folder / "mine.txt"
     theirs.write_text("mine")
     journal.unlink()
     journal.symlink_to(theirs)
     with pytest.raises(UserError, match="the journal must be a regular file"):
-        write_part(own.configuration(), *inputs, folder / "labels.zarr", 1, 1, folder / "1.json")
+        write_part(own.configuration(), *inputs, folder / "evidence.zarr", 1, 1, folder / "1.json")
     journal.unlink()
     journal.mkdir()
     with pytest.raises(UserError, match="the journal must be a regular file"):
-        write_part(own.configuration(), *inputs, folder / "labels.zarr", 1, 1, folder / "1.json")
+        write_part(own.configuration(), *inputs, folder / "evidence.zarr", 1, 1, folder / "1.json")
     assert theirs.read_text() == "mine"
 
 
 def test_a_json_vouches_for_the_store_that_it_names_alone(own: Miniature) -> None:
-    folder, _ = labels_of(own)
-    shutil.copytree(folder / "labels.zarr", folder / "other.zarr")
-    shutil.copy(folder / "labels.json", folder / "other.json")  # names labels.zarr
-    assert label_store(folder / "other.zarr").path == folder / "other.zarr"
+    folder, _ = evidence_of(own)
+    shutil.copytree(folder / "evidence.zarr", folder / "other.zarr")
+    shutil.copy(folder / "evidence.json", folder / "other.json")  # names evidence.zarr
+    other = store_at(folder / "other.zarr", EVIDENCE)
+    assert other.path == folder / "other.zarr" and other.chunk_sha256 is None
 
 
 # --- what would be waited for
@@ -318,23 +445,33 @@ def test_no_pipe_is_waited_for(own: Miniature, capsys: Said) -> None:
     sound = ("--config", own.yaml(), "--manifest", own.manifest, "--output", own.folder / "new.json")
     calls += [
         ("evaluate", *sound, "--checkpoint", pipes[".safetensors"]),
-        ("diagnose", *sound, "--labels", pipes[".json"]),
+        ("diagnose", *sound, "--evidence", labels / "evidence.json", "--labels", pipes[".json"]),
+        ("diagnose", *sound, "--evidence", pipes[".json"], "--labels", labels / "labels.json"),
     ]
     for words in calls:
         assert "found a pipe, socket or device" in called(capsys, *words)
-    for name in ("zarr.json", "image_id/c.0", "anchor_label/zarr.json", "anchor_label/c.3.0.0"):
-        path = labels / "labels.zarr" / name
-        content = path.read_bytes()
-        path.unlink()
-        os.mkfifo(path)
-        for words in (("diagnose", *sound, "--labels", labels / "labels.json"), ("inspect", labels / "labels.zarr"),
-                      ("view", labels / "labels.zarr", "--output", own.folder / "out")):  # fmt: skip
-            called(capsys, *words)
-        if name.endswith("zarr.json"):
-            called(capsys, "provenance", labels / "labels.zarr")
-        assert main(["verify", str(labels)]) == 3 or main(["verify", str(labels)]) == 1
-        path.unlink()
-        path.write_bytes(content)
+    with_configuration(own)
+    by_anchor, by_probability = label_files(labels / "labels.json")
+    told = ("diagnose", *sound, "--evidence", labels / "evidence.json", "--labels", by_anchor, by_probability)
+    evidence = labels / "evidence.zarr"
+    for store in (evidence, by_anchor.with_suffix(".zarr"), by_probability.with_suffix(".zarr")):
+        array = "margin" if store == evidence else "label"
+        looked_at = (labels / "labels.json", evidence) if store == evidence else (labels / "labels.json",)
+        for name in ("zarr.json", "image_id/c.0", f"{array}/zarr.json", f"{array}/c.0.0.0"):
+            path = store / name
+            content = path.read_bytes()
+            path.unlink()
+            os.mkfifo(path)
+            called(capsys, *told)
+            for look in looked_at:
+                called(capsys, "inspect", look)
+                called(capsys, "view", look, "--output", own.folder / "out")
+            if name.endswith("zarr.json"):
+                called(capsys, "provenance", store)
+            assert main(["verify", str(labels)]) == 1
+            path.unlink()
+            path.write_bytes(content)
+    assert main(list(map(str, told))) == 0
 
 
 # --- what would end in a traceback
@@ -352,8 +489,20 @@ WRONG: dict[str, Callable[[Miniature], tuple[object, ...]]] = {
     "a state in a file": lambda own: ("pretrain", "--seed", 0, "--state", own.manifest),
     "a state below a file": lambda own: ("pretrain", "--seed", 0, "--state", own.manifest / "x" / "y"),
     "a state of a long name": lambda own: ("pretrain", "--seed", 0, "--state", own.folder / ("x" * 256)),
-    "a store below a file": lambda own: ("label-store", "--checkpoint", own.weights("warmup"), "--anchors",
+    "a store below a file": lambda own: ("evidence-store", "--checkpoint", own.weights("warmup"), "--anchors",
                                          own.folder / "labels/anchors.h5", "--store", own.manifest / "x.zarr"),
+    "labels below a file": lambda own: ("labels", "--evidence", own.folder / "labels/evidence.json", "--rule", "probability-0.3",
+                                        "--store", own.manifest / "x.zarr"),
+    "labels of no evidence": lambda own: ("labels", "--evidence", own.manifest, "--rule", "probability-0.3", "--store",
+                                          own.folder / "new.zarr"),
+    "labels of evidence that is not verified": lambda own: ("labels", "--evidence", own.folder / "labels/evidence.created.json",
+                                                            "--rule", "probability-0.3", "--store", own.folder / "new.zarr"),
+    "labels of labels": lambda own: ("labels", "--evidence", own.folder / "labels/probability-0.3/labels.json", "--rule",
+                                     "probability-0.3", "--store", own.folder / "new.zarr"),
+    "a rule that nobody knows": lambda own: ("labels", "--evidence", own.folder / "labels/evidence.json", "--rule", "../new",
+                                             "--store", own.folder / "new.zarr"),
+    "labels apart from their JSON": lambda own: ("labels", "--evidence", own.folder / "labels/evidence.json", "--rule",
+                                                 "probability-0.3", "--store", own.folder / "apart/new.zarr"),
     "a path that is not UTF-8": lambda own: ("evaluate", "--checkpoint", own.folder / os.fsdecode(b"\xff.safetensors")),
     "a manifest of brackets": lambda own: ("evaluate", "--checkpoint", own.weights("warmup"), "--manifest", brackets(own)),
     "predictions of no model": lambda own: ("predict", "--set", "evaluation", "--folder", own.folder / "p", "--part-files",
@@ -371,7 +520,7 @@ def brackets(own: Miniature) -> Path:
 def test_a_wrong_argument_is_one_line(own: Miniature, name: str, capsys: Said) -> None:
     verb, *words = WRONG[name](own)
     default = {"--config": own.yaml(), "--manifest": own.manifest, "--state": own.folder / "s"}
-    if verb == "import":
+    if verb in ("import", "labels"):
         del default["--manifest"]
     if verb != "pretrain":
         del default["--state"]
@@ -428,14 +577,25 @@ def test_a_picture_is_as_it_was_drawn(finished: Workflow, tmp_path: Path) -> Non
 
 
 def test_an_output_of_other_files_or_another_place_is_not_replaced(own: Miniature, capsys: Said) -> None:
-    """By the verb that wrote it too: another stage's accuracy, another experiment's manifest, another recipe's table."""
+    """By the verb that wrote it too: what is told of other labels, labels of other evidence, another experiment's manifest."""
     own.label("other", own.configuration(), own.weights("pretrain"))
     sound = ("--config", own.yaml(), "--manifest", own.manifest)
-    accuracy = own.folder / "labels" / "label_accuracy.json"
-    words = ["diagnose", *sound, "--labels", own.folder / "labels/labels.json", "--output", accuracy]
+    mine, theirs = own.folder / "labels", own.folder / "other"
+    labels, others = (label_files(folder / "labels.json") for folder in (mine, theirs))
+    told = ("--output", mine / "told.json")
+    words = ["diagnose", *sound, "--evidence", mine / "evidence.json", "--labels", *labels, *told]
     assert main([str(word) for word in words]) == main([str(word) for word in words]) == 0
-    said = called(capsys, "diagnose", *sound, "--labels", own.folder / "other/labels.json", "--output", accuracy)
-    assert "found one that was made of labels.json" in said
+    said = called(capsys, "diagnose", *sound, "--evidence", theirs / "evidence.json", "--labels", *others, *told)
+    assert "found one that was made of evidence.json" in said
+    said = called(
+        capsys, "diagnose", *sound, "--evidence", mine / "evidence.json", "--labels", labels[0], others[1], *told
+    )
+    assert "found one that was made of probability-0.3/labels.json" in said
+    made = ("--rule", "probability-0.3", "--store", labels[1].with_suffix(".zarr"), "--output", labels[1])
+    said = called(capsys, "labels", *sound[:2], "--evidence", theirs / "evidence.json", *made)
+    assert "found one that was made of ../evidence.json" in said
     write_json(own.folder / "config.json", own.configuration(experiment="theirs").model_dump(mode="json"))
     said = called(capsys, "check", "--config", own.yaml(), "--output", own.manifest)
+    assert "an output must lie in no folder of another experiment, seed, run or recipe" in said
+    said = called(capsys, "labels", *sound[:2], "--evidence", mine / "evidence.json", *made)
     assert "an output must lie in no folder of another experiment, seed, run or recipe" in said

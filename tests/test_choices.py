@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from caguda.artifacts.anchors import load_anchors
 from caguda.artifacts.checkpoint import load_checkpoint
-from caguda.artifacts.labels import open_label_store
 from caguda.artifacts.state import load_state
 from caguda.classes import IGNORE, class_table
 from caguda.datasets.frame import label_of
@@ -22,6 +21,7 @@ from caguda.datasets.loader import TrainingFrames
 from caguda.datasets.manifest import read_manifest
 from caguda.networks.layers.batch_norm import freeze
 from caguda.stages.common import Run
+from caguda.stages.labelling import open_labelling
 from caguda.stages.runtime import restore_network
 from caguda.stages.supervised import control, pretrain
 from caguda.stages.training import build_optimiser
@@ -34,8 +34,8 @@ ONLY_DISTANCE = {"distance": 1.0, "anchor_cross_entropy": 0.0, "probability_cros
 def first_terms(mini: Miniature, elsewhere: Miniature, weights: dict[str, float], **losses: Any) -> dict[str, float]:
     """The loss terms of the first iteration of a stage."""
     settings = elsewhere.configuration(recipes={"r": weights}, losses=losses, stages__iterations=1)
-    labels = mini.folder / "labels" / "labels.json"
     warm = as_if_made_with(settings, mini.weights("warmup"), elsewhere.folder / "of" / "warmup")
+    labels = elsewhere.label("labels", settings, warm)
     _, description = load_checkpoint(elsewhere.stage("s", settings, warm, labels, "r"))
     (terms,) = description["metrics"]["history"]
     return {name: value for name, value in terms.items() if name != "iteration"}
@@ -46,7 +46,7 @@ def first_batch(mini: Miniature, settings: Any) -> dict[str, Any]:
     run = Run("stage 1", settings, 0, mini.manifest, {})
     network, _ = restore_network(mini.weights("warmup"), CPU, run.table)
     freeze(network.train())
-    store = open_label_store(mini.folder / "labels" / "labels.zarr")
+    store = open_labelling(mini.folder / "labels" / "labels.json")
 
     def maps(index: int) -> dict[str, Tensor]:
         row = store.read(index)

@@ -19,9 +19,9 @@ from PIL import Image
 from caguda.artifacts.atomic import write_json
 from caguda.artifacts.identity import WRITES
 from caguda.cli import OPTIONS, VERBS, main
-from caguda.stages.verified_labels import verify_labels
 
 IMAGE, LABEL = "source/images/00003.png", "source/labels/00003.png"
+RULES = ("anchor-0.05-mean_anchor_distance", "probability-0.3")
 
 
 @pytest.fixture(scope="module")
@@ -48,25 +48,35 @@ class Desk:
         self.new = mini.folder / "new"
 
     def call(self, verb: str, /, config: Path | None = None, **options: object) -> Fault:
-        """A verb with sound options, but for `options`; outputs go to the folder `new`."""
-        folder, labels = self.mini.folder, self.mini.folder / "labels"
+        """A verb with sound options, but for `options`; outputs go to the folder `new`, if not beside the evidence."""
+        folder, evidence = self.mini.folder, self.mini.folder / "labels" / "evidence.zarr"
         sound: dict[str, object] = {
             "--config": config or self.mini.yaml(), "--seed": 0, "--recipe": "cag", "--stage": 1, "--part": 1,
             "--parts": 1, "--manifest": self.mini.manifest, "--initial": self.mini.weights("warmup"),
-            "--checkpoint": self.mini.weights("warmup"), "--anchors": labels / "anchors.h5",
-            "--labels": labels / "labels.json", "--store": labels / "labels.zarr", "--state": self.new / "state",
+            "--checkpoint": self.mini.weights("warmup"), "--anchors": evidence.with_name("anchors.h5"),
+            "--evidence": evidence.with_suffix(".json"), "--rule": RULES[0], "--labels": self.labels(*RULES),
+            "--store": self.new / "labels.zarr" if verb == "labels" else evidence, "--state": self.new / "state",
             "--part-files": self.new / "part.h5",
-            "--output": (labels if verb == "labels" else self.new) / f"{verb}{WRITES[verb][0]}",
+            "--output": (evidence.parent if verb == "evidence" else self.new) / f"{verb}{WRITES[verb][0]}",
         }  # fmt: skip
         sound |= {f"--{name}": value for name, value in options.items()}
-        wanted = {f"--{option}" for option in VERBS[verb][2].split() if "default" not in OPTIONS[option][1]}
+        wanted = {OPTIONS[name][0] for name in VERBS[verb][2].split() if "default" not in OPTIONS[name][1]}
         before = tree(folder)
         self.capsys.readouterr()
-        code = main([verb, *(str(part) for flag in sorted(wanted) for part in (flag, sound[flag]))])
+        code = main([verb, *(word for flag in sorted(wanted) for word in (flag, *words(sound[flag])))])
         printed = self.capsys.readouterr()
         if code:
             assert tree(folder) == before, "something was written"
         return Fault(code, printed.err, printed.out)
+
+    def labels(self, *rules: str) -> list[Path]:
+        """The JSONs of the labels of some rules."""
+        return [self.mini.folder / "labels" / rule / "labels.json" for rule in rules]
+
+
+def words(value: object) -> list[str]:
+    """What stands behind an option."""
+    return [str(part) for part in value] if isinstance(value, list) else [str(value)]
 
 
 def tree(folder: Path) -> dict[Path, tuple[int, int]]:
@@ -98,18 +108,17 @@ def refused(fault: Fault, *words: object) -> None:
 
 def test_sound_calls_work(desk: Desk) -> None:
     """The calls that the tests below spoil."""
-    for verb in ("check", "anchor-part", "label-store", "label-part", "labels", "evaluate"):
-        given = {"part-files": desk.new / "labels.json"} if verb == "labels" else {}
+    for verb in ("check", "anchor-part", "evidence-store", "evidence-part", "evidence", "evaluate"):
+        given = {"part-files": desk.new / "evidence-part.json"} if verb == "evidence" else {}
         assert desk.call(verb, **given).code == 0
-        if verb == "label-part":
-            shutil.move(desk.new / "label-part.json", desk.new / "labels.json")
         if verb == "anchor-part":
             shutil.move(desk.new / "anchor-part.h5", desk.new / "part.h5")
             assert desk.call("anchors").code == 0
-    made = desk.mini.folder / "labels"
-    verify_labels(made / "labels.zarr", [desk.new / "labels.json"], made / "labels.json")
+    made = [desk.new / rule / "labels.json" for rule in RULES]
+    for rule, output in zip(RULES, made, strict=True):
+        assert desk.call("labels", rule=rule, store=output.with_suffix(".zarr"), output=output).code == 0
     for verb in ("diagnose", "adapt"):
-        assert desk.call(verb).code == 0
+        assert desk.call(verb, labels=made).code == 0
 
 
 @pytest.mark.parametrize("verb", ["check", "pretrain", "evaluate"])
@@ -190,7 +199,9 @@ def test_a_frame_that_was_spoilt_after_the_check(desk: Desk, name: str, workers:
     refused(desk.call("anchor-part"), desk.mini.root / file, *words)
 
 
-@pytest.mark.parametrize("verb", ["anchor-part", "label-store", "label-part", "evaluate", "warmup", "control", "adapt"])
+@pytest.mark.parametrize(
+    "verb", ["anchor-part", "evidence-store", "evidence-part", "evaluate", "warmup", "control", "adapt"]
+)
 def test_a_checkpoint_that_is_missing_or_damaged(desk: Desk, verb: str) -> None:
     option = "checkpoint" if "checkpoint" in VERBS[verb][2] else "initial"
     path = desk.mini.folder / "none" / "checkpoint.safetensors"
@@ -200,7 +211,7 @@ def test_a_checkpoint_that_is_missing_or_damaged(desk: Desk, verb: str) -> None:
     refused(desk.call(verb), damaged)
 
 
-@pytest.mark.parametrize("verb", ["label-store", "label-part", "adapt"])
+@pytest.mark.parametrize("verb", ["evidence-store", "evidence-part", "adapt"])
 def test_anchors_that_are_missing_or_damaged(desk: Desk, verb: str) -> None:
     path = desk.mini.folder / "none.h5"
     refused(desk.call(verb, anchors=path), path)
@@ -211,35 +222,72 @@ def test_anchors_that_are_missing_or_damaged(desk: Desk, verb: str) -> None:
     refused(desk.call(verb), damaged)
 
 
+@pytest.mark.parametrize("place", [0, 1], ids=["anchor", "probability"])
 @pytest.mark.parametrize("verb", ["adapt", "diagnose"])
-def test_labels_that_are_missing_damaged_or_something_else(desk: Desk, verb: str) -> None:
-    refused(desk.call(verb, labels=desk.mini.folder / "none.json"), "none.json")
-    refused(desk.call(verb, labels=desk.mini.manifest), desk.mini.manifest, "store")
+def test_labels_that_are_missing_damaged_or_something_else(desk: Desk, verb: str, place: int) -> None:
+    def with_one(file: Path) -> list[Path]:
+        found = desk.labels(*RULES)
+        found[place] = file
+        return found
+
+    refused(desk.call(verb, labels=with_one(desk.mini.folder / "none.json")), "none.json")
+    refused(desk.call(verb, labels=with_one(desk.mini.manifest)), desk.mini.manifest, "store")
+    evidence = desk.mini.folder / "labels" / "evidence.json"
+    refused(desk.call(verb, labels=with_one(evidence)), evidence, "label store")
     (desk.mini.folder / "half.json").write_text('{"store": ')
-    refused(desk.call(verb, labels=desk.mini.folder / "half.json"), "half.json")
-    shutil.rmtree(desk.mini.folder / "labels" / "labels.zarr")
-    refused(desk.call(verb), desk.mini.folder / "labels" / "labels.zarr")
+    refused(desk.call(verb, labels=with_one(desk.mini.folder / "half.json")), "half.json")
+    store = desk.labels(*RULES)[place].with_suffix(".zarr")
+    shutil.rmtree(store)
+    refused(desk.call(verb), store)
 
 
-def test_an_incomplete_label_store_is_not_verified(desk: Desk) -> None:
-    chunk = desk.mini.folder / "labels" / "labels.zarr" / "predicted" / "c.3.0.0"
-    chunk.unlink()
-    refused(desk.call("labels"), "labels.zarr", "not completely written")
+@pytest.mark.parametrize("verb", ["adapt", "diagnose"])
+def test_labels_of_one_rule_alone(desk: Desk, verb: str) -> None:
+    for rule in RULES:
+        found = f"found those by {rule.partition('-')[0]}"
+        refused(desk.call(verb, labels=desk.labels(rule)), "labels by anchor and by probability", found)
 
 
-@pytest.mark.parametrize("verb", ["pretrain", "anchor-part", "label-store", "adapt", "evaluate", "diagnose"])
+@pytest.mark.parametrize("verb", ["labels", "diagnose"])
+def test_evidence_that_is_missing_damaged_or_something_else(desk: Desk, verb: str) -> None:
+    refused(desk.call(verb, evidence=desk.mini.folder / "none.json"), "none.json")
+    refused(desk.call(verb, evidence=desk.mini.manifest), desk.mini.manifest, "store")
+    (labels,) = desk.labels(RULES[0])
+    refused(desk.call(verb, evidence=labels), labels, "evidence store")
+    (desk.mini.folder / "half.json").write_text('{"store": ')
+    refused(desk.call(verb, evidence=desk.mini.folder / "half.json"), "half.json")
+    store = desk.mini.folder / "labels" / "evidence.zarr"
+    shutil.rmtree(store)
+    refused(desk.call(verb), store)
+
+
+@pytest.mark.parametrize("verb", ["evidence", "labels", "diagnose"])
+def test_an_incomplete_evidence_store_is_not_accepted(desk: Desk, verb: str) -> None:
+    (desk.mini.folder / "labels" / "evidence.zarr" / "predicted" / "c.0.0.0").unlink()
+    refused(desk.call(verb), "evidence.zarr", "not completely written")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("verb", ["adapt", "diagnose"])
+def test_an_incomplete_label_store_is_not_accepted(desk: Desk, verb: str, rule: str) -> None:
+    (desk.mini.folder / "labels" / rule / "labels.zarr" / "label" / "c.0.0.0").unlink()
+    refused(desk.call(verb), f"{rule}/labels.zarr", "not completely written")
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "anchor-part", "evidence-store", "adapt", "evaluate", "diagnose"])
 def test_a_manifest_that_is_missing(desk: Desk, verb: str) -> None:
     refused(desk.call(verb, manifest=desk.mini.folder / "none.json"), "none.json", "check")
 
 
 def test_names_and_numbers_that_do_not_exist(desk: Desk) -> None:
     refused(desk.call("adapt", recipe="cga"), "cga", "cag")
-    for verb in ("anchor-part", "label-part"):
+    for verb in ("anchor-part", "evidence-part"):
         refused(desk.call(verb, part=3, parts=2), "--part must be 1 to --parts, found --part 3 --parts 2")
-    refused(desk.call("label-part", part=1, parts=9), "compute.parts", "at most 1 parts of whole batches, found 9")
+    refused(desk.call("evidence-part", part=1, parts=9), "compute.parts", "at most 1 parts of whole batches, found 9")
+    refused(desk.call("labels", rule="anchor-0.07-absolute"), "--rule anchor-0.07-absolute", *RULES)
 
 
-@pytest.mark.parametrize("verb", ["label-part", "adapt", "evaluate"])
+@pytest.mark.parametrize("verb", ["evidence-part", "labels", "adapt", "evaluate"])
 def test_artifacts_of_another_class_table(desk: Desk, verb: str) -> None:
     """A manifest and a network of 20 categories cannot serve a table of 19."""
     classes = desk.mini.configuration().model_dump(mode="json")["classes"][:19]
@@ -268,9 +316,9 @@ def test_the_command_exits_with_the_code_and_no_traceback(tmp_path: Path) -> Non
         ("pretrain", {"--seed": "1.5"}, "--seed: must be a whole number from 0 on, found '1.5'"),
         ("adapt", {"--stage": "0"}, "--stage: must be a whole number from 1 on, found '0'"),
         ("anchor-part", {"--part": "0"}, "--part: must be a whole number from 1 on, found '0'"),
-        ("label-part", {"--parts": "two"}, "--parts: must be a whole number from 1 on, found 'two'"),
-        ("label-store", {"--margin": "nan"}, "--margin: must be a finite number, found 'nan'"),
-        ("label-store", {"--p0": "high"}, "--p0: must be a finite number, found 'high'"),
+        ("evidence-part", {"--parts": "two"}, "--parts: must be a whole number from 1 on, found 'two'"),
+        ("inspect", {"--margin": "nan"}, "--margin: must be a finite number, found 'nan'"),
+        ("inspect", {"--p0": "high"}, "--p0: must be a finite number, found 'high'"),
         ("inspect", {"--margin": "0.1,inf"}, "--margin: must be a finite number, found 'inf'"),
         ("view", {"--worst": "0"}, "--worst: must be a whole number from 1 on, found '0'"),
         ("import", {"--run": "stage1"}, "--run: invalid choice: 'stage1'"),

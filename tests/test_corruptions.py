@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from miniature import Miniature
+from miniature import Miniature, label_files
 
 from caguda.artifacts.atomic import write_json
 from caguda.artifacts.checkpoint import load_checkpoint, save_checkpoint
@@ -18,8 +18,8 @@ from caguda.paper.charts import write_curves
 from caguda.paper.class_charts import write_class_chart
 from caguda.stages.anchors import construct_anchors
 from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.evidence import create_evidence, write_part
 from caguda.stages.figure import qualitative
-from caguda.stages.labels import create_store, write_part
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "corruptions.py"
 
@@ -34,7 +34,7 @@ def campaign(*arguments: str) -> str:
 
 
 def test_nothing_is_accepted_in_silence() -> None:
-    counts = {"corruptions": "20", "exchanges": "6", "namings": "5"}
+    counts = {"corruptions": "24", "exchanges": "12", "namings": "11"}
     asked = [word for name, count in counts.items() for word in (f"--{name}", count)]
     printed = campaign(*asked, "--others", "frames", "--seed", "1")
     assert [printed.count(f"| all | {count} |") for count in counts.values()] == [1, 1, 1]
@@ -66,20 +66,20 @@ def test_a_configuration_that_was_changed_under_its_seal_is_refused(mini: Miniat
 @pytest.mark.parametrize(
     ("name", "before", "after"),
     [
-        ("zarr.json", '"p0": 0.3', '"p0": 0.9'),
+        ("zarr.json", '"anchor_distance": ', '"anchor_distance": 1'),
         ("predicted/zarr.json", "#804080", "#804081"),
         ("zarr.json", "road", "rood"),
     ],
 )
-def test_the_metadata_of_a_store_is_as_it_was_made_before_any_labels_are_written(
+def test_the_metadata_of_a_store_is_as_it_was_made_before_any_evidence_is_written(
     mini: Miniature, tmp_path: Path, name: str, before: str, after: str
 ) -> None:
-    given = (mini.manifest, mini.weights("warmup"), mini.folder / "labels" / "anchors.h5", tmp_path / "labels.zarr")
-    create_store(mini.configuration(), *given, tmp_path / "created.json")
-    file = tmp_path / "labels.zarr" / name
+    given = (mini.manifest, mini.weights("warmup"), mini.folder / "labels" / "anchors.h5", tmp_path / "evidence.zarr")
+    create_evidence(mini.configuration(), *given, tmp_path / "created.json")
+    file = tmp_path / "evidence.zarr" / name
     assert before in file.read_text()
     file.write_text(file.read_text().replace(before, after, 1))
-    with pytest.raises(UserError, match=r"labels\.zarr: .* do not have the digest that they were written with"):
+    with pytest.raises(UserError, match=r"evidence\.zarr: .* do not have the digest that they were written with"):
         write_part(mini.configuration(), *given, 1, 1, tmp_path / "part.json")
 
 
@@ -103,15 +103,48 @@ def test_a_model_that_is_not_of_the_files_beside_it_is_not_evaluated(own: Miniat
 
 
 def test_labels_of_another_model_or_other_thresholds_are_not_diagnosed(own: Miniature) -> None:
-    labels, settings = own.folder / "labels" / "labels.json", own.configuration()
-    with pytest.raises(UserError, match=r"labels\.margin 0\.05, not 0\.2"):
-        diagnose(own.configuration(labels__margin=0.2), own.manifest, labels, own.folder / "accuracy.json")
+    evidence, output = own.folder / "labels" / "evidence.json", own.folder / "told.json"
+    labels, settings = label_files(own.folder / "labels" / "labels.json"), own.configuration()
+    with pytest.raises(UserError, match=r"rule\.margin 0\.05, not 0\.2"):
+        diagnose(own.configuration(labels__margin=0.2), own.manifest, evidence, labels, output)
+    with pytest.raises(UserError, match=r"rule\.p0 0\.3, not 0\.7"):
+        diagnose(own.configuration(labels__p0=0.7), own.manifest, evidence, labels, output)
     own.label("other", settings, own.weights("pretrain"))
-    shutil.rmtree(labels.with_suffix(".zarr"))
-    shutil.copytree(own.folder / "other" / "labels.zarr", labels.with_suffix(".zarr"))
-    shutil.copy(own.folder / "other" / "labels.json", labels)
+    come(own, "other", evidence)
+    with pytest.raises(UserError, match=r"labels\.json: the labels must be made of .*, found those of other evidence"):
+        diagnose(settings, own.manifest, evidence, labels, output)
+    for file in labels:
+        come(own, "other", file)
     with pytest.raises(UserError, match="this must be made of the files that are there now"):
-        diagnose(settings, own.manifest, labels, own.folder / "accuracy.json")
+        diagnose(settings, own.manifest, evidence, labels, output)
+    assert not output.exists()
+
+
+def come(own: Miniature, other: str, vouching: Path) -> None:
+    """A store and its JSON from the folder `other` come into the place of those of the same name in `labels`."""
+    source = own.folder / other / vouching.relative_to(own.folder / "labels")
+    shutil.rmtree(vouching.with_suffix(".zarr"))
+    shutil.copytree(source.with_suffix(".zarr"), vouching.with_suffix(".zarr"))
+    shutil.copy(source, vouching)
+
+
+def test_labels_of_another_rule_in_the_place_of_those_of_a_rule_are_refused(own: Miniature) -> None:
+    """Every threshold of a sweep has a folder beside the evidence: which labels lie in it is what they say."""
+    labelling, settings = own.folder / "labels" / "labels.json", own.configuration()
+    evidence, labels = labelling.with_name("evidence.json"), label_files(labelling)
+    anchor, probability = labels
+    own.labels(own.configuration(labels__margin=0.1), evidence)
+    swept = labelling.with_name("anchor-0.1-mean_anchor_distance")
+    for source, message in (
+        (swept, r"anchor-0\.05.*labels\.json: .*rule\.margin 0\.1, not 0\.05"),
+        (probability.parent, r"rule\.name probability, not anchor|labels by anchor and by probability must be given"),
+    ):
+        shutil.rmtree(anchor.parent)
+        shutil.copytree(source, anchor.parent)
+        with pytest.raises(UserError, match=message):
+            diagnose(settings, own.manifest, evidence, labels, own.folder / "told.json")
+        with pytest.raises(UserError, match=message):
+            own.stage("again", settings, own.weights("warmup"), labelling)
 
 
 def test_pictures_of_other_models_and_evaluations_are_not_drawn(own: Miniature) -> None:
@@ -136,12 +169,16 @@ def test_pictures_of_other_models_and_evaluations_are_not_drawn(own: Miniature) 
 def test_the_figure_is_drawn_with_the_labels_of_its_last_stage_alone(own: Miniature) -> None:
     models = [own.weights(name) for name in ("pretrain", "warmup", "stage")]
     given = (own.configuration(stages__count=1), own.manifest, "cag", 0, models)
-    qualitative(*given, own.folder / "labels" / "labels.json", own.folder / "figure.png")
+    evidence, labels = own.folder / "labels" / "evidence.json", label_files(own.folder / "labels" / "labels.json")
+    qualitative(*given, evidence, labels, own.folder / "figure.png")
     other = own.label("other", own.configuration(), own.weights("pretrain"))
-    with pytest.raises(
-        UserError, match=r"other/labels\.json: the labels must be those that .*stage/checkpoint.safeten"
-    ):
-        qualitative(*given, other, own.folder / "figure.png")
+    with pytest.raises(UserError, match=r"labels\.json: the labels must be made of .*other/evidence\.json"):
+        qualitative(*given, other.with_name("evidence.json"), labels, own.folder / "figure.png")
+    for found in (label_files(other), [labels[0], label_files(other)[1]]):
+        with pytest.raises(
+            UserError, match=r"other/.*/labels\.json: the labels must be those that .*stage/checkpoint.safeten"
+        ):
+            qualitative(*given, other.with_name("evidence.json"), found, own.folder / "figure.png")
 
 
 def test_a_checkpoint_whose_writer_was_killed_between_its_two_files_is_written_again(own: Miniature) -> None:

@@ -17,9 +17,14 @@ from documentation import OTHER_BLOCKS, PAGES, block, commands, read
 from miniature import Miniature
 from workflow_runs import ROOT, environment
 
+from caguda.ablations import labelling_of, rules_of
+from caguda.artifacts.atomic import write_json
 from caguda.cli import VERBS, main
+from caguda.config import Configuration
+from caguda.configfile import load_configuration
 from caguda.stages.adapt import adapt
-from caguda.stages.evaluate import evaluate
+from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.labels import make_labels
 
 NOT_RUN = {
     ".venv/bin/pre-commit install": "changes the checkout's git hooks",
@@ -35,7 +40,6 @@ NOT_RUN = {
 }
 STANDS_FOR = {
     r"(?<=[= ])/data\b": "data",
-    r"\bLABELS\.ZARR\b": "results/street/seed0/stage1/labels.zarr",
     r"\bFILE\b": "results/street/seed0/cag/stage3/evaluation.json",
     r"\bVERB\b": "schema",
     r"\bgpu=N\b": "gpu=2",
@@ -110,19 +114,34 @@ def demo(mini: Miniature, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with results by the names that `make demo` gives them; they are those of the miniature experiment."""
     folder = tmp_path_factory.mktemp("demo")
     shutil.copytree(ROOT / "config", folder / "config")
-    seed = folder / "results" / "street" / "seed0"
-    for name, place in (("labels", "stage1"), ("warmup", "warmup"), ("stage", "cag/stage1")):
-        shutil.copytree(mini.folder / name, seed / place, ignore=shutil.ignore_patterns("state"))
-    shutil.copy(mini.manifest, seed / "cag" / "manifest.json")
-    later, configuration = replace(mini, folder=seed / "cag"), mini.configuration()
-    for k in (2, 3):
-        before = later.weights(f"stage{k - 1}")
-        labels = later.label(f"stage{k}", configuration, before)
-        given = {"initial": before, "anchors": labels.with_name("anchors.h5"), "labels": labels}
-        later.train(partial(adapt, recipe="cag", stage=k), f"stage{k}", configuration, **given)
-        shutil.rmtree(seed / "cag" / f"stage{k}" / "state")
-    evaluate(configuration, later.manifest, later.weights("stage3"), seed / "cag/stage3/evaluation.json")
+    street = replace(mini, folder=folder / "results" / "street")
+    thresholds = load_configuration(ROOT / "config" / "demo.yaml").labels.model_dump()
+    configuration = mini.configuration(experiment="street", labels=thresholds, stages__count=3)
+    street.folder.mkdir(parents=True)
+    write_json(street.folder / "config.json", configuration.model_dump(mode="json"))
+    shutil.copy(mini.manifest, street.manifest)
+    for run in ("pretrain", "warmup"):
+        shutil.copytree(mini.folder / run, street.folder / "seed0" / run, ignore=shutil.ignore_patterns("state"))
+    model = "seed0/warmup"
+    for k in (1, 2, 3):
+        labels, anchors = labelled(street, model, configuration), street.folder / model / "evidence" / "anchors.h5"
+        given = {"initial": street.weights(model), "anchors": anchors, "labels": labels}
+        model = f"seed0/cag/stage{k}"
+        street.train(partial(adapt, recipe="cag", stage=k), model, configuration, **given)
+        shutil.rmtree(street.folder / model / "state")
+    evaluate(configuration, street.manifest, street.weights(model), street.folder / model / "evaluation.json")
     return folder
+
+
+def labelled(street: Miniature, model: str, configuration: Configuration) -> list[Path]:
+    """The JSONs of both rules' labels by a model, made beside it with all that belongs to them, as the workflow does."""
+    evidence = street.evidence(f"{model}/evidence", configuration, street.weights(model))
+    folder, made = street.folder / model / "labels", []
+    for rule in rules_of(configuration.labels).values():
+        made.append(folder / rule.folder / "labels.json")
+        make_labels(configuration, evidence, rule.folder, made[-1].with_suffix(".zarr"), made[-1])
+    diagnose(configuration, street.manifest, evidence, made, folder / f"{labelling_of(configuration, 'cag')}.json")
+    return made
 
 
 @pytest.mark.parametrize("command", PLANS)

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from miniature import Miniature, values
+from miniature import Miniature, label_files, values
 from workflow_runs import environment
 
+from caguda.artifacts.labels import LABELS
+from caguda.artifacts.vouched import vouched_store
 from caguda.cli import main
 from caguda.datasets import workers
 from caguda.errors import UserError
 from caguda.stages.adapt import _PseudoLabels
 from caguda.stages.common import Run
 from caguda.stages.runtime import prepare
-from caguda.stages.vouched import verified_labels
 
 INHERITED = {
     "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "7", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "x", "ROLE_RANK": "1",
@@ -110,10 +111,9 @@ def test_frames_for_training_can_be_sent_to_another_process(mini: Miniature, dom
     run = Run("pretrain", configuration, 0, mini.manifest, {})
     frames = run.frames("source", configuration.pretrain.augmentation, labelled=True)
     if domain == "target":
-        labels = mini.folder / "labels" / "labels.json"
-        store = verified_labels(labels, run.manifest.frames("target"), mini.manifest)
+        stores = [vouched_store(file, LABELS) for file in label_files(mini.folder / "labels" / "labels.json")]
         frames = run.frames("target", configuration.stages.target_augmentation, labelled=False)
-        frames.label_maps = _PseudoLabels(store)
+        frames.label_maps = _PseudoLabels({f"{store.attributes['rule']['name']}_label": store for store in stores})
     before = frames[3]  # files may be open by now
     after = pickle.loads(pickle.dumps(frames))[3]
     assert before.keys() == after.keys() and len(before) == (2 if domain == "source" else 3)

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from miniature import Miniature
+from miniature import Miniature, label_files
 from workflow_runs import Call, Workflow, environment, verb_of
 
 from caguda.artifacts.identity import WRITES
@@ -50,13 +50,15 @@ def verb_arguments(mini: Miniature, verb: str, folder: Path) -> list[str]:
     """The words of a verb that reads the miniature's artifacts and writes to `folder`."""
     made, labels = mini.folder, mini.folder / "labels"
     network = f"--manifest {mini.manifest} --checkpoint {mini.weights('warmup')} "
+    evidence, stores = f"--evidence {labels}/evidence.json ", label_files(labels / "labels.json")
     options = {
         "check": "",
         "pack": f"--manifest {mini.manifest} --domain source ",
         "pretrain": f"--manifest {mini.manifest} --seed 0 --state {folder}/state ",
         "anchor-part": f"{network}--part 1 --parts 1 ",
-        "label-store": f"{network}--anchors {labels}/anchors.h5 --store {folder}/labels.zarr ",
-        "diagnose": f"--manifest {mini.manifest} --labels {labels}/labels.json ",
+        "evidence-store": f"{network}--anchors {labels}/anchors.h5 --store {folder}/evidence.zarr ",
+        "labels": f"{evidence}--rule {stores[0].parent.name} --store {folder}/labels.zarr ",
+        "diagnose": f"--manifest {mini.manifest} {evidence}--labels {stores[0]} {stores[1]} ",
         "evaluate": network,
         "curves": f"--checkpoints {made}/pretrain/checkpoint.json ",
     }[verb]
@@ -71,7 +73,7 @@ def miniature(mini: Miniature) -> Miniature:
     return mini
 
 
-WRITERS = ["check", "pack", "pretrain", "anchor-part", "label-store", "diagnose", "evaluate", "curves"]
+WRITERS = ["check", "pack", "pretrain", "anchor-part", "evidence-store", "labels", "diagnose", "evaluate", "curves"]
 
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 from comparison import differences
+from test_workflow import ANCHOR, given, told
 from workflow_runs import Workflow
 
 READ = [
     "manifest.json",
     "seed0/pretrain/checkpoint.safetensors",
     "seed0/pretrain/checkpoint.json",
-    "seed0/stage1/anchors.h5",
-    "seed0/stage1/labels.json",
-    "seed0/stage1/label_accuracy.json",
+    f"{given(1)}/evidence/anchors.h5",
+    f"{given(1)}/evidence/evidence.json",
+    f"{given(1)}/labels/{ANCHOR}/labels.json",
+    told(1),
     "seed0/warmup/evaluation.json",
     "cag/table.csv",
     "cag/figure.png",
@@ -23,8 +25,8 @@ READ = [
 ]
 UNREAD = [
     "generated.json",
-    "seed0/stage1/labels.created.json",
-    "seed0/stage1/parts/labels.1-of-2.json",
+    f"{given(1)}/evidence/evidence.created.json",
+    f"{given(1)}/evidence/parts/evidence.1-of-2.json",
     "cag/report.html",
 ]
 
@@ -69,15 +71,27 @@ def test_what_nobody_reads_is_made_again_when_it_is_deleted(finished: Workflow, 
 
 
 @pytest.mark.slow
-def test_a_label_store_with_a_chunk_missing_trains_nothing(finished: Workflow, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("store", "array", "wanted"),
+    [
+        (f"labels/{ANCHOR}/labels.zarr", "label", "seed0/cag/stage1/checkpoint.safetensors"),
+        ("evidence/evidence.zarr", "margin", f"{given(1)}/labels/{ANCHOR}/labels.json"),
+    ],
+    ids=["labels", "evidence"],
+)
+def test_of_a_store_with_a_shard_missing_nothing_is_made(
+    finished: Workflow, tmp_path: Path, store: str, array: str, wanted: str
+) -> None:
+    """No training of labels, no labels of evidence."""
     workflow = finished.copy(tmp_path)
-    store = workflow.results / "seed0" / "stage1" / "labels.zarr"
-    (store / "anchor_label" / "c.3.0.0").unlink()
-    (workflow.results / "seed0" / "cag" / "stage1" / "checkpoint.safetensors").unlink()
+    folder = workflow.results / given(1) / store
+    (folder / array / "c.3.0.0").unlink()
+    (workflow.results / wanted).unlink()
     refused = workflow.run()
     (said,) = set(complaints(refused.stderr))
-    assert refused.returncode == 1 and "labels.zarr" in said and "move this folder away" in said, refused.stderr
-    shutil.rmtree(store)
+    assert refused.returncode == 1 and store in said and "move this folder away" in said, refused.stderr
+    assert not (workflow.results / wanted).exists()
+    shutil.rmtree(folder)
     remade(workflow, finished)
 
 
@@ -88,7 +102,7 @@ def test_a_clock_that_was_an_hour_ahead_is_told_and_touch_puts_it_right(finished
     for path in workflow.results.rglob("*"):
         moment = path.stat().st_mtime + 3600
         os.utime(path, (moment, moment))
-    (workflow.results / "seed0" / "stage1" / "label_accuracy.json").unlink()
+    (workflow.results / told(1)).unlink()
     refused = workflow.run()
     assert refused.returncode == 1 and "could indicate a clock skew problem" in refused.stderr
     subprocess.run("find results -exec touch -d 2020-01-01 {} +", shell=True, cwd=tmp_path, check=True)

@@ -6,21 +6,43 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_artifacts_labels import TABLE, some_labels
+from test_artifacts_maps import TABLE
 
+from caguda.artifacts.evidence import EVIDENCE
 from caguda.artifacts.label_arrays import (
     NAMES,
     PATTERNS,
     LabelArrays,
     LabelStatistics,
     count_verdicts,
-    faults,
     pattern,
     precision_and_coverage,
     relabelled,
-    rounded,
     values_of_patterns,
 )
+from caguda.pseudo_labels.anchor import AnchorRule
+from caguda.pseudo_labels.probability import ProbabilityRule
+
+H, W = 6, 9
+
+
+def some_labels(seed: int, c: int = 3, shape: tuple[int, int] = (H, W)) -> LabelArrays:
+    """Labels of a random image by both rules."""
+    random = np.random.default_rng(seed)
+    active = random.integers(0, 4, shape).astype(np.uint8)
+    nearest, predicted = (random.integers(0, c, shape).astype(np.uint8) for _ in range(2))
+    margin = random.exponential(2.0, shape).astype(np.float32)
+    margin[random.random(shape) < 0.05] = np.inf
+    return LabelArrays(
+        active=active,
+        anchor_label=np.where(active & 1, nearest, 255).astype(np.uint8),
+        probability_label=np.where(active & 2, predicted, 255).astype(np.uint8),
+        nearest_anchor=nearest,
+        predicted=predicted,
+        margin=margin,
+        confidence=random.random(shape).astype(np.float32),
+    )
+
 
 SEEDS = st.lists(st.integers(0, 1 << 30), min_size=1, max_size=3)
 
@@ -37,9 +59,10 @@ def ratio(part: float, whole: float) -> float | None:
 
 
 def quantiles(values: np.ndarray) -> dict[str, float | None] | None:
-    """The smallest value that at least the share q does not exceed, by sorting."""
+    """The smallest value, rounded to float16, that at least the share q does not exceed, by sorting."""
     if not values.size:
         return None
+    values = values.astype(np.float16)
     ranks = {q: -(-int(q * 100 + 0.5) * values.size // 100) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
     found = {str(q): float(np.sort(values)[rank - 1]) for q, rank in ranks.items()}
     return {q: value if np.isfinite(value) else None for q, value in found.items()}
@@ -118,8 +141,8 @@ def test_bit_patterns_sort_as_the_numbers_do() -> None:
     finite = values[: pattern(np.array([np.inf], np.float16))[0] + 1]
     assert len(values) == PATTERNS and (np.diff(finite[:-1].astype(float)) > 0).all() and finite[-1] == np.inf
     assert np.isnan(values[len(finite) :]).all()
-    np.testing.assert_array_equal(pattern(values), np.arange(PATTERNS))
-    assert pattern(np.array([-0.0], np.float16)) == 0
+    np.testing.assert_array_equal(pattern(values.astype(np.float32))[: len(finite)], np.arange(len(finite)))
+    assert pattern(np.array([-0.0], np.float32)) == 0
 
 
 @given(seed=st.integers(0, 1 << 30), margin=st.floats(0, 5, width=32), p0=st.floats(0, 1, width=32), at=st.booleans())
@@ -129,7 +152,9 @@ def test_another_threshold_gives_the_labels_of_the_rules(seed: int, margin: floa
     if at:
         margin, p0 = float(labels.margin[0, 0]), float(labels.confidence[0, 0])
     found = relabelled(labels, margin, p0)
-    assert faults(found, 3) == []
+    for label, category, bit in (("anchor_label", "nearest_anchor", 1), ("probability_label", "predicted", 2)):
+        expected = np.where(found.active & bit, getattr(found, category), 255)
+        np.testing.assert_array_equal(getattr(found, label), expected)
     np.testing.assert_array_equal(found.active & 1 > 0, labels.margin.astype(np.float64) > margin)
     np.testing.assert_array_equal(found.active & 2 > 0, labels.confidence.astype(np.float64) > p0)
     for name in ("nearest_anchor", "predicted", "margin", "confidence"):
@@ -140,43 +165,54 @@ def test_another_threshold_gives_the_labels_of_the_rules(seed: int, margin: floa
     np.testing.assert_array_equal(relabelled(labels).active, labels.active)
 
 
+def by_the_rules(labels: LabelArrays, margin: float, p0: float) -> list[np.ndarray]:
+    """The labels by anchors and by probability that the rules make of the evidence of an image."""
+    evidence = {name: getattr(labels, name) for name in EVIDENCE.dtypes}
+    rules = AnchorRule(margin=margin, unit="absolute"), ProbabilityRule(p0=p0)
+    return [rule.labels(evidence, anchor_distance=float("nan")) for rule in rules]
+
+
+@given(seed=st.integers(0, 1 << 30), margin=st.floats(0, 70000), p0=st.floats(0, 1), at=st.booleans())
+def test_another_threshold_gives_what_the_rules_make_of_the_evidence(
+    seed: int, margin: float, p0: float, at: bool
+) -> None:
+    """Whatever the threshold; `at` puts it beside a stored value, nearer than float32 can tell."""
+    labels = some_labels(seed)
+    if at:
+        stored = labels.margin[np.isfinite(labels.margin)][0], labels.confidence[0, 0]
+        margin, p0 = (float(np.nextafter(float(value), 0)) for value in stored)
+    found = relabelled(labels, margin, p0)
+    for label, expected in zip(
+        (found.anchor_label, found.probability_label), by_the_rules(labels, margin, p0), strict=True
+    ):
+        np.testing.assert_array_equal(label, expected)
+
+
 @pytest.mark.parametrize("threshold", [0.95, 0.9, 0.2, 0.3001])
-def test_a_threshold_is_not_rounded_to_the_stored_precision(threshold: float) -> None:
-    """A stored value beside it is above it or not, by itself: 0.95 lies below the float16 that is next to it."""
-    stored = np.full((6, 9), threshold, np.float16)
-    found = relabelled(replace(some_labels(0), margin=stored, confidence=stored), threshold, threshold)
-    assert (found.active == (3 if float(stored[0, 0]) > threshold else 0)).all()
-    assert {float(np.float16(t)) > t for t in (0.95, 0.9, 0.2, 0.3001)} == {True, False}
-
-
-@given(
-    exact=st.lists(st.floats(0, 70000, width=32), min_size=1, max_size=20),
-    threshold=st.floats(0, 70000),
-    near=st.booleans(),
-)
-def test_rounding_moves_a_pixel_only_at_the_rounded_threshold(exact: list[float], threshold: float, near: bool) -> None:
-    """Against the decision before rounding, in float32 as torch takes it; `near` puts the threshold beside a margin."""
-    if near:
-        threshold = float(np.nextafter(np.float32(exact[0]), np.float32(threshold)))
-    gaps = np.array(exact, np.float32)[None]
-    with np.errstate(over="ignore"):
-        stored = gaps.astype(np.float16)
-    labels = replace(some_labels(0, shape=gaps.shape), margin=stored)
-    differ = (relabelled(labels, margin=threshold).active & 1 > 0) != (gaps > np.float32(threshold))
-    assert not (differ & (stored != rounded(threshold))).any()
+def test_a_threshold_is_rounded_to_the_stored_precision(threshold: float) -> None:
+    """A value that is the threshold in float32 is not above it, on whichever side of it that lies, and the next one is."""
+    at = np.float32(threshold)
+    for value, active in ((at, 0), (np.nextafter(at, np.float32(1)), 3)):
+        stored = np.full((H, W), value, np.float32)
+        found = relabelled(replace(some_labels(0), margin=stored, confidence=stored), threshold, threshold)
+        assert (found.active == active).all()
+        for label in by_the_rules(found, threshold, threshold):
+            assert ((label != 255) == (active > 0)).all()
+    assert {float(np.float32(t)) > t for t in (0.95, 0.9, 0.2, 0.3001)} == {True, False}
 
 
 @given(seed=st.integers(0, 1 << 30))
 def test_precision_and_coverage_are_those_of_every_threshold(seed: int) -> None:
+    """Of every threshold that float16 has, with the numbers rounded to it."""
     labels = some_labels(seed)
     truth = some_truth(seed, labels)
     verdicts = np.zeros((2, PATTERNS), np.int64)
     count_verdicts(verdicts, labels.nearest_anchor, labels.margin, truth)
     precision, coverage = precision_and_coverage(*verdicts)
-    known = truth != 255
-    for threshold in np.unique([*labels.margin.ravel(), np.float16(0)])[::5]:
-        above = known & (labels.margin > threshold)
+    known, margins = truth != 255, labels.margin.astype(np.float16)
+    for threshold in np.unique([*margins.ravel(), np.float16(0)])[::5]:
+        above = known & (margins > threshold)
         right = above & (labels.nearest_anchor == truth)
-        at = pattern(np.array([threshold]))[0]
+        at = pattern(np.array([threshold], np.float32))[0]
         assert coverage[at] == pytest.approx(above.sum() / known.sum())
         assert precision[at] == pytest.approx(right.sum() / above.sum()) if above.any() else np.isnan(precision[at])

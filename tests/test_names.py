@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from paper_samples import configuration
 
@@ -19,6 +21,8 @@ from caguda.paper.escapes import in_csv, in_latex, in_markdown
 from caguda.paper.figures import Block, qualitative
 from caguda.paper.formats import Line, PrintedTable, to_csv, to_html, to_latex, to_markdown
 from caguda.paper.table import Statistic
+from caguda.pseudo_labels import Rule
+from caguda.pseudo_labels.anchor import AnchorRule
 
 NAMES = (r"$\frac{$", "$x$", "a|b", "=1+1", "<script>alert(1)</script>", "^^5c", "_", "50% & #1 {~}", "@cmd", "*a*b*",
          "[x](javascript:y)", "n" * 240, "ä" * 120, "-1", r"\$x\$", "a`b`", "&lt;")  # fmt: skip
@@ -95,6 +99,33 @@ def test_a_category_has_a_plain_name(name: str) -> None:
         configuration(classes=classes)
     message = str(error.value)
     assert "classes.0" in message and "without control characters" in message and printable(message) == message
+
+
+class Odd(Rule):
+    """A rule whose setting is any text."""
+
+    name = "odd"
+    reads = ()
+    text: str
+
+
+@given(text=st.text().filter(lambda text: "\0" not in text))
+@example(text="../../thesis")
+@example(text="n" * 240)
+@example(text="a+b")
+def test_the_folder_of_a_rule_is_a_plain_name_whatever_its_values_are(text: str) -> None:
+    """And none that has a +, which joins the names of two rules."""
+    folder = Odd(text=text).folder
+    assert folder.startswith("odd-") and printable(folder) == folder and not set("/+\0") & set(folder)
+    assert len(os.fsencode(folder)) <= 250
+
+
+@given(margin=st.floats(0, 1e6))
+@example(margin=1e6)
+@example(margin=5e-324)
+def test_the_folder_of_a_threshold_is_a_plain_name(margin: float) -> None:
+    folder = AnchorRule(margin=margin, unit="absolute").folder
+    assert folder.startswith("anchor-") and not set("/+ ") & set(folder) and folder.isascii()
 
 
 def test_an_error_is_one_line_that_a_terminal_does_not_obey(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

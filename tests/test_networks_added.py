@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from caguda import kinds
 from caguda.artifacts.anchors import load_anchors
 from caguda.artifacts.atomic import read_json
-from caguda.artifacts.labels import open_label_store
 from caguda.artifacts.state import load_state
 from caguda.classes import class_table
 from caguda.cli import main
@@ -26,6 +25,7 @@ from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import batch_norms
 from caguda.networks.layers.checkpointing import recompute_activations
 from caguda.networks.layers.network import SegmentationNetwork
+from caguda.stages.labelling import open_labelling
 from caguda.stages.runtime import restore_network
 from caguda.stages.training import build_optimiser
 from caguda.stages.warmup import warmup
@@ -270,8 +270,7 @@ def test_a_network_of_another_family_is_trained_scored_and_labels(loaded: None, 
     labels = elsewhere.label("labels", sees_features, warm)
     anchors, _ = load_anchors(labels.with_name("anchors.h5"))
     assert anchors.vectors.shape == (20, 64) and anchors.vectors[anchors.present].min() >= 0
-    store = open_label_store(labels.with_name("labels.zarr"))
-    assert store.read(0).anchor_label.shape == (8, 16)
+    assert open_labelling(labels).read(0).anchor_label.shape == (8, 16)
     stage = elsewhere.stage("stage", sees_features, warm, labels)
     network, description = restore_network(stage, torch.device("cpu"), class_table(configuration), sees_features)
     assert description["architecture"] == configuration.network.model_dump(mode="json") and batch_norms(network)

@@ -9,6 +9,7 @@ import pytest
 from documentation import block
 from workflow_runs import Workflow, environment
 
+from caguda.ablations import rules_of
 from caguda.configfile import load_configuration
 
 NAMES = ["sky", "building", "road", "tree", "car"]
@@ -50,8 +51,10 @@ def test_the_example_reaches_stage_1(example: Workflow) -> None:
     scores = json.loads((stage / "evaluation.json").read_text(encoding="utf-8"))["as_trained"]
     assert len(scores["iou"]) == len(NAMES)
     assert scores["miou"] > 0.4
-    labels = json.loads((stage.parent.parent / "stage1" / "labels.json").read_text(encoding="utf-8"))
-    assert labels["images"] == 16
+    warm_up = stage.parents[1] / "warmup"
+    rules = rules_of(load_configuration(example.configfile).labels).values()
+    files = [warm_up / "evidence/evidence.json", *(warm_up / "labels" / rule.folder / "labels.json" for rule in rules)]
+    assert [json.loads(file.read_text(encoding="utf-8"))["images"] for file in files] == [16] * 3
 
 
 def test_a_second_check_in_the_workflow_opens_nothing(example: Workflow) -> None:

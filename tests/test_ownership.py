@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from miniature import HEIGHT, WIDTH, Miniature
+from miniature import HEIGHT, WIDTH, Miniature, label_files
 from PIL import Image
 
 from caguda.artifacts.atomic import partial_of, write_atomically, write_json
-from caguda.artifacts.label_remains import remove_partial_files
-from caguda.artifacts.labels import create_label_store, open_label_store
+from caguda.artifacts.evidence import EVIDENCE, create_evidence_store
+from caguda.artifacts.labels import LABELS, create_label_store
+from caguda.artifacts.maps import open_store, remove_partial_files
+from caguda.artifacts.maps_metadata import MapFormat
 from caguda.artifacts.ownership import clear_folder, is_ours, refuse_foreign
 from caguda.artifacts.state import count_attempt, load_state, lock
 from caguda.classes import CITYSCAPES_19
@@ -118,16 +120,34 @@ def test_the_part_of_a_dead_writer_is_removed_and_that_of_a_living_one_is_not(tm
 # --- verbs
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "check", "pack", "label-store", "anchor-part", "pretrain", "generate"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "evaluate",
+        "check",
+        "pack",
+        "evidence-store",
+        "evidence-part",
+        "labels",
+        "diagnose",
+        "anchor-part",
+        "pretrain",
+        "generate",
+    ],
+)
 def test_a_verb_refuses_before_it_begins(elsewhere: Miniature, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     thesis = elsewhere.folder / "thesis.csv"
     thesis.write_text("chapter,pages\n1,20\n")
-    store, parts = elsewhere.folder / "labels.zarr", ["--part", 1, "--parts", 1]
+    store, parts = ["--store", elsewhere.folder / "new.zarr"], ["--part", 1, "--parts", 1]
     frozen = ["--checkpoint", "none.safetensors"]
+    seen = [*frozen, "--manifest", elsewhere.manifest, "--anchors", "none.h5", *store]
     given = {
         "evaluate": [*frozen, "--manifest", elsewhere.manifest],
         "pack": ["--manifest", elsewhere.manifest, "--domain", "source"],
-        "label-store": [*frozen, "--manifest", elsewhere.manifest, "--anchors", "none.h5", "--store", store],
+        "evidence-store": seen,
+        "evidence-part": [*seen, *parts],
+        "labels": ["--evidence", "none.json", "--rule", "probability-0.3", *store],
+        "diagnose": ["--manifest", elsewhere.manifest, "--evidence", "none.json", "--labels", "a.json", "b.json"],
         "anchor-part": [*frozen, "--manifest", elsewhere.manifest, *parts],
         "pretrain": ["--manifest", elsewhere.manifest, "--seed", 0, "--state", elsewhere.folder / "state"],
     }.get(verb, [])
@@ -166,24 +186,27 @@ def test_a_folder_with_anything_else_is_left_as_it_is(tmp_path: Path, name: str)
 
 
 @pytest.mark.parametrize("arguments", [["--output"], ["--html", "--output"], ["--plot"]])
-def test_pictures_go_into_no_label_store_and_replace_earlier_ones(
-    mini: Miniature, tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+def test_pictures_go_into_no_store_and_replace_earlier_ones(
+    own: Miniature, tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = mini.folder / "labels" / "labels.zarr"
+    labels = own.folder / "labels" / "labels.json"
     verb = "inspect" if arguments == ["--plot"] else "view"
-    before = sorted(store.rglob("*"))
-    refused(capsys, verb, store, *arguments, store)
-    assert sorted(store.rglob("*")) == before
+    before = sorted(labels.parent.rglob("*"))
+    for vouching in (labels.with_name("evidence.json"), *label_files(labels)):
+        refused(capsys, verb, labels, *arguments, vouching.with_suffix(".zarr"))
+        refused(capsys, verb, labels, *arguments, vouching.with_suffix(".zarr") / "pictures")
+    refused(capsys, verb, labels, *arguments, labels.parent)
+    assert sorted(labels.parent.rglob("*")) == before
     pictures = tmp_path / "pictures"
-    assert main([verb, str(store), *arguments, str(pictures)]) == 0
+    assert main([verb, str(labels), *arguments, str(pictures)]) == 0
     first = sorted(path.name for path in pictures.rglob("*"))
     if verb == "view":
-        ids = open_label_store(store).image_ids
-        assert main([verb, str(store), "--frames", ids[0], *arguments, str(pictures)]) == 0
+        ids = open_store(labels.with_name("evidence.zarr"), EVIDENCE).image_ids
+        assert main([verb, str(labels), "--frames", ids[0], *arguments, str(pictures)]) == 0
         assert len(list(pictures.rglob("*"))) < len(first), "no older picture among the new ones"
     (pictures / "cat.png").write_bytes(b"a cat")
     held = {path: path.read_bytes() for path in pictures.rglob("*") if path.is_file()}
-    assert "cat.png" in refused(capsys, verb, store, *arguments, pictures)
+    assert "cat.png" in refused(capsys, verb, labels, *arguments, pictures)
     assert {path: path.read_bytes() for path in pictures.rglob("*") if path.is_file()} == held
 
 
@@ -200,45 +223,73 @@ def test_generate_leaves_foreign_frames_and_renews_its_own(tmp_path: Path) -> No
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == held
 
 
-@pytest.mark.parametrize("where", ["labels.zarr", "labels.zarr.partial"])
-def test_a_prepared_link_leads_no_label_store_elsewhere(tmp_path: Path, where: str) -> None:
+FORMS = [EVIDENCE, LABELS]
+
+
+def create(path: Path, form: MapFormat) -> None:
+    """A store of one image."""
+    make = {EVIDENCE.name: create_evidence_store, LABELS.name: create_label_store}[form.name]
+    make(path, ["a"], (2, 2), 1, CITYSCAPES_19, {})
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+@pytest.mark.parametrize("where", ["new.zarr", "new.zarr.partial", "new.zarr.01234567.partial"])
+def test_a_prepared_link_leads_no_store_elsewhere(tmp_path: Path, where: str, form: MapFormat) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "thesis.tex").write_text("mine")
     (tmp_path / where).symlink_to(home)
-    store = tmp_path / "labels.zarr"
-    if where == "labels.zarr":
+    store = tmp_path / "new.zarr"
+    if where == "new.zarr":
         with pytest.raises(UserError, match="move it away"):
-            create_label_store(store, ["a"], 2, 2, CITYSCAPES_19, {})
+            create(store, form)
     else:
-        create_label_store(store, ["a"], 2, 2, CITYSCAPES_19, {})
+        create(store, form)
     assert [path.name for path in home.iterdir()] == ["thesis.tex"] and (tmp_path / where).is_symlink()
 
 
-@pytest.mark.parametrize("name", ["active/thesis.tex", "thesis.tex", "active/c.0.0.0/thesis.tex", "zarr.json"])
-def test_a_store_with_something_else_in_it_is_not_replaced(tmp_path: Path, name: str) -> None:
-    store = tmp_path / "labels.zarr"
-    create_label_store(store, ["a"], 2, 2, CITYSCAPES_19, {})
-    (store / name).parent.mkdir(exist_ok=True)
-    (store / name).write_text('{"attributes": {}}')
-    with pytest.raises(UserError, match="move it away"):
-        create_label_store(store, ["a"], 2, 2, CITYSCAPES_19, {})
-    assert (store / name).read_text() == '{"attributes": {}}'
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+@pytest.mark.parametrize("name", ["ARRAY/thesis.tex", "thesis.tex", "ARRAY/c.0.0.0/thesis.tex", "zarr.json", "ARRAY/zarr.json",
+                                  "ARRAY/c.0.0.0.partial", "OTHER/c.0.0.0"])  # fmt: skip
+def test_a_store_with_something_else_in_it_is_not_replaced(tmp_path: Path, name: str, form: MapFormat) -> None:
+    """Of a person, of another format, or of a store of the other kind."""
+    store, (other,) = tmp_path / "new.zarr", (each for each in FORMS if each != form)
+    create(store, form)
+    file = store / name.replace("ARRAY", next(iter(form.dtypes))).replace("OTHER", next(iter(other.dtypes)))
+    file.parent.mkdir(exist_ok=True)
+    file.write_text('{"attributes": {}}')
+    for again in FORMS:
+        with pytest.raises(UserError, match="move it away"):
+            create(store, again)
+    assert file.read_text() == '{"attributes": {}}'
 
 
-def test_only_parts_of_chunks_are_cleared_from_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+def test_only_parts_of_shards_are_cleared_from_a_store(
+    tmp_path: Path, form: MapFormat, capsys: pytest.CaptureFixture[str]
+) -> None:
     foreign = tmp_path / "downloads" / "films" / "film.mkv.partial"
     foreign.parent.mkdir(parents=True)
     foreign.touch()
-    refused(
-        capsys, "labels", "--store", foreign.parents[1], "--part-files", foreign, "--output", tmp_path / "labels.json"
-    )
-    store = tmp_path / "labels.zarr"
-    create_label_store(store, ["a"], 2, 2, CITYSCAPES_19, {})
-    mine = store / "active" / "film.mkv.partial"
-    mine.touch()
-    remove_partial_files(store)
-    assert foreign.exists() and mine.exists()
+    output = tmp_path / "evidence.json"
+    refused(capsys, "evidence", "--store", foreign.parents[1], "--part-files", foreign, "--output", output)
+    store, array = tmp_path / "new.zarr", next(iter(form.dtypes))
+    create(store, form)
+    opened = open_store(store, form)
+    mine, theirs = store / array / "film.mkv.partial", store / array / "c.0.0.0.01234567.partial"
+    for path in (mine, theirs):
+        path.touch()
+    remove_partial_files(opened)
+    assert foreign.exists() and mine.exists() and not theirs.exists()
+
+
+@pytest.mark.parametrize("place", ["labels/evidence.zarr", "labels/probability-0.3/labels.zarr"])
+def test_no_output_lies_in_a_store(own: Miniature, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--config", own.yaml(), "--manifest", own.manifest, "--checkpoint", own.weights("warmup")]
+    for folder in (own.folder / place, *(path for path in (own.folder / place).iterdir() if path.is_dir())):
+        before = sorted(folder.rglob("*"))
+        said = refused(capsys, "evaluate", *given, "--output", folder / "new.json")
+        assert "an output must not lie in a store" in said and sorted(folder.rglob("*")) == before
 
 
 # --- the folder of a state, and the record of the check

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from miniature import Miniature, as_if_made_with, values
+from miniature import Miniature, as_if_made_with, label_files, values
 from PIL import Image
 from workflow_runs import SMOKE, Workflow
 
@@ -112,12 +112,12 @@ def test_trainings_from_the_cache_end_with_the_same_weights(
     mini: Miniature, elsewhere: Miniature, caches: list[Path], no_files: Callable[[], None]
 ) -> None:
     settings = elsewhere.configuration(**CHANGES)
-    labels = mini.folder / "labels"
     source_only, warm = (
         as_if_made_with(settings, mini.weights(name), elsewhere.folder / "of" / name) for name in ("pretrain", "warmup")
     )
-    stage = {"initial": warm, "anchors": labels / "anchors.h5", "labels": labels / "labels.json"}
-    verbs: dict[str, tuple[Callable[..., None], dict[str, Path]]] = {
+    labelling = elsewhere.label("labels", settings, warm)
+    stage = {"initial": warm, "anchors": labelling.with_name("anchors.h5"), "labels": label_files(labelling)}
+    verbs: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
         "pretrain": (pretrain, {}),
         "warmup": (warmup, {"initial": source_only}),
         "stage": (partial(adapt, recipe="cag", stage=1), stage),

@@ -14,9 +14,11 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from miniature import label_files
 from numpy.typing import NDArray
-from paper_samples import configuration, rewrite, write_experiment
+from paper_samples import configuration, rewrite, write_experiment, write_labels
 
+from caguda.artifacts.atomic import read_json, write_json
 from caguda.classes import CITYSCAPES_19
 from caguda.config import Configuration
 from caguda.errors import UserError
@@ -122,7 +124,7 @@ def draw(path: Path, verb: str, recipe: str, shows: list[Path]) -> None:
 
 def report(config: Configuration, paths: Mapping[str, list[Path]], folder: Path, recipe: str = "cag") -> str:
     figure, curves, table = (folder / name for name in FILES)
-    draw(figure, "figure", recipe, [paths["checkpoints"][0], paths["labels"][-1]])
+    draw(figure, "figure", recipe, [paths["checkpoints"][0], *label_files(paths["labels"][-1])])
     draw(
         curves,
         "curves",
@@ -153,7 +155,10 @@ def test_report_is_self_contained_and_lists_every_artifact(three: Any, tmp_path:
     assert "margin_unit: mean_anchor_distance" in page.text
     items = [artifact(path, tmp_path) for path in (*paths["checkpoints"], *paths["labels"])]
     verbs = {verb: (jobs, seconds) for verb, jobs, seconds in spent(items)}
-    assert list(verbs)[-1] == "labels" and verbs["labels"] == (6, 6 * 8.5) and verbs["pretrain"] == (3, 3 * 75.0)
+    assert list(verbs)[-1] == "diagnose" and verbs["diagnose"] == (6, 6 * 8.5) and verbs["pretrain"] == (3, 3 * 75.0)
+    assert len({(item.name, item.seed) for item in items}) == len(items), (
+        "the labels of each stage have a name of their own"
+    )
     assert html == report(config, paths, tmp_path)
 
 
@@ -173,7 +178,39 @@ def test_report_escapes_names_and_does_without_oracle_and_truth(tmp_path: Path) 
     assert "<b>road</b>" in page.text
     assert "a & b" in page.text
     assert "closed" not in page.text
-    assert stage_labels(paths["labels"], paths["accuracy"])[0].right("anchor") is None
+    assert stage_labels(paths["labels"], paths["checkpoints"])[0].right("anchor") is None
+
+
+def test_labels_of_a_stage_are_told_of_once_and_by_what_it_was_trained_on(three: Any, tmp_path: Path) -> None:
+    """The statistics lie beside the model before the stage; those of a sweep may lie there too."""
+    config, paths = three
+    found = stage_labels(paths["labels"], paths["checkpoints"])
+    assert [(item.stage, item.seed) for item in found] == [
+        (f"stage {k}", str(seed)) for k in (1, 2) for seed in range(3)
+    ]
+    shares = {item.stage: item.summary["share"]["anchor"] for item in found}
+    assert shares == {"stage 1": pytest.approx(0.82), "stage 2": pytest.approx(0.84)}
+    for labels, message in (
+        (paths["labels"][1:], r"stage1/checkpoint\.json: the statistics of the labels .* found none"),
+        ([*paths["labels"], twin(paths["labels"][0])], r"stage1/checkpoint\.json: the statistics .* the same twice"),
+        ([*paths["labels"], swept(config, paths["labels"][0])], r"labels must be those that a stage was trained on"),
+    ):
+        with pytest.raises(UserError, match=message):
+            report(config, paths | {"labels": labels}, tmp_path)
+
+
+def twin(told: Path) -> Path:
+    """What is told of the same labels, once more."""
+    path = told.with_stem("again")
+    write_json(path, read_json(told))
+    return path
+
+
+def swept(config: Configuration, told: Path) -> Path:
+    """What is told of the labels of the same evidence under another margin, on which no stage was trained."""
+    labels = config.labels.model_copy(update={"margin": 0.3})
+    model = told.parents[1] / "checkpoint.safetensors"
+    return write_labels(model, config.model_copy(update={"labels": labels}), int(seed_of(told)), 1, True)[1]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -189,5 +226,5 @@ def test_report_refuses_a_part_of_a_file(three: Any, tmp_path: Path, name: str) 
 
 def test_words_for_times_and_seeds() -> None:
     assert [duration(s) for s in (None, 3.25, 59.9, 60, 7325)] == ["-", "3.2 s", "1 min 0 s", "1 min 0 s", "2 h 2 min"]
-    assert seed_of(Path("results/x/seed12/cag/stage1/labels.json")) == "12"
+    assert seed_of(Path("results/x/seed12/cag/stage1/labels/anchor-0.15+probability-0.9.json")) == "12"
     assert seed_of(Path("results/x/cag/table.csv")) == ""

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from miniature import Miniature, as_if_made_with, values
+from miniature import Miniature, as_if_made_with, label_files, values
 
 from caguda.artifacts.checkpoint import load_checkpoint
-from caguda.artifacts.labels import open_label_store
+from caguda.artifacts.labels import LABELS
 from caguda.artifacts.state import load_state, lock
+from caguda.artifacts.vouched import vouched_store
 from caguda.classes import IGNORE
 from caguda.configfile import load_configuration
 from caguda.errors import UserError
@@ -35,13 +36,14 @@ def command(mini: Miniature, made: Miniature, verb: str, started: int, **changes
     config = mini.folder / f"{name}.yaml"
     config.write_text(yaml.safe_dump(values(mini.root, **(FROZEN | changes))), encoding="utf-8")
     settings = load_configuration(config)
-    labels = made.folder / "labels"
-    inputs = {
-        "pretrain": [],
-        "warmup": ["--initial", as_if_made_with(settings, made.weights("pretrain"), mini.folder / "pretrain")],
-        "adapt": ["--initial", as_if_made_with(settings, made.weights("warmup"), mini.folder / "warmup"), "--anchors", labels / "anchors.h5", "--labels",
-                  labels / "labels.json", "--recipe", "cag", "--stage", "1"],
-    }[verb]  # fmt: skip
+    inputs: list[object] = []
+    if verb != "pretrain":
+        before = {"warmup": "pretrain", "adapt": "warmup"}[verb]
+        inputs = ["--initial", as_if_made_with(settings, made.weights(before), mini.folder / before)]
+    if verb == "adapt":
+        labelling = mini.label("labels", settings, mini.weights("warmup"))
+        inputs += ["--anchors", labelling.with_name("anchors.h5"), "--labels", *label_files(labelling)]
+        inputs += ["--recipe", "cag", "--stage", "1"]
     fixed = ["--config", config, "--seed", "0", "--manifest", mini.manifest]
     outputs = ["--output", mini.weights(name), "--state", mini.folder / name / "state"]
     return [sys.executable, "-m", "caguda", verb, *map(str, [*fixed, *inputs, *outputs])]
@@ -89,10 +91,10 @@ def test_two_processes_train_as_one(mini: Miniature, elsewhere: Miniature, verb:
 
 def test_the_halves_of_a_batch_have_labels_of_different_number(mini: Miniature) -> None:
     """Else the test above could not tell a mean over the whole batch from a mean of two means."""
-    store = mini.folder / "labels" / "labels.zarr"
-    opened = open_label_store(store)
-    counts = {int((opened.read(index).anchor_label != IGNORE).sum()) for index in range(len(opened.image_ids))}
-    assert len(counts) > 4
+    for file in label_files(mini.folder / "labels" / "labels.json"):
+        store = vouched_store(file, LABELS)
+        counts = {int((store.read(index, "label") != IGNORE).sum()) for index in range(store.count)}
+        assert len(counts) > 4
 
 
 def interrupted(words: list[str], ready: Path, number: int) -> int:

@@ -1,31 +1,39 @@
 """Work that is divided over jobs: the same results, bit by bit, for any number of parts, and no part without work."""
 
 import errno
-import json
 import shutil
+from collections.abc import Mapping
 from functools import reduce
 from itertools import pairwise
 from operator import add
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import h5py
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from miniature import Miniature
+from miniature import Miniature, label_files
+from numpy.typing import NDArray
 
 from caguda.artifacts.anchors import load_anchors
+from caguda.artifacts.atomic import read_json
 from caguda.artifacts.class_sums import save_class_sums
-from caguda.artifacts.labels import LabelArrays, LabelStore, open_label_store, verify_label_store
+from caguda.artifacts.evidence import EVIDENCE, evidence_faults
+from caguda.artifacts.labels import LABELS
+from caguda.artifacts.maps import MapStore, open_store
 from caguda.artifacts.provenance import provenance
+from caguda.artifacts.vouched import verify_store
 from caguda.equations.anchors import ClassSums, anchors_from
 from caguda.errors import UserError
-from caguda.stages import labels as stage
+from caguda.stages import evidence as stage
 from caguda.stages.anchors import BLOCKS, _settings, blocks_of, construct_anchors
-from caguda.stages.labels import write_part
+from caguda.stages.evidence import write_part
 from caguda.stages.parts import share
+
+ARRAYS = {*EVIDENCE.dtypes, *LABELS.dtypes}
 
 
 @given(st.integers(1, 5000), st.integers(1, 16))
@@ -125,59 +133,88 @@ def test_parts_that_do_not_belong_together_make_no_anchors(mini: Miniature, else
     assert not output.exists()
 
 
+def digests_of(labelling: Path) -> tuple[str, ...]:
+    """The digests of the evidence and of the labels of both rules."""
+    return tuple(read_json(file)["digest"] for file in (labelling.with_name("evidence.json"), *label_files(labelling)))
+
+
 @pytest.mark.parametrize("batch", [1, 3])
-def test_the_number_of_parts_changes_no_label(mini: Miniature, elsewhere: Miniature, batch: int) -> None:
+def test_the_number_of_parts_changes_no_evidence_and_no_label(
+    mini: Miniature, elsewhere: Miniature, batch: int
+) -> None:
     settings = elsewhere.configuration(compute__inference_batch_size=batch)
+    found = {digests_of(elsewhere.label(f"{n} parts", settings, mini.weights("warmup"), n)) for n in (1, 2, 3)}
+    assert len(found) == 1
+
+
+def test_how_many_batches_a_shard_holds_changes_no_evidence_and_no_label(
+    mini: Miniature, elsewhere: Miniature, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = elsewhere.configuration(compute__inference_batch_size=1)
     found = set()
-    for parts in (1, 2, 3):
-        labels = elsewhere.label("parts", settings, mini.weights("warmup"), parts)
-        found.add(json.loads(labels.read_text())["digest"])
+    for most, files in ((100, 8), (3, 3), (1, 1)):
+        monkeypatch.setattr("caguda.artifacts.maps.MOST_SHARDS", most)
+        labelling = elsewhere.label(f"at most {most}", settings, mini.weights("warmup"), min(files, 2))
+        found.add(digests_of(labelling))
+        for store in (labelling.with_name("evidence.zarr"), label_files(labelling)[0].with_suffix(".zarr")):
+            assert all(
+                len(list(folder.glob("c.*.0.0"))) == files for folder in store.iterdir() if folder.name in ARRAYS
+            )
     assert len(found) == 1
 
 
 def test_a_disk_that_is_full_is_told_and_what_was_written_is_kept(
     mini: Miniature, elsewhere: Miniature, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Labels are written in a thread of its own: its error is the verb's, and no JSON says that the part is done."""
+    """Evidence is written in a thread of its own: its error is the verb's, and no JSON says that the part is done."""
     settings = elsewhere.configuration(compute__inference_batch_size=2)
-    labels = elsewhere.label("full", settings, mini.weights("warmup"))
-    store, digest = labels.with_name("labels.zarr"), json.loads(labels.read_text())["digest"]
-    for chunk in store.glob("*/c.*.0.0"):
-        chunk.unlink()
-    inputs = (elsewhere.manifest, mini.weights("warmup"), labels.with_name("anchors.h5"))
-    output, write = elsewhere.folder / "part.json", stage.write_labels
-    output.unlink(missing_ok=True)
+    evidence = elsewhere.evidence("full", settings, mini.weights("warmup"))
+    store, digest = evidence.with_suffix(".zarr"), read_json(evidence)["digest"]
+    for shard in store.glob("*/c.*.0.0"):
+        shard.unlink()
+    inputs = (elsewhere.manifest, mini.weights("warmup"), evidence.with_name("anchors.h5"))
+    output, write = elsewhere.folder / "part.json", stage.write_shard
 
-    def full(opened: LabelStore, index: int, arrays: LabelArrays) -> None:
-        if index == 5:
+    def full(opened: MapStore, number: int, maps: Mapping[str, NDArray[Any]]) -> dict[str, list[str | None]]:
+        if number == 2:
             raise OSError(errno.ENOSPC, "No space left on device", str(store))
-        write(opened, index, arrays)
+        return write(opened, number, maps)
 
-    monkeypatch.setattr(stage, "write_labels", full)
+    monkeypatch.setattr(stage, "write_shard", full)
     with pytest.raises(OSError, match="No space left"):
         write_part(settings, *inputs, store, 1, 1, output)
-    assert open_label_store(store).missing() == [5, 6, 7] and not output.exists()
-    monkeypatch.setattr(stage, "write_labels", write)
+    assert open_store(store, EVIDENCE).missing() == [4, 5, 6, 7] and not output.exists()
+    monkeypatch.setattr(stage, "write_shard", write)
     write_part(settings, *inputs, store, 1, 1, output)
-    assert "4 of them from an earlier call" in capsys.readouterr().out
-    assert verify_label_store(store)["digest"] == digest
+    assert "2 of 4 shards from an earlier call" in capsys.readouterr().out
+    assert verify_store(open_store(store, EVIDENCE), evidence_faults)["digest"] == digest
 
 
-def test_labels_that_are_finished_and_sound_are_kept(
+def test_shards_that_are_finished_and_sound_are_kept(
     mini: Miniature, elsewhere: Miniature, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = elsewhere.configuration(compute__inference_batch_size=2)
-    labels = elsewhere.label("labels", settings, mini.weights("warmup"))
-    store, digest = labels.with_name("labels.zarr"), json.loads(labels.read_text())["digest"]
+    """Not one of which an array is gone, cut or changed, nor one that no line of a journal tells of."""
+    settings = elsewhere.configuration(compute__inference_batch_size=1)
+    evidence = elsewhere.evidence("evidence", settings, mini.weights("warmup"))
+    store, digest = evidence.with_suffix(".zarr"), read_json(evidence)["digest"]
     (store / "predicted" / "c.2.0.0").unlink()
-    chunk = store / "margin" / "c.7.0.0"
-    chunk.write_bytes(chunk.read_bytes()[:-9])
-    written, write = [], stage.write_labels
-    monkeypatch.setattr(stage, "write_labels", lambda *given: (written.append(given[1]), write(*given)))
-    inputs = (elsewhere.manifest, mini.weights("warmup"), labels.with_name("anchors.h5"))
+    cut, changed = store / "margin" / "c.7.0.0", store / "confidence" / "c.4.0.0"
+    cut.write_bytes(cut.read_bytes()[:-9])
+    changed.write_bytes(changed.read_bytes()[:20] + b"?" + changed.read_bytes()[21:])
+    journal = store.with_name("evidence.zarr.1-of-1.journal")
+    journal.write_text("".join(line for line in journal.read_text().splitlines(True) if '"shard": 5' not in line))
+    written: list[int] = []
+    write = stage.write_shard
+
+    def noted(opened: MapStore, number: int, maps: Mapping[str, NDArray[Any]]) -> dict[str, list[str | None]]:
+        written.append(number)
+        return write(opened, number, maps)
+
+    monkeypatch.setattr(stage, "write_shard", noted)
+    inputs = (elsewhere.manifest, mini.weights("warmup"), evidence.with_name("anchors.h5"))
     write_part(settings, *inputs, store, 1, 1, elsewhere.folder / "part.json")
-    assert written == [2, 3, 6, 7] and "4 of them from an earlier call" in capsys.readouterr().out
-    assert verify_label_store(store)["digest"] == digest
+    assert written == [2, 4, 5, 7] and "4 of 8 shards from an earlier call" in capsys.readouterr().out
+    assert verify_store(open_store(store, EVIDENCE), evidence_faults)["digest"] == digest
     shutil.copy(mini.weights("pretrain"), elsewhere.folder / "other.safetensors")
     shutil.copy(mini.weights("pretrain").with_suffix(".json"), elsewhere.folder / "other.json")
     other = (elsewhere.manifest, elsewhere.folder / "other.safetensors", inputs[2])

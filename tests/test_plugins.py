@@ -348,28 +348,35 @@ def test_its_keys_are_checked_like_those_of_the_others(tmp_path: Path) -> None:
 
 # Who runs it
 
-LOOKING = ("verify {0}", "inspect {0}/labels/labels.zarr --json", "provenance {0}/labels/labels.zarr",
-           "view {0}/labels/labels.zarr --output {0}/page --html")  # fmt: skip
+LOOKING = {
+    "verify": "verify {0}",
+    "inspect evidence": "inspect {0}/labels/evidence.zarr --json",
+    "inspect labels": "inspect {0}/labels/labels.json --json",
+    "provenance": "provenance {0}/labels/labels.json",
+    "view evidence": "view {0}/labels/evidence.zarr --output {0}/page --html",
+    "view labels": "view {0}/labels/labels.json --output {0}/pictures",
+}
 
 
 def looked_at(own: Miniature, **target: Any) -> dict[str, subprocess.CompletedProcess[str]]:
-    """What each verb that looks at artifacts says, where a config.json names a plugin that leaves a file."""
+    """What each call of LOOKING says, where a config.json names a plugin that leaves a file."""
     folder = own.folder.parent
     plugin = written(folder, f"open({str(folder / 'ran')!r}, 'w')\n", "harmful.py")
     content = own.configuration().model_dump(mode="json") | {"plugins": [str(plugin)]}
     write_json(own.folder / "config.json", content | {"target": content["target"] | target})
     calls = {}
-    for command in LOOKING:
+    for name, command in LOOKING.items():
         words = [sys.executable, "-m", "caguda", *(word.format(own.folder) for word in command.split())]
-        calls[words[3]] = subprocess.run(words, capture_output=True, text=True, check=False, env=environment())
+        calls[name] = subprocess.run(words, capture_output=True, text=True, check=False, env=environment())
         assert not (folder / "ran").exists(), words
     return calls
 
 
 def test_looking_at_artifacts_runs_no_plugin(own: Miniature) -> None:
     calls = looked_at(own)
-    assert [call.returncode for call in calls.values()] == [0] * 4, calls
-    assert json.loads(calls["inspect"].stdout)["images_with_truth"] > 0
+    assert [call.returncode for call in calls.values()] == [0] * len(LOOKING), calls
+    for name in ("inspect evidence", "inspect labels"):
+        assert json.loads(calls[name].stdout)["images_with_truth"] > 0
     assert main(["check", "--config", str(own.folder / "config.json"), "--output", str(own.manifest)]) == 0
     assert (own.folder.parent / "ran").exists(), "the same plugin is run by what makes an artifact"
 
@@ -377,9 +384,10 @@ def test_looking_at_artifacts_runs_no_plugin(own: Miniature) -> None:
 def test_looking_at_artifacts_of_a_plugins_layout(own: Miniature) -> None:
     """The layout of the target is known to nobody here: its truth is not shown, and nothing else fails."""
     calls = looked_at(own, layout="unheard_of")
-    assert [calls[verb].returncode for verb in ("inspect", "provenance", "view")] == [0] * 3, calls
-    told = json.loads(calls["inspect"].stdout)
-    assert told["images_with_truth"] == 0 and "found target.layout cityscapes, not unheard_of" in told["no_truth"]
-    assert "found target.layout cityscapes, not unheard_of" in calls["view"].stdout
+    assert [call.returncode for name, call in calls.items() if name != "verify"] == [0] * (len(LOOKING) - 1), calls
+    for kind in ("evidence", "labels"):
+        told = json.loads(calls[f"inspect {kind}"].stdout)
+        assert told["images_with_truth"] == 0 and "found target.layout cityscapes, not unheard_of" in told["no_truth"]
+        assert "found target.layout cityscapes, not unheard_of" in calls[f"view {kind}"].stdout
     faults = [line for line in calls["verify"].stdout.splitlines() if line.startswith("fault: ")]
     assert faults and all("target.layout cityscapes, not unheard_of" in line for line in faults)

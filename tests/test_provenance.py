@@ -19,6 +19,8 @@ from caguda.errors import UserError
 from caguda.paper.table import write_table
 from caguda.version import METHOD_VERSION
 
+BY_ANCHOR = "anchor-0.05-mean_anchor_distance"
+
 
 @pytest.fixture
 def stage(mini: Miniature, tmp_path: Path) -> Path:
@@ -50,7 +52,9 @@ def test_the_chain_goes_back_to_frames_and_settings(mini: Miniature, capsys: pyt
     assert made_of == [
         (0, "stage/checkpoint.safetensors"), (1, "manifest.json"), *warm_up,
         (1, "labels/anchors.h5"), (2, "manifest.json"), (2, "warmup/checkpoint.safetensors"),
-        (1, "labels/labels.json"), (2, "manifest.json"), (2, "warmup/checkpoint.safetensors"), (2, "labels/anchors.h5"),
+        (1, f"labels/{BY_ANCHOR}/labels.json"), (2, "labels/evidence.json"),
+        (3, "manifest.json"), (3, "warmup/checkpoint.safetensors"), (3, "labels/anchors.h5"),
+        (1, "labels/probability-0.3/labels.json"), (2, "labels/evidence.json"),
     ]  # fmt: skip
     assert {line.split(": ")[1] for line in lines if str(mini.folder) in line} == {
         "asked for", "unchanged", "unchanged, see above"}  # fmt: skip
@@ -64,11 +68,18 @@ def test_the_same_as_json_has_the_settings(mini: Miniature, capsys: pytest.Captu
     chain = json.loads(told(capsys, mini.weights("stage"), "--json"))
     assert chain["made"]["settings"]["recipe"]["distance"] == 0.3
     assert [Path(item["path"]).name for item in chain["inputs"]] == [
-        "manifest.json", "checkpoint.safetensors", "anchors.h5", "labels.json"]  # fmt: skip
+        "manifest.json", "checkpoint.safetensors", "anchors.h5", "labels.json", "labels.json"]  # fmt: skip
     assert chain["inputs"][0]["frames"]["source"]["frames"] == 10 and "made" not in chain["inputs"][1]["inputs"][0]
+    assert [item["made"]["settings"]["rule"] for item in chain["inputs"][3:]] == [
+        {"name": "anchor", "margin": 0.05, "unit": "mean_anchor_distance"}, {"name": "probability", "p0": 0.3}]  # fmt: skip
+    assert chain["made"]["settings"]["labels"] == {"margin": 0.05, "margin_unit": "mean_anchor_distance", "p0": 0.3}
 
 
-@pytest.mark.parametrize("name", ["labels/labels.zarr", "labels/labels.json", "labels/anchors.h5", "manifest.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["labels/evidence.zarr", "labels/evidence.json", "labels/evidence.created.json", "labels/1.json", "labels/anchors.h5",
+     f"labels/{BY_ANCHOR}/labels.zarr", "labels/probability-0.3/labels.json", "labels/labels.json", "manifest.json"],
+)  # fmt: skip
 def test_every_kind_of_artifact_can_be_asked(mini: Miniature, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{name}: asked for" in told(capsys, mini.folder / name)
 
@@ -78,13 +89,19 @@ def test_what_changed_or_is_missing_is_told(
 ) -> None:
     results = stage.parents[1]
     shutil.rmtree(results / "pretrain")
-    (results / "labels" / "labels.json").write_text("{")
+    (results / "labels" / "probability-0.3" / "labels.json").write_text("{")
     for folder in (tmp_path, Path("/")):  # names of inputs are found from anywhere
         monkeypatch.chdir(folder)
         found = told(capsys, stage)
         assert re.search(r"results/pretrain/checkpoint\.safetensors: missing\n", found)
-        assert re.search(r"results/labels/labels\.json: changed since\n", found)
+        assert re.search(r"results/labels/probability-0\.3/labels\.json: changed since\n", found)
+        assert re.search(rf"results/labels/{BY_ANCHOR}/labels\.json: unchanged\n", found)
+        assert re.search(r"results/labels/evidence\.json: unchanged\n", found)
         assert re.search(r"results/labels/anchors\.h5: unchanged\n", found)
+    (results / "labels" / "evidence.json").unlink()
+    found = told(capsys, stage)
+    assert re.search(r"results/labels/evidence\.json: missing\n", found)
+    assert found.count("anchors.h5: unchanged\n") == 1, "what lies behind what is missing is not told"
 
 
 def test_what_has_no_provenance_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,11 +10,11 @@ from miniature import Miniature
 
 from caguda.artifacts.anchors import load_anchors
 from caguda.artifacts.checkpoint import load_checkpoint
-from caguda.artifacts.labels import open_label_store
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
 from caguda.stages.check import check
 from caguda.stages.evaluate import evaluate
+from caguda.stages.labelling import open_labelling
 from caguda.stages.supervised import pretrain
 from caguda.stages.warmup import warmup
 
@@ -50,8 +50,8 @@ def test_a_recipe_runs_to_the_scores_of_a_stage(elsewhere: Miniature, recipe: st
     labels = elsewhere.label("labels", configuration, warm)
     anchors, _ = load_anchors(labels.with_name("anchors.h5"))
     assert anchors.vectors.shape == (19, 256)
-    store = open_label_store(labels.with_name("labels.zarr"))
-    assert store.shape[-2:] == size and (store.read(0).active & 1).any()
+    store = open_labelling(labels)
+    assert store.shape == size and (store.read(0).active & 1).any()
     weights = elsewhere.stage("stage", configuration, warm, labels)
     _, description = load_checkpoint(weights)
     assert description["architecture"]["name"] == configuration.network.name

@@ -1,12 +1,15 @@
 """Files that would be waited for, executed or expanded without end are refused in one line before any library opens them."""
 
+import copy
 import errno
 import fcntl
 import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,49 +18,108 @@ from miniature import Miniature
 from workflow_runs import ROOT, SMOKE, Workflow
 
 from caguda.artifacts.anchors import load_anchors
-from caguda.artifacts.labels import open_label_store
+from caguda.artifacts.atomic import write_json
+from caguda.artifacts.maps import open_store
+from caguda.artifacts.maps_metadata import MapFormat
 from caguda.artifacts.state import lock
+from caguda.artifacts.stores import kind_of_store
 from caguda.cli import main
 from caguda.configfile import load_configuration
 from caguda.errors import UserError
 from caguda.workflow import held
 
+STORES = ["evidence.zarr", "anchor-0.05-mean_anchor_distance/labels.zarr", "probability-0.3/labels.zarr"]
+
 
 @pytest.fixture
-def store(mini: Miniature, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(mini.folder / "labels" / "labels.zarr", tmp_path / "labels.zarr"))
+def labels(mini: Miniature, tmp_path: Path) -> Path:
+    """What `diagnose` tells of sound labels, in a folder with their stores; above it the config.json of the workflow."""
+    write_json(tmp_path / "config.json", mini.configuration().model_dump(mode="json"))
+    return Path(shutil.copytree(mini.folder / "labels", tmp_path / "labels")) / "labels.json"
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, labels: Path) -> Path:
+    return labels.parent / str(request.param)
+
+
+def form_of(store: Path) -> MapFormat:
+    return kind_of_store(store)[0]
 
 
 def refused(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
     assert main(["inspect", str(path)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "delete" not in error, error
     return error
 
 
-def test_a_store_of_an_older_zarr_is_not_opened(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def refused_by_all(store: Path, labels: Path, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By what opens a store by itself, or by a JSON: the one beside it, or that of `diagnose`; and by `verify` and `provenance`."""
+    with pytest.raises(UserError, match=word):
+        open_store(store, form_of(store))
+    for path in (store, store.with_suffix(".json"), labels):
+        refused(path, capsys)
+    assert main(["provenance", str(store)]) == 2 and capsys.readouterr().err.count("\n") == 1
+    assert main(["verify", str(store)]) == 1 and "Traceback" not in capsys.readouterr().err
+
+
+def test_sound_labels_and_evidence_are_looked_at(labels: Path) -> None:
+    for path in (labels, labels.with_name("evidence.json"), labels.with_name("evidence.zarr")):
+        assert main(["inspect", str(path)]) == 0
+
+
+def test_a_store_of_an_older_zarr_is_not_opened(store: Path, labels: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its codecs may be pickles, which would be executed."""
     (store / "zarr.json").unlink()
     (store / "zarr.json").mkdir()
     (store / ".zgroup").write_text('{"zarr_format": 2}')
-    assert "zarr.json" in refused(store, capsys)
+    with pytest.raises(UserError, match=r"zarr\.json"):
+        open_store(store, form_of(store))
+    assert "zarr.json" in refused(labels, capsys)
+    assert "zarr.json" in refused(store, capsys) or store.name == "labels.zarr", "which is not looked at by itself"
 
 
-@pytest.mark.parametrize("codec", [{"name": "numcodecs.pickle"}, {"name": "gzip"}, "pickle"])
+CODECS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "of the array": lambda told: told.update(codecs=[{"name": "bytes"}, {"name": "numcodecs.pickle"}]),
+    "of the array, in the place of shards": lambda told: told["codecs"].append({"name": "gzip"}),
+    "of the array, no mapping": lambda told: told["codecs"].append("pickle"),
+    "of no list": lambda told: told.update(codecs="pickle"),
+    "of the chunks in a shard": lambda told: inner(told)["codecs"].append({"name": "numcodecs.pickle"}),
+    "of the chunks in a shard, no mapping": lambda told: inner(told)["codecs"].append("pickle"),
+    "of the index of a shard": lambda told: inner(told)["index_codecs"].append({"name": "numcodecs.pickle"}),
+    "shards in shards": lambda told: inner(told)["codecs"].insert(0, copy.deepcopy(told["codecs"][0])),
+    "a shard that says nothing": lambda told: told["codecs"][0].pop("configuration"),
+}
+
+
+def inner(told: dict[str, Any]) -> dict[str, Any]:
+    """What the sharding codec of an array says."""
+    found: dict[str, Any] = told["codecs"][0]["configuration"]
+    return found
+
+
+@pytest.mark.parametrize("name", CODECS)
 def test_a_store_with_other_codecs_is_not_opened(
-    store: Path, codec: object, capsys: pytest.CaptureFixture[str]
+    store: Path, labels: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = store / "active" / "zarr.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"codecs": [{"name": "bytes"}, codec]}))
-    with pytest.raises(UserError, match="must have codecs"):
-        open_label_store(store)
-    refused(store, capsys)
+    for array in form_of(store).dtypes:
+        file = store / array / "zarr.json"
+        content = file.read_bytes()
+        told = json.loads(content)
+        CODECS[name](told)
+        file.write_text(json.dumps(told))
+        refused_by_all(store, labels, "must have codecs", capsys)
+        file.write_bytes(content)
 
 
 @pytest.mark.parametrize(
-    "name", ["labels/labels.zarr/active", "labels/anchors.h5", "warmup/checkpoint.safetensors", "labels"]
-)
-def test_what_is_no_label_store_is_said_and_nobody_is_told_to_delete_it(
+    "name",
+    ["labels/evidence.zarr/margin", "labels/anchors.h5", "warmup/checkpoint.safetensors", "labels", "labels/1.json",
+     "labels/probability-0.3", "labels/probability-0.3/labels.zarr", "labels/probability-0.3/labels.json"],
+)  # fmt: skip
+def test_what_is_no_evidence_is_said_and_nobody_is_told_to_delete_it(
     mini: Miniature, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused(mini.folder / name, capsys)

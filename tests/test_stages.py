@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from miniature import UNSEEN, Miniature
+from miniature import UNSEEN, Miniature, label_files
 from torch import Tensor, nn
 from torch.nn import functional
 
 from caguda.artifacts.anchors import load_anchors
 from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.checkpoint import load_checkpoint
-from caguda.artifacts.labels import open_label_store
 from caguda.artifacts.state import load_state
 from caguda.classes import IGNORE, class_table
 from caguda.datasets.frame import Frame, label_of
@@ -31,12 +31,14 @@ from caguda.networks.layers.batch_norm import estimate_statistics, freeze
 from caguda.networks.layers.discriminator import discriminator
 from caguda.networks.layers.inputs import IMAGENET_MEAN, IMAGENET_STD
 from caguda.stages import common
+from caguda.stages.adapt import adapt
 from caguda.stages.check import check
 from caguda.stages.common import Run
 from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.evidence import create_evidence, write_part
 from caguda.stages.figure import qualitative
 from caguda.stages.generate import generate
-from caguda.stages.labels import create_store, write_part
+from caguda.stages.labelling import open_labelling
 from caguda.stages.runtime import restore_network
 from caguda.stages.supervised import control, oracle, pretrain
 from caguda.stages.training import build_optimiser
@@ -197,7 +199,7 @@ def test_two_steps_of_a_stage_by_hand(mini: Miniature, elsewhere: Miniature) -> 
     labels = mini.folder / "labels" / "labels.json"
     weights = elsewhere.stage("stage", settings, mini.weights("warmup"), labels, "r")
     anchors, _ = load_anchors(labels.with_name("anchors.h5"))
-    store = open_label_store(labels.with_name("labels.zarr"))
+    store = open_labelling(labels)
     run = Run("stage 1", settings, 0, mini.manifest, {})
     network, _ = restore_network(mini.weights("warmup"), CPU, run.table)
     freeze(network.train())
@@ -301,7 +303,7 @@ def test_a_category_that_the_source_lacks_is_absent_and_never_a_label(
     assert f"{UNSEEN}: absent" in capsys.readouterr().out
     anchors, _ = load_anchors(mini.folder / "labels" / "anchors.h5")
     assert not anchors.present[19] and np.isnan(anchors.vectors[19]).all() and anchors.pixel_count[19] == 0
-    store = open_label_store(mini.folder / "labels" / "labels.zarr")
+    store = open_labelling(mini.folder / "labels" / "labels.json")
     for index in range(store.count):
         row = store.read(index)
         assert not (row.nearest_anchor == 19).any() and not (row.anchor_label == 19).any()
@@ -324,10 +326,10 @@ def test_labels_are_those_of_the_method_for_every_frame(mini: Miniature) -> None
     anchors, _ = load_anchors(mini.folder / "labels" / "anchors.h5")
     vectors, present = torch.from_numpy(anchors.vectors), torch.from_numpy(anchors.present)
     margin = 0.05 * anchors.mean_distance
-    store = open_label_store(mini.folder / "labels" / "labels.zarr")
+    store = open_labelling(mini.folder / "labels" / "labels.json")
     frames = frames_of(mini, "target")
     assert list(store.image_ids) == [frame.id for frame in frames] and store.shape == (8, 16)
-    assert (store.attributes["margin"], store.attributes["p0"]) == (pytest.approx(margin, rel=1e-12), 0.3)
+    assert (store.margin, store.p0) == (pytest.approx(margin, rel=1e-12), 0.3)
     active = np.zeros(4, int)
     for index, frame in enumerate(frames):
         features, logits = outputs(mini, mini.weights("warmup"), frame)
@@ -411,9 +413,9 @@ def test_target_statistics_are_those_of_the_training_images(mini: Miniature, eva
 
 def test_diagnosis_counts_every_pixel(mini: Miniature, elsewhere: Miniature) -> None:
     output = elsewhere.folder / "accuracy.json"
-    diagnose(mini.configuration(), mini.manifest, mini.folder / "labels" / "labels.json", output)
-    found = json.loads(output.read_text())
-    store = open_label_store(mini.folder / "labels" / "labels.zarr")
+    diagnose_again(mini, mini.manifest, output)
+    found = json.loads(output.read_text())["accuracy"]
+    store = open_labelling(mini.folder / "labels" / "labels.json")
     kinds = ("anchor", "probability", "anchor_only", "nearest_anchor_all", "predicted_all")
     pairs: dict[str, list[tuple[int, int]]] = {kind: [] for kind in kinds}
     everything: list[int] = []
@@ -431,7 +433,7 @@ def test_diagnosis_counts_every_pixel(mini: Miniature, elsewhere: Miniature) -> 
                 pairs["probability"].append((truth, row.predicted[y, x]))
             if row.active[y, x] == 1:
                 pairs["anchor_only"].append((truth, row.nearest_anchor[y, x]))
-    assert found["images_with_truth"] == 8
+    assert read_json(output)["images_with_truth"] == 8
     for kind in kinds:
         right = [truth for truth, label in pairs[kind] if truth == label]
         assert 0 < len(right) < len(pairs[kind])
@@ -445,6 +447,11 @@ def test_diagnosis_counts_every_pixel(mini: Miniature, elsewhere: Miniature) -> 
             assert (scores["precision"], scores["recall"]) == (pytest.approx(precision), pytest.approx(recall))
 
 
+def diagnose_again(mini: Miniature, manifest: Path, output: Path) -> None:
+    labels = mini.folder / "labels" / "labels.json"
+    diagnose(mini.configuration(), manifest, labels.with_name("evidence.json"), label_files(labels), output)
+
+
 def without_truth(mini: Miniature, folder: Path, known: int) -> Path:
     content = read_json(mini.manifest)
     for entry in content["target"]["frames"][known:]:
@@ -455,12 +462,11 @@ def without_truth(mini: Miniature, folder: Path, known: int) -> Path:
 
 
 def test_diagnosis_is_null_where_no_truth_is_known(mini: Miniature, tmp_path: Path) -> None:
-    labels = mini.folder / "labels" / "labels.json"
-    diagnose(mini.configuration(), without_truth(mini, tmp_path, 0), labels, tmp_path / "a.json")
-    found = read_json(tmp_path / "a.json")
-    assert found.pop("provenance")["made_by"] == "diagnose"
-    assert found.pop("images_with_truth") == 0 and len(found) == 6 and set(found.values()) == {None}
-    diagnose(mini.configuration(), without_truth(mini, tmp_path, 3), labels, tmp_path / "b.json")
+    diagnose_again(mini, without_truth(mini, tmp_path, 0), tmp_path / "a.json")
+    found, whole = read_json(tmp_path / "a.json"), read_json(mini.folder / "labels" / "labels.json")
+    assert found["images_with_truth"] == 0 and found["accuracy"] is None and whole["accuracy"] is not None
+    assert all(found[key] == whole[key] for key in ("share", "per_category", "margin_quantiles", "pixels"))
+    diagnose_again(mini, without_truth(mini, tmp_path, 3), tmp_path / "b.json")
     assert json.loads((tmp_path / "b.json").read_text())["images_with_truth"] == 3
 
 
@@ -484,13 +490,15 @@ def test_labels_of_other_frames_are_refused(mini: Miniature, other_frames: Path,
         shutil.copy(other_frames, tmp_path / "run" / "other.json")
         run = Elsewhere(mini.root, tmp_path / "run")
         run.stage("stage", settings, warm, labels)
-    with pytest.raises(UserError, match=r"labels.* frames of .*other\.json"):
-        diagnose(settings, other_frames, labels, output)
-    with pytest.raises(UserError, match=r"labels.* frames of .*other\.json"):
+    evidence = labels.with_name("evidence.json")
+    with pytest.raises(UserError, match=r"evidence.* frames of .*other\.json"):
+        diagnose(settings, other_frames, evidence, label_files(labels), output)
+    with pytest.raises(UserError, match=r"evidence.* frames of .*other\.json"):
         models = [mini.weights(name) for name in ("pretrain", "warmup", "stage")]
-        qualitative(mini.configuration(stages__count=1), other_frames, "cag", 0, models, labels, output)
-    store = shutil.copytree(labels.with_name("labels.zarr"), tmp_path / "labels.zarr")
-    with pytest.raises(UserError, match=r"labels.* frames of .*other\.json"):
+        chosen = mini.configuration(stages__count=1)
+        qualitative(chosen, other_frames, "cag", 0, models, evidence, label_files(labels), output)
+    store = shutil.copytree(labels.with_name("evidence.zarr"), tmp_path / "evidence.zarr")
+    with pytest.raises(UserError, match=r"evidence.* frames of .*other\.json"):
         write_part(settings, other_frames, warm, labels.with_name("anchors.h5"), store, 1, 1, output)
 
 
@@ -502,14 +510,14 @@ class Elsewhere(Miniature):
         return self.folder / "other.json"
 
 
-def test_target_frames_of_two_sizes_have_no_label_store(mini: Miniature, tmp_path: Path) -> None:
+def test_target_frames_of_two_sizes_have_no_evidence(mini: Miniature, tmp_path: Path) -> None:
     content = read_json(mini.manifest)
     content["target"]["frames"][2]["width"] += 4
     write_json(tmp_path / "sizes.json", content)
     inputs = (tmp_path / "sizes.json", mini.weights("warmup"), mini.folder / "labels" / "anchors.h5")
     with pytest.raises(UserError, match="one size"):
-        create_store(mini.configuration(), *inputs, tmp_path / "labels.zarr", tmp_path / "out.json")
-    assert not (tmp_path / "labels.zarr").exists()
+        create_evidence(mini.configuration(), *inputs, tmp_path / "evidence.zarr", tmp_path / "out.json")
+    assert not (tmp_path / "evidence.zarr").exists()
 
 
 def test_no_training_opens_the_target_truth(mini: Miniature, elsewhere: Miniature) -> None:
@@ -517,13 +525,20 @@ def test_no_training_opens_the_target_truth(mini: Miniature, elsewhere: Miniatur
     hidden, place = mini.root / "hidden", mini.root / "target" / "gtFine" / "train"
     place.rename(hidden)
     try:
-        elsewhere.chain()
+        settings = elsewhere.configuration()
+        warm = elsewhere.train(warmup, "warmup", settings, initial=elsewhere.train(pretrain, "pretrain", settings))
+        evidence = elsewhere.evidence("labels", settings, warm)
+        labels = elsewhere.labels(settings, evidence)
+        anchors = evidence.with_name("anchors.h5")
+        stage = partial(adapt, recipe="cag", stage=1)
+        elsewhere.train(stage, "stage", settings, initial=warm, anchors=anchors, labels=labels)
     finally:
         hidden.rename(place)
     for name in ("pretrain", "warmup", "stage"):
         assert digest(elsewhere.weights(name)) == digest(mini.weights(name))
-    summaries = [json.loads((m.folder / "labels" / "labels.json").read_text())["digest"] for m in (mini, elsewhere)]
-    assert summaries[0] == summaries[1]
+    first = [read_json(file)["digest"] for file in label_files(mini.folder / "labels" / "labels.json")]
+    second = [read_json(file)["digest"] for file in labels]
+    assert first == second
 
 
 def test_another_seed_is_another_network(mini: Miniature, elsewhere: Miniature) -> None:

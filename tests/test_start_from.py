@@ -87,7 +87,7 @@ def test_an_experiment_begins_with_a_brought_warm_up(finished: Workflow, tmp_pat
     mine.parent.mkdir()
     for suffix in (".safetensors", ".json"):
         shutil.copy(finished.results / "seed0" / f"warmup/checkpoint{suffix}", mine.with_suffix(suffix))
-    for name in ("seed0/pretrain", "seed0/warmup", "seed0/control", "seed0/stage1", "seed0/cag", "cag"):
+    for name in ("seed0/pretrain", "seed0/warmup", "seed0/control", "seed0/cag", "cag"):
         shutil.rmtree(workflow.results / name)
     start = started_from(mine)
     assert workflow.planned(*start) == IMPORTED | AFTER

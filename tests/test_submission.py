@@ -456,6 +456,20 @@ def test_equal_predictions_give_an_equal_zip(desk: Desk) -> None:
     assert desk.submit(desk.predict(checkpoint="other", place="other")).read_bytes() != first
 
 
+def test_a_zip_beside_a_checkpoint_holds_the_predictions_of_that_model(desk: Desk) -> None:
+    theirs = desk.predict(checkpoint="other", place="other")
+    for place in ("run", "other"):
+        (desk.folder / place / "submission.zip").unlink(missing_ok=True)
+        for suffix in (".safetensors", ".json"):
+            shutil.copy(desk.folder / f"other{suffix}", desk.folder / place / f"checkpoint{suffix}")
+    with pytest.raises(
+        UserError, match=r"test\.json: .* must be of .*run/checkpoint\.safetensors, found those of another"
+    ):
+        desk.submit(desk.folder / "run" / "test.json")
+    assert not (desk.folder / "run" / "submission.zip").exists()
+    assert desk.submit(theirs).is_file()
+
+
 def test_what_makes_it_a_rehearsal_is_said(pristine: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     pristine.submit(pristine.predict("evaluation", place="labelled"))
     notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]

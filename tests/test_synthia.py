@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from miniature import HEIGHT, WIDTH, Miniature
+from miniature import HEIGHT, WIDTH, Miniature, label_files
 from PIL import Image
 from sixteen_bit_png import byte_of_pixels, write
 
 from caguda.artifacts.anchors import load_anchors
-from caguda.artifacts.labels import open_label_store
+from caguda.artifacts.atomic import read_json
 from caguda.classes import CITYSCAPES_19, IGNORE, class_table
 from caguda.config_frames import Domain
 from caguda.datasets.frames import list_frames
@@ -27,7 +27,8 @@ from caguda.paper.figures import Block
 from caguda.stages import figure
 from caguda.stages.check import check
 from caguda.stages.common import Run
-from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.evaluate import evaluate
+from caguda.stages.labelling import open_labelling
 from caguda.stages.supervised import oracle
 
 SHARED = Path(os.environ.get("CAGUDA_SHARED", Path(__file__).parents[2] / "shared"))
@@ -252,10 +253,8 @@ def test_training_and_anchors_read_the_source(experiment: tuple[Miniature, dict[
     for index, frame in enumerate(frames.frames):
         assert np.array_equal(frames.label_maps(index)["label"].numpy(), truths[frame.image.name])
     anchors, _ = load_anchors(mini.folder / "labels" / "anchors.h5")
-    store = open_label_store(mini.folder / "labels" / "labels.zarr")
-    small = [
-        labels_at(torch.from_numpy(truths[f.image.name])[None], store.read(0).predicted.shape) for f in frames.frames
-    ]
+    size = open_labelling(mini.folder / "labels" / "labels.json").shape
+    small = [labels_at(torch.from_numpy(truths[f.image.name])[None], size) for f in frames.frames]
     assert anchors.pixel_count.tolist() == counts([label.numpy() for label in small])
 
 
@@ -280,9 +279,9 @@ def test_evaluation_and_diagnosis_read_their_own_labels(experiment: tuple[Miniat
     known = [scores["iou"][i] for i in (0, 1, 2, *range(6, 16)) if scores["iou"][i] is not None]
     assert scores["miou13"] == pytest.approx(np.mean(known))
 
-    diagnose(mini.configuration(), mini.manifest, mini.folder / "labels" / "labels.json", mini.folder / "right.json")
-    found = json.loads((mini.folder / "right.json").read_text())["predicted_all"]
-    store, hits, total = open_label_store(mini.folder / "labels" / "labels.zarr"), 0, 0
+    labels = mini.folder / "labels" / "labels.json"
+    found = read_json(labels)["accuracy"]["predicted_all"]
+    store, hits, total = open_labelling(labels), 0, 0
     for index, frame in enumerate(read_manifest(mini.manifest).frames("target")):
         assert frame.label is not None
         predicted = store.read(index).predicted
@@ -298,8 +297,9 @@ def test_the_figure_shows_the_truth_of_either_set(
     blocks: list[Block] = []
     monkeypatch.setattr(figure, "write_figure", lambda drawn, *_: blocks.extend(drawn))
     checkpoints = [mini.weights(name) for name in ("pretrain", "warmup", "stage")]
-    labels = mini.folder / "labels" / "labels.json"
-    figure.qualitative(mini.configuration(), mini.manifest, "cag", 0, checkpoints, labels, mini.folder / "figure.png")
+    evidence, labels = mini.folder / "labels" / "evidence.json", label_files(mini.folder / "labels" / "labels.json")
+    output = mini.folder / "figure.png"
+    figure.qualitative(mini.configuration(), mini.manifest, "cag", 0, checkpoints, evidence, labels, output)
     known = {truth.tobytes() for truth in truths.values()}
     shown = [row["truth"].tobytes() for block in blocks for row in block.frames]
     assert shown and set(shown) <= known

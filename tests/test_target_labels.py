@@ -1,6 +1,7 @@
 """No training opens a label of the target: without these files every step gives the same bytes, and all else is made."""
 
 import csv
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,16 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from miniature import Miniature, make_miniature
+from miniature import Miniature, label_files, make_miniature
 from workflow_runs import SMOKE, Workflow
 
 from caguda.artifacts.atomic import read_json
 from caguda.datasets.frame import Frame, require_labels
 from caguda.errors import UserError
-from caguda.stages.supervised import oracle
+from caguda.stages.adapt import adapt
+from caguda.stages.evaluate import diagnose
+from caguda.stages.supervised import oracle, pretrain
+from caguda.stages.warmup import warmup
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,12 @@ def blind(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
     for label in labels:
         label.unlink()
         label.mkdir()
-    made.chain()
+    settings = made.configuration()
+    source_only = made.train(pretrain, "pretrain", settings)
+    warm = made.train(warmup, "warmup", settings, initial=source_only)
+    evidence = made.evidence("labels", settings, warm)
+    given = {"initial": warm, "anchors": evidence.with_name("anchors.h5"), "labels": made.labels(settings, evidence)}
+    made.train(partial(adapt, recipe="cag", stage=1), "stage", settings, **given)
     return made
 
 
@@ -44,14 +53,23 @@ def test_anchors_are_the_same_without_target_labels(mini: Miniature, blind: Mini
         assert all(np.array_equal(found[name][()], expected[name][()], equal_nan=True) for name in expected)
 
 
-def test_pseudo_labels_are_the_same_without_target_labels(mini: Miniature, blind: Miniature) -> None:
-    expected, found = (read_json(each.folder / "labels" / "labels.json")["digest"] for each in (mini, blind))
-    assert found == expected
+def test_evidence_and_pseudo_labels_are_the_same_without_target_labels(mini: Miniature, blind: Miniature) -> None:
+    folder = mini.folder / "labels"
+    files = [folder / "evidence.json", *label_files(folder / "labels.json")]
+    assert len(files) == 3
+    for file in files:
+        assert read_json(blind.folder / file.relative_to(mini.folder))["digest"] == read_json(file)["digest"]
 
 
-def test_a_verb_that_opens_target_labels_would_fail(blind: Miniature, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"gtFine_labelIds\.png: this file cannot be read \(Is a directory\)"):
+def test_a_verb_that_opens_target_labels_would_fail(mini: Miniature, blind: Miniature, tmp_path: Path) -> None:
+    opened = r"gtFine_labelIds\.png: this file cannot be read \(Is a directory\)"
+    with pytest.raises(UserError, match=opened):
         oracle(blind.configuration(), 0, blind.manifest, tmp_path / "checkpoint.safetensors", tmp_path / "state")
+    folder = mini.folder / "labels"
+    labels = [blind.folder / file.relative_to(mini.folder) for file in label_files(folder / "labels.json")]
+    with pytest.raises(UserError, match=opened):
+        evidence = blind.folder / "labels" / "evidence.json"
+        diagnose(blind.configuration(), blind.manifest, evidence, labels, tmp_path / "labels.json")
 
 
 def test_many_frames_without_labels_are_told_in_one_line() -> None:
@@ -73,12 +91,12 @@ def without(directory: Path, target: dict[str, Any], **keys: Any) -> Workflow:
     return Workflow(directory, path)
 
 
-def test_the_plan_of_an_unlabelled_target_has_no_oracle_and_no_diagnosis(tmp_path: Path) -> None:
+def test_the_plan_of_an_unlabelled_target_has_no_oracle(tmp_path: Path) -> None:
     workflow = without(tmp_path, {"labels": None})
     for targets in ((), ("table4", "sweep", "figure2", "submission")):
         jobs = workflow.plan(*targets)
-        assert not {job.rule for job in jobs} & {"oracle", "diagnose"}
-        assert {job.rule for job in jobs} >= {"check", "pretrain", "adapt", "labels"}
+        assert "oracle" not in {job.rule for job in jobs}
+        assert {job.rule for job in jobs} >= {"check", "pretrain", "adapt", "labels", "diagnose"}
     assert "seed0/control/evaluation.json" in workflow.planned() and "cag/report.html" in workflow.planned()
     done = workflow.run("--dry-run", "oracles")
     said = done.stdout + done.stderr
@@ -110,7 +128,11 @@ def test_one_command_makes_everything_else_and_says_what_is_left_out(tmp_path: P
     report = (workflow.results / "cag/report.html").read_text(encoding="utf-8")
     assert f"Left out: {told}." in report and "Distance to the oracle" not in report
     assert all((workflow.results / f"cag/{name}.png").stat().st_size for name in ("figure", "curves"))
-    assert not list(workflow.results.rglob("label_accuracy.json")) and not list(workflow.results.rglob("oracle"))
+    (diagnosed,) = workflow.results.rglob("anchor-*+probability-*.json")
+    told_of_labels = read_json(diagnosed)
+    assert (told_of_labels["accuracy"], told_of_labels["images_with_truth"], told_of_labels["images"]) == (None, 0, 24)
+    assert 0 < told_of_labels["share"]["either"] <= 1
+    assert not list(workflow.results.rglob("oracle"))
     assert workflow.planned() == set()
 
 

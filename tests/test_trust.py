@@ -1,35 +1,55 @@
 """Nothing is read on trust: whatever was exchanged, edited or made otherwise is refused by the next verb that reads it."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from miniature import Miniature
+from miniature import Miniature, label_files
 from numcodecs.zstd import compress
 from PIL import Image
 
+from caguda.ablations import rules_of
 from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.checkpoint import load_checkpoint, save_checkpoint
+from caguda.artifacts.evidence import EVIDENCE, evidence_faults
+from caguda.artifacts.maps import encoded_shard, open_store, write_shard
+from caguda.artifacts.maps_metadata import MapFormat
 from caguda.artifacts.state import load_state, save_state
+from caguda.artifacts.stores import kind_of_store
+from caguda.artifacts.vouched import verify_store
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
+from caguda.stages.adapt import adapt
 from caguda.stages.anchors import sum_part
 from caguda.stages.convert import import_checkpoint
-from caguda.stages.evaluate import evaluate
-from caguda.stages.labels import create_store, write_part
+from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.evidence import create_evidence, verify_evidence, write_part
+from caguda.stages.labels import make_labels
 from caguda.stages.supervised import pretrain
-from caguda.stages.verified_labels import verify_labels
 from caguda.stages.warmup import warmup
 
+RULES = ("anchor", "probability")
 
-def stage(own: Miniature, **changes: object) -> Path:
-    """What `adapt` makes of the labels in the folder `labels`."""
-    return own.stage(
-        "again", own.configuration(**changes), own.weights("warmup"), own.folder / "labels" / "labels.json"
-    )
+
+def told_of(own: Miniature) -> Path:
+    """What `diagnose` tells of the labels in the folder `labels`."""
+    return own.folder / "labels" / "labels.json"
+
+
+def labels_by(own: Miniature, rule: str) -> Path:
+    """The JSON of the labels by a rule."""
+    return dict(zip(RULES, label_files(told_of(own)), strict=True))[rule]
+
+
+def stage(own: Miniature, anchors: Path | None = None, labels: list[Path] | None = None, **changes: object) -> Path:
+    """What `adapt` makes of anchors and labels, of those in the folder `labels` where no others are given."""
+    given = {"anchors": anchors or told_of(own).with_name("anchors.h5"), "labels": labels or label_files(told_of(own))}
+    made = partial(adapt, recipe="cag", stage=1)
+    return own.train(made, "again", own.configuration(**changes), initial=own.weights("warmup"), **given)
 
 
 def exchange(first: Path, second: Path) -> None:
@@ -39,78 +59,245 @@ def exchange(first: Path, second: Path) -> None:
     aside.rename(second)
 
 
-def constant(own: Miniature, value: int) -> None:
-    store = own.folder / "labels" / "labels.zarr"
-    chunk = np.full((8, 16), value, np.uint8)
-    for index in range(8):
-        (store / "anchor_label" / f"c.{index}.0.0").write_bytes(compress(chunk, 1, True))
+def change_chunks(store: Path, name: str, chosen: Mapping[int, int | bytes]) -> None:
+    """Gives images of an array the chunks of others, or other bytes, in whole and sound shards."""
+    opened = open_store(store, kind_of_store(store)[0])
+    before = [opened.chunk(index, name) or b"" for index in range(opened.count)]
+    others = {index: before[chunk] if isinstance(chunk, int) else chunk for index, chunk in chosen.items()}
+    for number, images in enumerate(opened.shards):
+        chunks = [others.get(index, before[index]) for index in images]
+        (store / name / f"c.{number}.0.0").write_bytes(encoded_shard(chunks, opened.per_shard))
+
+
+def constant(store: Path, name: str, value: float, form: MapFormat) -> None:
+    opened = open_store(store, form)
+    chunk = bytes(compress(np.full(opened.shape, value, form.dtypes[name]), 1, True))
+    change_chunks(store, name, dict.fromkeys(range(opened.count), chunk))
 
 
 def test_the_copy_is_sound(own: Miniature, mini: Miniature) -> None:
     assert stage(own).read_bytes() == mini.weights("stage").read_bytes()
 
 
-STORES: dict[str, Callable[[Miniature], object]] = {
-    "chunks of two images exchanged": lambda own: [
-        exchange(*(own.folder / "labels/labels.zarr" / name / f"c.{i}.0.0" for i in (1, 2)))
-        for name in ("anchor_label", "probability_label")
-    ],
-    "a constant category": lambda own: constant(own, 3),
-    "a constant that is no category": lambda own: constant(own, 200),
+STORES: dict[str, Callable[[Miniature, Path], object]] = {
+    "chunks of two images exchanged": lambda own, store: change_chunks(store, "label", {1: 2, 2: 1}),
+    "a constant category": lambda own, store: constant(store, "label", 3, kind_of_store(store)[0]),
+    "a constant that is no category": lambda own, store: constant(store, "label", 200, kind_of_store(store)[0]),
+    "the mask in the place of the labels": lambda own, store: shutil.copy(
+        store / "active/c.0.0.0", store / "label/c.0.0.0"
+    ),
+    "shards of both rules exchanged": lambda own, store: exchange(
+        *(labels_by(own, rule).with_suffix(".zarr") / "label/c.0.0.0" for rule in RULES)
+    ),
 }
 
 
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("name", STORES)
-def test_a_label_store_that_its_json_does_not_vouch_for_trains_nothing(own: Miniature, name: str) -> None:
-    STORES[name](own)
-    with pytest.raises(UserError, match=r"labels\.zarr: image .*: anchor_label is damaged"):
+def test_a_label_store_that_its_json_does_not_vouch_for_trains_nothing(own: Miniature, name: str, rule: str) -> None:
+    STORES[name](own, labels_by(own, rule).with_suffix(".zarr"))
+    with pytest.raises(UserError, match=r"labels\.zarr: image .*: label is damaged"):
         stage(own)
     assert not own.weights("again").exists()
+    with pytest.raises(UserError, match=r"labels\.zarr: image .*: label is damaged"):
+        diagnose(own.configuration(), own.manifest, told_of(own).with_name("evidence.json"), label_files(told_of(own)),
+                 own.folder / "again.json")  # fmt: skip
+    assert not (own.folder / "again.json").exists()
 
 
-def test_a_label_store_is_vouched_for_as_its_parts_have_written_it(own: Miniature) -> None:
-    """Two images exchanged between `label-part` and `labels`, and a part that is missing."""
-    folder = own.folder / "labels"
-    store, parts = folder / "labels.zarr", [folder / "1.json"]
-    verify_labels(store, parts, folder / "again.json")
+def in_shards(own: Miniature, name: str, model: str = "warmup") -> Path:
+    """The JSON of evidence in two shards, of which each part of two has one."""
+    return own.evidence(name, own.configuration(compute__inference_batch_size=4), own.weights(model), 2)
+
+
+EVIDENCES: dict[str, Callable[[Path, Path], object]] = {
+    "chunks of two images exchanged": lambda store, other: [
+        change_chunks(store, name, {1: 2, 2: 1}) for name in EVIDENCE.dtypes
+    ],
+    "a constant category": lambda store, other: [
+        constant(store, name, 3, EVIDENCE) for name in ("nearest_anchor", "predicted")
+    ],
+    "numbers that make every pixel active": lambda store, other: [
+        constant(store, name, 1, EVIDENCE) for name in ("margin", "confidence")
+    ],
+    "shards exchanged inside the store": lambda store, other: [
+        exchange(store / name / "c.0.0.0", store / name / "c.1.0.0") for name in EVIDENCE.dtypes
+    ],
+    "shards of another model": lambda store, other: [
+        shutil.copy(other / name / "c.1.0.0", store / name / "c.1.0.0") for name in EVIDENCE.dtypes
+    ],
+    "categories by anchors and by probability exchanged": lambda store, other: exchange(
+        *(store / name / "c.1.0.0" for name in ("nearest_anchor", "predicted"))
+    ),
+    "both numbers exchanged": lambda store, other: exchange(
+        *(store / name / "c.1.0.0" for name in ("margin", "confidence"))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EVIDENCES)
+def test_evidence_that_its_json_does_not_vouch_for_makes_no_labels(own: Miniature, name: str) -> None:
+    evidence, other = in_shards(own, "two"), in_shards(own, "other", "pretrain")
+    EVIDENCES[name](evidence.with_suffix(".zarr"), other.with_suffix(".zarr"))
+    for rule in rules_of(own.configuration().labels).values():
+        folder = evidence.parent / rule.folder
+        with pytest.raises(UserError, match=rf"evidence\.zarr: image .*: ({'|'.join(rule.reads)}) is damaged"):
+            make_labels(own.configuration(), evidence, rule.folder, folder / "labels.zarr", folder / "labels.json")
+        assert not (folder / "labels.json").exists()
+
+
+@pytest.mark.parametrize("name", EVIDENCES)
+def test_evidence_is_vouched_for_as_its_parts_have_written_it(own: Miniature, name: str) -> None:
+    """Whole and sound shards, but others than `evidence-part` wrote; and parts that are missing."""
+    vouching, other = in_shards(own, "two"), in_shards(own, "other", "pretrain")
+    store, parts = vouching.with_suffix(".zarr"), [vouching.with_name(f"{part}.json") for part in (1, 2)]
+    verify_evidence(store, parts, vouching.with_name("again.json"))
+    with pytest.raises(UserError, match="must make a whole, found 4 of 8"):
+        verify_evidence(store, parts[:1], vouching.with_name("none.json"))
     with pytest.raises(UserError, match="must make a whole, found 8 of 8"):
-        verify_labels(store, [], folder / "none.json")
-    for array in store.glob("*/c.0.0.0"):
-        exchange(array, array.with_name("c.1.0.0"))
-    with pytest.raises(UserError, match="must be those that `label-part` wrote"):
-        verify_labels(store, parts, folder / "other.json")
-    assert not (folder / "other.json").exists()
+        verify_evidence(store, [], vouching.with_name("none.json"))
+    EVIDENCES[name](store, other.with_suffix(".zarr"))
+    with pytest.raises(UserError, match="must be what `evidence-part` wrote|must be complete and consistent"):
+        verify_evidence(store, parts, vouching.with_name("none.json"))
+    assert not vouching.with_name("none.json").exists()
 
 
-def test_labels_of_another_model_train_nothing(own: Miniature) -> None:
-    own.label("other", own.configuration(), own.weights("pretrain"))
-    shutil.rmtree(own.folder / "labels" / "labels.zarr")
-    shutil.copytree(own.folder / "other" / "labels.zarr", own.folder / "labels" / "labels.zarr")
+@pytest.mark.parametrize("rule", RULES)
+def test_labels_of_another_model_train_nothing(own: Miniature, rule: str) -> None:
+    theirs = label_files(own.label("other", own.configuration(), own.weights("pretrain")))
+    found = "must be made with the model that the stage starts from.*found labels of another"
+    with pytest.raises(UserError, match=found):
+        stage(own, own.folder / "other" / "anchors.h5", theirs)
+    vouching, other = labels_by(own, rule), theirs[RULES.index(rule)]
+    with pytest.raises(UserError, match=f"{other}.* {found}"):
+        stage(own, labels=[other if file == vouching else file for file in label_files(told_of(own))])
+    shutil.rmtree(vouching.with_suffix(".zarr"))
+    shutil.copytree(other.with_suffix(".zarr"), vouching.with_suffix(".zarr"))
     with pytest.raises(UserError, match=r"must be the one that labels\.json vouches for"):
         stage(own)
-    shutil.copy(own.folder / "other" / "labels.json", own.folder / "labels" / "labels.json")
-    with pytest.raises(UserError, match="found labels of another"):
+    shutil.copy(other, vouching)
+    with pytest.raises(UserError, match=rf"{vouching}.* found one for which .*evidence\.json was another file"):
         stage(own)
 
 
-def test_labels_of_other_thresholds_train_nothing(own: Miniature) -> None:
-    with pytest.raises(UserError, match="must be made with the configured thresholds"):
-        stage(own, labels__margin=0.2)
+@pytest.mark.parametrize(
+    ("margin", "found"),
+    [
+        (0.2, r"settings of the configuration, found rule\.margin 0\.05, not 0\.2"),
+        (0.025, "must be made with the configured thresholds"),  # whose sweep has 0.05
+    ],
+)
+def test_labels_of_other_thresholds_train_nothing(own: Miniature, margin: float, found: str) -> None:
+    with pytest.raises(UserError, match=found):
+        stage(own, labels__margin=margin)
 
 
-def test_anchors_of_another_model_make_no_labels_and_train_nothing(own: Miniature) -> None:
+def test_a_model_of_other_thresholds_is_not_evaluated(own: Miniature) -> None:
+    """Also where a sweep has those that it was made with."""
+    for margin in (0.2, 0.025):
+        with pytest.raises(UserError, match=rf"found labels\.margin 0\.05, not {margin}"):
+            evaluate(
+                own.configuration(labels__margin=margin), own.manifest, own.weights("stage"), own.folder / "e.json"
+            )
+
+
+def by_rule(own: Miniature, rule: str, evidence: Path) -> Path:
+    """The JSON of labels by a rule, one of those that the configuration knows, made of evidence."""
+    folder = evidence.parent / rule
+    make_labels(own.configuration(), evidence, rule, folder / "labels.zarr", folder / "labels.json")
+    return folder / "labels.json"
+
+
+def test_a_stage_takes_one_label_store_of_each_rule(own: Miniature) -> None:
+    anchor, probability = label_files(told_of(own))
+    copy = Path(shutil.copytree(anchor.parent, anchor.parents[1] / "copy")) / "labels.json"
+    swept = by_rule(own, "anchor-0.1-mean_anchor_distance", told_of(own).with_name("evidence.json"))
+    for given in ([anchor], [anchor, anchor], [anchor, copy], [probability], [anchor, copy, probability]):
+        with pytest.raises(
+            UserError, match="labels by anchor and by probability must be given, .* name one store of each"
+        ):
+            stage(own, labels=given)
+    for given in ([anchor, swept], [swept, probability]):
+        with pytest.raises(UserError, match="must be made with the configured thresholds"):
+            stage(own, labels=given)
+    evidence = told_of(own).with_name("evidence.json")
+    for given in ([evidence, probability], [anchor, told_of(own)]):
+        with pytest.raises(UserError, match="must vouch for a whole label store|must name it"):
+            stage(own, labels=given)
+    for given in ([anchor], [anchor, copy], [anchor, swept]):
+        with pytest.raises(UserError, match="labels by anchor and by probability must be given, found those by anchor"):
+            diagnose(own.configuration(), own.manifest, evidence, given, own.folder / "again.json")
+    with pytest.raises(UserError, match="must vouch for a whole evidence store"):
+        diagnose(own.configuration(), own.manifest, anchor, [anchor, probability], own.folder / "again.json")
+    assert not own.weights("again").exists() and not (own.folder / "again.json").exists()
+
+
+def test_labels_in_the_folder_of_another_rule_are_refused(own: Miniature) -> None:
+    given = label_files(told_of(own))
+    exchange(given[0].parent, given[1].parent)
+    with pytest.raises(UserError, match=r"found rule\.name probability, not anchor"):
+        stage(own, labels=given)
+    with pytest.raises(UserError, match=r"found rule\.name probability, not anchor"):
+        diagnose(own.configuration(), own.manifest, told_of(own).with_name("evidence.json"), given,
+                 own.folder / "again.json")  # fmt: skip
+    exchange(given[0].parent, given[1].parent)
+    store = given[0].parent / "new.zarr"
+    with pytest.raises(UserError, match=r"new\.zarr: .* found rule\.name probability, not anchor"):
+        make_labels(own.configuration(), told_of(own).with_name("evidence.json"), "probability-0.3", store,
+                    store.with_suffix(".json"))  # fmt: skip
+    assert not store.exists()
+
+
+def other_evidence(own: Miniature) -> Path:
+    """The JSON of sound evidence of the same model and anchors with other last bits, as another machine may make it."""
+    vouching = Path(shutil.copytree(told_of(own).parent, own.folder / "theirs")) / "evidence.json"
+    store = open_store(vouching.with_suffix(".zarr"), EVIDENCE)
+    for number, images in enumerate(store.shards):
+        maps = {name: np.stack([store.read(index, name) for index in images]) for name in EVIDENCE.dtypes}
+        maps["margin"] = np.nextafter(maps["margin"], np.float32(np.inf))
+        write_shard(store, number, maps)
+    write_json(vouching, read_json(vouching) | verify_store(store, evidence_faults))
+    return vouching
+
+
+def test_labels_of_two_evidence_stores_are_neither_trained_on_nor_diagnosed(own: Miniature) -> None:
+    evidence, theirs = told_of(own).with_name("evidence.json"), other_evidence(own)
+    anchor, probability = label_files(told_of(own))
+    shutil.rmtree(theirs.parent / anchor.parent.name)
+    others = by_rule(own, anchor.parent.name, theirs)
+    with pytest.raises(UserError, match="labels of all rules must be made of the same evidence"):
+        stage(own, labels=[others, probability])
+    for of in (evidence, theirs):
+        with pytest.raises(UserError, match="must be made of .*, found those of other evidence"):
+            diagnose(own.configuration(), own.manifest, of, [others, probability], own.folder / "again.json")
+    assert not own.weights("again").exists() and not (own.folder / "again.json").exists()
+
+
+def test_labels_of_evidence_that_was_made_again_are_refused(own: Miniature) -> None:
+    evidence, theirs = told_of(own).with_name("evidence.json"), other_evidence(own)
+    exchange(evidence, theirs)
+    exchange(evidence.with_suffix(".zarr"), theirs.with_suffix(".zarr"))
+    with pytest.raises(UserError, match=r"labels\.json: .* found one for which .*evidence\.json was another file"):
+        stage(own)
+    with pytest.raises(UserError, match="found those of other evidence"):
+        diagnose(own.configuration(), own.manifest, evidence, label_files(told_of(own)), own.folder / "again.json")
+
+
+def test_anchors_of_another_model_make_no_evidence_and_train_nothing(own: Miniature) -> None:
     settings, anchors = own.configuration(), own.folder / "labels" / "anchors.h5"
     own.anchors(own.folder / "others.h5", settings, own.weights("pretrain"))
     inputs = (own.manifest, own.weights("warmup"), own.folder / "others.h5")
     with pytest.raises(UserError, match="must be of the features of"):
-        create_store(settings, *inputs, own.folder / "new.zarr", own.folder / "new.json")
-    exchange(anchors, own.folder / "others.h5")
+        create_evidence(settings, *inputs, own.folder / "new.zarr", own.folder / "new.json")
     with pytest.raises(UserError, match="the labels must be made with the anchors"):
+        stage(own, own.folder / "others.h5")
+    exchange(anchors, own.folder / "others.h5")
+    with pytest.raises(UserError, match=r"evidence\.json: .* found one for which .*anchors\.h5 was another file"):
         stage(own)
 
 
-def test_a_store_that_was_created_for_another_checkpoint_gets_no_labels(own: Miniature) -> None:
-    settings, store = own.configuration(), own.folder / "labels" / "labels.zarr"
+def test_a_store_that_was_created_for_another_checkpoint_gets_no_evidence(own: Miniature) -> None:
+    settings, store = own.configuration(), own.folder / "labels" / "evidence.zarr"
     anchors = own.anchors(own.folder / "others.h5", settings, own.weights("pretrain"))
     with pytest.raises(UserError, match="must be created for this manifest, checkpoint and these anchors"):
         write_part(settings, own.manifest, own.weights("pretrain"), anchors, store, 1, 1, own.folder / "part.json")

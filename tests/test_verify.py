@@ -3,7 +3,8 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +13,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from miniature import make_miniature
 from test_artifacts_files import DESCRIPTION, WEIGHTS, some_anchors
-from test_artifacts_labels import TABLE, some_labels
+from test_artifacts_maps import TABLE, shard_of, some_evidence, some_labels
+from test_trust import change_chunks, exchange
 
 from caguda.artifacts.anchors import save_anchors
 from caguda.artifacts.atomic import is_sealed, read_json, sha256, write_atomically, write_json
 from caguda.artifacts.checkpoint import save_checkpoint
-from caguda.artifacts.label_arrays import NAMES
-from caguda.artifacts.label_metadata import chunk_digests
-from caguda.artifacts.labels import create_label_store, open_label_store, write_labels
+from caguda.artifacts.evidence import EVIDENCE, create_evidence_store, evidence_faults
+from caguda.artifacts.labels import LABELS, create_label_store, label_faults
+from caguda.artifacts.maps import open_store, write_shard
 from caguda.artifacts.packed import write_packed
 from caguda.artifacts.provenance import provenance
 from caguda.artifacts.submission import pack as zip_of
+from caguda.artifacts.vouched import verify_store
 from caguda.cli import main
-from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.evaluate import evaluate
 from caguda.stages.pack import pack
 from caguda.stages.predict import predict_part
 from caguda.stages.predictions import list_predictions
-from caguda.stages.verified_labels import verify_labels
+from caguda.stages.supervised import pretrain
+from caguda.stages.warmup import warmup
 
 MADE = provenance("labels", {"p0": 0.5}, [], None, 0.0, Path("a"))
 
@@ -45,23 +49,29 @@ def lines(capsys: pytest.CaptureFixture[str], *paths: Path) -> tuple[int, list[s
 # --- every bit
 
 
+IDS = ("aachen_0", "bochum_1", "ulm_2")  # two in the first shard, one in a shard of two places
+
+
+def evidence_store(folder: Path) -> None:
+    path = folder / "evidence.zarr"
+    attributes = {"anchor_distance": 2.5, "provenance": MADE | {"made_by": "evidence"}}
+    create_evidence_store(path, IDS, (3, 4), 2, TABLE, attributes)
+    store = open_store(path, EVIDENCE)
+    for number, images in enumerate(store.shards):
+        write_shard(store, number, shard_of(images, partial(some_evidence, shape=store.shape)))
+    summary = verify_store(store, evidence_faults)
+    write_json(folder / "evidence.json", {"store": path.name, **store.attributes, **summary})
+
+
 def label_store(folder: Path) -> None:
     path = folder / "labels.zarr"
-    create_label_store(path, ("aachen_0", "ulm_1"), 3, 4, TABLE, {"margin": 2.5, "p0": 0.95, "provenance": MADE})
-    store = open_label_store(path)
-    for index in range(2):
-        write_labels(store, index, some_labels(index, shape=(3, 4)))
-    chunks = [chunk_digests(path, index) for index in range(2)]
-    part = {
-        "store": path.name,
-        "first": 0,
-        "last": 1,
-        "chunk_sha256": {name: [c[name] for c in chunks] for name in NAMES},
-        "provenance": MADE | {"made_by": "label-part"},
-    }
-    write_json(folder / "part.json", part)
-    verify_labels(path, [folder / "part.json"], folder / "labels.json")
-    (folder / "part.json").unlink()
+    attributes = {"rule": {"name": "probability", "p0": 0.5}, "evidence_digest": "0" * 64, "provenance": MADE}
+    create_label_store(path, IDS, (3, 4), 2, TABLE, attributes)
+    store = open_store(path, LABELS)
+    for number, images in enumerate(store.shards):
+        write_shard(store, number, shard_of(images, partial(some_labels, shape=store.shape)))
+    summary = verify_store(store, label_faults)
+    write_json(folder / "labels.json", {"store": path.name, **store.attributes, **summary})
 
 
 def anchors(folder: Path) -> None:
@@ -80,11 +90,11 @@ def cache(folder: Path) -> None:
     write_packed(folder / "source.h5", ["a", "b"], sizes, frames, lambda: attributes, labelled=True)
 
 
-@pytest.mark.parametrize("make", [label_store, anchors, checkpoint, cache])
+@pytest.mark.parametrize("make", [evidence_store, label_store, anchors, checkpoint, cache])
 def test_every_flipped_bit_and_every_truncation_is_found(
     make: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """250 for each kind of artifact: 1,000 in all; each file is damaged as often as any other."""
+    """250 for each kind of artifact: 1,250 in all; each file is damaged as often as any other."""
     make(tmp_path)
     files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     assert lines(capsys, tmp_path) == (0, [])
@@ -98,13 +108,37 @@ def test_every_flipped_bit_and_every_truncation_is_found(
         file.write_bytes(content[:position] if number % 5 == 0 else damaged)
         code, faults = lines(capsys, tmp_path)
         assert code == 1 and faults and str(tmp_path) in faults[0], (file, position)
-        if file.parent.name in ("active", "margin") and file.name == "c.1.0.0":
-            assert any("image ulm_1: " in fault for fault in faults)
+        if images := {"c.0.0.0": IDS[:2], "c.1.0.0": IDS[2:]}.get(file.name):
+            assert any(f"image {image_id}: " in fault for image_id in images for fault in faults), (file, position)
         file.write_bytes(content)
     assert lines(capsys, tmp_path) == (0, [])
 
 
-PLACES = ["a.json", "anchors.h5", "state.pt", "checkpoint.json", "submission.json", "labels.zarr/zarr.json"]
+@pytest.mark.parametrize(
+    ("make", "name"), [(evidence_store, "evidence.zarr/margin"), (label_store, "labels.zarr/label")]
+)
+def test_every_bit_of_a_shard_counts(
+    make: Callable[[Path], None], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every fifth byte of its chunks, and every one behind: the index, places in it that have no image, its checksum, one more."""
+    make(tmp_path)
+    for number, ids in ((0, IDS[:2]), (1, IDS[2:])):
+        file = tmp_path / name / f"c.{number}.0.0"
+        content = file.read_bytes()
+        index = len(content) - 2 * 16 - 4
+        for position in (*range(0, index, 5), *range(index, len(content) + 1)):
+            damaged = bytearray(content + b"\0" * (position == len(content)))
+            if position < len(content):
+                damaged[position] ^= 1 << (position % 8)
+            file.write_bytes(damaged)
+            code, faults = lines(capsys, tmp_path)
+            assert code == 1 and any(f"image {image_id}: " in fault for image_id in ids for fault in faults), position
+        file.write_bytes(content)
+    assert lines(capsys, tmp_path) == (0, [])
+
+
+PLACES = ["a.json", "anchors.h5", "state.pt", "checkpoint.json", "submission.json", "labels.zarr/zarr.json", "evidence.zarr/zarr.json",
+          "evidence.json"]  # fmt: skip
 
 
 @given(content=st.binary(max_size=60), name=st.sampled_from(PLACES))
@@ -121,6 +155,8 @@ WRONG = [
     {"metadata_sha256": 3, "store": 4}, {"metadata_sha256": {}, "store": "none.zarr"}, {"warnings": [], "source": 4},
     {"warnings": [], "source": {"frames": [3], "root": "/", "digest": ""}}, {"set": "test", "sha256": "x"},
     {"recipes": {}}, {"store": "x", "provenance": MADE | {"settings": {}}}, {"street": 1, "provenance": {"a": 1}},
+    {"evidence_digest": 3, "store": 4}, {"evidence_digest": "x", "metadata_sha256": {}, "store": "none.zarr"},
+    {"evidence_digest": "x", "metadata_sha256": {}, "store": "."},
 ]  # fmt: skip
 
 
@@ -152,12 +188,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verified")
     with contextlib.chdir(folder):
         mini = make_miniature(Path())
-        mini.chain()
-        configuration, results = mini.configuration(), mini.folder
+        configuration, results = mini.configuration(compute__inference_batch_size=4), mini.folder
         write_json(results / "config.json", configuration.model_dump(mode="json"))
-        stage = mini.weights("stage")
+        warm = mini.train(warmup, "warmup", configuration, initial=mini.train(pretrain, "pretrain", configuration))
+        stage = mini.stage("stage", configuration, warm, mini.label("labels", configuration, warm))
         evaluate(configuration, mini.manifest, stage, results / "stage" / "evaluation.json")
-        diagnose(configuration, mini.manifest, results / "labels" / "labels.json", results / "labels" / "accuracy.json")
         pack(configuration, mini.manifest, "target", results / "packed" / "target.h5")
         predicted = results / "predicted"
         given = (configuration, mini.manifest, stage, "evaluation", predicted / "of")
@@ -185,16 +220,18 @@ def test_a_tree_without_faults_is_told_of_by_kind(results: Path, capsys: pytest.
     assert main(["verify", str(results)]) == 0
     *told, others = sorted(capsys.readouterr().out.splitlines(), key=lambda line: line.startswith("other"))
     assert others == "other JSON file: 4, not checked"
-    kinds = {"anchors": 1, "checkpoint": 3, "class sums": 1, "configuration": 1, "evaluation": 1, "label accuracy": 1, "label job": 2,
-             "label store": 1, "manifest": 1, "packed cache": 1, "prediction job": 1, "predictions": 1, "submission": 1,
-             "training state": 3}  # fmt: skip
+    kinds = {"anchors": 1, "checkpoint": 3, "class sums": 1, "configuration": 1, "evaluation": 1, "evidence job": 2,
+             "evidence store": 1, "label store": 2, "manifest": 1, "packed cache": 1, "prediction job": 1, "predictions": 1,
+             "pseudo-labels": 1, "submission": 1, "training state": 3}  # fmt: skip
     assert told == [f"{kind}: {count}, 0 with faults" for kind, count in kinds.items()]
 
 
 def test_files_and_stores_may_be_named_one_by_one(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    names = ["labels/labels.zarr", "labels/labels.json", "stage/checkpoint.safetensors", "stage/checkpoint.json"]
+    names = ["labels/evidence.zarr", "labels/evidence.json", "stage/checkpoint.safetensors", "stage/checkpoint.json",
+             "labels/probability-0.3/labels.zarr", "labels/probability-0.3/labels.json"]  # fmt: skip
     assert main(["verify", *(str(results / name) for name in names)]) == 0
-    assert capsys.readouterr().out.splitlines() == ["checkpoint: 1, 0 with faults", "label store: 1, 0 with faults"]
+    assert capsys.readouterr().out.splitlines() == [
+        "checkpoint: 1, 0 with faults", "evidence store: 1, 0 with faults", "label store: 1, 0 with faults"]  # fmt: skip
     assert main(["verify", str(results / "none.json"), str(results / "labels" / "anchors.h5")]) == 2
     assert "none.json: artifacts are needed, found no such file or folder" in capsys.readouterr().err
     (results / "README.md").write_text("mine")
@@ -209,9 +246,9 @@ def test_files_and_stores_may_be_named_one_by_one(results: Path, capsys: pytest.
     assert main(["verify", str(results / "empty")]) == 2
 
 
-def flip(path: Path) -> None:
+def flip(path: Path, position: int | None = None) -> None:
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
+    content[len(content) // 2 if position is None else position] ^= 4
     path.write_bytes(content)
 
 
@@ -230,34 +267,92 @@ def edit(path: Path) -> None:
 
 
 FRAME = "dornbach_000003_000019"
+IMAGES = [f"{town}_{number:06}_000019" for town in ("ahlfeld", "brunnstadt", "corvingen") for number in range(3)][:8]
+"""The target frames, of which each shard of the stores has four."""
+EVIDENCE_STORE, BY_ANCHOR, BY_PROBABILITY = STORES = [
+    "labels/evidence.zarr", "labels/anchor-0.05-mean_anchor_distance/labels.zarr", "labels/probability-0.3/labels.zarr"
+]  # fmt: skip
+
+
+def others_than_verified(store: str, images: range) -> list[list[str]]:
+    """A fault for each of some images, whose maps are sound and others than those that were vouched for."""
+    said = "its maps must be as they were when they were verified"
+    return [[f"{store}: image {IMAGES[i]}: {said}"] for i in images]
+
+
+def exchange_shards(root: Path, store: str, names: Iterable[str]) -> None:
+    for name in names:
+        exchange(*(root / store / name / f"c.{number}.0.0" for number in (0, 1)))
+
+
 SPOILT: dict[str, tuple[Callable[[Path], object], list[list[str]]]] = {
-    "a missing chunk": (
-        lambda root: (root / "labels/labels.zarr/margin/c.2.0.0").unlink(),
-        [["labels.zarr: image ahlfeld_000002_000019: not completely written"]],
+    "a missing shard of evidence": (
+        lambda root: (root / EVIDENCE_STORE / "margin/c.1.0.0").unlink(),
+        [[f"evidence.zarr: image {image_id}: not completely written"] for image_id in IMAGES[4:]],
+    ),
+    "a missing shard of labels": (
+        lambda root: (root / BY_ANCHOR / "active/c.0.0.0").unlink(),
+        [[f"{BY_ANCHOR}: image {image_id}: not completely written"] for image_id in IMAGES[:4]],
     ),
     "chunks of two images exchanged, which agree with the rest": (
-        lambda root: swap(*((root / f"labels/labels.zarr/confidence/c.{i}.0.0") for i in (1, 2))),
-        [[f"labels.zarr: image ahlfeld_00000{i}_000019: its files must be as `labels` read them"] for i in (1, 2)],
+        lambda root: change_chunks(root / EVIDENCE_STORE, "confidence", {1: 2, 2: 1}),
+        others_than_verified(EVIDENCE_STORE, range(1, 3)),
+    ),
+    "both maps of two images exchanged": (
+        lambda root: [change_chunks(root / BY_ANCHOR, name, {3: 6, 6: 3}) for name in LABELS.dtypes],
+        [*others_than_verified(BY_ANCHOR, range(3, 4)), *others_than_verified(BY_ANCHOR, range(6, 7))],
+    ),
+    "shards of evidence exchanged inside its store": (
+        lambda root: exchange_shards(root, EVIDENCE_STORE, EVIDENCE.dtypes), others_than_verified(EVIDENCE_STORE, range(8)),
+    ),
+    "shards of labels exchanged inside their store": (
+        lambda root: exchange_shards(root, BY_PROBABILITY, LABELS.dtypes), others_than_verified(BY_PROBABILITY, range(8)),
+    ),
+    "shards exchanged between the labels of both rules": (
+        lambda root: [exchange(*(root / store / name / "c.1.0.0" for store in STORES[1:])) for name in LABELS.dtypes],
+        [*others_than_verified(BY_ANCHOR, range(4, 8)), *others_than_verified(BY_PROBABILITY, range(4, 8))],
+    ),
+    "the checksum of a shard's index": (
+        lambda root: flip(root / EVIDENCE_STORE / "margin/c.1.0.0", -1),
+        [[f"evidence.zarr: image {IMAGES[4]}: margin is damaged (the shard c.1.0.0"]],
     ),
     "an attribute of an array": (
-        lambda root: flip(root / "labels/labels.zarr/predicted/zarr.json"),
-        [["labels.zarr/predicted/zarr.json: the file must be as `labels` read it"]],
+        lambda root: flip(root / EVIDENCE_STORE / "predicted/zarr.json"),
+        [["evidence.zarr/predicted/zarr.json: the file must be as it was when it was verified"]],
     ),
-    "a store that nothing vouches for": (
-        lambda root: (root / "labels/labels.json").unlink(),
-        [["labels.zarr: a JSON beside a label store must vouch for it"],
-         ["accuracy.json: ", "labels/labels.json missing"], ["stage/checkpoint.json: ", "labels/labels.json missing"]],
+    "an attribute of an array of labels": (
+        lambda root: flip(root / BY_PROBABILITY / "label/zarr.json"),
+        [["labels.zarr/label/zarr.json: the file must be as it was when it was verified"]],
     ),
-    "a store that is gone": (
-        lambda root: shutil.rmtree(root / "labels/labels.zarr"),
-        [["labels.zarr"]],
+    "evidence that nothing vouches for": (
+        lambda root: (root / "labels/evidence.json").unlink(),
+        [["evidence.zarr: a JSON beside a store must vouch for it"], ["labels/labels.json: ", "labels/evidence.json missing"],
+         *([f"{store.removesuffix('.zarr')}.json: ", "labels/evidence.json missing"] for store in STORES[1:])],
+    ),
+    "labels that nothing vouches for": (
+        lambda root: (root / BY_ANCHOR).with_suffix(".json").unlink(),
+        [["labels.zarr: a JSON beside a store must vouch for it"], ["labels/labels.json: ", "labels.json missing"],
+         ["stage/checkpoint.json: ", "labels.json missing"]],
+    ),
+    "evidence that is gone": (lambda root: shutil.rmtree(root / EVIDENCE_STORE), [["evidence.zarr"]]),
+    "labels that are gone": (lambda root: shutil.rmtree(root / BY_PROBABILITY), [["labels.zarr"]]),
+    "the labels of both rules exchanged": (
+        lambda root: exchange((root / BY_ANCHOR).parent, (root / BY_PROBABILITY).parent),
+        [*([f"{BY_ANCHOR.removesuffix('.zarr')}.json: ", f"found rule.{key} "] for key in ("name", "p0")),
+         *([f"{BY_PROBABILITY.removesuffix('.zarr')}.json: ", f"found rule.{key} "] for key in ("name", "margin", "unit")),
+         *([f"{path}: ", f"{rule}/labels.json changed since"] for path in ("stage/checkpoint.json", "labels/labels.json")
+           for rule in ("anchor-0.05-mean_anchor_distance", "probability-0.3"))],
+    ),
+    "the stores of both rules exchanged": (
+        lambda root: exchange(root / BY_ANCHOR, root / BY_PROBABILITY),
+        [[f"{store}/zarr.json: the file must be as it was when it was verified"] for store in STORES[1:]],
     ),
     "weights of another run": (
         lambda root: swap(root / "warmup/checkpoint.safetensors", root / "stage/checkpoint.safetensors"),
         [["warmup/checkpoint.safetensors: the weights must have"], ["stage/checkpoint.safetensors: the weights must have"],
          ["labels/anchors.h5: what it was made of", "warmup/checkpoint.safetensors changed since"],
-         ["evaluation.json: what it was made of", "stage/checkpoint.safetensors changed since"], ["labels.json"],
-         ["labels.created.json"], ["of.json"], ["anchors.1-of-1.h5"], ["of.1-of-1.json"], ["labels/1.json"]],
+         ["evaluation.json: what it was made of", "stage/checkpoint.safetensors changed since"], ["evidence.json"],
+         ["evidence.created.json"], ["of.json"], ["anchors.1-of-1.h5"], ["of.1-of-1.json"], ["labels/1.json"]],
     ),
     "an input that is gone": (
         lambda root: [path.unlink() for path in (root / "pretrain").glob("checkpoint.*")],

@@ -5,6 +5,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from hypothesis.extra import numpy as hnp
 from miniature import Miniature, edit_sealed, edit_store
 from PIL import Image
 
-from caguda.artifacts.atomic import sha256, write_json
-from caguda.artifacts.labels import NAMES, LabelArrays, LabelStore, open_label_store
+from caguda.artifacts.atomic import read_json, sha256, write_json
+from caguda.artifacts.evidence import EVIDENCE
+from caguda.artifacts.label_arrays import LabelArrays
+from caguda.artifacts.maps import MapStore, open_store
 from caguda.classes import CITYSCAPES_19, IGNORE, class_table
 from caguda.cli import main
 from caguda.datasets.io import read_label
@@ -25,9 +28,21 @@ from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
 from caguda.paper.overlays import DIFFERENCES, ViewedFrame, agreement, difference, regions, small_objects, write_sheet
 from caguda.paper.view import Page, pack, write_page
+from caguda.stages.evaluate import diagnose
+from caguda.stages.labelling import open_labelling
 from caguda.stages.view import view
 
 SMALL = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 2))
+
+
+@dataclass(frozen=True)
+class Told:
+    """Pseudo-labels as a page tells of them."""
+
+    path: Path
+    shape: tuple[int, int]
+    margin: float = 1.5
+    p0: float = 0.95
 
 
 def labels(nearest: np.ndarray, active: np.ndarray, predicted: np.ndarray | None = None) -> LabelArrays:
@@ -35,8 +50,8 @@ def labels(nearest: np.ndarray, active: np.ndarray, predicted: np.ndarray | None
     predicted = nearest if predicted is None else predicted
     anchor = np.where(active & 1, nearest, IGNORE).astype(np.uint8)
     probability = np.where(active & 2, predicted, IGNORE).astype(np.uint8)
-    half = np.linspace(0, 1, nearest.size, dtype=np.float16).reshape(nearest.shape)
-    return LabelArrays(active.astype(np.uint8), anchor, probability, nearest, predicted, 7 * half, half)
+    share = np.linspace(0, 1, nearest.size, dtype=np.float32).reshape(nearest.shape)
+    return LabelArrays(active.astype(np.uint8), anchor, probability, nearest, predicted, 7 * share, share)
 
 
 @given(SMALL)
@@ -106,35 +121,52 @@ def test_agreement_counts_pixels_with_label_and_truth(pair: np.ndarray) -> None:
     assert agreement(*pair) == (None if expected is None else pytest.approx(expected))
 
 
-def test_a_page_holds_the_maps_without_loss() -> None:
-    nearest = np.random.default_rng(0).integers(0, 19, (5, 7)).astype(np.uint8)
+def test_a_page_holds_the_categories_without_loss_and_numbers_as_float16() -> None:
+    random = np.random.default_rng(0)
+    nearest = random.integers(0, 19, (5, 7)).astype(np.uint8)
     maps = labels(nearest, nearest % 4, nearest[::-1].copy())
-    maps.margin[0, :2] = np.inf, np.nan
+    maps.margin[1:] = random.exponential(2.0, (4, 7))
+    maps.margin[0, :4] = np.inf, np.nan, 1e6, 1e-7
     planes = zlib.decompress(base64.b64decode(pack(ViewedFrame("a", None, "", [nearest.T.copy()], [maps]), 0)))
     read = np.frombuffer(planes, np.uint8).reshape(8, 35).astype(np.uint16)
     for plane, name in enumerate(("nearest_anchor", "predicted", "active")):
         np.testing.assert_array_equal(read[plane], getattr(maps, name).ravel())
+    maps.margin[0, 2] = np.inf  # beyond float16
     for plane, name in ((3, "margin"), (5, "confidence")):
-        bits = read[plane] | read[plane + 1] << 8
-        np.testing.assert_array_equal(bits, getattr(maps, name).view(np.uint16).ravel())
+        numbers = (read[plane] | read[plane + 1] << 8).view(np.float16)
+        np.testing.assert_allclose(numbers, getattr(maps, name).ravel(), rtol=2**-11, atol=2**-25)
     np.testing.assert_array_equal(read[7], nearest.T.ravel())
 
 
 @pytest.fixture
-def store(mini: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A label store in a copy of the experiment's results, whose provenance names files as the workflow does."""
+def moved(mini: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Miniature:
+    """A copy of the experiment and its frames, whose provenance names files as the workflow does."""
     folder = tmp_path / "work" / "results"
     shutil.copytree(mini.folder, folder)
     shutil.copytree(mini.root, tmp_path / "data")
-    moved = mini.configuration().model_copy(update={"data_root": str(tmp_path / "data")})
-    write_json(folder / "config.json", moved.model_dump(mode="json"))
-    manifest = folder / "manifest.json"
-    edit_sealed(manifest, lambda text: text.replace(str(mini.root), str(tmp_path / "data")))
-    path = folder / "labels" / "labels.zarr"
-    edit_store(path, lambda text: text.replace(str(mini.folder), "results"))
-    edit_store(path, lambda text: text.replace(sha256(mini.manifest), sha256(manifest)))
+    copy = Miniature(tmp_path / "data", folder)
+    write_json(folder / "config.json", copy.configuration().model_dump(mode="json"))
+    edit_sealed(copy.manifest, lambda text: text.replace(str(mini.root), str(copy.root)))
+    evidence = folder / "labels" / "evidence.zarr"
+    edit_store(evidence, EVIDENCE, lambda text: text.replace(str(mini.folder), "results"))
+    edit_store(evidence, EVIDENCE, lambda text: text.replace(sha256(mini.manifest), sha256(copy.manifest)))
     monkeypatch.chdir(tmp_path)
-    return path
+    return copy
+
+
+@pytest.fixture
+def store(moved: Miniature) -> Path:
+    """What `diagnose` wrote of the labels of both rules."""
+    return moved.folder / "labels" / "labels.json"
+
+
+@pytest.fixture
+def sharded(moved: Miniature) -> MapStore:
+    """The evidence in three shards, and no JSON that vouches for it, as while parts are at work."""
+    batches = moved.configuration(compute__inference_batch_size=3)
+    vouching = moved.evidence("shards", batches, moved.weights("warmup"))
+    vouching.unlink()
+    return open_store(vouching.with_name("evidence.zarr"), EVIDENCE)
 
 
 def shown(store: Path, output: Path, *options: str) -> list[str]:
@@ -150,15 +182,48 @@ def page_data(page: Path, number: int) -> Any:
 
 
 def test_some_frames_are_drawn_and_all_are_on_a_page(store: Path, tmp_path: Path, capsys: Any) -> None:
-    ids = open_label_store(store).image_ids
+    ids = open_labelling(store).image_ids
     assert main(["view", str(store), "--output", str(tmp_path / "out")]) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{ids[i]}.png" for i in (1, 3, 5, 7)]
     assert "4 of 8 frames, evenly spaced" in capsys.readouterr().out
     assert shown(store, tmp_path / "page") == list(ids)
 
 
+def test_evidence_is_shown_as_the_configured_thresholds_label_it(
+    moved: Miniature, store: Path, tmp_path: Path, capsys: Any
+) -> None:
+    ids = shown(store, tmp_path / "page")
+    expected = [page_data(tmp_path / "page", number) for number in range(len(ids))]
+    for path in (store.with_name("evidence.zarr"), store.with_name("evidence.json")):
+        assert shown(path, tmp_path / "page") == ids
+        assert [page_data(tmp_path / "page", number) for number in range(len(ids))] == expected
+    write_json(moved.folder / "config.json", moved.configuration(labels__margin=0.5).model_dump(mode="json"))
+    shown(store, tmp_path / "page")
+    assert page_data(tmp_path / "page", 0) == expected[0], "labels are those of their own rules"
+    shown(store.with_name("evidence.zarr"), tmp_path / "page")
+    assert page_data(tmp_path / "page", 0)["stages"] != expected[0]["stages"]
+    (moved.folder / "config.json").unlink()
+    assert main(["view", str(store.with_name("evidence.zarr")), "--output", str(tmp_path / "out")]) == 2
+    assert "found no config.json of an experiment above it" in capsys.readouterr().err
+
+
+def test_labels_by_other_thresholds_are_compared_on_a_page(moved: Miniature, store: Path, tmp_path: Path) -> None:
+    evidence, other = store.with_name("evidence.json"), store.with_name("other.json")
+    settings = moved.configuration(labels__margin=0.5)
+    diagnose(settings, moved.manifest, evidence, moved.labels(settings, evidence), other)
+    view([store, other], None, None, None, True, tmp_path / "page")
+    text = (tmp_path / "page" / "index.html").read_text()
+    assert str(store) in text and str(other) in text, "both are of one model: paths tell them apart"
+    stages = [
+        np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.uint8).reshape(8, -1)
+        for packed in page_data(tmp_path / "page", 0)["stages"]
+    ]
+    differ = [(first != second).any() for first, second in zip(*stages, strict=True)]
+    assert differ == [False, False, True, *[False] * 5], "active pixels alone"
+
+
 def test_frames_are_chosen_by_name_or_at_random(store: Path, tmp_path: Path) -> None:
-    ids = open_label_store(store).image_ids
+    ids = open_labelling(store).image_ids
     assert shown(store, tmp_path / "page", "--frames", f"{ids[6]},{ids[2]}") == [ids[6], ids[2]]
     random = shown(store, tmp_path / "page", "--random", "3")
     assert len(set(random)) == 3 and random == shown(store, tmp_path / "page", "--random", "3")
@@ -166,7 +231,7 @@ def test_frames_are_chosen_by_name_or_at_random(store: Path, tmp_path: Path) -> 
 
 
 def test_the_worst_are_least_right_and_without_truth_least_active(store: Path, tmp_path: Path, capsys: Any) -> None:
-    opened, configuration = open_label_store(store), json.loads((store.parents[1] / "config.json").read_text())
+    opened, configuration = open_labelling(store), read_json(store.parents[1] / "config.json")
     frames = read_manifest(store.parents[1] / "manifest.json").frames("target")
     table = class_table(Miniature(tmp_path / "data", store.parents[1]).configuration())
     right, active = [], []
@@ -183,7 +248,7 @@ def test_the_worst_are_least_right_and_without_truth_least_active(store: Path, t
     assert shown(store, tmp_path / "page", "--worst", "3") == expected
     assert "lowest agreement with the truth" in capsys.readouterr().out
     configuration["classes"][0]["name"] = "path"  # other categories than the store's
-    (store.parents[1] / "config.json").write_text(json.dumps(configuration))
+    write_json(store.parents[1] / "config.json", configuration)
     expected = [opened.image_ids[i] for i in np.argsort(active, kind="stable")[:3]]
     assert shown(store, tmp_path / "page", "--worst", "3") == expected
     assert "fewest pixels active by anchors" in capsys.readouterr().out
@@ -209,17 +274,17 @@ def test_what_is_gone_is_named_and_the_rest_is_shown(store: Path, tmp_path: Path
     assert "neither images nor truth are known" in capsys.readouterr().out
 
 
-def test_images_that_are_not_written_are_left_out(store: Path, tmp_path: Path, capsys: Any) -> None:
-    ids = open_label_store(store).image_ids
-    (store / "margin" / "c.2.0.0").unlink()
-    assert shown(store, tmp_path / "page") == [name for name in ids if name != ids[2]]
-    assert "1 not written yet" in capsys.readouterr().out
-    with pytest.raises(UserError, match=f"finished images of the store, found '{ids[2]}'"):
-        view([store], ids[2], None, None, False, tmp_path / "out")
-    for name in NAMES:
-        for chunk in (store / name).glob("c.*"):
-            chunk.unlink()
-    with pytest.raises(UserError, match="found none; make the labels first"):
+def test_images_that_are_not_written_are_left_out(sharded: MapStore, tmp_path: Path, capsys: Any) -> None:
+    ids, store = sharded.image_ids, sharded.path
+    (store / "margin" / "c.1.0.0").unlink()
+    assert shown(store, tmp_path / "page") == [*ids[:3], *ids[6:]]
+    assert "3 not written yet" in capsys.readouterr().out
+    with pytest.raises(UserError, match=f"finished images of the store, found '{ids[4]}'"):
+        view([store], ids[4], None, None, False, tmp_path / "out")
+    for name in EVIDENCE.dtypes:
+        for shard in (store / name).glob("c.*"):
+            shard.unlink()
+    with pytest.raises(UserError, match="found none; make the evidence first"):
         view([store], None, None, None, True, tmp_path / "none")
 
 
@@ -233,7 +298,7 @@ def test_images_that_are_not_written_are_left_out(store: Path, tmp_path: Path, c
     ],
 )
 def test_faults_are_one_line(store: Path, tmp_path: Path, capsys: Any, options: list[str], words: str) -> None:
-    other = shutil.copytree(store, tmp_path / "other.zarr")
+    other = shutil.copytree(store.parent, tmp_path / "other") / store.name
     given = [{"SAME": str(store), "OTHER": str(other)}.get(option, option) for option in options]
     assert main(["view", str(store), *given, "--output", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
@@ -241,9 +306,8 @@ def test_faults_are_one_line(store: Path, tmp_path: Path, capsys: Any, options: 
 
 
 def test_stores_of_other_images_are_not_compared(store: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other.zarr"
-    shutil.copytree(store, other)
-    edit_store(other, lambda text: text.replace('"unicorn"', '"horse"'))
+    other = shutil.copytree(store.parent, tmp_path / "other") / store.name
+    edit_store(other.with_name("evidence.zarr"), EVIDENCE, lambda text: text.replace('"unicorn"', '"horse"'))
     with pytest.raises(UserError, match="must have the same images and categories"):
         view([store, other], None, None, None, True, tmp_path / "out")
 
@@ -268,8 +332,7 @@ def test_a_page_that_was_not_finished_is_none(tmp_path: Path) -> None:
         if (tmp_path / "full").exists():
             raise OSError("No space left on device")
 
-    store = LabelStore(tmp_path, ("a </script>",), {"margin": 1.0, "p0": 0.9}, (2, 3))
-    page = Page(["stage 1"], "in their order", CITYSCAPES_19, [store])
+    page = Page(["stage 1"], "in their order", CITYSCAPES_19, [Told(tmp_path, (2, 3))])
     index = write_page(page, frames(), tmp_path / "page")
     assert index.read_text().count("</script>") == 1, "names of frames are escaped"
     assert "http" not in index.read_text(), "nothing comes from outside"

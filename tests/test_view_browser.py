@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_view import Told
 
-from caguda.artifacts.labels import LabelArrays, LabelStore
+from caguda.artifacts.label_arrays import LabelArrays
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.paper.overlays import DIFFERENCES, ViewedFrame, difference
 from caguda.paper.view import Page, write_page
@@ -27,14 +28,14 @@ FIELDS = {"nearest anchor": "nearest_anchor", "predicted": "predicted", "d2 − 
 
 
 def arrays(random: np.random.Generator, size: tuple[int, int]) -> LabelArrays:
-    """Consistent arrays of one image in which every kind of pixel occurs, infinite and subnormal margins included."""
+    """Consistent arrays of one image in which every kind of pixel occurs, with margins infinite and subnormal in float16."""
     nearest, predicted = random.integers(0, 19, (2, *size)).astype(np.uint8)
     predicted = np.where(random.random(size) < 0.6, nearest, predicted)
     active = random.integers(0, 4, size).astype(np.uint8)
     labels = [np.where(active & bit, of, IGNORE).astype(np.uint8) for bit, of in ((1, nearest), (2, predicted))]
-    margin = (5 * random.random(size)).astype(np.float16)
+    margin = (5 * random.random(size)).astype(np.float32)
     margin[0, 0], margin[-1, -1] = np.inf, 3e-7
-    return LabelArrays(active, *labels, nearest, predicted, margin, random.random(size).astype(np.float16))
+    return LabelArrays(active, *labels, nearest, predicted, margin, random.random(size).astype(np.float32))
 
 
 def made(count: int, sizes: tuple[tuple[int, int], ...], *, known: bool = True) -> list[ViewedFrame]:
@@ -52,8 +53,7 @@ def made(count: int, sizes: tuple[tuple[int, int], ...], *, known: bool = True) 
 
 def written(folder: Path, frames: list[ViewedFrame], sizes: tuple[tuple[int, int], ...]) -> str:
     """The address of a page of some frames."""
-    ids, attributes = tuple(frame.name for frame in frames), {"margin": 1.5, "p0": 0.95}
-    stores = [LabelStore(Path(f"stage{i + 1}"), ids, attributes, size) for i, size in enumerate(sizes)]
+    stores = [Told(Path(f"stage{i + 1}"), size) for i, size in enumerate(sizes)]
     titles = [f"stage {i + 1}" for i in range(len(sizes))]
     return write_page(Page(titles, "in their order", CITYSCAPES_19, stores), frames, folder).as_uri()
 
@@ -181,7 +181,7 @@ def test_a_pixel_reads_as_the_store_says_in_both_stages(tab: Tab, two: tuple[str
             place = int(y * height), int(x * width)
             assert int(read["truth"][column]) == frame.truth[column][place]
             for title, name in FIELDS.items():
-                expected = float(getattr(frame.labels[column], name)[place])
+                expected = float(np.float16(getattr(frame.labels[column], name)[place]))
                 assert float(read[title][column].replace("Infinity", "inf")) == expected, (title, column)
     tab.page.keyboard.press("Shift+ArrowDown")
     tab.page.keyboard.press("Shift+ArrowLeft")

@@ -2,11 +2,13 @@
 
 import fcntl
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -23,9 +25,13 @@ PRETRAIN = {"seed0/pretrain/checkpoint.safetensors", "seed0/pretrain/evaluation.
 DATA = {"generated.json", "manifest.json"}
 
 
+ANCHOR, PROBABILITY = "anchor-0.15-mean_anchor_distance", "probability-0.5"
+RULES = (ANCHOR, PROBABILITY)
+
+
 def given(stage: int) -> str:
-    """The folder of what a stage trains on: that of the first is shared by all recipes."""
-    return "stage1" if stage == 1 else f"cag/stage{stage}"
+    """The folder of the model before a stage, beside which all that it trains on lies; all recipes share that of the first."""
+    return "seed0/warmup" if stage == 1 else f"seed0/cag/stage{stage - 1}"
 
 
 def training(stage: int) -> set[str]:
@@ -38,20 +44,41 @@ def parts(path: str, count: int = 2) -> set[str]:
     return {path.format(f"{part}-of-{count}") for part in range(1, count + 1)}
 
 
-def labels(stage: int) -> set[str]:
-    """The label store of a stage, and what is told about it."""
-    names = ("labels.created.json", "labels.json", "label_accuracy.json")
-    return {f"seed0/{given(stage)}/{name}" for name in names} | parts(f"seed0/{given(stage)}/parts/labels.{{}}.json")
-
-
 def anchors(stage: int) -> set[str]:
     """The anchors of a stage."""
-    return {f"seed0/{given(stage)}/anchors.h5"} | parts(f"seed0/{given(stage)}/parts/anchors.{{}}.h5")
+    folder = f"{given(stage)}/evidence"
+    return {f"{folder}/anchors.h5"} | parts(f"{folder}/parts/anchors.{{}}.h5")
 
 
-def stage(stage: int) -> set[str]:
+def evidence(stage: int) -> set[str]:
+    """The evidence store that a stage's pseudo-labels are made of."""
+    folder = f"{given(stage)}/evidence"
+    return {f"{folder}/evidence.created.json", f"{folder}/evidence.json"} | parts(f"{folder}/parts/evidence.{{}}.json")
+
+
+def told(stage: int, rules: tuple[str, str] = RULES) -> str:
+    """What is told of the pseudo-labels of both rules together."""
+    return f"{given(stage)}/labels/{'+'.join(rules)}.json"
+
+
+def labels(stage: int, *made: str, rules: tuple[str, str] = RULES) -> set[str]:
+    """The label stores of a stage by some of its rules, of both if none is named, and what is told of both."""
+    return {f"{given(stage)}/labels/{rule}/labels.json" for rule in made or rules} | {told(stage, rules)}
+
+
+def passes(stage: int) -> set[str]:
+    """What passes of the frozen network over both domains leave."""
+    return anchors(stage) | evidence(stage)
+
+
+def stage(stage: int, rules: tuple[str, str] = RULES) -> set[str]:
     """All of a stage."""
-    return anchors(stage) | labels(stage) | training(stage)
+    return passes(stage) | labels(stage, rules=rules) | training(stage)
+
+
+def relabelled(made: str, rules: tuple[str, str]) -> set[str]:
+    """What another threshold makes again: labels by that rule, the training, and what follows, but none of the passes before."""
+    return labels(1, made, rules=rules) | training(1) | stage(2, rules) | REPORT
 
 
 EVALUATIONS = {
@@ -81,8 +108,14 @@ def test_nothing_but_evaluation_and_report_reads_the_bounds_or_the_target_truth(
         read = " ".join(job.input)
         if "oracle/" in read or "control/" in read:
             assert job.rule in {"evaluate", "table", "report"}
-        if "label_accuracy" in read or "evaluation.json" in read:
+        if told(1) in job.input or told(2) in job.input or "evaluation.json" in read:
             assert job.rule in {"table", "report"}
+
+
+def test_labels_and_what_is_told_of_them_need_no_network(tmp_path: Path) -> None:
+    jobs = [job for job in Workflow(tmp_path).plan() if job.rule in {"labels", "diagnose"}]
+    assert len(jobs) == 2 * 3
+    assert not any(name.endswith((".safetensors", ".h5")) for job in jobs for name in job.input)
 
 
 def test_what_is_finished_is_not_done_again(finished: Workflow) -> None:
@@ -91,9 +124,13 @@ def test_what_is_finished_is_not_done_again(finished: Workflow) -> None:
     assert finished.planned("--config", f"compute={machine}") == set()
 
 
+OTHER_MARGIN, OTHER_UNIT, OTHER_P0 = "anchor-0.2-mean_anchor_distance", "anchor-0.15-absolute", "probability-0.6"
+RELABELLED = relabelled(OTHER_MARGIN, (OTHER_MARGIN, PROBABILITY))
+"""What another margin, 0.2, makes again."""
 CHANGES = [
-    ("labels={margin: 0.2}", labels(1) | training(1) | stage(2) | REPORT),
-    ("labels={p0: 0.6}", labels(1) | training(1) | stage(2) | REPORT),
+    ("labels={margin: 0.2}", RELABELLED),
+    ("labels={margin_unit: absolute}", relabelled(OTHER_UNIT, (OTHER_UNIT, PROBABILITY))),
+    ("labels={p0: 0.6}", relabelled(OTHER_P0, (ANCHOR, OTHER_P0))),
     ("stages={iterations: 30}", training(1) | stage(2) | CONTROL | REPORT),
     ("recipes={cag: {distance: 0.5}}", training(1) | stage(2) | REPORT),
     ("stages={count: 3}", stage(3) | CONTROL | REPORT),
@@ -106,7 +143,7 @@ CHANGES = [
     ("losses={reduction: sum}", EVERYTHING - DATA),
     ("compute={precision: bfloat16}", EVERYTHING - DATA),
     ("anchors={pixels: correct}", stage(1) | stage(2) | REPORT),
-    ("anchors={every_stage: false}", labels(2) | training(2) | REPORT),
+    ("anchors={every_stage: false}", evidence(2) | labels(2) | training(2) | REPORT),
     ("inference={flip: true}", EVALUATIONS | TABLE | {"cag/figure.png"}),
     ("warmup={iterations: 30}", WARMUP | stage(1) | stage(2) | CONTROL | REPORT),
     ("pretrain={iterations: 30}", EVERYTHING - DATA),
@@ -119,6 +156,35 @@ CHANGES = [
 @pytest.mark.parametrize(("change", "expected"), CHANGES)
 def test_a_change_runs_what_depends_on_it(finished: Workflow, change: str, expected: set[str]) -> None:
     assert finished.planned("--config", change) == expected
+
+
+def test_a_sweep_and_ablations_repeat_no_pass(finished: Workflow) -> None:
+    """Other thresholds need none at all; Table 4 those of the two models that nothing was labelled by: source only, and stage 2."""
+    swept = Counter(job.rule for job in finished.plan("sweep"))
+    assert swept == {"labels": 8, "diagnose": 8, "adapt": 8, "evaluate": 8, "sweep_table": 1}
+    jobs = finished.plan("table4")
+    a_pass = {"anchor_part": 2, "anchors": 1, "evidence_store": 1, "evidence_part": 2, "evidence": 1}
+    assert Counter(job.rule for job in jobs) == {rule: 2 * count for rule, count in a_pass.items()} | {
+        "labels": 2 * 2, "diagnose": 2, "adapt": 8 + 1, "evaluate": 8 + 1, "paper_table": 1
+    }  # fmt: skip
+    passed = {job.output[0].partition("/evidence/")[0] for job in jobs if job.rule in a_pass}
+    assert passed == {"seed0/pretrain", "seed0/cag/stage2"}
+
+
+def test_a_threshold_that_labels_were_made_with_before_is_trained_on_again(finished: Workflow, tmp_path: Path) -> None:
+    """As after a sweep: the labels are there, older than the training, and Snakemake need not remember what it was made of."""
+    workflow = finished.copy(tmp_path)
+    swept = ("anchor-0.3-mean_anchor_distance", PROBABILITY)
+    made = workflow.results / given(1) / "labels" / swept[0] / "labels.json"
+    done = workflow.run(str(made.relative_to(tmp_path)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    moment = (workflow.results / given(1) / "evidence" / "evidence.json").stat().st_mtime
+    for path in made.parent.rglob("*"):
+        os.utime(path, (moment, moment))
+    expected = {told(1, swept)} | training(1) | stage(2, swept) | REPORT
+    assert workflow.planned("--config", "labels={margin: 0.3}") == expected
+    shutil.rmtree(workflow.directory / ".snakemake")
+    assert workflow.planned("--config", "labels={margin: 0.3}") == expected
 
 
 def test_a_rule_takes_a_core_for_every_thread_and_worker(tmp_path: Path) -> None:
@@ -159,22 +225,32 @@ def test_a_second_call_is_refused_while_the_first_lives(tmp_path: Path) -> None:
     assert [path.name for path in workflow.results.iterdir()] == ["lock"]
 
 
-def remade(workflow: Workflow, stage: int) -> list[str]:
-    """What to ask for after a label store was deleted: its group file, and the JSON of what is in it."""
-    folder = (workflow.results / "seed0" / given(stage)).relative_to(workflow.directory)
-    return [str(folder / "labels.zarr" / "zarr.json"), str(folder / "labels.json")]
+def vouching(workflow: Workflow, stage: int, kind: str) -> Path:
+    """The JSON beside a store that a stage's training comes from: the evidence, or the labels of a rule."""
+    folder = workflow.results / given(stage)
+    return folder / "evidence" / "evidence.json" if kind == "evidence" else folder / "labels" / kind / "labels.json"
+
+
+def remade(workflow: Workflow, path: Path) -> list[str]:
+    """What to ask for after the store beside a JSON was deleted: its group file, and the JSON of what is in it."""
+    return [str(file.relative_to(workflow.directory)) for file in (path.with_suffix(".zarr") / "zarr.json", path)]
 
 
 @pytest.mark.slow
-def test_a_label_store_that_was_deleted_comes_back_the_same(finished: Workflow, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "then"), [("evidence", labels(2)), (ANCHOR, {told(2)}), (PROBABILITY, {told(2)})], ids=["evidence", *RULES]
+)
+def test_a_store_that_was_deleted_comes_back_the_same(
+    finished: Workflow, tmp_path: Path, kind: str, then: set[str]
+) -> None:
     workflow = finished.copy(tmp_path)
-    path = workflow.results / "seed0" / "cag" / "stage2" / "labels.json"
+    path = vouching(workflow, 2, kind)
     before = json.loads(path.read_text())
-    shutil.rmtree(path.parent / "labels.zarr")
-    done = workflow.run(*remade(workflow, 2))
+    shutil.rmtree(path.with_suffix(".zarr"))
+    done = workflow.run(*remade(workflow, path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(path.read_text())["digest"] == before["digest"]
-    assert workflow.planned() == {"seed0/cag/stage2/label_accuracy.json"} | training(2) | REPORT
+    assert workflow.planned() == then | training(2) | REPORT
 
 
 def test_what_fails_is_told_and_nothing_old_passes_for_new(finished: Workflow, tmp_path: Path) -> None:
@@ -231,32 +307,63 @@ def test_a_killed_training_goes_on_to_the_same_weights(finished: Workflow, tmp_p
 
 
 @pytest.mark.slow
-def test_a_killed_labelling_ends_with_the_same_labels(finished: Workflow, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "written"), [("evidence", "predicted/c.*"), (ANCHOR, "label/c.*")])
+def test_a_killed_writer_of_a_store_ends_with_the_same_maps(
+    finished: Workflow, tmp_path: Path, kind: str, written: str
+) -> None:
     workflow = finished.copy(tmp_path)
-    path = workflow.results / "seed0" / "stage1" / "labels.json"
+    path = vouching(workflow, 1, kind)
     before = json.loads(path.read_text())
-    store = path.parent / "labels.zarr"
+    store = path.with_suffix(".zarr")
     shutil.rmtree(store)
-    workflow.kill_when(lambda: any(store.glob("predicted/c.*")), *remade(workflow, 1))
-    done = workflow.run(*remade(workflow, 1))
+    workflow.kill_when(lambda: any(store.glob(written)), *remade(workflow, path))
+    done = workflow.run(*remade(workflow, path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(path.read_text())["digest"] == before["digest"]
 
 
+def shards(store: Path) -> dict[Path, tuple[int, bytes]]:
+    """When every shard of a store was written, and what is in it; a shard is a file of each array."""
+    files = [path for path in store.glob("*/c.*") if path.parent.name != "image_id"]
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
 def test_a_rerun_completes_the_missing_part_alone(finished: Workflow, tmp_path: Path) -> None:
-    """As a part leaves it that was killed: without its JSON, some images not written, one of them half."""
+    """As a part leaves it that was killed: without its JSON, one shard half written, one not at all. What its journal has stays."""
     workflow = finished.copy(tmp_path)
-    stage = workflow.results / "seed0" / "cag" / "stage2"
-    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in stage.glob("labels.zarr/*/c.*")}
-    mine = [path for path in before if path.parent.name != "image_id" and int(path.name.split(".")[1]) >= 12]
-    for path in [*mine[::2], stage / "labels.json", stage / "parts" / "labels.2-of-2.json"]:
+    folder = workflow.results / given(2) / "evidence"
+    store = folder / "evidence.zarr"
+    before = shards(store)
+    assert {path.name for path in before} == {f"c.{number}.0.0" for number in range(6)}
+    lost = {path for path in before if path.name in ("c.3.0.0", "c.5.0.0")}
+    assert len(lost) == 2 * 4
+    kept_of_a_lost_one = store / "margin" / "c.3.0.0"
+    for path in [*lost - {kept_of_a_lost_one}, folder / "evidence.json", folder / "parts" / "evidence.2-of-2.json"]:
         path.unlink()
-    (stage / "labels.zarr" / "active" / f"{mine[0].name}.01234567.partial").write_bytes(b"half")
-    done = workflow.run(str((stage / "labels.json").relative_to(tmp_path)))
+    (store / "margin" / "c.5.0.0.01234567.partial").write_bytes(b"half")
+    done = workflow.run(str((folder / "evidence.json").relative_to(tmp_path)))
     assert done.returncode == 0, done.stdout + done.stderr
-    after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in stage.glob("labels.zarr/*/c.*")}
+    after = shards(store)
     assert {path: content for path, (_, content) in after.items()} == {path: b for path, (_, b) in before.items()}
-    assert {path for path in before if after[path][0] != before[path][0]} == set(mine)
+    assert {path for path in before if after[path][0] != before[path][0]} == lost
+    assert verified(workflow) == (0, [])
+
+
+def test_labels_that_were_half_written_are_made_whole(finished: Workflow, tmp_path: Path) -> None:
+    """As the verb leaves them that was killed: without their JSON, some shards not written, one of them half."""
+    workflow = finished.copy(tmp_path)
+    path = vouching(workflow, 2, PROBABILITY)
+    store = path.with_suffix(".zarr")
+    before = shards(store)
+    lost = [file for file in before if file.name in ("c.4.0.0", "c.5.0.0")]
+    for file in [*lost, path]:
+        file.unlink()
+    lost[0].with_name(f"{lost[0].name}.01234567.partial").write_bytes(b"half")
+    done = workflow.run(str(path.relative_to(tmp_path)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {file: content for file, (_, content) in shards(store).items()} == {
+        file: b for file, (_, b) in before.items()
+    }
     assert verified(workflow) == (0, [])
 
 
@@ -286,7 +393,7 @@ def test_a_submission_from_nothing_takes_the_whole_chain_and_no_evaluation(tmp_p
     planned = Workflow(tmp_path).planned("submission")
     assert planned == DATA | {
         *(f"seed0/{run}/checkpoint.safetensors" for run in ("pretrain", "warmup", "cag/stage1", "cag/stage2")),
-        *(anchors(1) | anchors(2) | labels(1) | labels(2)),
+        *(passes(1) | passes(2) | labels(1) | labels(2)),
         *parts(f"{LAST}/predictions/parts/evaluation.{{}}.json"),
         f"{LAST}/predictions/evaluation.json",
         f"{LAST}/submission.zip",
@@ -325,10 +432,12 @@ SOME_LOG = {
     "generate": "log/generate.txt",
     "check": "log/check.txt",
     **{run: f"seed0/{run}/log/{run}.txt" for run in ("pretrain", "warmup", "control", "oracle")},
-    "anchor_part": "seed0/stage1/log/anchor_part.1-of-2.txt",
-    **{rule: f"seed0/stage1/log/{rule}.txt" for rule in ("anchors", "label_store", "labels", "diagnose")},
+    "anchor_part": f"{given(1)}/evidence/log/anchor_part.1-of-2.txt",
+    **{rule: f"{given(1)}/evidence/log/{rule}.txt" for rule in ("anchors", "evidence_store", "evidence")},
+    "labels": f"{given(1)}/labels/{ANCHOR}/log/labels.txt",
+    "diagnose": f"{given(1)}/labels/log/{ANCHOR}+{PROBABILITY}.txt",
     "adapt": "seed0/cag/stage1/log/adapt.txt",
-    "label_part": "seed0/stage1/log/label_part.1-of-2.txt",
+    "evidence_part": f"{given(1)}/evidence/log/evidence_part.1-of-2.txt",
     "evaluate": "seed0/cag/stage1/log/evaluate.txt",
     **{rule: f"cag/log/{rule}.txt" for rule in ("table", "figure", "curves", "report")},
 }
@@ -346,7 +455,7 @@ def test_kills_in_every_kind_of_job_change_nothing(finished: Workflow, tmp_path:
         other = workflow.results / path.relative_to(finished.results)
         if path.suffix == ".safetensors":
             assert other.read_bytes() == path.read_bytes(), path
-        elif path.name == "labels.json":
+        elif path.name in ("evidence.json", "labels.json"):
             assert json.loads(other.read_text())["digest"] == json.loads(path.read_text())["digest"], path
         elif path.name == "evaluation.json":
             assert json.loads(other.read_text())["as_trained"] == json.loads(path.read_text())["as_trained"], path

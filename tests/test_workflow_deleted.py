@@ -4,37 +4,49 @@ from pathlib import Path
 
 import pytest
 from test_workflow import (
+    ANCHOR,
     CONTROL,
     DATA,
     EVERYTHING,
     ORACLE,
     PRETRAIN,
+    PROBABILITY,
     REPORT,
     TABLE,
+    evidence,
     given,
     labels,
     parts,
     stage,
+    told,
     training,
 )
 from workflow_runs import Workflow
 
-LAST_STORE = {f"seed0/{given(2)}/{name}" for name in ("labels.json", "label_accuracy.json")}
 AFTER_LABELS = training(2) | REPORT
-AFTER_ANCHORS = labels(2) | training(2) | REPORT
+AFTER_EVIDENCE = labels(2) | AFTER_LABELS
+AFTER_ANCHORS = evidence(2) | AFTER_EVIDENCE
+ANCHORS, STORE = f"{given(2)}/evidence/anchors.h5", f"{given(2)}/evidence/evidence.json"
+ANCHOR_PART, STORE_PART = (
+    f"{given(2)}/evidence/parts/{name}" for name in ("anchors.1-of-2.h5", "evidence.2-of-2.json")
+)
+LABELS_1, LABELS_2 = f"{given(1)}/labels/{PROBABILITY}", f"{given(2)}/labels/{ANCHOR}"
 DELETED = {
     "seed0/pretrain/checkpoint.json": EVERYTHING - DATA - ORACLE,
     "seed0/warmup/checkpoint.safetensors": EVERYTHING - DATA - ORACLE - PRETRAIN,
-    "seed0/cag/stage2/anchors.h5": {"seed0/cag/stage2/anchors.h5"} | AFTER_ANCHORS,
-    "seed0/cag/stage2/parts/anchors.1-of-2.h5": {
-        *("seed0/cag/stage2/parts/anchors.1-of-2.h5", "seed0/cag/stage2/anchors.h5"), *AFTER_ANCHORS
-    },
-    "seed0/cag/stage2/parts": stage(2) | REPORT,
-    "seed0/cag/stage2/parts/labels.2-of-2.json": {"seed0/cag/stage2/parts/labels.2-of-2.json"} | LAST_STORE | AFTER_LABELS,
-    "seed0/cag/stage2/labels.created.json": AFTER_ANCHORS,
-    "seed0/cag/stage2/labels.zarr": AFTER_ANCHORS,
-    "seed0/cag/stage2/labels.json": LAST_STORE | AFTER_LABELS,
-    "seed0/cag/stage2/label_accuracy.json": {"seed0/cag/stage2/label_accuracy.json", "cag/report.html"},
+    ANCHORS: {ANCHORS} | AFTER_ANCHORS,
+    ANCHOR_PART: {ANCHOR_PART, ANCHORS} | AFTER_ANCHORS,
+    f"{given(2)}/evidence/parts": stage(2) | REPORT,
+    f"{given(2)}/evidence": stage(2) | REPORT,
+    STORE_PART: {STORE_PART, STORE} | AFTER_EVIDENCE,
+    f"{given(2)}/evidence/evidence.created.json": AFTER_ANCHORS,
+    f"{given(2)}/evidence/evidence.zarr": AFTER_ANCHORS,
+    STORE: {STORE} | AFTER_EVIDENCE,
+    f"{LABELS_1}/labels.zarr": labels(1, PROBABILITY) | training(1) | stage(2) | REPORT,
+    f"{LABELS_2}/labels.zarr": labels(2, ANCHOR) | AFTER_LABELS,
+    f"{LABELS_2}/labels.json": labels(2, ANCHOR) | AFTER_LABELS,
+    f"{given(2)}/labels": AFTER_EVIDENCE,
+    told(2): {told(2), "cag/report.html"},
     "seed0/cag/stage2/checkpoint.json": training(2) | REPORT,
     "seed0/control/checkpoint.safetensors": CONTROL | TABLE,
     "seed0/oracle/evaluation.json": {"seed0/oracle/evaluation.json"} | TABLE,
@@ -52,7 +64,8 @@ DELETED = {
 
 SOME = (
     "seed0/warmup/checkpoint.safetensors",
-    "seed0/cag/stage2/labels.zarr",
+    f"{given(2)}/evidence/evidence.zarr",
+    f"{LABELS_1}/labels.zarr",
     "cag/report.html",
     "seed0/pretrain/state",
 )
@@ -74,11 +87,11 @@ def test_whatever_is_deleted_is_made_again_and_what_depends_on_it(
 def test_parts_of_another_number_are_kept_where_they_are_whole(finished: Workflow, tmp_path: Path, done: int) -> None:
     """With the anchors gone, all parts there are added again; with one of them gone too, it is three new ones."""
     workflow = finished.copy(tmp_path)
-    folder = workflow.results / "seed0" / given(2)
+    folder = workflow.results / given(2) / "evidence"
     (folder / "anchors.h5").unlink()
     three: set[str] = set()
     if done == 1:
         (folder / "parts" / "anchors.2-of-2.h5").unlink()
-        three = parts(f"seed0/{given(2)}/parts/anchors.{{}}.h5", 3)
-    expected = {f"seed0/{given(2)}/anchors.h5"} | three | labels(2) | training(2) | REPORT
+        three = parts(f"{given(2)}/evidence/parts/anchors.{{}}.h5", 3)
+    expected = {ANCHORS} | three | AFTER_ANCHORS
     assert workflow.planned("--config", "compute={parts: 3}") == expected

@@ -38,29 +38,38 @@ def test_the_plan_of_all_tables_has_every_shared_artifact_once(tmp_path: Path) -
         "evaluate": seeds * (2 + stages + ablations),
         "paper_table": 4,
     }
-    stores = [job for job in jobs if job.rule == "labels"]
-    assert len(stores) == seeds * (stages + 1), "one for each stage, and one of the model without warm-up"
-    shared = [job for job in jobs if job.rule == "adapt" and any("seed0/stage1/labels.json" in i for i in job.input)]
+    models = seeds * (stages + 1)
+    rules = Counter(job.rule for job in jobs)
+    assert rules["evidence"] == models, "beside the model before each stage, and beside that without warm-up"
+    assert rules["labels"] == 2 * models and rules["diagnose"] == models
+    shared = [job for job in jobs if job.rule == "adapt" and any("seed0/warmup/labels/" in i for i in job.input)]
     assert len(shared) == 1 + ablations - 1
     (without,) = [job for job in jobs if job.rule == "adapt" and "seed0/ablation-no-warm-up" in job.output[0]]
     assert any("seed0/pretrain/checkpoint" in name for name in without.input)
-    assert any("seed0/ablation-no-warm-up/stage1/labels.json" in name for name in without.input)
+    for rule in ("anchor-2.5-absolute", "probability-0.95"):
+        assert any(f"seed0/pretrain/labels/{rule}/labels.json" in name for name in without.input)
 
 
-def test_the_plan_of_a_sweep_makes_labels_for_every_threshold_from_one_set_of_anchors(tmp_path: Path) -> None:
+def test_the_plan_of_a_sweep_makes_labels_for_every_threshold_from_one_set_of_evidence(tmp_path: Path) -> None:
     workflow = paper(tmp_path, PAPER, seeds=[0, 1])
     jobs = workflow.plan("sweep", "figure2")
     rules = Counter(job.rule for job in jobs)
-    assert rules["label_store"] == 2 * (9 + 3) and rules["adapt"] == 2 * (9 + 3) and rules["anchors"] == 2 * 3
-    (store,) = [job for job in jobs if job.rule == "label_store" and "seed1/sweep-margin-1.25/" in job.output[0]]
-    assert any("seed1/stage1/anchors.h5" in name for name in store.input)
+    assert rules["evidence_store"] == rules["evidence"] == rules["anchors"] == 2 * 3
+    assert rules["labels"] == 2 * (5 + 6 + 2 * 2), (
+        "5 margins and 6 P0 of the warm-up, and 2 rules of each model after it"
+    )
+    assert rules["diagnose"] == 2 * (9 + 3) and rules["adapt"] == 2 * (9 + 3)
+    (labels,) = [job for job in jobs if job.rule == "labels" and "seed1/warmup/labels/anchor-1.25-" in job.output[0]]
+    given = [name.partition("/seed1/")[2] for name in labels.input]
+    assert given == ["warmup/evidence/evidence.json", "warmup/evidence/evidence.zarr/zarr.json"]
     (command,) = [
-        line for line in workflow.run("--dry-run", store.output[0]).stdout.splitlines() if "label-store" in line
+        line for line in workflow.run("--dry-run", labels.output[0]).stdout.splitlines() if "caguda labels" in line
     ]
-    assert "--margin 1.25 --p0 0.95" in command
+    assert "--rule anchor-1.25-absolute" in command
     (stage,) = [job for job in jobs if job.rule == "adapt" and "seed1/sweep-margin-1.25/" in job.output[0]]
-    own = ("warmup/checkpoint.safetensors", "stage1/anchors.h5", "sweep-margin-1.25/stage1/labels.json")
-    assert [name.partition("/seed1/")[2] for name in stage.input if "/seed1/" in name] == list(own)
+    own = ["checkpoint.safetensors", "evidence/anchors.h5", "labels/anchor-1.25-absolute/labels.json",
+           "labels/probability-0.95/labels.json"]  # fmt: skip
+    assert [name.partition("/seed1/warmup/")[2] for name in stage.input if "/seed1/" in name] == own
     assert rules["sweep_table"] == rules["label_charts"] == rules["label_frames"] == 1
 
 
@@ -96,4 +105,10 @@ def test_a_pass_through_every_table(tmp_path: Path) -> None:
     assert len(swept) == 1 + 9 - 1 and float(swept[0]["anchor labels, coverage"]) > 99
     pictures = {path.name for path in (workflow.results / "cag" / "labels").rglob("*.png")}
     assert "precision_coverage.png" in pictures and len(pictures) == 5 + 4
+    models = {
+        path.parents[1].relative_to(workflow.results / "seed0").as_posix()
+        for path in workflow.results.rglob("evidence.json")
+    }
+    assert models == {"pretrain", "warmup", "cag/stage1", "cag/stage2"}
+    assert len(list((workflow.results / "seed0/warmup/labels").glob("*/labels.json"))) == 5 + 5
     assert workflow.planned(*targets) == set()

@@ -6,16 +6,19 @@ from pathlib import Path
 
 import pytest
 from test_workflow import (
+    ANCHOR,
     CHANGES,
     CONTROL,
     EVERYTHING,
     ORACLE,
     PRETRAIN,
+    RELABELLED,
     REPORT,
     anchors,
+    evidence,
     given,
     labels,
-    stage,
+    told,
     training,
 )
 from workflow_runs import Workflow
@@ -41,8 +44,8 @@ def test_unchanged_results_are_not_made_again(travelled: Workflow) -> None:
 
 @pytest.mark.parametrize(("change", "expected"), CHANGES)
 def test_a_change_runs_what_depends_on_it(travelled: Workflow, change: str, expected: set[str]) -> None:
-    told = REPORT | ({name.replace("cag/", "t/") for name in REPORT} if "recipes={t" in change else set())
-    assert travelled.planned("--config", change) == expected | told
+    silent = REPORT | ({name.replace("cag/", "t/") for name in REPORT} if "recipes={t" in change else set())
+    assert travelled.planned("--config", change) == expected | silent
 
 
 @pytest.mark.parametrize(
@@ -51,8 +54,9 @@ def test_a_change_runs_what_depends_on_it(travelled: Workflow, change: str, expe
         ("manifest.json", FIRST, EVERYTHING - {"generated.json"} - ORACLE - CONTROL),
         ("seed0/warmup/checkpoint.safetensors", FIRST, {"seed0/warmup/checkpoint.safetensors"} | anchors(1)),
         ("seed0/pretrain/checkpoint.json", FIRST, {"seed0/pretrain/checkpoint.safetensors"} | anchors(1)),
-        ("seed0/stage1/anchors.h5", FIRST, {f"seed0/{given(1)}/anchors.h5"}),
-        ("seed0/stage1/labels.zarr", FIRST, labels(1)),
+        (f"{given(1)}/evidence/anchors.h5", FIRST, {f"{given(1)}/evidence/anchors.h5"} | evidence(1) | labels(1)),
+        (f"{given(1)}/evidence/evidence.zarr", FIRST, evidence(1) | labels(1)),
+        (f"{given(1)}/labels/{ANCHOR}/labels.zarr", FIRST, labels(1, ANCHOR)),
         ("seed0/cag/stage1/checkpoint.safetensors", LAST, training(1) - {"seed0/cag/stage1/evaluation.json"}),
     ],
 )
@@ -69,7 +73,7 @@ def test_a_target_by_name_has_its_deleted_ancestor_made_again(
     workflow = (finished if remembers else travelled).copy(tmp_path)
     (workflow.results / deleted).rename(tmp_path / "aside")
     planned = workflow.planned(target)
-    needed = {name for name in expected if "evaluation" not in name and "accuracy" not in name and "cag/" not in name}
+    needed = {name for name in expected if "evaluation" not in name and "cag/" not in name} - {told(1)}
     assert needed - {"cag/report.html"} <= planned
     assert {name.removeprefix("results/smoke/") for name in [target]} <= planned
     assert not any(name.startswith(("seed0/oracle", "seed0/control", "cag/")) for name in planned)
@@ -122,10 +126,10 @@ def test_parts_of_batches_of_another_size_are_made_again_where_they_are_needed(
 ) -> None:
     workflow, smaller = travelled.copy(tmp_path), ("--config", "compute={inference_batch_size: 2}")
     assert workflow.planned(*smaller) == REPORT
-    given = workflow.results / "seed0/cag/stage2"
-    for name in ("anchors.h5", "parts/anchors.2-of-2.h5", "labels.json", "parts/labels.2-of-2.json"):
-        (given / name).unlink()
-    made = {f"seed0/cag/stage2/parts/{name}" for name in ("anchors.1-of-2.h5", "labels.1-of-2.json")}
+    folder = workflow.results / given(2) / "evidence"
+    for name in ("anchors.h5", "parts/anchors.2-of-2.h5", "evidence.json", "parts/evidence.2-of-2.json"):
+        (folder / name).unlink()
+    made = {f"{given(2)}/evidence/parts/{name}" for name in ("anchors.1-of-2.h5", "evidence.1-of-2.json")}
     assert made <= workflow.planned(*smaller)
 
 
@@ -133,7 +137,7 @@ def test_a_linked_folder_and_a_lock_of_something_else(travelled: Workflow, tmp_p
     workflow = travelled.copy(tmp_path / "copy")
     (workflow.results / "seed0").rename(tmp_path / "disk")
     (workflow.results / "seed0").symlink_to(tmp_path / "disk")
-    assert workflow.planned("--config", "labels={margin: 0.2}") == labels(1) | training(1) | stage(2) | REPORT
+    assert workflow.planned("--config", "labels={margin: 0.2}") == RELABELLED
     (workflow.results / "lock").unlink()
     os.mkfifo(workflow.results / "lock")
     done = workflow.run("results/smoke/cag/table.csv")

@@ -42,13 +42,13 @@ def provenance_of(path: Path) -> dict[str, Any]:
 
 
 def _provenance_of_store(metadata: Path) -> dict[str, Any]:
-    """What the group file of a label store says of its making."""
+    """What the group file of a store says of its making."""
     try:
         if not os.path.lexists(metadata):
             return {}
         found = json.loads(read_regular(metadata).decode())["attributes"].get("provenance")
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        raise UserError(f"{metadata}: the group file of a label store must be whole JSON, found damage; make the labels "
+        raise UserError(f"{metadata}: the group file of a store must be whole JSON, found damage; make the store "
                         "again") from None  # fmt: skip
     return found if isinstance(found, dict) else {}
 

@@ -28,11 +28,12 @@ KINDS: Mapping[str, str] = {
     "anchor-part": "the sums of one part of the source",
     "anchors": "category anchors",
     "convert-anchors": "category anchors",
+    "evidence-store": "the JSON of an evidence store",
+    "evidence-part": "what `evidence-part` left",
+    "evidence": "the JSON of an evidence store",
     "labels": "the JSON of a label store",
-    "label-store": "the JSON of a label store",
-    "label-part": "what `label-part` left",
     "evaluate": "an evaluation",
-    "diagnose": "the accuracy of pseudo-labels",
+    "diagnose": "the statistics of pseudo-labels",
     "predict-part": "what `predict-part` left",
     "predict": "the JSON of predictions",
     "submission": "the JSON of a submission",
@@ -116,8 +117,8 @@ def refuse_other_outputs(
 ) -> None:
     """UserError where an output of a verb would replace what another verb made, or what it made of other files.
 
-    A verb with a seed writes into no folder of another seed, a training into none of another run or recipe, and a verb with a
-    configuration into none of another experiment.
+    A verb with a seed writes into no folder of another seed, a training into none of another run or recipe, a verb with a
+    configuration into none of another experiment, and what a frozen model says lies beside no other model.
     """
     wanted = "paper-table" if verb == "sweep" else verb
     if verb == "adapt":
@@ -133,7 +134,7 @@ def refuse_other_outputs(
         if other := _other_subject(path, given) or _other_input(verb, path, given):
             raise UserError(f"{path}: an output must be a new file or one of the same files, found one that was made of {other}; "
                             "choose another output")  # fmt: skip
-    for path in outputs:
+    for path in (*outputs, *([given["store"]] if "store" in given and verb in WRITES else [])):
         _refuse_other_place(verb, path, given, configuration)
 
 
@@ -151,26 +152,33 @@ def _other_subject(output: Path, given: Mapping[str, Any]) -> str | None:
 def _other_input(verb: str, output: Path, given: Mapping[str, Any]) -> str | None:
     """A file that an output was made of, by its name as seen from there, which is not given now; None where there is none.
 
-    Weights of a pretrained backbone are named by the configuration; what the JSON of a label store was made of is the store's.
+    Weights of a pretrained backbone are named by the configuration; what the JSON of an evidence store was made of is the
+    store's.
     """
-    if verb in ("labels", "pretrain", "oracle") or output.suffix not in (".json", ".h5", ".safetensors", ".zip"):
+    if verb in ("evidence", "pretrain", "oracle") or output.suffix not in (".json", ".h5", ".safetensors", ".zip"):
         return None
-    folder = (given["store"] if verb == "label-store" else output).absolute().parent
-    files = [path for value in given.values() for path in (value if isinstance(value, list | tuple) else [value])]
-    named = {os.path.relpath(path.absolute(), folder) for path in files if isinstance(path, Path)}
+    folder = (given["store"] if verb == "evidence-store" else output).absolute().parent
+    named = {os.path.relpath(path.absolute(), folder) for path in _files_of(given)}
     recorded = [item["from_here"] for item in provenance_of(output).get("inputs", {}).values()]
     return next((name for name in recorded if name not in named), None)
 
 
+def _files_of(given: Mapping[str, Any]) -> list[Path]:
+    """All files and folders that are named in a call."""
+    named = [path for value in given.values() for path in (value if isinstance(value, list | tuple) else [value])]
+    return [path for path in named if isinstance(path, Path)]
+
+
 def _refuse_other_place(verb: str, path: Path, given: Mapping[str, Any], configuration: Configuration | None) -> None:
-    """UserError where an output would lie in the folder of another experiment, seed, run or recipe."""
+    """UserError where an output would lie in the folder of another experiment, seed, run or recipe, or beside another model."""
     beside = configuration_beside(path) if configuration else None
     known: Mapping[str, Any] = chains(configuration) if configuration and "recipe" in given else {}
     run = f"stage {given['stage']}" if verb == "adapt" else given.get("run", verb)
-    told = {"seed": given.get("seed"), "settings": {"run": run, "recipe": {"name": given.get("recipe")}}}
+    folder = path.absolute().parent
+    inputs = {str(file): {"from_here": os.path.relpath(file.absolute(), folder)} for file in _files_of(given)}
+    settings = {"run": run, "recipe": {"name": given.get("recipe")}}
     try:
-        if "seed" in given:
-            refuse_misplaced(path, told)
+        refuse_misplaced(path, {"made_by": verb, "seed": given.get("seed"), "settings": settings, "inputs": inputs})
     except UserError:
         known = {path.parent.name: None}
     is_of_another = beside is not None and configuration is not None and beside.experiment != configuration.experiment
@@ -185,8 +193,8 @@ def _writer_of(path: Path) -> tuple[str, int | None]:
         return verb_of(path) or "another program", None
     made = provenance_of(path)
     writer = str(ModelOf(made["made_by"], made["settings"].get("recipe", {}).get("name"))) if made else "the workflow"
-    is_created = writer == "labels" and path.suffix == ".json" and "chunk_sha256" not in read_json(path)
-    return "label-store" if is_created else writer, made.get("seed")
+    is_created = writer == "evidence" and path.suffix == ".json" and "chunk_sha256" not in read_json(path)
+    return "evidence-store" if is_created else writer, made.get("seed")
 
 
 def refuse_other_ancestors(path: Path, configuration: Configuration) -> None:
@@ -194,6 +202,19 @@ def refuse_other_ancestors(path: Path, configuration: Configuration) -> None:
     for ancestor in sorted(ancestors_of(path)):
         if made := provenance_of(ancestor):  # a file that was brought says nothing
             refuse_other_settings(ancestor, configuration, made)
+
+
+def refuse_other_origin(path: Path, configuration: Configuration, manifest: Path | None = None) -> None:
+    """UserError unless evidence or labels are of the configuration's settings, in their place, and of the files that are there now.
+
+    With a manifest, unless they are of its frames too.
+    """
+    made = provenance_of(path)
+    refuse_other_settings(path, configuration, made)
+    refuse_misplaced(path, made)
+    refuse_changed_inputs(path)
+    if manifest is not None:
+        refuse_other_manifest(path, manifest)
 
 
 def refuse_other_model(path: Path, made: Mapping[str, Any], wanted: ModelOf) -> None:

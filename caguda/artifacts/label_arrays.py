@@ -5,9 +5,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float16, Float64, Int64, UInt8, UInt16
+from jaxtyping import Float16, Float32, Float64, Int64, UInt8, UInt16
 
-from caguda.classes import IGNORE, UNWRITTEN
+from caguda.classes import IGNORE
 
 BY_ANCHOR, BY_PROBABILITY = 1, 2
 QUANTILES_IN_PERCENT = (5, 25, 50, 75, 95)
@@ -20,7 +20,7 @@ class LabelArrays:
     """What ATI, PLA and the probability rule say of one target image at the resolution of f_D; Eq. 5 to 7.
 
     `active` has bit 0 where the anchors and bit 1 where the probability make a pixel active; the two labels are 255
-    where their bit is not set. `margin` is d2 - d1 >= 0, infinite where there is no second anchor (or beyond float16);
+    where their bit is not set. `margin` is d2 - d1 >= 0, infinite where there is no second anchor;
     `confidence` is the largest softmax probability, 0 to 1.
     """
 
@@ -29,48 +29,19 @@ class LabelArrays:
     probability_label: UInt8[np.ndarray, "h w"]
     nearest_anchor: UInt8[np.ndarray, "h w"]
     predicted: UInt8[np.ndarray, "h w"]
-    margin: Float16[np.ndarray, "h w"]
-    confidence: Float16[np.ndarray, "h w"]
+    margin: Float32[np.ndarray, "h w"]
+    confidence: Float32[np.ndarray, "h w"]
 
 
 NAMES = tuple(field.name for field in fields(LabelArrays))
-DTYPES = {name: np.dtype("f2" if name in ("margin", "confidence") else "u1") for name in NAMES}
-
-
-def faults(labels: LabelArrays, categories: int) -> list[str]:
-    """What is wrong with the arrays of one image, a sentence each; none if they are complete and agree."""
-    found = [f"{name} holds {UNWRITTEN}, never written" for name in NAMES if _unwritten(getattr(labels, name))]
-    for name in ("nearest_anchor", "predicted"):
-        largest = getattr(labels, name).max()
-        if largest >= categories and largest != UNWRITTEN:
-            found.append(f"{name} must be below {categories}, found {largest}")
-    if (labels.active > (BY_ANCHOR | BY_PROBABILITY)).any():
-        found.append(f"active must be 0 to 3, found {labels.active.max()}")
-    pairs = (("anchor_label", "nearest_anchor", BY_ANCHOR), ("probability_label", "predicted", BY_PROBABILITY))
-    for label, category, bit in pairs:
-        expected = np.where(labels.active & bit, getattr(labels, category), IGNORE)
-        wrong = np.count_nonzero(getattr(labels, label) != expected)
-        if wrong:
-            found.append(
-                f"{label} must be {category} where active has bit {bit} and 255 elsewhere, found {wrong} others"
-            )
-    if not (labels.margin >= 0).all():
-        found.append("margin must be 0 or more, found a negative value or nan (never written)")
-    if not ((labels.confidence >= 0) & (labels.confidence <= 1)).all():
-        found.append("confidence must be 0 to 1, found a value outside or nan (never written)")
-    return found
-
-
-def _unwritten(values: np.ndarray) -> bool:
-    return values.dtype == np.uint8 and bool((values == UNWRITTEN).any())
+DTYPES = {name: np.dtype("f4" if name in ("margin", "confidence") else "u1") for name in NAMES}
 
 
 def relabelled(labels: LabelArrays, margin: float | None = None, p0: float | None = None) -> LabelArrays:
     """The labels of one image under another margin or P0, without the network; Eq. 6, 7 and 11.
 
-    By anchors where d2 - d1 > margin, by probability where the confidence > p0, strictly, in float32 as where labels
-    are made; as stored without a threshold. Below 0, every pixel is active. What is stored was rounded to float16,
-    which keeps the order: a pixel can differ from labels that are made anew only where it holds `rounded(threshold)`.
+    By anchors where d2 - d1 > margin, by probability where the confidence > p0, strictly, in float32 as the rules do; as
+    they are without a threshold. Below 0, every pixel is active.
     """
     by_anchor, by_probability = (labels.active & bit > 0 for bit in (BY_ANCHOR, BY_PROBABILITY))
     if margin is not None:
@@ -85,15 +56,10 @@ def relabelled(labels: LabelArrays, margin: float | None = None, p0: float | Non
     )
 
 
-def rounded(threshold: float) -> np.float16:
-    """A threshold as the store would hold it; infinite beyond float16."""
+def pattern(values: Float32[np.ndarray, " *s"]) -> UInt16[np.ndarray, " *s"]:
+    """The bit patterns, 0 to PATTERNS - 1, of numbers that are not negative, rounded to float16; infinite beyond it."""
     with np.errstate(over="ignore"):
-        return np.float32(threshold).astype(np.float16)
-
-
-def pattern(values: Float16[np.ndarray, " *s"]) -> UInt16[np.ndarray, " *s"]:
-    """The bit patterns of numbers that are not negative, 0 to PATTERNS - 1."""
-    patterns: UInt16[np.ndarray, " *s"] = np.abs(values).view(np.uint16)
+        patterns: UInt16[np.ndarray, " *s"] = np.abs(values).astype(np.float16).view(np.uint16)
     return patterns
 
 
@@ -213,7 +179,7 @@ def _accuracy(
 def count_verdicts(
     counts: Int64[np.ndarray, "2 v"],
     category: UInt8[np.ndarray, "h w"],
-    values: Float16[np.ndarray, "h w"],
+    values: Float32[np.ndarray, "h w"],
     truth: UInt8[np.ndarray, "h w"],
 ) -> None:
     """Adds the pixels of one image with a truth to `counts`: wrong and right categories by the bit pattern of `values`."""

@@ -66,7 +66,7 @@ def refuse_foreign(*paths: Path) -> None:
 def refuse_outputs(given: Mapping[str, Any], outputs: Sequence[Path]) -> None:
     """UserError, before a verb begins, where one of its outputs would replace another argument or somebody else's file.
 
-    The same error if a file is given twice, if a folder for many files is a file, or if an output would lie in a label store.
+    The same error if a file is given twice, if a folder for many files is a file, or if an output would lie in a store.
     """
     inputs = [value for key, value in given.items() if key not in OUTPUTS]
     named = [path for value in inputs for path in (value if isinstance(value, list | tuple) else [value])]
@@ -81,8 +81,7 @@ def refuse_outputs(given: Mapping[str, Any], outputs: Sequence[Path]) -> None:
     for path in outputs:
         if taken.count(path.resolve()) > 1:
             raise UserError(f"{path}: an output must be a file of its own, found another argument that names it")
-        if inside := next((folder for folder in path.absolute().parents if (folder / "zarr.json").exists()), None):
-            raise UserError(f"{path}: an output must not lie in a label store, found {inside}; choose another output")
+    _refuse_places_in_stores(given, outputs)
     for folder in (given[key] for key in ("state", "folder", "store") if key in given):
         if len(os.fsencode(folder.name)) > _LONGEST_FOLDER:
             raise UserError(
@@ -91,6 +90,15 @@ def refuse_outputs(given: Mapping[str, Any], outputs: Sequence[Path]) -> None:
         if not folder.is_file() or folder != given.get("store"):  # which may be the JSON of one
             refuse_foreign(folder / "any")
     refuse_foreign(*outputs)
+
+
+def _refuse_places_in_stores(given: Mapping[str, Any], outputs: Sequence[Path]) -> None:
+    """UserError where an output would lie in a store, or a folder for many files would or is one."""
+    folders = [given[key] for key in ("output", "folder", "state", "plot") if isinstance(given.get(key), Path)]
+    for path in (*outputs, *folders):
+        around = path.absolute().parents if path in outputs else (path.absolute(), *path.absolute().parents)
+        if inside := next((folder for folder in around if (folder / "zarr.json").exists()), None):
+            raise UserError(f"{path}: an output must not lie in a store, found {inside}; choose another output")
 
 
 _LONGEST_FOLDER = 200

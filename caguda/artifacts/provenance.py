@@ -57,7 +57,7 @@ def provenance(
 def content_of(path: Path) -> str:
     """A digest of what a file says, without when, where and how it was made; of any other file that of its bytes.
 
-    Of a manifest, what its frames are; of arrays in HDF5, all but their provenance; of the JSON of labels, its labels.
+    Of a manifest, what its frames are; of arrays in HDF5, all but their provenance; of the JSON of a store, its maps.
     """
     if path.suffix == ".h5":
         return content_of_arrays(path) or sha256(path)
@@ -71,7 +71,7 @@ def content_of(path: Path) -> str:
             }
             return fingerprint({"sets": sets, "classes": content["classes"]})
         if "chunk_sha256" in content and "digest" in content:
-            return fingerprint({key: content[key] for key in ("digest", "margin", "p0")})
+            return fingerprint({key: content.get(key) for key in ("digest", "anchor_distance", "rule")})
     return sha256(path)
 
 

@@ -77,8 +77,8 @@ def read_manifest(
             roots |= {name: folder for name, folder in moved.items() if folder.is_dir()}
         manifest = Manifest(tuple(content["classes"]), sets, roots)
         for name in names:
-            manifest.frames(name), manifest.digest(name)
             refuse_unsafe_ids(path, [frame.id for frame in manifest.frames(name)])
+            manifest.digest(name)
     except (ValueError, KeyError, TypeError):
         raise UserError(
             f"{path}: this is not a manifest with the sets {', '.join(names)}, or it is damaged; make it again with `check` "

@@ -83,8 +83,8 @@ def style(axes: Axes, title: str, grid: Literal["x", "y"]) -> None:
 
 
 def job_title(path: Path) -> str:
-    """The training job that a checkpoint's folder names: pretraining, warm-up, stage k, control, oracle."""
-    folder = path.parent.name
+    """The training job that the folder of a checkpoint, or of its evidence, names: pretraining, warm-up, stage k, control."""
+    folder = path.parents[path.parent.name == "evidence"].name
     stage = re.fullmatch(r"stage(\d+)", folder)
     return f"stage {stage[1]}" if stage else {"pretrain": "pretraining", "warmup": "warm-up"}.get(folder, folder)
 

@@ -132,26 +132,36 @@ def _named(item: Evaluation) -> str:
     return f"{item.row}{f' of recipe {item.recipe}' if item.recipe else ''}, seed {item.seed}"
 
 
+def contents_of_labels(path: Path) -> set[str]:
+    """The digests of the label stores that `diagnose` wrote of into a file; UserError where it is another file."""
+    told = read_artifact(path, KINDS["diagnose"])
+    inputs = told["provenance"]["inputs"].values()
+    return {recorded["content"] for recorded in inputs if recorded["from_here"] in told["labels"].values()}
+
+
 def accuracy_of(evaluations: Sequence[Path], accuracy: Sequence[Path]) -> dict[Path, dict[str, Any]]:
     """How right the pseudo-labels were that each evaluated model was trained on, by the path of its evaluation.
 
-    Empty where no accuracies are given; else there must be one for every evaluation and none of other labels: UserError.
+    Empty where no truth is known. UserError unless `accuracy`, what `diagnose` wrote, is of the labels of every evaluation's
+    model, and of no others.
     """
-    of_labels = {path: contents_of_inputs(provenance_of(path)) for path in accuracy}
-    read = {path: read_artifact(path, KINDS["diagnose"]) for path in accuracy}
+    of_labels = {path: contents_of_labels(path) for path in accuracy}
+    read = {path: read_artifact(path, KINDS["diagnose"])["accuracy"] or {} for path in accuracy}
     found = {}
-    for path in evaluations if accuracy else ():
-        shared = contents_of_inputs(provenance_of(path))  # the frames
+    used: set[Path] = set()
+    for path in evaluations:
         (model,) = [item.path for item in inputs_of(path, recorded_sha256) if item.path.suffix == ".safetensors"]
-        trained_on = contents_of_inputs(provenance_of(model)) - shared
-        fitting = [name for name, contents in of_labels.items() if contents & trained_on]
+        trained_on = contents_of_inputs(provenance_of(model))
+        fitting = [name for name, contents in of_labels.items() if contents <= trained_on]
         if len(fitting) != 1:
-            raise UserError(f"{path}: the accuracy of just the labels that its model was trained on must be given, found "
+            raise UserError(f"{path}: the statistics of just the labels that its model was trained on must be given, found "
                             f"{len(fitting)}; name one for every evaluation")  # fmt: skip
         found[path] = read[fitting[0]]
-    if unused := [path for path in accuracy if read[path] not in found.values()]:
-        raise UserError(f"{unused[0]}: an accuracy must be of labels that a model of the table was trained on, found one of "
-                        "others; leave it out")  # fmt: skip
+        used.add(fitting[0])
+    if unused := [path for path in accuracy if path not in used]:
+        raise UserError(
+            f"{unused[0]}: labels must be those that a model of the table was trained on, found others; leave them out"
+        )
     return found
 
 

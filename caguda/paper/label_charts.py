@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from caguda.artifacts.anchors import Anchors
-from caguda.artifacts.label_arrays import pattern, precision_and_coverage, rounded, values_of_patterns
+from caguda.artifacts.label_arrays import pattern, precision_and_coverage, values_of_patterns
 from caguda.classes import ClassTable
 from caguda.errors import UserError
 from caguda.paper.charts import GRID, INK, MUTED, WIDTH, as_they_are, style
@@ -275,7 +275,7 @@ def curves(heading: str, found: Found, verdicts: Mapping[str, Int64[np.ndarray, 
         marks = [(found[stored], True), *((trial["threshold"], False) for trial in found[others])]
         values = [found["configured"].get(stored, found[stored]), *(trial["value"] for trial in found[others])]
         for (threshold, is_stored), value in zip(marks, values, strict=True):
-            at = int(pattern(np.asarray(rounded(threshold))))
+            at = int(pattern(np.asarray(threshold, np.float32)))
             x, y = 100 * coverage[at], 100 * precision[at]
             axes.scatter(x, y, s=34 if is_stored else 16, color=RULE_COLORS[rule], edgecolors="white", zorder=3)
             axes.annotate(f"{name} {value:g}" + (" (stored)" if is_stored else ""), (x, y), (side * 4, side * 4), size=6,

@@ -134,7 +134,7 @@ def _recall(scores: Found) -> float | None:
 def _with_stored(found: Found, key: str) -> list[tuple[str, Found]]:
     """The labels as stored, marked by a star, and under every other threshold, each with its name."""
     name = "margin" if key == "margins" else "p0"
-    stored = {**found, "threshold": found[name], "at_threshold": None}
+    stored = {**found, "threshold": found[name]}
     first = f"{found['configured'].get(name, found[name]):g} *"
     return [(first, stored), *((f"{trial['value']:g}", trial) for trial in found[key])]
 
@@ -146,16 +146,15 @@ def _trials(found: Found, key: str, rule: str) -> Iterator[str]:
     yield (
         "Other P0, anchor labels as stored" if key == "p0s" else f"Other margins, {unit}, probability labels as stored"
     )
-    yield "* as stored. at it: pixels stored at the rounded threshold, where labels made anew may differ"
-    widths, heads = [12, 10, 9, 8, 10], ["compared", "labelled", "by both", "agree", "at it"]
+    yield "* as stored"
+    widths, heads = [12, 10, 9, 8], ["compared", "labelled", "by both", "agree"]
     if found["accuracy"]:
         widths, heads = widths + [12, 7] * 2, heads + ["pixels", "mean"] * 2
-        yield _groups(10, [("", 12), ("% of all", 19), ("", 18), ("precision, %", 19), ("recall, %", 19)])
+        yield _groups(10, [("", 12), ("% of all", 19), ("", 8), ("precision, %", 19), ("recall, %", 19)])
     yield _row("", 10, heads, widths)
     for name, trial in _with_stored(found, key):
-        share, near = trial["share"], trial["at_threshold"]
+        share = trial["share"]
         cells = [f"{trial['threshold']:.4g}", *(percent(share[part]) for part in (rule, "both", "agreement"))]
-        cells.append("-" if near is None else f"{near:,}")
         if found["accuracy"]:
             scores = trial["accuracy"][rule]
             rows = scores["per_category"]

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.patches import Ellipse
 from numpy.typing import NDArray
 
-from caguda.artifacts.labels import LabelArrays
+from caguda.artifacts.label_arrays import LabelArrays
 from caguda.classes import IGNORE, ClassTable
 from caguda.paper.charts import PART_COLORS, save
 from caguda.paper.figures import Block, qualitative

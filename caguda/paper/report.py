@@ -23,7 +23,7 @@ from caguda.errors import UserError
 from caguda.files import read_regular
 from caguda.paper.charts import PART_COLORS, job_title, label_parts, shown_rows
 from caguda.paper.evaluations import Evaluation, refuse_others
-from caguda.paper.report_files import accuracy_of_labels, refuse_other_files
+from caguda.paper.report_files import labels_of_stages, refuse_other_files
 from caguda.paper.table import ABSENT, Row, best, note, read_evaluations, show, table_rows, to_csv
 
 ROW_NOTES = {
@@ -50,12 +50,16 @@ class Artifact:
 
 @dataclass(frozen=True)
 class StageLabels:
-    """The pseudo-labels of one stage and seed: labels.json, and label_accuracy.json where it was made."""
+    """The pseudo-labels of one stage and seed, as `diagnose` found them."""
 
     stage: str
     seed: str
     summary: Mapping[str, Any]
-    accuracy: Mapping[str, Any]
+
+    @property
+    def accuracy(self) -> Mapping[str, Any]:
+        """How right they are; empty where no truth is known."""
+        return self.summary["accuracy"] or {}
 
     @property
     def parts(self) -> dict[str, float]:
@@ -115,16 +119,16 @@ def artifact(path: Path, folder: Path) -> Artifact:
     """The entry of a file in the list of artifacts; its link is relative to the report's folder."""
     made = read_json(path).get("provenance", {}) if path.suffix == ".json" else {}
     href = quote(os.path.relpath(path, folder).replace(os.sep, "/"))
-    inside = seed_of(path) != ""
-    name = f"{job_title(path)}: {path.stem.replace('_', ' ')}" if inside else path.name
+    inside, of = seed_of(path) != "", path.parent if path.parent.name == "labels" else path
+    name = f"{job_title(of)}: {path.stem.replace('_', ' ')}" if inside else path.name
     return Artifact(name, seed_of(path), path, href, made.get("seconds"), made.get("created", ""), made)
 
 
-def stage_labels(labels: Sequence[Path], accuracy: Sequence[Path]) -> list[StageLabels]:
-    """The pseudo-labels of every stage and seed, and how right they were; see accuracy_of_labels for what is refused."""
-    known = accuracy_of_labels(labels, accuracy)
-    read = {path: read_artifact(path, KINDS["labels"]) for path in labels}
-    found = [StageLabels(job_title(p), seed_of(p), content, known.get(p, {})) for p, content in read.items()]
+def stage_labels(labels: Sequence[Path], checkpoints: Sequence[Path]) -> list[StageLabels]:
+    """What is told of the pseudo-labels that each checkpoint of a stage was trained on, by stage and seed."""
+    read = {path: read_artifact(path, KINDS["diagnose"]) for path in labels}
+    trained = labels_of_stages(labels, checkpoints)
+    found = [StageLabels(job_title(path), seed_of(path), read[told]) for path, told in trained.items()]
     return sorted(found, key=lambda item: (len(item.stage), item.stage, len(item.seed), item.seed))
 
 
@@ -177,21 +181,22 @@ def write_report(
     curves: Path,
     evaluations: Sequence[Path],
     labels: Sequence[Path],
-    accuracy: Sequence[Path],
     checkpoints: Sequence[Path],
     output: Path,
 ) -> None:
-    """Writes the report of a recipe; `checkpoints` are the JSON files beside them. Refuses what write_table refuses.
+    """Writes the report of a recipe. Refuses what write_table refuses.
+
+    `checkpoints` are the JSON files beside the weights, `labels` what `diagnose` wrote of the pseudo-labels of every stage.
 
     The file needs no other: pictures are inside, nothing is fetched. Links to artifacts are relative. The same inputs
     give the same bytes.
     """
     read = read_evaluations(configuration, recipe, evaluations)
-    refuse_others([*evaluations, *labels, *accuracy, *checkpoints], configuration)
+    refuse_others([*evaluations, *labels, *checkpoints], configuration)
     _require_table(table, read)
     refuse_other_files(recipe, read, labels, checkpoints, {"figure": figure, "curves": curves})
     rows, classes = table_rows(read), class_table(configuration)
-    files = [*checkpoints, *evaluations, *labels, *accuracy, table, figure, curves]
+    files = [*checkpoints, *evaluations, *labels, table, figure, curves]
     context = {
         "config": configuration,
         "recipe": recipe,
@@ -205,7 +210,7 @@ def write_report(
         "classes": per_class(classes, rows),
         "shown": [row for row in shown_rows(rows) if row.as_trained is not None],
         "names": classes.names,
-        "labels": stage_labels(labels, accuracy),
+        "labels": stage_labels(labels, checkpoints),
         "part_colors": PART_COLORS,
         "figure": data_uri(figure),
         "curves": data_uri(curves),

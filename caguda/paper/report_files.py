@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from caguda.artifacts.chain import provenance_of
-from caguda.artifacts.identity import KINDS, MODEL, contents_of_inputs, model_of, read_artifact
-from caguda.artifacts.provenance import content_of
+from caguda.artifacts.identity import MODEL, contents_of_inputs, model_of, read_artifact
 from caguda.errors import UserError
-from caguda.paper.evaluations import Evaluation
-from caguda.paper.pictures import refuse_other_picture, shown
+from caguda.paper.evaluations import Evaluation, contents_of_labels
+from caguda.paper.pictures import refuse_other_picture
 
 
 def refuse_other_files(
@@ -33,20 +31,9 @@ def refuse_other_files(
     for item in evaluations:
         if _inputs(item.path).isdisjoint(weights):
             raise UserError(f"{item.path}: the checkpoint that was evaluated must be given too, found none; name it")
-    contents = {content_of(path): path for path in labels}
-    if len(contents) < len(labels) and (seen := list(contents.values())):
-        twice = next(path for path in labels if path not in seen)
-        raise UserError(f"{twice}: labels must be given once, found the same under another name; leave them out")
-    trained_on = {path: contents_of_inputs(provenance_of(path)) for path in checkpoints if _is_stage(path)}
-    for content, path in contents.items():
-        if not any(content in inputs for inputs in trained_on.values()):
-            raise UserError(f"{path}: labels must be those that a stage was trained on, found others; leave them out")
-    for path, inputs in trained_on.items():
-        if inputs.isdisjoint(contents):
-            raise UserError(f"{path}: the labels that a stage was trained on must be given too, found none; name them")
-    shows = {
-        verb: refuse_other_picture(path, verb, recipe, {*weights, *shown(labels)}) for verb, path in pictures.items()
-    }
+    labels_of_stages(labels, checkpoints)
+    trained_on = {content for path in labels for content in contents_of_labels(path)}
+    shows = {verb: refuse_other_picture(path, verb, recipe, {*weights, *trained_on}) for verb, path in pictures.items()}
     if missing := _missing_curves(shows["curves"], weights):
         raise UserError(f"{pictures['curves']}: the curves must be of all models of a seed that were trained here, found none of "
                         f"{missing}; draw them again")  # fmt: skip
@@ -73,21 +60,21 @@ def _is_stage(checkpoint: Path) -> bool:
     return model_of(provenance_of(checkpoint)).name.startswith("stage")
 
 
-def accuracy_of_labels(labels: Sequence[Path], accuracy: Sequence[Path]) -> dict[Path, dict[str, Any]]:
-    """How right the labels in each file were; empty where no accuracies are given.
+def labels_of_stages(labels: Sequence[Path], checkpoints: Sequence[Path]) -> dict[Path, Path]:
+    """What is told of the pseudo-labels that each checkpoint of a stage was trained on, by the path of the checkpoint.
 
-    UserError unless there is one for each of the labels then, and none of others.
+    UserError unless there is one for each of them, and none of others.
     """
-    read = {path: read_artifact(path, KINDS["diagnose"]) for path in accuracy}
-    contents = {content_of(path): path for path in labels}
-    found: dict[Path, dict[str, Any]] = {}
-    for path, values in read.items():
-        of = [contents[content] for content in contents_of_inputs(values["provenance"]) if content in contents]
-        if not of or of[0] in found:
-            raise UserError(f"{path}: an accuracy must be of labels of the report that have no other, found one of others or a "
-                            "second one; leave it out")  # fmt: skip
-        found[of[0]] = values
-    if found and (missing := [path for path in labels if path not in found]):
-        raise UserError(f"{missing[0]}: the accuracy of all labels or of none must be given, found none of these; make it by "
-                        "`diagnose`, and name it")  # fmt: skip
+    contents = {path: contents_of_labels(path) for path in labels}
+    found: dict[Path, Path] = {}
+    for path in filter(_is_stage, checkpoints):
+        inputs = contents_of_inputs(provenance_of(path))
+        fitting = [file for file, of in contents.items() if of <= inputs]
+        if len(fitting) != 1:
+            what = "the same twice" if fitting else "none"
+            raise UserError(f"{path}: the statistics of the labels that a stage was trained on must be given once, found {what}; "
+                            "name the JSON of `diagnose`")  # fmt: skip
+        found[path] = fitting[0]
+    if unused := [path for path in labels if path not in found.values()]:
+        raise UserError(f"{unused[0]}: labels must be those that a stage was trained on, found others; leave them out")
     return found

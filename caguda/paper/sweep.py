@@ -42,8 +42,8 @@ def write_sweep(
 ) -> None:
     """Write a sweep as CSV at `output`, as Markdown, LaTeX, HTML and PNG beside it.
 
-    `evaluations` are those of one stage under every pair of thresholds and seed, `accuracy` those of its pseudo-labels;
-    none where the target has no labels.
+    `evaluations` are those of one stage under every pair of thresholds and seed, `accuracy` what
+    `diagnose` wrote of its pseudo-labels.
     """
     refuse_foreign(output.with_suffix(".png"))
     refuse_others([*evaluations, *accuracy], configuration)

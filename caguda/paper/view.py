@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from caguda.artifacts.atomic import write_atomically
-from caguda.artifacts.labels import LabelArrays, LabelStore
+from caguda.artifacts.label_arrays import LabelArrays
 from caguda.artifacts.ownership import clear_folder
 from caguda.classes import IGNORE, ClassTable
 from caguda.paper.overlays import DIFFERENCES, ViewedFrame, agreement
@@ -34,14 +34,27 @@ VIEWED = ("*.png", "index.html", "frames/*.js")
 """What pictures and a page are made of, in their folder."""
 
 
+class Viewed(Protocol):
+    """Pseudo-labels as a page tells of them: where they lie, the size of their maps, and their thresholds."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def margin(self) -> float: ...
+    @property
+    def p0(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class Page:
-    """What a page is of: label stores and their titles, by what its frames were chosen, and the categories."""
+    """What a page is of: pseudo-labels and their titles, by what its frames were chosen, and the categories."""
 
     titles: Sequence[str]
     chosen: str
     table: ClassTable
-    stores: Sequence[LabelStore]
+    stores: Sequence[Viewed]
 
 
 def write_page(page: Page, frames: Iterable[ViewedFrame], output: Path) -> Path:
@@ -79,8 +92,8 @@ def render(page: Page, listed: Sequence[Sequence[Any]]) -> str:
                 "path": str(store.path),
                 "height": store.shape[0],
                 "width": store.shape[1],
-                "margin": store.attributes["margin"],
-                "p0": store.attributes["p0"],
+                "margin": store.margin,
+                "p0": store.p0,
             }
             for title, store in zip(page.titles, page.stores, strict=True)
         ],
@@ -101,8 +114,15 @@ def picture(image: NDArray[np.uint8] | None) -> str | None:
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
 
 
+def _halves(values: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Numbers rounded to float16, little endian; infinite beyond it."""
+    with np.errstate(over="ignore"):
+        return values.astype("<f2")
+
+
 def pack(frame: ViewedFrame, place: int) -> str:
-    """The maps of the store number `place` as base64 of a zlib stream of planes (h, w), a byte a pixel, without loss.
+    """The maps of the store number `place` as base64 of a zlib stream of planes (h, w), a byte a pixel; margin and confidence are
+    rounded to float16.
 
     In order: nearest anchor, predicted, active, the lower and the upper byte of the margin, those of the confidence,
     and the truth where it is known.
@@ -111,7 +131,7 @@ def pack(frame: ViewedFrame, place: int) -> str:
     halves = [
         plane
         for values in (labels.margin, labels.confidence)
-        for plane in np.moveaxis(values.astype("<f2").view(np.uint8).reshape(*values.shape, 2), 2, 0)
+        for plane in np.moveaxis(_halves(values).view(np.uint8).reshape(*values.shape, 2), 2, 0)
     ]
     truth = [] if frame.truth is None else [frame.truth[place]]
     planes = [labels.nearest_anchor, labels.predicted, labels.active, *halves, *truth]

@@ -7,12 +7,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from caguda.ablations import chains, sweep
+from caguda.ablations import chains, rules_of, thresholds_of
 from caguda.artifacts.anchors import Anchors, load_anchors
-from caguda.artifacts.identity import ModelOf, contents_of_inputs, refuse_other_recipe
-from caguda.artifacts.labels import LabelStore
+from caguda.artifacts.chain import inputs_of, provenance_of, refuse_other_manifest
+from caguda.artifacts.identity import (
+    ModelOf,
+    contents_of_inputs,
+    refuse_other_ancestors,
+    refuse_other_origin,
+    refuse_other_recipe,
+)
+from caguda.artifacts.labels import LABELS
+from caguda.artifacts.maps import MapStore
 from caguda.artifacts.provenance import content_of
-from caguda.config import Configuration, Recipe
+from caguda.artifacts.vouched import refuse_other_frames, vouched_store
+from caguda.config import Configuration, Labels, Recipe
 from caguda.datasets.loader import TrainingFrames
 from caguda.equations.anchors import correctly_predicted, labels_at
 from caguda.equations.labels import by_anchor, by_probability, pseudo_labels
@@ -25,10 +34,10 @@ from caguda.equations.losses import (
     squared_distance_loss,
 )
 from caguda.errors import UserError
+from caguda.pseudo_labels.anchor import AnchorRule
 from caguda.stages.common import Run
 from caguda.stages.supervised import image_cross_entropy
 from caguda.stages.training import Batch, Step
-from caguda.stages.vouched import refuse_other_origin, verified_labels
 
 DISTANCES = {"l2": distance_loss, "squared_l2": squared_distance_loss, "class_mean": class_mean_distance_loss}
 
@@ -41,7 +50,7 @@ def adapt(
     manifest: Path,
     initial: Path,
     anchors: Path,
-    labels: Path,
+    labels: Sequence[Path],
     output: Path,
     state: Path,
     packed: Sequence[Path] = (),
@@ -55,18 +64,17 @@ def adapt(
         mode="json", include={"network", "stages", "losses"}, exclude={"stages": {"count"}}
     ) | {
         "recipe": {"name": recipe} | weights.model_dump(mode="json"),
+        "labels": thresholds_of(configuration, recipe).model_dump(mode="json"),
         "stage": stage,
     }
-    run = Run(f"stage {stage}", configuration, seed, manifest, settings, [initial, anchors, labels], packed)
+    run = Run(f"stage {stage}", configuration, seed, manifest, settings, [initial, anchors, *labels], packed)
     before = ModelOf(f"stage {stage - 1}", recipe) if stage > 1 else ModelOf(weights.start)
     network = run.restored(initial, before)
     model = run.ready_to_train(network, training)
     source = run.frames("source", training.augmentation, labelled=True)
     vectors, _ = load_anchors(anchors)
-    store = verified_labels(labels, run.manifest.frames("target"), manifest)
-    _refuse_other_labels(run, labels, store, initial, anchors, recipe)
-    target = _pseudo_labelled(run, store)
-    step = _objective_step(run, model, vectors, weights, store.attributes)
+    target = _pseudo_labelled(run, _stores_by_rule(run, labels, initial, anchors, recipe))
+    step = _objective_step(run, model, vectors, weights, thresholds_of(configuration, recipe))
     rates = {"network": training.optimiser.learning_rate}
     run.train(step, training, {"network": network}, rates, run.batches(training, source, target), output, state)
 
@@ -79,29 +87,46 @@ def _refuse_other_stage(configuration: Configuration, recipe: str, stage: int) -
                         "stages.count")  # fmt: skip
 
 
-def _refuse_other_labels(run: Run, path: Path, store: LabelStore, initial: Path, anchors: Path, recipe: str) -> None:
-    """UserError unless pseudo-labels are of the configured categories and thresholds, by this model and these anchors."""
-    made = store.attributes["provenance"]
+def _stores_by_rule(run: Run, labels: Sequence[Path], initial: Path, anchors: Path, recipe: str) -> dict[str, MapStore]:
+    """The stores of pseudo-labels by the name of their rule; UserError unless they are of each rule of the recipe once."""
+    rules = {rule.name: rule.described() for rule in rules_of(thresholds_of(run.configuration, recipe)).values()}
+    found: dict[str, MapStore] = {}
+    for path in labels:
+        store = vouched_store(path, LABELS)
+        refuse_other_frames(store, [frame.id for frame in run.manifest.frames("target")], run.manifest_path)
+        _refuse_other_labels(run, path, store, initial, anchors)
+        told = store.attributes["rule"]
+        if told != (wanted := rules.get(told["name"])):
+            raise UserError(f"{path}: the labels must be made with the configured thresholds {wanted}, found {told}; make them "
+                            "again")  # fmt: skip
+        found[told["name"]] = store
+    if found.keys() != rules.keys() or len(labels) != len(rules):
+        raise UserError(f"{labels[0]}: labels by {' and by '.join(rules)} must be given, found those by {', '.join(found)}; name "
+                        "one store of each")  # fmt: skip
+    if len({store.attributes["evidence_digest"] for store in found.values()}) > 1:
+        raise UserError(f"{labels[-1]}: the labels of all rules must be made of the same evidence, found those of other evidence than "
+                        f"{labels[0]}; make them again")  # fmt: skip
+    return found
+
+
+def _refuse_other_labels(run: Run, path: Path, store: MapStore, initial: Path, anchors: Path) -> None:
+    """UserError unless pseudo-labels are of the configured categories, by this model and these anchors."""
     if store.categories != run.table.names:
         raise UserError(f"{path}: the labels must be of the configured categories in their order, found others; make "
                         "them again")  # fmt: skip
-    swept = sweep(run.configuration.labels)
-    key, value = swept.get(recipe, ("p0", run.configuration.labels.p0))
-    wanted = run.configuration.labels.model_dump(mode="json") | {key: value}
-    if made["settings"]["labels"] != wanted:
-        raise UserError(f"{path}: the labels must be made with the configured thresholds {wanted}, found "
-                        f"{made['settings']['labels']}; make them again")  # fmt: skip
-    recorded = contents_of_inputs(made)
+    evidence = next(item.path for item in inputs_of(path) if item.path.suffix == ".json")
+    for file in (path, evidence):
+        refuse_other_origin(file, run.configuration)
+    refuse_other_ancestors(path, run.configuration)
+    refuse_other_manifest(evidence, run.manifest_path)
+    recorded = contents_of_inputs(provenance_of(evidence))
     for what, file in (("model that the stage starts from", initial), ("anchors", anchors)):
         if content_of(file) not in recorded:
             raise UserError(f"{path}: the labels must be made with the {what}, {file}, found labels of another; make them "
                             "again")  # fmt: skip
-    refuse_other_origin(path, store, run.configuration, run.manifest_path)
 
 
-def _objective_step(
-    run: Run, model: nn.Module, anchors: Anchors, weights: Recipe, thresholds: Mapping[str, float]
-) -> Step:
+def _objective_step(run: Run, model: nn.Module, anchors: Anchors, weights: Recipe, thresholds: Labels) -> Step:
     """The step of an iteration: the part of the objective on a batch of the source, then that on one of the target.
 
     Eq. 12, read as the section `losses` says. The source's cross entropy is at the resolution of the image, distances
@@ -113,6 +138,7 @@ def _objective_step(
     vectors = torch.nan_to_num(torch.from_numpy(anchors.vectors)).to(run.device)
     present = torch.from_numpy(anchors.present).to(run.device)
     in_units = vectors / unit
+    margin = AnchorRule(margin=thresholds.margin, unit=thresholds.margin_unit).threshold(anchors.mean_distance)
 
     def distance(features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         counted = correctly_predicted(labels, logits) if choice.distance_pixels == "correct" else labels
@@ -130,7 +156,7 @@ def _objective_step(
         yield objective(terms, {"source_cross_entropy": 1.0, "source_distance": weights.distance}), terms
         features, logits, _ = run.forward(model, target["image"])
         if weights.renewed == "iteration":
-            renewed = _renewed(features.detach(), logits.detach(), vectors, present, thresholds)
+            renewed = _renewed(features.detach(), logits.detach(), vectors, present, margin, thresholds.p0)
             target |= {name: _at(target["image"], labels) for name, labels in renewed.items()}
         terms = {
             "target_distance": distance(features, logits, _at(features, target[f"{weights.distance_labels}_label"])),
@@ -148,11 +174,11 @@ def _objective_step(
 
 
 def _renewed(
-    features: Tensor, logits: Tensor, vectors: Tensor, present: Tensor, thresholds: Mapping[str, float]
+    features: Tensor, logits: Tensor, vectors: Tensor, present: Tensor, margin: float, p0: float
 ) -> dict[str, Tensor]:
     """Both pseudo-labels of a batch by the network as it is, (n, h, w): Eq. 6, 7 and 11 without the delay of a stage."""
-    anchored = by_anchor(features, vectors, present, thresholds["margin"])
-    probable = by_probability(logits, thresholds["p0"])
+    anchored = by_anchor(features, vectors, present, margin)
+    probable = by_probability(logits, p0)
     return {
         "anchor_label": pseudo_labels(anchored.nearest, anchored.active),
         "probability_label": pseudo_labels(probable.predicted, probable.active),
@@ -171,18 +197,17 @@ def _feature_cross_entropy(logits: Tensor, labels: Tensor) -> LossSum:
 
 @dataclass(frozen=True)
 class _PseudoLabels:
-    """Both kinds of pseudo-labels of a frame as its label maps, for processes that load frames too."""
+    """The pseudo-labels of a frame as its label maps, for processes that load frames too; each with its store."""
 
-    store: LabelStore
+    stores: Mapping[str, MapStore]
 
     def __call__(self, index: int) -> dict[str, Tensor]:
-        names = ("anchor_label", "probability_label")
-        return {name: torch.from_numpy(self.store.read_array(index, name)) for name in names}
+        return {name: torch.from_numpy(store.read(index, "label")) for name, store in self.stores.items()}
 
 
-def _pseudo_labelled(run: Run, store: LabelStore) -> TrainingFrames:
+def _pseudo_labelled(run: Run, stores: Mapping[str, MapStore]) -> TrainingFrames:
     """The target's frames for training, with both kinds of pseudo-labels as their label maps."""
-    maps = _PseudoLabels(store)
+    maps = _PseudoLabels({f"{rule}_label": store for rule, store in sorted(stores.items())})
     augmentation = run.configuration.stages.target_augmentation
     purpose = f"stage {run.settings['stage']} target"
     return TrainingFrames(run.manifest.frames("target"), maps, augmentation, run.seed, purpose, run.images("target"))

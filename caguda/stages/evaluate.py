@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from caguda.artifacts.atomic import write_json
-from caguda.artifacts.identity import KINDS, model_of, read_artifact, refuse_other_ancestors
+from caguda.artifacts.identity import KINDS, model_of, read_artifact
 from caguda.artifacts.label_arrays import LabelStatistics, relabelled
 from caguda.artifacts.provenance import provenance
 from caguda.classes import UNWRITTEN, ClassTable, class_table, smaller_sets
@@ -29,8 +29,8 @@ from caguda.equations.metrics import confusion_matrix, counts_by_value, iou, mea
 from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import batch_norms, estimate_statistics
 from caguda.networks.layers.inference import Views, largest, views
+from caguda.stages.labelling import relative_files, verified_labelling
 from caguda.stages.runtime import prepare, restore_network
-from caguda.stages.vouched import refuse_other_origin, verified_labels
 
 ROWS = {"pretrain": "source only", "warmup": "warm-up"}
 
@@ -150,31 +150,48 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
-def diagnose(configuration: Configuration, manifest: Path, labels: Path, output: Path) -> None:
-    """Write how right the pseudo-labels of a store are, where the target's truth is known; null where it is not.
+def diagnose(
+    configuration: Configuration, manifest: Path, evidence: Path, labels: Sequence[Path], output: Path
+) -> None:
+    """Write what the pseudo-labels of both rules are together, and how right they are where a truth is known.
 
-    Diagnostics only: no training reads this. Shares and accuracies are over pixels with a truth, at the resolution of
-    the store. "anchor only" are the pixels that anchors activate and probability does not.
+    Diagnostics only: no training reads this. Shares are of all pixels at the resolution of f_D, `accuracy` is over those
+    with a truth, null where none is known. "anchor only" are the pixels that anchors activate and probability does not.
     """
     started = time.time()
     table = class_table(configuration, configuration.target)
     frames = read_manifest(manifest, configuration=configuration).frames("target")
-    store = verified_labels(labels, frames, manifest)
-    refuse_other_origin(labels, store, configuration, manifest)
-    refuse_other_ancestors(labels, configuration)
-    known = [index for index, frame in enumerate(frames) if frame.label is not None]
-    assigned, everywhere = LabelStatistics(table.count), LabelStatistics(table.count)
-    for index in tqdm(known, desc="diagnose", disable=not sys.stderr.isatty()):
-        row, truth = store.read(index), truth_at(frames[index], table, store.shape)
-        assigned.add(row, truth)
-        everywhere.add(relabelled(row, -1.0, -1.0), truth)
+    labelling = verified_labelling(configuration, manifest, evidence, labels, output)
+    c = table.count
+    every, assigned, everywhere = LabelStatistics(c), LabelStatistics(c), LabelStatistics(c)
+    for index in tqdm(range(labelling.count), desc="diagnose", disable=not sys.stderr.isatty()):
+        row = labelling.read(index)
+        every.add(row)
+        if frames[index].label is not None:
+            truth = truth_at(frames[index], table, labelling.shape)
+            assigned.add(row, truth)
+            everywhere.add(relabelled(row, -1.0, -1.0), truth)
+    known = sum(frame.label is not None for frame in frames)
     scores, all_pixels = assigned.scores(table.names), everywhere.scores(table.names)
     scores |= {"nearest_anchor_all": all_pixels["anchor"], "predicted_all": all_pixels["probability"]}
-    found = {kind: score if known else None for kind, score in scores.items()}
-    made_by = provenance("diagnose", {}, [manifest, labels], None, started, output)
-    write_json(output, {"images_with_truth": len(known), **found, "provenance": made_by})
+    inputs, seed = [manifest, evidence, *labels], labelling.evidence.attributes["provenance"]["seed"]
+    content = {
+        **relative_files(evidence, labels, output),
+        "margin": None if np.isnan(labelling.margin) else labelling.margin,
+        "p0": labelling.p0,
+        "seed": seed,
+        "images": labelling.count,
+        **every.summary(table.names),
+        "images_with_truth": known,
+        "accuracy": scores if known else None,
+        "provenance": provenance("diagnose", {}, inputs, seed, started, output),
+    }
+    write_json(output, content)
+    share = content["share"]
+    print(f"diagnose: {labelling.count} images, active by anchors {share['anchor']:.1%}, by probability "
+          f"{share['probability']:.1%}, by either {share['either']:.1%} -> {output}")  # fmt: skip
 
 
 def truth_at(frame: Frame, table: ClassTable, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-    """The train ids of a frame's label at the resolution (h, w) of a label store, IGNORE where void."""
+    """The train ids of a frame's label at the resolution (h, w) of a store, IGNORE where void."""
     return labels_at(labels_of(frame, table)[None], size)[0].numpy()

@@ -21,8 +21,8 @@ from caguda.errors import UserError
 from caguda.networks.layers.inference import most_probable
 from caguda.paper.figures import Block, write_figure
 from caguda.paper.pictures import description as told
+from caguda.stages.labelling import verified_labelling
 from caguda.stages.runtime import prepare, restore_network
-from caguda.stages.vouched import refuse_other_origin, verified_labels
 
 ROWS = 4
 
@@ -34,7 +34,8 @@ def qualitative(
     recipe: str,
     seed: int,
     checkpoints: Sequence[Path],
-    labels: Path,
+    evidence: Path,
+    labels: Sequence[Path],
     output: Path,
 ) -> None:
     """Draw evenly spaced evaluation frames with the networks' predictions, and target frames with their pseudo-labels.
@@ -54,10 +55,9 @@ def qualitative(
     names = _columns(checkpoints, [description["provenance"] for _, description in restored], last)
     networks = {name: network for name, (network, _) in zip(names, restored, strict=True)}
     for path, name, (_, description) in zip(checkpoints, names, restored, strict=True):
-        _refuse_others(path, description["provenance"], seed, labels if name == "last stage" else None)
+        _refuse_others(path, description["provenance"], seed, labels if name == "last stage" else ())
     target = read.frames("target")
-    store = verified_labels(labels, target, manifest)
-    refuse_other_origin(labels, store, configuration, manifest)
+    labelling = verified_labelling(configuration, manifest, evidence, labels, output)
     evaluated = _spaced(read.frames("evaluation"))
     predicted = Block(
         f"(a) evaluation frames, {recipe}, seed {seed}",
@@ -70,11 +70,11 @@ def qualitative(
     columns = ("input", "truth", "by anchors", "by probability")
     rows = []
     for index, frame in _spaced(target):
-        arrays = store.read(index)
+        arrays = labelling.read(index)
         labelled = {"by anchors": arrays.anchor_label, "by probability": arrays.probability_label}
         rows.append(_row(frame, target_table) | labelled)
     assigned = Block(f"(b) pseudo-labels of stage {configuration.stages.count} on target frames", columns, rows)
-    write_figure([predicted, assigned], table, output, told("figure", recipe, [*checkpoints, labels]))
+    write_figure([predicted, assigned], table, output, told("figure", recipe, [*checkpoints, *labels]))
     print(f"figure: {len(evaluated)} evaluation and {len(rows)} target frames -> {output}")
 
 
@@ -91,12 +91,13 @@ def _columns(checkpoints: Sequence[Path], made: Sequence[Mapping[str, Any]], las
     return names
 
 
-def _refuse_others(path: Path, made: Mapping[str, Any], seed: int, labels: Path | None) -> None:
+def _refuse_others(path: Path, made: Mapping[str, Any], seed: int, labels: Sequence[Path]) -> None:
     """UserError unless a model is of this seed, and was trained on these labels where some are given."""
     if made["seed"] not in (None, seed):
         raise UserError(f"{path}: the figure is of seed {seed}, found a model of another one; name that of this seed")
-    if labels and content_of(labels) not in {recorded.get("content") for recorded in made["inputs"].values()}:
-        raise UserError(f"{labels}: the labels must be those that {path} was trained on, found others; name those")
+    trained_on = {recorded.get("content") for recorded in made["inputs"].values()}
+    if others := [file for file in labels if content_of(file) not in trained_on]:
+        raise UserError(f"{others[0]}: the labels must be those that {path} was trained on, found others; name those")
 
 
 def _spaced(frames: Sequence[Frame]) -> list[tuple[int, Frame]]:

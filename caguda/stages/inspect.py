@@ -18,10 +18,7 @@ from caguda.artifacts.label_arrays import (
     LabelArrays,
     LabelStatistics,
     count_verdicts,
-    faults,
-    pattern,
     relabelled,
-    rounded,
 )
 from caguda.artifacts.ownership import clear_folder
 from caguda.datasets.io import image_of
@@ -98,18 +95,23 @@ def inspect(store: Path, as_json: bool, plot: Path | None, margins: Sequence[flo
 
 def _head(origin: Origin) -> dict[str, Any]:
     """What the store is and where it came from."""
-    store, thresholds = origin.store, origin.thresholds
+    store = origin.store
     return {
         "store": str(store.path),
         "images": store.count,
         "height": store.shape[0],
         "width": store.shape[1],
-        "margin": store.attributes["margin"],
-        "p0": store.attributes["p0"],
-        "configured": dict(thresholds),
+        "margin": _number(store.margin),
+        "p0": store.p0,
+        "configured": {"margin": store.anchor_rule.margin, "margin_unit": store.anchor_rule.unit, "p0": store.p0},
         "provenance": dict(origin.provenance),
         "inputs": {file.path.as_posix(): file.state for file in origin.inputs},
     }
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON knows it: nan, of fewer than two anchors, is null."""
+    return None if np.isnan(value) else value
 
 
 def _count(origin: Origin, counts: Counts) -> dict[str, Any]:
@@ -121,14 +123,11 @@ def _count(origin: Origin, counts: Counts) -> dict[str, Any]:
         frames, table, note = {}, origin.table, str(error)
     missing = frozenset(store.missing())
     if len(missing) == store.count:
-        raise UserError(f"{store.path}: some images must be written, found none; make the label store first")
+        raise UserError(f"{store.path}: some images must be written, found none; make the evidence first")
     for index in tqdm(range(store.count), desc="inspect", disable=not sys.stderr.isatty()):
         if index in missing:
             continue
-        labels = store.read(index)
-        if wrong := faults(labels, len(store.categories)):
-            raise UserError(f"{store.path}: image {store.image_ids[index]}: {wrong[0]}; make the label store again")
-        counts.add(labels, truth_at(frames[index], table, store.shape) if index in frames else None)
+        counts.add(store.read(index), truth_at(frames[index], table, store.shape) if index in frames else None)
     return {"missing": len(missing), "images_with_truth": len(frames.keys() - missing), "no_truth": note}
 
 
@@ -137,15 +136,11 @@ def _content(origin: Origin, counts: Counts) -> dict[str, Any]:
     names, known = origin.store.categories, bool(counts.stored.counts[:-1].any())
     told: dict[str, Any] = counts.stored.summary(names)
     told["accuracy"] = counts.stored.scores(names) if known else None
-    for key, trials, stored in (
-        ("margins", counts.margins, counts.stored.margins),
-        ("p0s", counts.p0s, counts.stored.confidences),
-    ):
+    for key, trials in (("margins", counts.margins), ("p0s", counts.p0s)):
         told[key] = [
             {
                 "value": trial.value,
                 "threshold": trial.threshold,
-                "at_threshold": int(stored[:, pattern(np.asarray(rounded(trial.threshold)))].sum()),
                 **{name: value for name, value in trial.statistics.summary(names).items() if name in TOLD_OF_A_TRIAL},
                 "accuracy": trial.statistics.scores(names) if known else None,
             }
@@ -203,7 +198,7 @@ def _features(origin: Origin) -> tuple[Anchors, np.ndarray, np.ndarray, np.ndarr
     step = -(-len(origin.frames) // FRAMES_OF_FEATURES)
     for frame in origin.frames[::step]:
         features = network(scaled(image_of(frame)[None], device)).features
-        anchored = by_anchor(features, vectors, present, origin.store.attributes["margin"])
+        anchored = by_anchor(features, vectors, present, origin.store.margin)
         maps = (features[0].flatten(1).T, anchored.nearest.flatten(), anchored.active.flatten())
         chosen = random.permutation(len(maps[0]))[:PIXELS_OF_A_FRAME]
         found.append(tuple(values.cpu().numpy()[chosen] for values in maps))

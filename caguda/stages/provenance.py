@@ -8,7 +8,8 @@ from typing import Any
 
 from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.chain import inputs_of, provenance_of
-from caguda.artifacts.labels import open_label_store
+from caguda.artifacts.maps import open_store
+from caguda.artifacts.stores import kind_of_store
 from caguda.errors import UserError, printable
 
 
@@ -29,7 +30,7 @@ def provenance(artifact: Path, as_json: bool) -> None:
 def _refuse_damaged(artifact: Path) -> None:
     """UserError where what is asked for is not what its own JSON, or the digest in its group file, says."""
     if artifact.is_dir():
-        open_label_store(artifact)
+        open_store(artifact, kind_of_store(artifact)[0])
     elif artifact.suffix in (".safetensors", ".zip"):
         told = read_json(artifact.with_suffix(".json"))
         if sha256(artifact) not in (told.get("weights_sha256"), told.get("sha256")):

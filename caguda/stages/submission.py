@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from caguda.artifacts.atomic import sha256, write_atomically, write_json
-from caguda.artifacts.chain import refuse_changed_inputs, refuse_other_manifest
+from caguda.artifacts.chain import provenance_of, recorded_sha256, refuse_changed_inputs, refuse_other_manifest
 from caguda.artifacts.predictions import read_predictions
 from caguda.artifacts.provenance import provenance
 from caguda.artifacts.submission import IMAGES, SIZE, faults, pack
@@ -25,6 +25,7 @@ def submission(manifest: Path, predictions: Path, output: Path) -> None:
     made = read_predictions(predictions)
     refuse_changed_inputs(predictions)
     refuse_other_manifest(predictions, manifest)
+    _refuse_another_model(predictions, output)
     read = read_manifest(manifest, [made["set"]])
     taken = [name for name, layout in known("layout").items() if layout.on_test_server]
     if (layout := read.sets[made["set"]]["layout"]) not in taken:
@@ -42,6 +43,16 @@ def submission(manifest: Path, predictions: Path, output: Path) -> None:
     for note in _notes(made["set"], frames):
         print(f"note: {note}")
     print(f"submission: {len(files)} files, all as the server wants them -> {output}")
+
+
+def _refuse_another_model(predictions: Path, output: Path) -> None:
+    """UserError where the zip would lie beside a checkpoint, and the predictions are of another one."""
+    beside = output.with_name("checkpoint.safetensors")
+    if beside.is_file() and recorded_sha256(beside) not in {
+        item["sha256"] for item in provenance_of(predictions)["inputs"].values()
+    }:
+        raise UserError(f"{predictions}: predictions whose zip lies beside a checkpoint must be of {beside}, found those of another "
+                        "model; name its predictions, or choose another output")  # fmt: skip
 
 
 def _with_changed(found: list[str], files: Sequence[Path], listed: Sequence[Mapping[str, Any]]) -> list[str]:

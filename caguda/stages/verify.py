@@ -19,14 +19,12 @@ from caguda.artifacts.atomic import SEAL, is_sealed, read_json, sha256
 from caguda.artifacts.chain import inputs_of, provenance_of
 from caguda.artifacts.hdf5 import is_sealed as is_sealed_hdf5
 from caguda.artifacts.hdf5 import texts_of
-from caguda.artifacts.label_arrays import NAMES
-from caguda.artifacts.labels import (
-    examine_label_store,
-    metadata_digests,
-    open_label_store,
-)
+from caguda.artifacts.maps import Faults, open_store
+from caguda.artifacts.maps_metadata import MapFormat, metadata_digests
 from caguda.artifacts.predictions import check_predictions
 from caguda.artifacts.provenance import fingerprint
+from caguda.artifacts.stores import kind_of_store
+from caguda.artifacts.vouched import examine_store
 from caguda.config import Configuration
 from caguda.configfile import configuration_beside, read_configuration
 from caguda.datasets.manifest import read_manifest
@@ -124,7 +122,8 @@ def _examine(path: Path, digest: Digest) -> tuple[str, list[str]]:
 def _kind(path: Path) -> tuple[str, Check]:
     """What an artifact is, and its check; a UserError where its own digest does not agree, so that nothing opens it."""
     if path.is_dir():
-        return "label store", _unvouched_faults
+        form, faults_of = kind_of_store(path)
+        return form.title, partial(_unvouched_faults, form=form, faults_of=faults_of)
     if path.suffix == ".pt":
         return "training state", _once(_read_state)
     if path.suffix == ".h5":
@@ -210,27 +209,26 @@ def _read_checkpoint(path: Path) -> None:
     load_checkpoint(path.with_suffix(".safetensors"))
 
 
-def _label_faults(path: Path) -> list[str]:
-    """Against the JSON that `labels` wrote: first the bytes of the metadata, so that damaged ones are never opened."""
+def _store_faults(path: Path) -> list[str]:
+    """Against the JSON that vouches for a store: first the bytes of the metadata, so that damaged ones are never opened."""
     told = read_json(path)
     store = path.parent / told["store"]
-    recorded, now = told["metadata_sha256"], metadata_digests(store)
+    form, faults_of = kind_of_store(store)
+    recorded, now = told["metadata_sha256"], metadata_digests(store, form)
     if changed := sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name)):
-        return [f"{store / name}: the file must be as `labels` read it, found another" for name in changed]
-    summary, found = examine_label_store(store)
-    ids = open_label_store(store).image_ids
-    for index, image_id in enumerate(ids):
-        before, after = (
-            [listed[name][index] for name in NAMES] for listed in (told["chunk_sha256"], summary["chunk_sha256"])
-        )
-        if before != after and not any(fault.startswith(f"image {image_id}:") for fault in found):
-            found.append(f"image {image_id}: its files must be as `labels` read them, found others")
+        return [f"{store / name}: the file must be as it was when it was verified, found another" for name in changed]
+    opened = open_store(store, form)
+    _, found = examine_store(opened, faults_of)
+    for index, image_id in enumerate(opened.image_ids):
+        same = opened.digests([index]) == {name: [digests[index]] for name, digests in told["chunk_sha256"].items()}
+        if not same and not any(fault.startswith(f"image {image_id}:") for fault in found):
+            found.append(f"image {image_id}: its maps must be as they were when they were verified, found others")
     return [f"{store}: {fault}" for fault in found]
 
 
-def _unvouched_faults(path: Path) -> list[str]:
-    found = [f"{path}: {fault}" for fault in examine_label_store(path)[1]]
-    return [*found, f"{path}: a JSON beside a label store must vouch for it, found none; run `labels`"]
+def _unvouched_faults(path: Path, form: MapFormat, faults_of: Faults) -> list[str]:
+    found = [f"{path}: {fault}" for fault in examine_store(open_store(path, form), faults_of)[1]]
+    return [*found, f"{path}: a JSON beside a store must vouch for it, found none; run `evidence` or `labels`"]
 
 
 def _submission_faults(path: Path) -> list[str]:
@@ -271,9 +269,10 @@ KINDS: dict[str, tuple[str, Check]] = {
     "weights_sha256": ("checkpoint", _once(_read_checkpoint)),
     "folder": ("predictions", check_predictions),
     "as_trained": ("evaluation", _once(read_evaluation)),
-    "images_with_truth": ("label accuracy", _once(read_json)),
-    "metadata_sha256": ("label store", _label_faults),
-    "store": ("label job", _once(read_json)),
+    "images_with_truth": ("pseudo-labels", _once(read_json)),
+    "evidence_digest": ("label store", _store_faults),
+    "metadata_sha256": ("evidence store", _store_faults),
+    "store": ("evidence job", _once(read_json)),
     "warnings": ("manifest", _manifest_faults),
     "street": ("generated frames", _once(read_json)),
     "parts": ("prediction job", _once(read_json)),

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from caguda.artifacts.identity import contents_of_inputs
-from caguda.artifacts.labels import LabelStore
 from caguda.artifacts.ownership import clear_folder
 from caguda.classes import IGNORE, ClassTable
 from caguda.datasets.frame import Frame
@@ -24,6 +23,7 @@ from caguda.paper.charts import job_title
 from caguda.paper.overlays import ViewedFrame, agreement, write_sheet
 from caguda.paper.view import VIEWED, Page, write_page
 from caguda.stages.evaluate import truth_at
+from caguda.stages.labelling import Labelling
 from caguda.stages.origin import open_origin
 
 SHEETS = 4
@@ -45,7 +45,7 @@ def view(
     scene = open_scene(stores)
     written = sorted(set(range(scene.first.count)) - {i for store in scene.stores for i in store.missing()})
     if not written:
-        raise UserError(f"{stores[0]}: a label store with finished images is needed, found none; make the labels first")
+        raise UserError(f"{stores[0]}: some images must be written, found none; make the evidence first")
     chosen, reason = _chosen(scene, written, frames, worst, random, len(written) if html else SHEETS)
     indices = tqdm(chosen, desc="view", disable=not sys.stderr.isatty())
     titles = scene.titles
@@ -74,7 +74,7 @@ class Scene:
     first store, and how to read it. What is gone is told in `notes`.
     """
 
-    stores: Sequence[LabelStore]
+    stores: Sequence[Labelling]
     table: ClassTable
     frames: Sequence[tuple[Frame, str]]
     labelled: Mapping[int, Frame]
@@ -82,14 +82,14 @@ class Scene:
     notes: dict[str, None]
 
     @property
-    def first(self) -> LabelStore:
-        """The store that was named first, by which frames are numbered and chosen."""
+    def first(self) -> Labelling:
+        """What was named first, by which frames are numbered and chosen."""
         return self.stores[0]
 
     @property
     def titles(self) -> list[str]:
-        """What the stores are called: their stages, or their paths where these are the same."""
-        titles = [job_title(store.path) for store in self.stores]
+        """What the pseudo-labels are called: after the model that made them, or by their paths where these are the same."""
+        titles = [f"labels of {job_title(store.evidence.path)}" for store in self.stores]
         return titles if len(set(titles)) == len(titles) else [str(store.path) for store in self.stores]
 
     def frame(self, index: int) -> ViewedFrame:
@@ -132,7 +132,7 @@ def open_scene(paths: Sequence[Path]) -> Scene:
         if set(other.image_ids) != set(stores[0].image_ids) or other.categories != stores[0].categories:
             raise UserError(f"{other.path}: stores that are compared must have the same images and categories, found "
                             f"other ones than in {stores[0].path}; name two stages of one experiment")  # fmt: skip
-        made = [contents_of_inputs(store.attributes["provenance"]) for store in (stores[0], other)]
+        made = [contents_of_inputs(store.evidence.attributes["provenance"]) for store in (stores[0], other)]
         if made[0].isdisjoint(made[1]):
             raise UserError(f"{other.path}: stores that are compared must be of the same frames, found none of the files that "
                             f"{stores[0].path} was made of; name two stages of one experiment")  # fmt: skip
@@ -177,7 +177,7 @@ def _worst(scene: Scene, written: Sequence[int], count: int) -> tuple[list[int],
     right: list[tuple[float, int]] = []
     active: list[tuple[float, int]] = []
     for index in tqdm(written, desc="worst", disable=not sys.stderr.isatty()):
-        label = scene.first.read_array(index, "anchor_label")
+        label = scene.first.read(index).anchor_label
         active.append((float(np.mean(label != IGNORE)), index))
         truth = scene.truth(index)
         share = None if truth is None else agreement(label, truth[0])

@@ -6,8 +6,8 @@ rule adapt:
         manifest=MANIFEST,
         packed=caches("source", "target"),
         initial=lambda wildcards: model_before(wildcards.seed, wildcards.recipe, int(wildcards.stage)),
-        anchors=lambda wildcards: given_to(wildcards, "anchors.h5"),
-        labels=lambda wildcards: given_to(wildcards, "labels.json"),
+        anchors=lambda wildcards: anchors_for(wildcards.seed, wildcards.recipe, int(wildcards.stage)),
+        labels=lambda wildcards: labels_for(wildcards.seed, wildcards.recipe, int(wildcards.stage)),
     output:
         checkpoint=f"{STAGE}/checkpoint.safetensors",
         description=f"{STAGE}/checkpoint.json",

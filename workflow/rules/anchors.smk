@@ -6,11 +6,11 @@ rule anchor_part:
         manifest=MANIFEST,
         checkpoint=labeller,
     output:
-        f"{GIVEN}/parts/anchors.{{part}}-of-{{parts}}.h5",
+        f"{EVIDENCE}/parts/anchors.{{part}}-of-{{parts}}.h5",
     log:
-        f"{GIVEN}/log/anchor_part.{{part}}-of-{{parts}}.txt",
+        f"{EVIDENCE}/log/anchor_part.{{part}}-of-{{parts}}.txt",
     benchmark:
-        f"{GIVEN}/benchmark/anchor_part.{{part}}-of-{{parts}}.tsv"
+        f"{EVIDENCE}/benchmark/anchor_part.{{part}}-of-{{parts}}.tsv"
     priority: 100
     conda:
         "../envs/caguda.yaml"
@@ -33,13 +33,13 @@ rule anchors:
     input:
         manifest=MANIFEST,
         checkpoint=labeller,
-        parts=lambda wildcards: parts_of(f"{EXPERIMENT}/seed{wildcards.seed}/{wildcards.given}", "anchors.h5"),
+        parts=lambda wildcards: parts_of(evidence_folder(labeller(wildcards)), "anchors.h5"),
     output:
-        f"{GIVEN}/anchors.h5",
+        f"{EVIDENCE}/anchors.h5",
     log:
-        f"{GIVEN}/log/anchors.txt",
+        f"{EVIDENCE}/log/anchors.txt",
     benchmark:
-        f"{GIVEN}/benchmark/anchors.tsv"
+        f"{EVIDENCE}/benchmark/anchors.tsv"
     priority: 100
     conda:
         "../envs/caguda.yaml"

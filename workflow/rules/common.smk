@@ -9,13 +9,22 @@ from functools import cache
 from pathlib import Path
 
 import caguda
-from caguda.ablations import chains, sweep
+from caguda.ablations import chains, known_rules, labelling_of, rules_of, sweep, thresholds_of
 from caguda.artifacts.atomic import write_json
 from caguda.errors import UserError, first, printable
 from caguda.recorded import network_plugin, plugins_of
 from caguda.staleness import silent_products, stale_artifacts
 from caguda.version import METHOD_VERSION
-from caguda.workflow import held, merged_by_parent, merged_files, one_line, refuse_stages, set_aside, validated
+from caguda.workflow import (
+    held,
+    merged_by_parent,
+    merged_files,
+    one_line,
+    refuse_stages,
+    set_aside,
+    tell_of_earlier_layout,
+    validated,
+)
 from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
@@ -78,6 +87,7 @@ onstart:
         if configuration.left_out:
             print(f"caguda: left out: {', '.join(configuration.left_out)}", file=sys.stderr)
         LOCKS.append(held(Path(CONFIG).parent))
+        tell_of_earlier_layout(Path(CONFIG).parent)
         set_aside(Path(path) for job in workflow.dag.needrun_jobs() for path in job.output)
         write_json(Path(CONFIG), SETTINGS)
     except UserError as error:
@@ -120,14 +130,15 @@ def renewed(wildcards) -> list[str]:
     return []
 
 
-# Paths: EXPERIMENT, SEED, STAGE and GIVEN are folders; a run is a folder that holds one checkpoint. A stage trains in STAGE
-# on the anchors and pseudo-labels in GIVEN. These are the same for the first stage of all recipes that start from the warm-up:
-# they lie in `stage1`, and those of any other stage in `RECIPE/stageK` beside its checkpoint.
+# Paths: EXPERIMENT, SEED, STAGE and MODEL are folders; a run is a folder that holds one checkpoint. What a frozen model says
+# lies beside its checkpoint, whoever trains on it: anchors and evidence in MODEL/evidence, pseudo-labels in MODEL/labels/RULE.
 
 EXPERIMENT = f"results/{configuration.experiment}"
 SEED = f"{EXPERIMENT}/seed{{seed}}"
 STAGE = f"{SEED}/{{recipe}}/stage{{stage}}"
-GIVEN = f"{SEED}/{{given}}"
+MODEL = f"{SEED}/{{model}}"
+EVIDENCE = f"{MODEL}/evidence"
+LABELS = f"{MODEL}/labels"
 CONFIG = placed(f"{EXPERIMENT}/config.json")
 MANIFEST = f"{EXPERIMENT}/manifest.json"
 GENERATED = [f"{EXPERIMENT}/generated.json"] if configuration.street else []
@@ -142,6 +153,9 @@ TRAINED = [run for run in RUNS if run not in configuration.start_from]
 CHAINS = chains(configuration)
 SWEEP = sweep(configuration.labels)
 CHAIN = "|".join(re.escape(name) for name in CHAINS)
+RULES = known_rules(configuration)
+LABELLINGS = {labelling_of(configuration, recipe): recipe for recipe in CHAINS}
+"""The name of the pseudo-labels of every chain of stages, and one of the chains that have them."""
 FIRST_RECIPE = next(iter(configuration.recipes))
 FIRST_SEED = configuration.seeds[0]
 
@@ -153,7 +167,9 @@ wildcard_constraints:
     stage=r"[1-9]\d*",
     imported="|".join(configuration.start_from) or "none",
     number="[1-4]",
-    given=rf"stage1|({CHAIN})/stage[1-9]\d*",
+    model=rf"pretrain|warmup|({CHAIN})/stage[1-9]\d*",
+    rule="|".join(map(re.escape, RULES)),
+    labelling="|".join(re.escape(labelling) for labelling in LABELLINGS),
     part=r"[1-9]\d*",
     parts=r"[1-9]\d*",
     frames="|".join(MANIFEST_OF),
@@ -205,39 +221,47 @@ def model_before(seed: int | str, recipe: str, stage: int) -> str:
 
 
 def labeller(wildcards) -> str:
-    """The checkpoint that makes the anchors and pseudo-labels in GIVEN: the one that their stage starts from."""
-    if wildcards.given == "stage1":
-        return f"{EXPERIMENT}/seed{wildcards.seed}/warmup/checkpoint.safetensors"
-    recipe, stage = wildcards.given.split("/")
-    return model_before(wildcards.seed, recipe, int(stage.removeprefix("stage")))
+    """The checkpoint beside which evidence lies."""
+    return f"{EXPERIMENT}/seed{wildcards.seed}/{wildcards.model}/checkpoint.safetensors"
 
 
 def anchors_of(wildcards) -> str:
-    """The anchors that the pseudo-labels in GIVEN are made with."""
-    if wildcards.given == "stage1":
-        return f"{EXPERIMENT}/seed{wildcards.seed}/stage1/anchors.h5"
-    recipe, stage = wildcards.given.split("/")
-    return given(wildcards.seed, recipe, int(stage.removeprefix("stage")), "anchors.h5")
+    """The anchors that the evidence in MODEL is made with: those of its own features, or of the first stage's."""
+    recipe, _, stage = wildcards.model.partition("/")
+    return (
+        anchors_for(wildcards.seed, recipe, int(stage.removeprefix("stage")) + 1)
+        if stage
+        else f"{evidence_folder(labeller(wildcards))}/anchors.h5"
+    )
 
 
-def given(seed: int | str, recipe: str, stage: int, artifact: str) -> str:
-    """An artifact that a stage trains on: its own pseudo-labels and anchors, or what the first stages share."""
-    if artifact == "anchors.h5" and not configuration.anchors.every_stage:
-        stage = 1
-    shared = stage == 1 and CHAINS[recipe].start == "warmup" and (artifact == "anchors.h5" or recipe not in SWEEP)
-    return f"{EXPERIMENT}/seed{seed}/{'stage1' if shared else f'{recipe}/stage{stage}'}/{artifact}"
+def evidence_folder(checkpoint: str) -> str:
+    """Where the evidence of a checkpoint lies."""
+    return f"{os.path.dirname(checkpoint)}/evidence"
 
 
-def thresholds(wildcards) -> dict:
-    """The thresholds of the pseudo-labels in GIVEN."""
-    recipe, _, _ = wildcards.given.partition("/")
-    key, value = SWEEP.get(recipe, ("p0", configuration.labels.p0))
-    return SETTINGS["labels"] | {key: value}
+def anchors_for(seed: int | str, recipe: str, stage: int) -> str:
+    """The anchors that a stage trains on."""
+    model = model_before(seed, recipe, stage if configuration.anchors.every_stage else 1)
+    return f"{evidence_folder(model)}/anchors.h5"
 
 
-def given_to(wildcards, artifact: str) -> str:
-    """The same for the stage of a training rule."""
-    return given(wildcards.seed, wildcards.recipe, int(wildcards.stage), artifact)
+def evidence_for(seed: int | str, recipe: str, stage: int) -> str:
+    """The evidence that a stage's pseudo-labels are made of."""
+    return f"{evidence_folder(model_before(seed, recipe, stage))}/evidence.json"
+
+
+def labels_for(seed: int | str, recipe: str, stage: int) -> list[str]:
+    """The pseudo-labels that a stage trains on, those of each rule."""
+    folder = os.path.dirname(model_before(seed, recipe, stage))
+    rules = rules_of(thresholds_of(configuration, recipe)).values()
+    return [f"{folder}/labels/{rule.folder}/labels.json" for rule in rules]
+
+
+def labelling_for(seed: int | str, recipe: str, stage: int) -> str:
+    """What is told of the pseudo-labels that a stage trains on."""
+    folder = os.path.dirname(model_before(seed, recipe, stage))
+    return f"{folder}/labels/{labelling_of(configuration, recipe)}.json"
 
 
 def parts_of(folder: str, artifact: str) -> list[str]:

@@ -37,7 +37,8 @@ rule figure:
             f"{EXPERIMENT}/seed{FIRST_SEED}/{run}/checkpoint.safetensors"
             for run in (*RUNS, chain_of(wildcards.recipe)[-1])
         ],
-        labels=lambda wildcards: given(FIRST_SEED, wildcards.recipe, STAGES[-1], "labels.json"),
+        evidence=lambda wildcards: evidence_for(FIRST_SEED, wildcards.recipe, STAGES[-1]),
+        labels=lambda wildcards: labels_for(FIRST_SEED, wildcards.recipe, STAGES[-1]),
     output:
         report(
             f"{EXPERIMENT}/{{recipe}}/figure.png",
@@ -64,7 +65,7 @@ rule figure:
     shell:
         "python -m caguda figure --config {params.config:q} --manifest {input.manifest:q}"
         " --recipe {wildcards.recipe:q} --seed {params.seed:q} --checkpoints {input.checkpoints:q}"
-        " --labels {input.labels:q} --output {output:q} > {log:q} 2>&1"
+        " --evidence {input.evidence:q} --labels {input.labels:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule curves:
@@ -103,10 +104,7 @@ rule report:
         figure=f"{EXPERIMENT}/{{recipe}}/figure.png",
         curves=f"{EXPERIMENT}/{{recipe}}/curves.png",
         evaluations=rules.table.input.evaluations,
-        labels=lambda wildcards: given_to_all(wildcards.recipe, "labels.json"),
-        accuracy=lambda wildcards: accuracies(
-            [(seed, wildcards.recipe, stage) for seed in configuration.seeds for stage in STAGES]
-        ),
+        labels=lambda wildcards: labellings_of(wildcards.recipe),
         checkpoints=lambda wildcards: of_all_seeds([*chain_of(wildcards.recipe), *BOUNDS], "checkpoint.json"),
     output:
         report(
@@ -131,5 +129,5 @@ rule report:
     shell:
         "python -m caguda report --config {params.config:q} --recipe {wildcards.recipe:q} --table {input.table:q}"
         " --figure {input.figure:q} --curves {input.curves:q} --evaluations {input.evaluations:q}"
-        " --labels {input.labels:q} --accuracy {input.accuracy:q} --checkpoints {input.checkpoints:q}"
+        " --labels {input.labels:q} --checkpoints {input.checkpoints:q}"
         " --output {output:q} > {log:q} 2>&1"

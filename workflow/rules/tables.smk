@@ -33,7 +33,7 @@ rule paper_table:
 rule sweep_table:
     input:
         evaluations=of_all_seeds([f"{recipe}/stage{stage}" for recipe, stage in SWEPT], "evaluation.json"),
-        accuracy=accuracies([(seed, *swept) for seed in configuration.seeds for swept in SWEPT]),
+        accuracy=[labelling_for(seed, *swept) for seed in configuration.seeds for swept in SWEPT],
     output:
         csv=report(
             f"{EXPERIMENT}/tables/sweep.csv",
@@ -68,7 +68,7 @@ rule sweep_table:
 
 rule label_frames:
     input:
-        labels=lambda wildcards: given(FIRST_SEED, wildcards.recipe, 1, "labels.json"),
+        labels=lambda wildcards: labelling_for(FIRST_SEED, wildcards.recipe, 1),
         manifest=MANIFEST,
     output:
         report(
@@ -96,7 +96,7 @@ rule label_frames:
 
 rule label_charts:
     input:
-        labels=lambda wildcards: given(FIRST_SEED, wildcards.recipe, 1, "labels.json"),
+        labels=lambda wildcards: labelling_for(FIRST_SEED, wildcards.recipe, 1),
         manifest=MANIFEST,
     output:
         report(

@@ -9,23 +9,18 @@ def run_artifacts(run: str) -> list[str]:
 
 
 def given_artifacts(seed: int, recipe: str, stage: int) -> list[str]:
-    """What a stage trains on."""
-    names = ["anchors.h5", "labels.zarr/zarr.json", "labels.created.json", "labels.json"]
-    names += ["label_accuracy.json"] if DIAGNOSED else []
-    made = [given(seed, recipe, stage, name) for name in names]
-    for name in ("anchors.h5", "labels.json"):
-        made += parts_of(os.path.dirname(given(seed, recipe, stage, name)), name)
-    return made
+    """What a stage trains on, what that is made of, and what is told of it."""
+    anchors, evidence = anchors_for(seed, recipe, stage), evidence_for(seed, recipe, stage)
+    folder, labels = os.path.dirname(evidence), labels_for(seed, recipe, stage)
+    made = [anchors, evidence, f"{folder}/evidence.created.json", f"{folder}/evidence.zarr/zarr.json"]
+    made += parts_of(os.path.dirname(anchors), "anchors.h5") + parts_of(folder, "evidence.json")
+    made += [path for file in labels for path in (file, f"{os.path.dirname(file)}/labels.zarr/zarr.json")]
+    return [*made, labelling_for(seed, recipe, stage)]
 
 
-def given_to_all(recipe: str, artifact: str) -> list[str]:
-    """An artifact of every stage, seed by seed."""
-    return [given(seed, recipe, stage, artifact) for seed in configuration.seeds for stage in STAGES]
-
-
-def accuracies(seed_recipe_stages: list[tuple[int, str, int]]) -> list[str]:
-    """How right the pseudo-labels of some stages are; nothing where the target has no labels."""
-    return [given(*each, "label_accuracy.json") for each in seed_recipe_stages] if DIAGNOSED else []
+def labellings_of(recipe: str) -> list[str]:
+    """What is told of the pseudo-labels of every stage, seed by seed."""
+    return [labelling_for(seed, recipe, stage) for seed in configuration.seeds for stage in STAGES]
 
 
 def oracle_artifacts() -> list[str]:

@@ -1,0 +1,32 @@
+"""Active target samples by the distances to the anchors (ATI and PLA)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caguda.classes import IGNORE
+from caguda.config_frames import NonNegative
+from caguda.kinds import register
+from caguda.pseudo_labels import Evidence, Rule
+
+
+@register("rule", "anchor")
+class AnchorRule(Rule):
+    """The closest anchor's category, where it beats the second closest by a margin."""
+
+    name: ClassVar[str] = "anchor"
+    reads: ClassVar[tuple[str, ...]] = ("nearest_anchor", "margin")
+    margin: NonNegative
+    unit: Literal["absolute", "mean_anchor_distance"]
+
+    def threshold(self, anchor_distance: float) -> float:
+        """The margin of Eq. 6 in the units of the features."""
+        return self.margin * (anchor_distance if self.unit == "mean_anchor_distance" else 1.0)
+
+    def labels(self, evidence: Evidence, anchor_distance: float) -> NDArray[np.uint8]:
+        """The closest anchor of every pixel with d2 - d1 > margin, strictly and in float32; 255 elsewhere. Eq. 6 and 7."""
+        active = evidence["margin"] > np.float32(self.threshold(anchor_distance))
+        return np.where(active, evidence["nearest_anchor"], np.uint8(IGNORE))

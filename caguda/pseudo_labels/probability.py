@@ -1,0 +1,27 @@
+"""Active target samples by the classifier's probability."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caguda.classes import IGNORE
+from caguda.config_frames import Fraction
+from caguda.kinds import register
+from caguda.pseudo_labels import Evidence, Rule
+
+
+@register("rule", "probability")
+class ProbabilityRule(Rule):
+    """The most probable category, where its probability exceeds P0."""
+
+    name: ClassVar[str] = "probability"
+    reads: ClassVar[tuple[str, ...]] = ("predicted", "confidence")
+    p0: Fraction
+
+    def labels(self, evidence: Evidence, anchor_distance: float) -> NDArray[np.uint8]:
+        """The most probable category of every pixel with a softmax > P0, strictly and in float32; 255 elsewhere. Eq. 11."""
+        active = evidence["confidence"] > np.float32(self.p0)
+        return np.where(active, evidence["predicted"], np.uint8(IGNORE))

@@ -1,0 +1,89 @@
+# What a frozen model says of every target image, once, before any threshold (Eq. 5, and the classifier's probabilities).
+# The store is filled by several jobs, so it is no output as a whole. Its group file, written once when the store is
+# created, is one: a store that was deleted is made again. `evidence` reads all of it back; who reads opens its JSON.
+
+
+rule evidence_store:
+    input:
+        manifest=MANIFEST,
+        checkpoint=labeller,
+        anchors=anchors_of,
+    output:
+        created=f"{EVIDENCE}/evidence.created.json",
+        group=f"{EVIDENCE}/evidence.zarr/zarr.json",
+    log:
+        f"{EVIDENCE}/log/evidence_store.txt",
+    benchmark:
+        f"{EVIDENCE}/benchmark/evidence_store.tsv"
+    priority: 100
+    conda:
+        "../envs/caguda.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
+        store=subpath(output.group, parent=True),
+    shell:
+        "python -m caguda evidence-store --config {params.config:q} --manifest {input.manifest:q}"
+        " --checkpoint {input.checkpoint:q} --anchors {input.anchors:q} --store {params.store:q}"
+        " --output {output.created:q} > {log:q} 2>&1"
+
+
+rule evidence_part:
+    input:
+        created=rules.evidence_store.output.created,
+        group=rules.evidence_store.output.group,
+        manifest=MANIFEST,
+        checkpoint=labeller,
+        anchors=anchors_of,
+    output:
+        f"{EVIDENCE}/parts/evidence.{{part}}-of-{{parts}}.json",
+    log:
+        f"{EVIDENCE}/log/evidence_part.{{part}}-of-{{parts}}.txt",
+    benchmark:
+        f"{EVIDENCE}/benchmark/evidence_part.{{part}}-of-{{parts}}.tsv"
+    priority: 100
+    conda:
+        "../envs/caguda.yaml"
+    threads: configuration.compute.threads
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=480,
+    params:
+        config=CONFIG,
+        method_version=METHOD_VERSION,
+        store=subpath(input.group, parent=True),
+    shell:
+        "python -m caguda evidence-part --config {params.config:q} --manifest {input.manifest:q}"
+        " --checkpoint {input.checkpoint:q} --anchors {input.anchors:q} --store {params.store:q}"
+        " --part {wildcards.part:q} --parts {wildcards.parts:q} --output {output:q}"
+        " > {log:q} 2>&1"
+
+
+rule evidence:
+    input:
+        created=rules.evidence_store.output.created,
+        group=rules.evidence_store.output.group,
+        parts=lambda wildcards: parts_of(evidence_folder(labeller(wildcards)), "evidence.json"),
+    output:
+        f"{EVIDENCE}/evidence.json",
+    log:
+        f"{EVIDENCE}/log/evidence.txt",
+    benchmark:
+        f"{EVIDENCE}/benchmark/evidence.tsv"
+    priority: 100
+    conda:
+        "../envs/caguda.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        method_version=METHOD_VERSION,
+        store=subpath(input.group, parent=True),
+    shell:
+        "python -m caguda evidence --store {params.store:q} --part-files {input.parts:q} --output {output:q} > {log:q} 2>&1"
