@@ -17,9 +17,9 @@ PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n logical --dist workste
 demo: .venv/installed
 	.venv/bin/snakemake --cores all --configfile config/demo.yaml --quiet host reason
 	@echo
-	@cat results/street/cag/table.md
+	@cat results/street/reports/cag/table.md
 	@echo
-	@echo "The report: $(CURDIR)/results/street/cag/report.html"
+	@echo "The report: $(CURDIR)/results/street/reports/cag/report.html"
 
 test: .venv/installed-test
 	$(PYTEST) -m "not slow"

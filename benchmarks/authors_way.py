@@ -19,39 +19,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caguda.artifacts.anchors import Anchors
-from caguda.config import Recipe
 from caguda.equations import IGNORE
 from caguda.equations.losses import objective
-from caguda.stages.common import Run
+from caguda.methods.cag import CategoryAnchors, Weights
+from caguda.stages.session import Session
 from caguda.stages.training import Batch, Step
 
 AT_LEAST = 10
 
 
 def authors_step(
-    run: Run,
-    network: nn.Module,
-    labelling: nn.Module,
-    anchors: Anchors,
-    weights: Recipe,
-    thresholds: Mapping[str, float],
+    session: Session, method: CategoryAnchors, labelling: nn.Module, thresholds: Mapping[str, float]
 ) -> Step:
-    """The step of an iteration, with the terms of `caguda.stages.adapt`; means over pixels or class means."""
-    choice = run.configuration.losses
-    assert (choice.reduction, choice.target_resolution) == ("mean", "features") and anchors.present.all()
-    unit = anchors.mean_distance if choice.distance_unit == "mean_anchor_distance" else 1.0
-    vectors = list(torch.from_numpy(anchors.vectors).to(run.device))
+    """The step of an iteration, with the terms of `caguda.methods.cag`; means over pixels or class means."""
+    network, anchors, choice = session.data_parallel("network"), session.anchors, method.distance
+    assert (method.reduction, method.target_resolution) == ("mean", "features") and anchors.present.all()
+    unit = anchors.mean_distance if choice.unit == "mean_anchor_distance" else 1.0
+    vectors = list(anchors.vectors)
     in_units = [vector / unit for vector in vectors]
 
     def distance(features: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         planes = one_hot(labels, len(vectors))
-        if choice.distance_pixels == "correct":
+        if choice.pixels == "correct":
             planes = planes * one_hot(logits.softmax(1).argmax(1), len(vectors))
-        return DISTANCES[choice.distance](features / unit, planes, in_units)
+        return DISTANCES[choice.norm](features / unit, planes, in_units)
 
-    def step(batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
-        source, target = ({name: value.to(run.device) for name, value in sample.items()} for sample in batch)
+    def step(batch: Batch, _iteration: int) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+        source, target = ({name: value.to(session.device) for name, value in sample.items()} for sample in batch)
         images = source["image"].float() / 255
         features, logits, _ = network(images)
         enlarged = functional.interpolate(logits, images.shape[2:], mode="bilinear")
@@ -69,19 +63,19 @@ def authors_step(
             "anchor_cross_entropy": cross_entropy(target_logits, anchor_label),
             "probability_cross_entropy": cross_entropy(target_logits, probability_label),
         }
-        yield objective(terms, weights_of(weights)), terms
+        yield objective(terms, weights_of(method.weights)), terms
 
     return step
 
 
-def weights_of(recipe: Recipe) -> dict[str, float]:
+def weights_of(weights: Weights) -> dict[str, float]:
     """The weight of every term in Eq. 12."""
     return {
         "source_cross_entropy": 1.0,
-        "source_distance": recipe.distance,
-        "target_distance": recipe.distance,
-        "anchor_cross_entropy": recipe.anchor_cross_entropy,
-        "probability_cross_entropy": recipe.probability_cross_entropy,
+        "source_distance": weights.distance,
+        "target_distance": weights.distance,
+        "anchor_cross_entropy": weights.anchor_cross_entropy,
+        "probability_cross_entropy": weights.probability_cross_entropy,
     }
 
 

@@ -36,7 +36,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.datasets.io import read_label
 from caguda.equations.metrics import confusion_matrix
-from caguda.stages.evaluate import judged
+from caguda.stages.evaluate import confusion_of
 
 if not hasattr(np, "in1d"):  # a stand-in: cityscapesScripts 2.3 scores instances by what NumPy 2.4 has under this name
     np.in1d = np.isin  # type: ignore[attr-defined]
@@ -133,7 +133,7 @@ def rows(folder: Path) -> dict[tuple[str, str], Callable[[], torch.Tensor]]:
         (memory, "torchmetrics, unchecked"): lambda: torchmetrics(False),
         (disk, OURS): counted,
         (disk, BY_TWO): lambda: next(iter(list(pool.map(counted, range(2))))),
-        (disk, AS_EVALUATE): lambda: judged(prediction[0], files["labelIds"], CITYSCAPES_19),
+        (disk, AS_EVALUATE): lambda: confusion_of(prediction[0], files["labelIds"], CITYSCAPES_19),
         (disk, SHIPPED): lambda: of_files(True),
         (disk, ALONE): lambda: of_files(False),
     }

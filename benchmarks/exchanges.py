@@ -91,7 +91,7 @@ ALIKE: dict[str, tuple[tuple[tuple[str, ...], ...], dict[str, tuple[str, ...]]]]
                     "seed0/cag/stage2": ("evaluate cag/stage2", "predict-part", "predict", "figure")}),
     "evaluation": ((("evaluation.json",),), {f"seed0/{run}": ("table", "report", "class-chart") if run in (RUNS[0], RUNS[3]) else ("table", "report")
                                              for run in RUNS}),
-    "picture": ((("figure.png",), ("curves.png",), ("table.csv",)), {"cag": ("report",)}),
+    "picture": ((("figure.png",), ("curves.png",), ("table.csv",)), {"reports/cag": ("report",)}),
     "packed cache": ((("source.h5",), ("target.h5",)), {"packed": ("warmup with caches", "cag/stage1 with caches")}),
     "training state": ((("state",),), {f"seed0/{run}": (f"{run} resumed",) for run in RUNS}),
     "predictions": ((("predictions/evaluation", "predictions/evaluation.1-of-2.journal", "predictions/evaluation.2-of-2.journal"),
@@ -115,6 +115,7 @@ WHOLE = (
     "submission",
     "table",
     "class-chart",
+    "curves",
     "figure",
     "report",
 )
@@ -207,7 +208,7 @@ def _whole(first: Tree, others: Sequence[Tree], rng: random.Random) -> Exchange:
     tree, models = rng.choice(others), [name.replace("seed0", f"seed{seed}") for name in MODELS for seed in (0, 1)]
     files = [(f"results/{model}/labels/{_of(tree, name)}", f"results/{model}/labels/{_of(first, name)}")
              for model in models for name in ("RULE", "OTHER", "TOLD")]  # fmt: skip
-    files += [(f"results/{name}", f"results/{name}") for name in ("seed0", "seed1", "cag")]
+    files += [(f"results/{name}", f"results/{name}") for name in ("seed0", "seed1", "reports")]
     return Exchange("all artifacts", rng.choice(WHOLE), tree, tuple(files))
 
 

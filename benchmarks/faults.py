@@ -34,15 +34,25 @@ from caguda.artifacts.state import load_state
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 VICTIMS = ("snakemake", "group", "shell", "verb", "worker")
-TRAININGS, TRAINING_SHARE = ("pretrain", "oracle", "warmup", "control", "adapt"), 0.3
+TRAINING_SHARE = 0.3
 TIMES, HANG, ORPHAN = 2, 600, 30
+
+
+def job_of(process: psutil.Process) -> str | None:
+    """The verb that a process is, of a training with its model; None for anything else."""
+    verb = verb_of(process)
+    try:
+        words = process.cmdline() if verb == "train" else []
+    except psutil.Error:
+        return None
+    return f"{verb} {words[words.index('--run') + 1]}" if "--run" in words else verb
 
 
 def victims(call: Call) -> dict[str, list[psutil.Process]]:
     """The processes of a call by what they are."""
     found: dict[str, list[psutil.Process]] = defaultdict(list)
     below = call.below()
-    verbs = {process.pid: name for process in below if (name := verb_of(process))}
+    verbs = {process.pid: name for process in below if (name := job_of(process))}
     for process in below:
         try:
             parents = {parent.pid for parent in process.parents()}
@@ -69,7 +79,7 @@ def strike(call: Call, rng: random.Random, kind: str, number: signal.Signals) ->
             call.process.send_signal(number)
         else:
             chosen = rng.choice(found[kind])
-            verb = verb_of(chosen) or ""
+            verb = job_of(chosen) or ""
             chosen.send_signal(number)
             return kind, verb
     except (ProcessLookupError, psutil.NoSuchProcess):
@@ -78,10 +88,12 @@ def strike(call: Call, rng: random.Random, kind: str, number: signal.Signals) ->
 
 
 def durations(reference: Workflow) -> dict[str, float]:
-    """How many seconds each rule took, the longest of its jobs."""
+    """How many seconds each rule took, and each training, the longest of its jobs."""
     longest: dict[str, float] = defaultdict(float)
     for path in reference.results.rglob("benchmark/*.tsv"):
         rule = path.name.split(".")[0].replace("_", "-")
+        if rule == "train":
+            rule = f"train {'/'.join(path.relative_to(reference.results).parts[1:-2])}"
         longest[rule] = max(longest[rule], float(path.read_text().splitlines()[1].split()[0]))
     return longest
 
@@ -133,7 +145,7 @@ class Campaign:
     def _until_the_end(self, call: Call, rng: random.Random, deck: list[tuple[str, signal.Signals]]) -> None:
         last = time.monotonic()
         while call.process.poll() is None:
-            verbs = {process.pid: verb for process in call.below() if (verb := verb_of(process))}
+            verbs = {process.pid: verb for process in call.below() if (verb := job_of(process))}
             if new := [pid for pid, verb in verbs.items() if pid not in self.seen and self.met[verb] < TIMES]:
                 verb = verbs[new[0]]
                 self.seen.add(new[0])
@@ -153,7 +165,7 @@ class Campaign:
     def _moment(self, call: Call, rng: random.Random, verb: str) -> float:
         """Waits for a random part of a verb's time, of a training once it is under way; how many seconds that was."""
         part, since = rng.uniform(0, self.usual[verb]), time.time()
-        if verb in TRAININGS:
+        if verb.startswith("train "):
             part *= TRAINING_SHARE
             while call.process.poll() is None and not any(
                 path.stat().st_mtime > since for path in self.workflow.results.rglob("attempts.txt")

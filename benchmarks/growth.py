@@ -117,13 +117,13 @@ def passes(root: Path, images: Sequence[int]) -> None:
 def stages(root: Path) -> None:
     """Prints the table of stages."""
     print("\n| stages | jobs | dry run, s |\n|---:|---:|---:|")
-    values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8"))
+    values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8")) | {"tables": {}}
     for count in STAGES:
-        values["stages"]["count"] = count
+        values["runs"]["cag"]["stages"] = count
         configfile = root / f"stages{count}.yaml"
         configfile.write_text(yaml.safe_dump(values), encoding="utf-8")
         (root / f"plan{count}").mkdir()
-        seconds, jobs = plan(root / f"plan{count}", configfile, "all")
+        seconds, jobs = plan(root / f"plan{count}", [configfile], "all")
         print(f"| {count} | {jobs} | {seconds:.2f} |", flush=True)
 
 

@@ -31,17 +31,17 @@ import zarr
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from caguda.ablations import known_rules
 from caguda.artifacts.atomic import write_json
 from caguda.artifacts.evidence import EVIDENCE, create_evidence_store
 from caguda.artifacts.labels import LABELS, create_label_store
 from caguda.artifacts.maps import open_store, shard_size, write_shard
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.configfile import load_configuration, parse_configuration
+from caguda.runs import known_rules
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
 from caguda.stages.evidence import create_evidence, verify_evidence
-from caguda.stages.supervised import pretrain
+from caguda.stages.train import train_run
 
 ROOT = Path(__file__).parents[1]
 LABEL_IDS = CITYSCAPES_19.label_ids
@@ -204,13 +204,13 @@ def experiment(folder: Path, frames: int) -> list[Path]:
     values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8"))
     sets = {name: {"layout": "folder", "root": name} for name in ("source", "target")}
     values |= sets | {"street": None, "data_root": str(folder), "evaluation": sets["source"]}
-    values["pretrain"]["iterations"] = 1
+    values["runs"]["source_only"]["iterations"] = 1
     configuration = parse_configuration(values, folder / "config.yaml")
     manifest, checkpoint, anchors, store = (
         folder / name for name in ("manifest.json", "checkpoint.safetensors", "anchors.h5", "evidence.zarr")
     )
     check(configuration, manifest)
-    pretrain(configuration, seed=0, manifest=manifest, output=checkpoint, state=folder / "state")
+    train_run(configuration, 0, "source_only", manifest, checkpoint, folder / "state")
     sum_part(configuration, manifest, checkpoint, 1, 1, folder / "sums.h5")
     construct_anchors(configuration, manifest, checkpoint, [folder / "sums.h5"], anchors)
     create_evidence(configuration, manifest, checkpoint, anchors, store, folder / "created.json")

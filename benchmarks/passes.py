@@ -50,6 +50,7 @@ from caguda.datasets.loader import read_batches
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.networks.layers.batch_norm import estimate_statistics
+from caguda.recorded import settings_of_run
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
 from caguda.stages.evaluate import evaluate
@@ -100,12 +101,13 @@ class Experiment:
         first = read_manifest(self.inputs[1]).frames("target")[:2]
         with torch.inference_mode():
             estimate_statistics(network, (scaled(read_image(frame.image)[None], CPU) for frame in first))
+        settings = settings_of_run(self.configuration, "source_only")
         description = {
             "architecture": self.configuration.network.model_dump(mode="json"),
             "classes": list(class_table(self.configuration).names),
             "target_statistics": False,
             "metrics": {},
-            "provenance": provenance("pretrain", {}, [self.inputs[1]], 0, time.time(), self.inputs[1]),
+            "provenance": provenance("train", settings, [self.inputs[1]], 0, time.time(), self.inputs[1]),
         }
         save_checkpoint(self.inputs[2], network.state_dict(), description)
 

@@ -7,43 +7,36 @@ import re
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
 
-from specimen import PARTS, RUNS, Tree, draw, lasting
+from specimen import PARTS, RUNS, Tree, draw, inputs_of, lasting
 
 from caguda.artifacts.atomic import write_json
 from caguda.paper.charts import write_curves
 from caguda.paper.class_charts import write_class_chart
 from caguda.paper.report import write_report
 from caguda.paper.table import write_table
-from caguda.stages.adapt import adapt
 from caguda.stages.anchors import construct_anchors, sum_part
-from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.diagnose import diagnose
+from caguda.stages.evaluate import evaluate
 from caguda.stages.evidence import create_evidence, verify_evidence, write_part
 from caguda.stages.inspect import inspect
 from caguda.stages.labels import make_labels
 from caguda.stages.predict import predict_part
 from caguda.stages.predictions import list_predictions
 from caguda.stages.submission import submission
-from caguda.stages.supervised import pretrain
-from caguda.stages.warmup import warmup
+from caguda.stages.train import train_run
 
 
 def _trains(run: str, *, packed: bool = False, resumed: bool = False) -> Callable[[Tree, Path], list[Path]]:
     """A training of seed 0 from its start, or from where it was killed."""
 
     def read(tree: Tree, new: Path) -> list[Path]:
-        verb: Callable[..., None] = {"pretrain": pretrain, "warmup": warmup}.get(run, adapt)
-        given: dict[str, Any] = {} if run == "pretrain" else {"initial": tree.weights(RUNS[RUNS.index(run) - 1])}
-        if verb is adapt:
-            stage = int(run[-1])
-            given |= {"anchors": tree.evidence(stage, "anchors.h5"), "labels": tree.labels(stage)}
-            given |= {"recipe": "cag", "stage": stage}
         state = tree / f"seed0/{run}/state" if resumed else new / "state"
         domains = ("source",) if run == "pretrain" else ("source", "target")
         caches = [tree / f"packed/{domain}.h5" for domain in domains] if packed else []
         output = new / "checkpoint.safetensors"
-        verb(tree.configuration, seed=0, manifest=tree.manifest, output=output, state=state, packed=caches, **given)
+        given = inputs_of(tree, run)
+        train_run(tree.configuration, 0, run, tree.manifest, output, state, packed=caches, **given)
         return [output]
 
     return read
@@ -147,14 +140,15 @@ def _classes(tree: Tree, new: Path) -> list[Path]:
 
 
 def _curves(tree: Tree, new: Path) -> list[Path]:
-    write_curves([tree.weights(run).with_suffix(".json") for run in RUNS], new / "curves.png")
+    models = [tree.weights(run).with_suffix(".json") for run in RUNS]
+    write_curves(tree.configuration, "cag", models, new / "curves.png")
     return [new / "curves.png"]
 
 
 def _report(tree: Tree, new: Path) -> list[Path]:
-    seeds, pages = tree.configuration.seeds, {name: tree / f"cag/{name}" for name in ("table.csv", "figure.png")}
+    seeds, pages = tree.configuration.seeds, {name: tree / f"reports/cag/{name}.png" for name in ("figure", "curves")}
     write_report(
-        tree.configuration, "cag", table=pages["table.csv"], figure=pages["figure.png"], curves=tree / "cag/curves.png",
+        tree.configuration, "cag", table=tree / "reports/cag/table.csv", **pages,
         evaluations=tree.evaluations(), labels=[tree.told(stage, seed) for seed in seeds for stage in (1, 2)],
         checkpoints=[path.with_name("checkpoint.json") for path in tree.evaluations()], output=new / "report.html",
     )  # fmt: skip

@@ -2,11 +2,11 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,38 +16,42 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 
 from comparison import content
 from miniature import values
 
-from caguda.ablations import known_rules, labelling_of, rules_of
 from caguda.artifacts.atomic import write_json
 from caguda.artifacts.provenance import origin_of
 from caguda.artifacts.state import save_state
-from caguda.config import Configuration, Labels
+from caguda.config import Configuration
 from caguda.configfile import load_configuration, parse_configuration
-from caguda.datasets.street import write_street
 from caguda.paper.charts import write_curves
 from caguda.paper.table import write_table
+from caguda.runs import known_rules, labelling_of, rules_of
 from caguda.stages import training
-from caguda.stages.adapt import adapt
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
-from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.diagnose import diagnose
+from caguda.stages.evaluate import evaluate
 from caguda.stages.evidence import create_evidence, verify_evidence, write_part
-from caguda.stages.figure import qualitative
+from caguda.stages.figure import draw_figure
 from caguda.stages.labels import make_labels
 from caguda.stages.pack import pack
 from caguda.stages.predict import predict_part
 from caguda.stages.predictions import list_predictions
-from caguda.stages.supervised import pretrain
-from caguda.stages.warmup import warmup
+from caguda.stages.train import train_run
+from caguda.street import write_street
 
 ITERATIONS, PARTS = 3, 2
 RUNS = ("pretrain", "warmup", "cag/stage1", "cag/stage2")
 """Each starts from the one before; stage k is trained on what lies beside RUNS[k]."""
-RULES = tuple(rule.folder for rule in rules_of(Labels.model_validate(values(Path())["labels"])).values())
+STAGE = RUNS[2]
+"""A model that is trained on the labels of both rules."""
+MARGIN = "runs__cag__pseudo_labels__anchor__margin"
+RULES = tuple(
+    rule.folder for rule in rules_of(parse_configuration(values(Path()), Path("miniature.yaml")), STAGE).values()
+)
 """The folders of the rules of the first experiment."""
 CLASSES = values(Path())["classes"][:-1]  # without the one that the test server does not know
 VARIANTS: dict[str, dict[str, Any]] = {
     "frames": {"street__seed": 1},
-    "margin": {"labels__margin": 0.07},  # none of the first one's sweep, whose labels `diagnose` may be given
+    "margin": {MARGIN: 0.07},  # none of the first one's runs, whose labels `diagnose` may be given
     "network": {"network__width": 6},
     "order": {"classes": CLASSES[::-1]},
 }
@@ -78,17 +82,17 @@ class Tree:
     @property
     def rules(self) -> list[str]:
         """The folders of the rules that stages are labelled with: that of anchors, and that of probability."""
-        return [rule.folder for rule in rules_of(self.configuration.labels).values()]
+        return [rule.folder for rule in rules_of(self.configuration, STAGE).values()]
 
     @property
     def swept(self) -> str:
-        """The folder of another rule, with which a chain of the sweep is labelled."""
+        """The folder of another rule, with which a run that nobody trains is labelled."""
         return next(folder for folder in known_rules(self.configuration) if folder not in self.rules)
 
     @property
     def labelling(self) -> str:
         """The name of what is told of the labels of both rules."""
-        return f"{labelling_of(self.configuration, 'cag')}.json"
+        return f"{labelling_of(self.configuration, STAGE)}.json"
 
     def evidence(self, stage: int, name: str = "evidence.json", seed: int = 0) -> Path:
         """What the model says that a stage starts from."""
@@ -125,11 +129,16 @@ def make(folder: Path, frames: Path | None, **changes: Any) -> Tree:
     root = frames or folder / "data"
     small = {"street__height": 48, "street__width": 96, "street__source_frames": 6, "street__target_frames": 4,
              "street__evaluation_frames": 3, "compute__save_every": 1, "compute__inference_batch_size": 2, "classes": CLASSES}  # fmt: skip
-    iterations = {f"{section}__iterations": ITERATIONS for section in ("pretrain", "warmup", "stages")}
     slow = {"name": "sgd", "learning_rate": 0.005, "weight_decay": 0.0}
-    optimisers = {f"{section}__optimiser": slow for section in ("pretrain", "warmup", "stages")}
-    asked = values(root, **small | iterations | optimisers | changes)
-    asked["recipes"] = {"cag": asked["recipes"]["cag"]}
+    changes |= {
+        "training__optimiser": slow,
+        "training__iterations": ITERATIONS,
+        "runs__pretrain__iterations": ITERATIONS,
+    }
+    swept = {"like": "cag", "stages": None, "pseudo_labels": {"anchor": {"margin": 0.1}}}
+    left_out = dict.fromkeys(("nothing", "control", "oracle"))
+    asked = values(root, **small | changes)
+    asked |= {"runs": {**asked["runs"], "swept": swept, **left_out}, "reports": {"cag": ["pretrain", "warmup", "cag"]}}
     tree, configuration = Tree(folder), parse_configuration(asked, Path("miniature.yaml"))
     assert configuration.street is not None
     write_json(tree / "config.json", configuration.model_dump(mode="json"))
@@ -163,24 +172,27 @@ def _keep_early(path: Path, state: dict[str, Any]) -> None:
 
 @mock.patch.object(training, "save_state", _keep_early)
 def _make_seed(tree: Tree, configuration: Configuration, seed: int) -> None:
-    train = partial(_train, tree, configuration, seed)
-    train(pretrain, "pretrain")
-    train(warmup, "warmup", initial=tree.weights("pretrain", seed))
-    for stage in (1, 2):
-        _see(tree, configuration, stage, seed)
-        _label(tree, configuration, stage, seed)
-        given = {"initial": tree.weights(RUNS[stage], seed), "anchors": tree.evidence(stage, "anchors.h5", seed)}
-        train(partial(adapt, recipe="cag", stage=stage), RUNS[stage + 1], **given, labels=tree.labels(stage, seed))
+    for run in RUNS:
+        given = inputs_of(tree, run, seed)
+        if "labels" in given:
+            _see(tree, configuration, int(run[-1]), seed)
+            _label(tree, configuration, int(run[-1]), seed)
+        output = tree.weights(run, seed)
+        train_run(configuration, seed, run, tree.manifest, output, output.with_name("state"), **given)
     for run in RUNS:
         evaluate(configuration, tree.manifest, tree.weights(run, seed), tree / f"seed{seed}/{run}/evaluation.json")
     _predict(tree, configuration, seed)
 
 
-def _train(
-    tree: Tree, configuration: Configuration, seed: int, verb: Callable[..., None], run: str, **given: Any
-) -> None:
-    output = tree.weights(run, seed)
-    verb(configuration, seed=seed, manifest=tree.manifest, output=output, state=output.with_name("state"), **given)
+def inputs_of(tree: Tree, run: str, seed: int = 0) -> dict[str, Any]:
+    """What the training of a model is given beside frames."""
+    if run == RUNS[0]:
+        return {}
+    given: dict[str, Any] = {"initial": tree.weights(RUNS[RUNS.index(run) - 1], seed)}
+    if run in RUNS[2:]:
+        stage = int(run[-1])
+        given |= {"anchors": tree.evidence(stage, "anchors.h5", seed), "labels": tree.labels(stage, seed)}
+    return given
 
 
 def _see(tree: Tree, configuration: Configuration, stage: int, seed: int) -> None:
@@ -224,14 +236,15 @@ def _make_begun(tree: Tree, configuration: Configuration) -> None:
 
 
 def _make_pages(tree: Tree, configuration: Configuration) -> None:
-    write_table(configuration, "cag", tree.evaluations(), tree / "cag/table.csv", tree / "cag/table.md")
-    write_curves([tree.weights(run).with_suffix(".json") for run in RUNS], tree / "cag/curves.png")
-    draw(tree, tree / "cag/figure.png")
+    page = tree / "reports/cag"
+    write_table(configuration, "cag", tree.evaluations(), page / "table.csv", page / "table.md")
+    write_curves(configuration, "cag", [tree.weights(run).with_suffix(".json") for run in RUNS], page / "curves.png")
+    draw(tree, page / "figure.png")
 
 
 def draw(tree: Tree, output: Path) -> None:
     weights = [tree.weights(run) for run in ("pretrain", "warmup", "cag/stage2")]
-    qualitative(tree.configuration, tree.manifest, "cag", 0, weights, tree.evidence(2), tree.labels(2), output)
+    draw_figure(tree.configuration, tree.manifest, "cag", 0, weights, output, tree.evidence(2), tree.labels(2))
 
 
 def lasting(path: Path) -> Any:

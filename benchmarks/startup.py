@@ -4,7 +4,7 @@
 
 Prints two tables in Markdown, and a third where `make demo`, or what --results names, has left results. The first: a
 verb has started when it has read its configuration and imported what it needs, in a fresh process whose files are in
-the page cache; medians. The second is of `python -X importtime` for `adapt`: what each package adds to the ones above
+the page cache; medians. The second is of `python -X importtime` for `train`: what each package adds to the ones above
 it, in the order of import.
 
 The third reads what Snakemake noted of every job (benchmark/*.tsv) and what every checkpoint says of its training loop.
@@ -32,7 +32,7 @@ from caguda.cli import VERBS
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "config" / "demo.yaml"
 FINISHED = ROOT / "results" / "street"  # what `make demo` leaves
-SHOWN = ("adapt", "warmup", "evidence-part", "anchor-part", "evaluate", "generate", "check", "labels", "diagnose", "table",
+SHOWN = ("train", "evidence-part", "anchor-part", "evaluate", "generate", "check", "labels", "diagnose", "table",
          "report")  # fmt: skip
 PACKAGES = ("numpy", "torch", "torchvision", "zarr", "h5py", "caguda")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -71,8 +71,8 @@ def started(verbs: Sequence[str], repeats: int) -> dict[str, float]:
 
 
 def imports() -> dict[str, float]:
-    """The seconds that each package adds when `adapt` starts, with what it imports itself that nothing before did."""
-    command = [sys.executable, "-X", "importtime", *start_of("adapt")[1:]]
+    """The seconds that each package adds when `train` starts, with what it imports itself that nothing before did."""
+    command = [sys.executable, "-X", "importtime", *start_of("train")[1:]]
     told = subprocess.run(command, check=True, env=ENVIRONMENT, capture_output=True, text=True).stderr
     # "import time:  own |  cumulative | name", each after all that it imports, which are indented by two more
     lines = [(int(own), int(both), len(indent), name) for own, both, indent, name in
@@ -106,7 +106,7 @@ def loops_of(results: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     for path in results.rglob("checkpoint.json"):
         description = json.loads(path.read_text(encoding="utf-8"))
-        verb = re.sub(r"^stage \d+$", "adapt", description["provenance"]["made_by"])
+        verb = description["provenance"]["made_by"]
         found[verb] = found.get(verb, 0.0) + description["metrics"].get("seconds", 0.0)
     return found
 
@@ -143,7 +143,7 @@ def main() -> None:
     for name, seconds in started(SHOWN, options.repeats).items():
         print(f"| {name if ' ' in name else f'`{name}`'} | {seconds:.2f} s |", flush=True)
     found = imports()
-    print("\n| imports of `adapt` | seconds | share |\n|---|---:|---:|")
+    print("\n| imports of `train` | seconds | share |\n|---|---:|---:|")
     for name, seconds in sorted(found.items(), key=lambda item: -item[1]):
         print(f"| {name} | {seconds:.2f} | {seconds / sum(found.values()):.0%} |")
     if jobs_of(options.results):

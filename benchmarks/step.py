@@ -2,8 +2,8 @@
 
     python benchmarks/step.py [--networks small deeplab_v3plus] [--batch 1] [--rounds 2]
 
-Prints a table in Markdown. Losses, recipe, optimiser, batch normalisation and the size of the images are those of a
-configuration: `small` has the demo's, DeepLab v3+ on a ResNet-101 the authors', DeepLab v2 the paper's; but the two
+Prints a table in Markdown. Losses, their weights, optimiser, batch normalisation and the size of the images are those of the
+run `cag` of a configuration: `small` has the demo's, DeepLab v3+ on a ResNet-101 the authors', DeepLab v2 the paper's; but the two
 DeepLabs get `--batch` images of each domain, and all cores. The step and the update are the package's own.
 `authors_way.py` says what is measured against it, and both must find the same loss terms first.
 
@@ -40,10 +40,8 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.utils.flop_counter import FlopCounterMode
 
-from caguda.config import Configuration, Labels
-from caguda.stages.adapt import _objective_step
-from caguda.stages.common import Run
-from caguda.stages.runtime import place
+from caguda.config import Configuration
+from caguda.stages.runtime import to_device
 from caguda.stages.training import Job, _gradients, _update, build_optimiser
 
 AUTHORS, OURS = "the authors' way", "ours"
@@ -73,19 +71,17 @@ class Row(NamedTuple):
 
 def job_of(given: Setting, way: str) -> Job:
     """The training that takes its steps in this way; the network is changed."""
-    run, network = given.run, given.network
-    training, recipe = run.configuration.stages, run.configuration.recipes["cag"]
+    network, method = given.network, given.method
     if way == AUTHORS:
         torch.use_deterministic_algorithms(False)
         labelling = copy.deepcopy(network).eval().requires_grad_(False)
-        model = run.ready_to_train(network, training)
-        step = authors_step(run, model, labelling, given.anchors, recipe, given.thresholds)
+        step = authors_step(given.session(), method, labelling, given.thresholds)
     else:
-        model = run.ready_to_train(place(network, run.device), training)
-        step = _objective_step(run, model, given.anchors, recipe, Labels(margin_unit="absolute", **given.thresholds))
-    scaler = GradScaler(run.device.type, enabled=run.configuration.compute.precision == "float16")
-    optimiser = build_optimiser(network, training.optimiser, training.optimiser.learning_rate)
-    return Job(way, {"network": network}, {"network": optimiser}, lambda _: iter(()), step, training, scaler)
+        to_device(network, given.device)
+        step = given.session().step
+    scaler = GradScaler(given.device.type, enabled=given.compute.precision == "float16")
+    optimiser = build_optimiser(network, method.optimiser, method.optimiser.learning_rate)
+    return Job(way, {"network": network}, {"network": optimiser}, lambda _: iter(()), step, method, scaler)
 
 
 @torch.no_grad()
@@ -93,7 +89,7 @@ def terms_of(given: Setting, way: str) -> dict[str, float]:
     """The loss terms of the batch, with batch normalisation and dropout as in evaluation."""
     job = job_of(given, way)
     job.modules["network"].eval()
-    return {name: float(value) for _, terms in job.step(given.batch) for name, value in terms.items()}
+    return {name: float(value) for _, terms in job.step(given.batch, 0) for name, value in terms.items()}
 
 
 def refuse_other_values(configuration: Configuration, shape: tuple[int, int, int]) -> None:
@@ -107,16 +103,16 @@ def refuse_other_values(configuration: Configuration, shape: tuple[int, int, int
 def seconds_of(job: Job, given: Setting) -> float:
     """The wall-clock time of one update, until its results are there."""
     started = time.perf_counter()
-    _gradients(job, iter([given.batch]))
+    _gradients(job, lambda: given.batch, 0)
     _update(job)
-    if given.run.device.type == "cuda":
+    if given.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
 def measure(given: Setting, way: str) -> Row:
     """What the steps of this way cost, in this process."""
-    on_gpu = given.run.device.type == "cuda"
+    on_gpu = given.device.type == "cuda"
     ctypes.CDLL(None).malloc_trim(0)  # memory that was freed but kept for later would hide what is needed now
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = torch.cuda.memory_allocated() if on_gpu else memory("VmRSS")
@@ -129,7 +125,7 @@ def measure(given: Setting, way: str) -> Row:
     while len(seconds) < AT_LEAST or sum(seconds) < SAMPLE:
         seconds.append(seconds_of(job, given))
     peak = torch.cuda.max_memory_allocated() if on_gpu else memory("VmHWM")
-    return Row(seconds, peak, before, machine_rate(given.run))
+    return Row(seconds, peak, before, machine_rate(given.device, given.compute.precision))
 
 
 def memory(name: str) -> int:
@@ -139,9 +135,9 @@ def memory(name: str) -> int:
 
 
 @torch.no_grad()
-def machine_rate(run: Run) -> float:
+def machine_rate(device: torch.device, precision: str) -> float:
     """Operations a second in the precision of the configuration, by a product of matrices or by a convolution."""
-    kind = {"device": run.device, "dtype": getattr(torch, run.configuration.compute.precision)}
+    kind = {"device": device, "dtype": getattr(torch, precision)}
     matrices = torch.rand(2, MATRIX, MATRIX, **kind)
     convolution = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False, **kind).to(memory_format=torch.channels_last)
     maps = torch.rand(1, CHANNELS, *MAPS, **kind).to(memory_format=torch.channels_last)

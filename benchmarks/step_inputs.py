@@ -11,14 +11,16 @@ from torch.nn import functional
 from torchvision.models.resnet import Bottleneck
 
 from caguda.artifacts.anchors import Anchors
-from caguda.config import Configuration
+from caguda.config import Compute, Configuration
 from caguda.configfile import load_configuration
 from caguda.datasets.loader import enlarge
 from caguda.equations.labels import by_anchor, by_probability, pseudo_labels
+from caguda.methods.cag import CategoryAnchors
 from caguda.networks.layers.batch_norm import estimate_statistics
 from caguda.networks.layers.network import SegmentationNetwork
-from caguda.stages.common import Run
+from caguda.runs import method_of
 from caguda.stages.runtime import prepare
+from caguda.stages.session import AnchorTensors, Session
 from caguda.stages.training import Batch
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -31,21 +33,24 @@ CATEGORIES, OCCURRING = 19, 12  # about as many occur in a crop of Cityscapes
 ACTIVE, CERTAIN = 0.8, 0.75  # shares of pixels that get a label, about as in the demo
 
 
-class WithoutFiles(Run):
-    """A training verb that opens nothing."""
-
-    def __post_init__(self) -> None:
-        self.device = prepare(self.configuration.compute.threads)
-
-
 class Setting(NamedTuple):
-    """What the step of a stage is given: a network, anchors, thresholds and one batch of either domain."""
+    """What the step of a stage is given: its method, a network, anchors, thresholds and one batch of either domain."""
 
-    run: Run
+    method: CategoryAnchors
+    compute: Compute
     network: SegmentationNetwork
-    anchors: Anchors
+    anchors: AnchorTensors
     thresholds: dict[str, float]
     batch: Batch
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.classifier.weight.device
+
+    def session(self) -> Session:
+        """A training of the network as the method says; it opens nothing."""
+        return Session(self.method, self.compute, self.network, self.device, self.anchors, 0)
 
 
 def configured(network: str, **compute: Any) -> Configuration:
@@ -57,31 +62,39 @@ def configured(network: str, **compute: Any) -> Configuration:
     return made.model_copy(update={"compute": changed})
 
 
+def method_in(configuration: Configuration) -> CategoryAnchors:
+    """The method of a configuration's stages."""
+    method = method_of(configuration, "cag/stage1")
+    assert isinstance(method, CategoryAnchors)
+    return method
+
+
 def images_of(configuration: Configuration, batch: int) -> tuple[int, int, int]:
     """How many images a batch has, their height and width."""
+    method = method_in(configuration)
     if street := configuration.street:
-        return configuration.stages.batch_size, street.height, street.width
-    assert configuration.stages.augmentation.crop is not None
-    return batch, *configuration.stages.augmentation.crop
+        return method.batch_size, street.height, street.width
+    assert method.augmentation.crop is not None
+    return batch, *method.augmentation.crop
 
 
 @torch.no_grad()
 def setting(configuration: Configuration, shape: tuple[int, int, int]) -> Setting:
     """A network that labels its images much as a trained one does: by regions, with categories that do not occur."""
-    run = WithoutFiles("step", configuration, 0, Path(), {})
+    device = prepare(configuration.compute.threads)
     torch.manual_seed(0)
-    network = configuration.network.build(CATEGORIES).to(run.device)
+    network = configuration.network.build(CATEGORIES).to(device)
     for module in network.modules():
         if isinstance(module, Bottleneck):  # whole branches of random weights magnify rounding a thousandfold
             module.bn3.weight.fill_(0.2)
     count, *size = shape
     blocks = torch.randint(256, (2 * count, 3, size[0] // 32, size[1] // 32), dtype=torch.uint8)
-    images = functional.interpolate(blocks, size, mode="nearest").to(run.device)
+    images = functional.interpolate(blocks, size, mode="nearest").to(device)
     scaled = (images.float() / 255).split(count)
     estimate_statistics(network, scaled)
     features = network(scaled[1]).features
     pixels = features.movedim(1, -1).flatten(0, 2)
-    vectors = pixels[torch.randperm(len(pixels))[:CATEGORIES].to(run.device)]
+    vectors = pixels[torch.randperm(len(pixels))[:CATEGORIES].to(device)]
     vectors[OCCURRING:] *= -1  # far from every feature
     network.classifier.weight.copy_((vectors - vectors[:OCCURRING].mean(0))[:, :, None, None])
     assert network.classifier.bias is not None
@@ -90,7 +103,7 @@ def setting(configuration: Configuration, shape: tuple[int, int, int]) -> Settin
     sharpness = 3.0 / (first - second).flatten().quantile(1 - CERTAIN)  # a softmax of 0.95 is a lead of 3
     for weight in network.classifier.parameters():
         weight.mul_(sharpness)
-    present = torch.ones(CATEGORIES, dtype=torch.bool, device=run.device)
+    present = torch.ones(CATEGORIES, dtype=torch.bool, device=device)
     gap = by_anchor(features, vectors, present, 0.0).margin
     confidence = by_probability(network.classifier(features), 0.0).confidence
     thresholds = {"margin": between(gap, ACTIVE), "p0": between(confidence, CERTAIN)}
@@ -105,7 +118,9 @@ def setting(configuration: Configuration, shape: tuple[int, int, int]) -> Settin
     batch = tuple(sample | at_size(maps, size) for sample, maps in zip(samples, (source, target), strict=True))
     pairwise = torch.cdist(vectors, vectors).cpu().numpy()
     pixel_count = torch.full((CATEGORIES,), 1000).numpy()
-    return Setting(run, network, Anchors(vectors.cpu().numpy(), pixel_count, pairwise[0], pairwise), thresholds, batch)
+    mean_distance = Anchors(vectors.cpu().numpy(), pixel_count, pairwise[0], pairwise).mean_distance
+    anchors = AnchorTensors(vectors, present, mean_distance)
+    return Setting(method_in(configuration), configuration.compute, network, anchors, thresholds, batch)
 
 
 def between(values: Tensor, share: float) -> float:

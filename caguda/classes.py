@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caguda.config import Configuration
+from caguda.config_frames import IGNORE as VOID
 from caguda.config_frames import Domain, LabelValues
 from caguda.errors import UserError
 from caguda.kinds import find
 
-IGNORE = 255
+IGNORE = VOID
 """The train id of a void pixel: no loss, no score."""
 UNWRITTEN = 254
 """What a label store holds where nothing was written yet, and what a class table has for an unknown raw value; never a

@@ -126,8 +126,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "check": ("stages.check:check", "open, measure and map every frame", "config output"),
     "check-test": ("stages.check:check_test", "the same for the test set", "config output"),
     "pack": ("stages.pack:pack", "decode the frames of a domain into one file", "config manifest domain output"),
-    "pretrain": ("stages.supervised:pretrain", "train on the source", "config seed manifest output state packed"),
-    "warmup": ("stages.warmup:warmup", "align both domains", "config seed manifest initial output state packed"),
+    "train": (
+        "stages.train:train_run",
+        "train one model of a run",
+        "config seed run manifest initial anchors-if-any labels-if-any output state packed",
+    ),
     "anchor-part": (
         "stages.anchors:sum_part",
         "CAC: sums over one part of the source",
@@ -154,21 +157,6 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "ATI and PLA: the pseudo-labels of one rule, from evidence",
         "config evidence rule store output",
     ),
-    "adapt": (
-        "stages.adapt:adapt",
-        "train one stage",
-        "config seed recipe stage manifest initial anchors all-labels output state packed",
-    ),
-    "control": (
-        "stages.supervised:control",
-        "the control: source labels alone, from the warm-up",
-        "config seed manifest initial output state packed",
-    ),
-    "oracle": (
-        "stages.supervised:oracle",
-        "the upper bound: target labels",
-        "config seed manifest output state packed",
-    ),
     "convert-anchors": (
         "stages.convert:convert_anchors",
         "the authors' category anchors as an anchors file",
@@ -183,13 +171,13 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "schema": ("schema:print_schema", "the JSON schema of an experiment's YAML, for editors", ""),
     "import": (
         "stages.convert:import_checkpoint",
-        "a checkpoint of elsewhere as that of a run before the stages",
+        "a checkpoint of elsewhere as that of a run",
         "config run seed input output",
     ),
     "evaluate": ("stages.evaluate:evaluate", "IoU of a checkpoint", "config manifest checkpoint output"),
     "diagnose": (
-        "stages.evaluate:diagnose",
-        "what both rules label together, and how right they are",
+        "stages.diagnose:diagnose",
+        "what rules label together, and how right they are",
         "config manifest evidence all-labels output",
     ),
     "inspect": (
@@ -219,7 +207,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "pseudo-labels as pictures, or as a page to page through",
         "stores frames worst random html output",
     ),
-    "table": ("paper.table:write_table", "the result table", "config recipe evaluations csv markdown"),
+    "table": ("paper.table:write_table", "the result table", "config report evaluations csv markdown"),
     "paper-table": ("paper.tables:write_paper_table", "a table of the paper", "config number evaluations output"),
     "sweep": (
         "paper.sweep:write_sweep",
@@ -232,14 +220,14 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "config evaluations output",
     ),
     "figure": (
-        "stages.figure:qualitative",
+        "stages.figure:draw_figure",
         "frames, predictions and pseudo-labels as a picture",
-        "config manifest recipe seed checkpoints evidence all-labels output",
+        "config manifest report seed checkpoints evidence-if-any labels-if-any output",
     ),
-    "curves": ("paper.charts:write_curves", "loss curves", "checkpoints output"),
+    "curves": ("paper.charts:write_curves", "loss curves", "config report checkpoints-if-any output"),
     "report": (
         "paper.report:write_report",
         "one page of all results",
-        "config recipe table figure curves evaluations label-summaries checkpoints output",
+        "config report table figure curves evaluations label-summaries checkpoints output",
     ),
 }

@@ -66,7 +66,8 @@ def _wanted(item: ErrorDetails) -> str:
     if kind == "string_too_short":
         return "text that is not empty"
     if kind == "string_pattern_mismatch":
-        return "a name of letters, digits, _ and - that begins with a letter or digit"
+        of_stage = ", or RUN/stageK" if "/stage" in context["pattern"] else ""
+        return f"a name of letters, digits, _ and - that begins with a letter or digit{of_stage}"
     return str(item["msg"]).replace("Input should be ", "").replace("a valid ", "a ")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,30 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, create_model, model_validator
 
-from caguda.config_frames import (
-    Augmentation,
-    ClassEntry,
-    Domain,
-    Factor,
-    Few,
-    Fraction,
-    LabelValue,
-    NonNegative,
-    Positive,
-    Section,
-    Seed,
-    Street,
-)
+from caguda.config_frames import ClassEntry, Domain, Factor, Few, LabelValue, Positive, Section, Seed, Street
 from caguda.config_network import NetworkSettings, network_classes, one_of
+from caguda.config_run import Method, Model, Name, Run, RunSettings
 from caguda.kinds import load_plugins
-
-BatchNorm = Literal["train", "frozen"]
-Unit = Literal["absolute", "mean_anchor_distance"]
-Pixels = Literal["all", "correct"]
-Bound = Literal["control", "oracle"]
-FOLDERS = {"pretrain", "warmup", "control", "oracle", "data", "check", "check-test", "packed", "log", "benchmark", "state",
-           "tables", "lock"}  # fmt: skip
-OTHERS = re.compile(r"ablation-.*|sweep-.*|(seed|stage)\d+")
+from caguda.whole_runs import refuse_impossible_runs, with_whole_runs
 
 
 def _each_once(what: str, values: Sequence[Hashable]) -> None:
@@ -42,49 +22,10 @@ def _each_once(what: str, values: Sequence[Hashable]) -> None:
         raise ValueError(f"{what} must occur once, found more than once: {', '.join(twice)}")
 
 
-class Optimiser(Section):
-    """How weights are updated; the learning rate falls to 0 at `poly_iterations`, the end of the training if absent."""
-
-    name: Literal["sgd", "adamw"]
-    learning_rate: Annotated[float, Field(gt=0.0)]
-    momentum: Fraction = 0.9
-    weight_decay: NonNegative = 1e-4
-    poly_power: NonNegative = 0.9
-    poly_iterations: Positive | None = None
-
-
-class Training(Section):
-    """One run of the training loop; `batch_size` counts the images of all processes, `accumulate` batches per update."""
-
-    iterations: Positive
-    batch_size: Few
-    accumulate: Few = 1
-    optimiser: Optimiser
-    batch_norm: BatchNorm
-    target_statistics: bool = False
-    augmentation: Augmentation = Augmentation()
-
-    @model_validator(mode="after")
-    def _schedule_covers_the_training(self) -> Training:
-        length = self.optimiser.poly_iterations
-        if length is not None and length < self.iterations:
-            raise ValueError(f"optimiser.poly_iterations: must reach the training's {self.iterations}, found {length}")
-        return self
-
-
-class WarmUp(Training):
-    """Adversarial global alignment of the two domains."""
-
-    adversarial_weight: NonNegative
-    discriminator_learning_rate: Annotated[float, Field(gt=0.0)]
-    discriminator_width: Few = 64
-    discriminator_input: Literal["softmax", "features"] = "softmax"
-
-
 class Anchors(Section):
     """CAC, Eq. 4: which pixels make an anchor, what it is the mean of, and whether every stage makes its own."""
 
-    pixels: Pixels = "all"
+    pixels: Literal["all", "correct"] = "all"
     mean: Literal["pixels", "images"] = "pixels"
     min_pixels: Positive = 1
     every_stage: bool = True
@@ -94,46 +35,6 @@ class Anchors(Section):
         if self.mean == "pixels" and self.min_pixels > 1:
             raise ValueError(f"min_pixels: a minimum per image needs mean: images, found {self.min_pixels} without it")
         return self
-
-
-class Labels(Section):
-    """ATI and PLA: the thresholds."""
-
-    margin: NonNegative
-    margin_unit: Unit
-    p0: Fraction
-
-
-class Losses(Section):
-    """The readings of Eq. 2 and 8 to 11 that a recipe may choose."""
-
-    reduction: Literal["mean", "sum"] = "mean"
-    distance: Literal["l2", "squared_l2", "class_mean"] = "l2"
-    distance_pixels: Pixels = "all"
-    distance_unit: Unit = "mean_anchor_distance"
-    target_resolution: Literal["features", "image"] = "features"
-
-
-class Recipe(Section):
-    """The weights of Eq. 12: lambda1 on both distance losses, lambda2 on each cross entropy of a pseudo-label.
-
-    Then what an ablation departs from: whose labels the target's distance loss has, the model that the first stage
-    starts from, and whether pseudo-labels are renewed once a stage or, by the network in training, at every iteration.
-    """
-
-    distance: NonNegative
-    anchor_cross_entropy: NonNegative
-    probability_cross_entropy: NonNegative
-    distance_labels: Literal["anchor", "probability"] = "anchor"
-    start: Literal["warmup", "pretrain"] = "warmup"
-    renewed: Literal["stage", "iteration"] = "stage"
-
-
-class Stages(Training):
-    """The K stages of Algorithm 1."""
-
-    count: Few
-    target_augmentation: Augmentation = Augmentation()
 
 
 class Inference(Section):
@@ -166,11 +67,15 @@ class Compute(Section):
     save_every: Positive = 50
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
+Table = Literal["table1", "table2", "table3", "table4", "sweep"]
 
 
 class Configuration(Section):
-    """A whole experiment."""
+    """A whole experiment.
+
+    `training` holds the keys that runs share, in so far as a run does not say otherwise. A report and a table are lists of
+    runs; a run with stages stands for all of them, RUN/stageK for one.
+    """
 
     experiment: Name
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
@@ -178,7 +83,6 @@ class Configuration(Section):
     plugins: tuple[str, ...] = ()
     cache: bool = False
     street: Street | None = None
-    start_from: dict[Literal["pretrain", "warmup"], str] = Field(default_factory=dict)
     classes: Literal["cityscapes19", "cityscapes16", "cityscapes13"] | tuple[ClassEntry, ...]
     ignore: tuple[LabelValue, ...] = (255,)
     source: Domain
@@ -186,14 +90,11 @@ class Configuration(Section):
     evaluation: Domain
     test: Domain | None = None
     network: SerializeAsAny[NetworkSettings]  # with the keys of a network that only a plugin knows
-    pretrain: Training
-    warmup: WarmUp
     anchors: Anchors = Anchors()
-    labels: Labels
-    losses: Losses = Losses()
-    stages: Stages
-    recipes: Annotated[dict[Name, Recipe], Field(min_length=1)]
-    bounds: tuple[Bound, ...] = ("control", "oracle")
+    training: dict[str, Any] = Field(default_factory=dict)
+    runs: Annotated[dict[Name, Run], Field(min_length=1)]
+    reports: dict[Name, Annotated[tuple[Model, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    tables: dict[Table, Annotated[tuple[Model, ...], Field(min_length=1)]] = Field(default_factory=dict)
     inference: Inference = Inference()
     compute: Compute = Compute()
 
@@ -214,48 +115,48 @@ class Configuration(Section):
             raise ValueError(f"ignore: value {both[0]} is a category and cannot be ignored too")
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _runs_have_all_their_keys(cls, values: Any) -> Any:
+        return with_whole_runs(values) if isinstance(values, dict) else values
+
     @model_validator(mode="after")
     def _runs_are_possible(self) -> Configuration:
         _each_once("seeds: every seed", self.seeds)
-        _each_once("bounds: every bound", self.bounds)
         for name, domain in (("source", self.source), ("evaluation", self.evaluation)):
             if domain.labels is None:
                 raise ValueError(f"{name}.labels: the {name} set needs labels, only the target can do without")
-        for name, training in (("pretrain", self.pretrain), ("warmup", self.warmup), ("stages", self.stages)):
-            if training.batch_size % self.compute.processes:
+        for name, run in self.runs.items():
+            if isinstance(run, Method) and run.batch_size % self.compute.processes:
                 raise ValueError(
-                    f"{name}.batch_size: must be a multiple of compute.processes, found {training.batch_size}"
+                    f"runs.{name}.batch_size: must be a multiple of compute.processes, found {run.batch_size}"
                 )
-        if without := [name for name, recipe in self.recipes.items() if recipe.start not in self.runs]:
+        lists = {f"reports.{name}": models for name, models in self.reports.items()}
+        lists |= {f"tables.{name}": models for name, models in self.tables.items()}
+        refuse_impossible_runs(self.made, self.runs, lists)
+        shown = {model.partition("/")[0]: None for models in self.reports.values() for model in models} or self.runs
+        if self.made.keys().isdisjoint(shown):
+            key = "reports" if self.reports else "runs"
             raise ValueError(
-                f"recipes.{without[0]}.start: there is no source-only model where the warm-up is brought; "
-                "bring one too, by start_from.pretrain"
+                f"{key}: at least one run must be made, found only runs that are left out: {', '.join(shown)}"
             )
-        if taken := [name for name in self.recipes if name in FOLDERS or OTHERS.fullmatch(name)]:
-            raise ValueError(f"recipes: {taken[0]} is a folder of other results, choose another name")
         return self
 
     @property
-    def runs(self) -> tuple[str, ...]:
-        """The runs before the stages; nothing needs source only where the warm-up is brought, so that it must be too."""
-        brought = self.start_from.keys()
-        return ("warmup",) if "warmup" in brought and "pretrain" not in brought else ("pretrain", "warmup")
+    def made(self) -> dict[str, RunSettings]:
+        """The runs that are made, by name: those of the YAML but for what is left out."""
+        return {name: run for name, run in self.runs.items() if run is not None and not self._lacks_labels(run)}
 
-    @property
-    def trained_bounds(self) -> tuple[str, ...]:
-        """The bounds that are trained; an oracle needs the target's labels."""
-        possible = ("control",) if self.target.labels is None else ("control", "oracle")
-        return tuple(bound for bound in possible if bound in self.bounds)
+    def _lacks_labels(self, run: RunSettings) -> bool:
+        return isinstance(run, Method) and run.reads_target_labels and self.target.labels is None
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """What a reader of the results might look for and is not made, each with its reason."""
-        unlabelled = self.target.labels is None
-        unwanted = [bound for bound in ("control", "oracle") if bound not in self.bounds]
-        if unlabelled and "oracle" in unwanted:
-            unwanted.remove("oracle")
-        without = ("the oracle and the accuracy of pseudo-labels (the target has no labels)",) if unlabelled else ()
-        return (*(f"the {bound} (the key bounds does not name it)" for bound in unwanted), *without)
+        nothing = [f"{name} (runs.{name} is null)" for name, run in self.runs.items() if run is None]
+        unlabelled = [name for name, run in self.runs.items() if run is not None and self._lacks_labels(run)]
+        what = " and ".join([*unlabelled, "the accuracy of pseudo-labels"])
+        return (*nothing, *([f"{what} (the target has no labels)"] if self.target.labels is None else []))
 
     @property
     def root(self) -> Path:

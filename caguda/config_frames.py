@@ -21,6 +21,8 @@ LabelValue = Annotated[int, Field(ge=0, le=65535)]
 ColorValue = Annotated[int, Field(ge=0, le=255)]
 LabelValues = Literal["label ids", "train ids", "synthia ids"]
 """What label files hold: Cityscapes' label ids or train ids, or SYNTHIA's class ids."""
+IGNORE = 255
+"""The train id of a void pixel: no loss, no score."""
 ONLY_LOOKED_AT = "names that nothing here has are let through"
 """The context of a validation without plugins, so that a name may be one that only they know."""
 
@@ -37,6 +39,8 @@ class Section(BaseModel):
             if isinstance(value, str) and "\0" in value:
                 raise ValueError(f"{key}: must be text without control characters, found {value!r:.60}")
             if key not in cls.model_fields:
+                if cls.model_config.get("extra") == "allow":
+                    continue
                 near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
                 raise ValueError(f"{key}: unknown key" + (f", did you mean {near[0]}?" if near else ""))
             if isinstance(value, bool) and cls.model_fields[key].annotation is not bool:

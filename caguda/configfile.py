@@ -13,10 +13,12 @@ from caguda.complaints import complaint, shown
 from caguda.config import Configuration, configuration_model
 from caguda.config_frames import ONLY_LOOKED_AT
 from caguda.config_network import NetworkSettings, UnknownNetwork, network_classes, one_of
+from caguda.config_run import Imported
 from caguda.errors import UserError
 from caguda.files import SEAL, is_sealed, read_regular
 from caguda.kinds import known, load_plugins
 from caguda.merging import Layer, Merged, merge_all, origin
+from caguda.whole_runs import section_of, source_of
 
 BASE = "base"
 PLUGINS = "plugins"
@@ -24,23 +26,41 @@ SHOWN = 5
 LARGEST = 100_000
 
 
-def _one_line(error: ValidationError, path: Path, layers: Sequence[Layer]) -> str:
-    """The first faults of a YAML on one line; of a class table only those of the form that it has, a name or a list."""
+def _one_line(error: ValidationError, content: Mapping[str, Any], path: Path, layers: Sequence[Layer]) -> str:
+    """The first faults of a YAML on one line, one of what several runs take from one place.
+
+    Of a class table only those of the form that it has, a name or a list.
+    """
     faults = [
         complaint(item)
         for item in error.errors()
         if not (item["type"] == "literal_error" and item["loc"][0] == "classes" and isinstance(item["input"], list))
         and not (item["type"] == "tuple_type" and item["loc"][0] == "classes" and isinstance(item["input"], str))
     ]
-    more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-    return f"{path}: " + "; ".join([fault + _where(fault, path, layers) for fault in faults[:SHOWN]] + more)
+    told = {(source_of(content, _keys(fault)), fault.partition(": ")[2]): fault for fault in reversed(faults)}
+    different = [fault for fault in faults if fault in told.values()]
+    more = [f"and {len(different) - SHOWN} more"] if len(different) > SHOWN else []
+    return f"{path}: " + "; ".join([fault + _where(fault, content, path, layers) for fault in different[:SHOWN]] + more)
 
 
-def _where(fault: str, path: Path, layers: Sequence[Layer]) -> str:
-    """The file that a fault is in, where that is not the one at `path`; empty where it is, or no file has the key."""
-    keys = fault.partition(": ")[0].split(".")
-    name = origin(layers, list(takewhile(lambda key: not key.isdigit(), keys)))
-    return "" if name is None or len(layers) == 1 or Path(name).absolute() == path.absolute() else f" (in {name})"
+def _keys(fault: str) -> list[str]:
+    """The keys of a fault, without the place in a list; a run may have a number for its name."""
+    names = fault.partition(": ")[0].split(".")
+    named = 2 if names[0] == "runs" else 1
+    return names[:named] + list(takewhile(lambda key: not key.isdigit(), names[named:]))
+
+
+def _where(fault: str, content: Mapping[str, Any], path: Path, layers: Sequence[Layer]) -> str:
+    """The file that a fault is in, where that is not the one at `path`, and the section that a run has the value from.
+
+    Empty where it is the run's own and in that file, or no file has the key.
+    """
+    keys = _keys(fault)
+    source = source_of(content, keys)
+    name = origin(layers, source)
+    is_here = name is None or len(layers) == 1 or Path(name).absolute() == path.absolute()
+    places = [*([] if is_here else [str(name)]), *([] if source == tuple(keys) else [section_of(source)])]
+    return f" (in {': '.join(places)})" if places else ""
 
 
 def parse_configuration(values: Any, path: Path, layers: Sequence[Layer] = ()) -> Configuration:
@@ -75,10 +95,15 @@ def _validated(
     try:
         configuration = (model or configuration_model()).model_validate(content, context=context)
     except ValidationError as error:
-        raise UserError(_one_line(error, path, layers)) from None
-    brought = {run: _expanded(given, f"start_from.{run}", path) for run, given in configuration.start_from.items()}
+        raise UserError(_one_line(error, content, path, layers)) from None
+    runs = {
+        name: run.model_copy(update={"file": _expanded(run.file, f"runs.{name}.file", path)})
+        if isinstance(run, Imported)
+        else run
+        for name, run in configuration.runs.items()
+    }
     data_root = _expanded(configuration.data_root, "data_root", path)
-    return configuration.model_copy(update={"data_root": data_root, "start_from": brought})
+    return configuration.model_copy(update={"data_root": data_root, "runs": runs})
 
 
 def network_settings(values: Any, path: Path) -> NetworkSettings:
@@ -225,8 +250,8 @@ def read_configuration(path: Path) -> Configuration:
     """The same for looking at artifacts: no plugin is run, and a name that only one of them knows is let through."""
     merged = read_merged(path)
     network = merged.values.get("network")
-    if not isinstance(network, dict) or network.get("name") in known("network"):
+    if not isinstance(network, dict) or not isinstance(name := network.get("name"), str) or name in known("network"):
         return _validated(merged.values, path, merged.layers, ONLY_LOOKED_AT)
-    named = {**merged.values, "network": {"name": network.get("name")}}
+    named = {**merged.values, "network": {"name": name}}
     found = _validated(named, path, merged.layers, ONLY_LOOKED_AT, Configuration)
     return found.model_copy(update={"network": UnknownNetwork.model_construct(**network)})

@@ -17,13 +17,14 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from caguda.errors import UserError
 from caguda.files import read_regular
 
-Kind = Literal["network", "layout", "rule"]
+Kind = Literal["network", "layout", "rule", "method"]
 T = TypeVar("T", bound=type[Any])
 
 FOLDERS: Mapping[Kind, str] = {
     "network": "caguda.networks",
     "layout": "caguda.datasets.layouts",
     "rule": "caguda.pseudo_labels",
+    "method": "caguda.methods",
 }
 """The package whose modules register the classes of a kind."""
 

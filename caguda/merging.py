@@ -33,6 +33,11 @@ def merge(lower: Any, upper: Any) -> Any:
     """
     if not (isinstance(lower, Mapping) and isinstance(upper, Mapping)) or _is_of_another_kind(lower, upper):
         return upper
+    return merge_keys(lower, upper)
+
+
+def merge_keys(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Two mappings of one kind merged key by key at every depth."""
     return {**lower, **{key: merge(lower[key], value) if key in lower else value for key, value in upper.items()}}
 
 
@@ -48,10 +53,11 @@ def merge_all(parts: Iterable[Merged]) -> Merged:
 
 def origin(layers: Sequence[Layer], keys: Sequence[str]) -> str | None:
     """The name of the layer that a value of the merged mapping comes from; None where no layer has it."""
-    return next((layer.name for layer in reversed(layers) if _has(layer.values, keys)), None)
+    return next((layer.name for layer in reversed(layers) if has(layer.values, keys)), None)
 
 
-def _has(values: Any, keys: Sequence[str]) -> bool:
+def has(values: Any, keys: Sequence[str]) -> bool:
+    """Whether nested mappings have a value under some keys."""
     for key in keys:
         if not isinstance(values, Mapping) or key not in values:
             return False

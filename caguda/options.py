@@ -11,6 +11,11 @@ def _path(flag: str, destination: str, help_text: str) -> tuple[str, dict[str, A
     return flag, {"dest": destination, "type": Path, "metavar": "FILE", "help": help_text}
 
 
+def _optional(flag: str, help_text: str) -> tuple[str, dict[str, Any]]:
+    """An option that may be left out, or stand without a file, as in a rule where there is none."""
+    return flag, {"type": Path, "nargs": "?", "default": None, "metavar": "FILE", "help": help_text}
+
+
 _LARGEST = 2**32 - 1
 
 
@@ -63,17 +68,18 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "json": ("--json", {"dest": "as_json", "action": "store_true", "default": False, "help": "print JSON"}),
     "config": _path("--config", "configuration", "the experiment: a YAML, or the config.json of the workflow"),
     "seed": _number("--seed", 0, "the seed of weights and data order"),
-    "recipe": ("--recipe", {"metavar": "NAME", "help": "which loss weights, a key of `recipes`"}),
-    "stage": _number("--stage", 1, "k, from 1"),
+    "report": ("--report", {"metavar": "NAME", "help": "which report, a key of `reports`"}),
     "manifest": _path("--manifest", "manifest", "the checked frames, written by `check`"),
-    "initial": _path("--initial", "initial", "the checkpoint to start from"),
+    "initial": _optional("--initial", "the checkpoint to start from"),
+    "anchors-if-any": _optional("--anchors", "the category anchors, where the method needs them"),
+    "evidence-if-any": _optional("--evidence", "the JSON of the evidence that pseudo-labels are shown of"),
     "checkpoint": _path("--checkpoint", "checkpoint", "the frozen network"),
     "anchors": _path("--anchors", "anchors", "the category anchors"),
     "evidence": _path("--evidence", "evidence", "the JSON of a verified evidence store"),
     "rule": ("--rule", {"metavar": "NAME", "help": "the folder of a rule, such as anchor-0.15-mean_anchor_distance"}),
     "store": _path("--store", "store", "the store, a folder"),
     "input": _path("--input", "input", "the file that comes from elsewhere"),
-    "run": ("--run", {"choices": ["pretrain", "warmup"], "help": "which run it stands for"}),
+    "run": ("--run", {"metavar": "RUN", "help": "which model: a key of `runs`, or RUN/stageK"}),
     "set": ("--set", {"dest": "name", "choices": ["evaluation", "test"], "help": "which set of frames"}),
     "predictions": _path("--predictions", "predictions", "the JSON of finished predictions"),
     "folder": _path("--folder", "folder", "the folder of the predictions' PNG files"),
@@ -98,13 +104,28 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "--labels",
         {"type": Path, "nargs": "+", "metavar": "FILE", "help": "label store JSONs, of every rule"},
     ),
+    "labels-if-any": (
+        "--labels",
+        {"type": Path, "nargs": "*", "default": (), "metavar": "FILE", "help": "label store JSONs, of every rule"},
+    ),
     "label-summaries": (
         "--labels",
         {
             "type": Path,
-            "nargs": "+",
+            "nargs": "*",
+            "default": (),
             "metavar": "FILE",
-            "help": "what `diagnose` wrote, stage by stage and seed by seed",
+            "help": "what `diagnose` wrote, of every model and seed",
+        },
+    ),
+    "checkpoints-if-any": (
+        "--checkpoints",
+        {
+            "type": Path,
+            "nargs": "*",
+            "default": (),
+            "metavar": "FILE",
+            "help": "checkpoints that were trained here, in order",
         },
     ),
     "looked-at": ("store", {"type": Path, "metavar": "LABELS", "help": LOOKED_AT}),

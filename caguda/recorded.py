@@ -5,58 +5,70 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from caguda.ablations import chains, known_rules, rules_of, thresholds_of
 from caguda.config import Configuration
+from caguda.config_run import Method
 from caguda.errors import UserError, first
 from caguda.files import read_regular
-from caguda.kinds import plugin_digests
+from caguda.kinds import known, plugin_digests
+from caguda.pseudo_labels import Rule
+from caguda.runs import described, expanded, models, place_in_chain, run_of
 from caguda.version import METHOD_VERSION
+from caguda.whole_runs import EARLIER
 
-_FREE = (
-    "stages.count",
-    "anchors.every_stage",
-    "source.root",
-    "target.root",
-    "evaluation.root",
-    "test.root",
-)
-"""Keys that do not change what was made: how many stages follow, which have anchors of their own, and where frames lay."""
-
-
+_FREE = ("anchors.every_stage", "source.root", "target.root", "evaluation.root", "test.root")
+"""Keys that do not change what was made: which stages have anchors of their own, and where frames lay."""
+_BEFORE = {*EARLIER, "recipe"}
+"""Sections of settings that an earlier version recorded, which had none of runs."""
 _LONGEST = 120
 
 
 def other_settings(configuration: Configuration, made: Mapping[str, Any], path: Path | None = None) -> list[str]:
     """The keys in which a provenance differs from the configuration, each with both values; none where they agree.
 
-    `made` is a provenance. Only what it records is compared. What is no section of the configuration says nothing,
-    but for the weights of a recipe's losses and its thresholds, which an ablation and a sweep have of their own, and the rule of
-    labels. Where their `path` is given, the rule is that of their folder.
+    `made` is a provenance. Only what it records is compared. What is no section of the configuration says nothing, but for
+    the run that a model is of, the rule of labels, and sections of an earlier version. Where their `path` is given, the rule is
+    that of their folder.
     """
     current = configuration.model_dump(mode="json")
     recorded = dict(made.get("settings", {}))
     changed_plugins = _changed_plugins(configuration, recorded.pop("plugins", {}))
-    recipe = recorded.get("recipe")
-    if isinstance(recipe, dict):
-        known = chains(configuration).get(recipe.get("name", ""))
-        current["recipe"] = None if known is None else {"name": recipe["name"], **known.model_dump(mode="json")}
-        current["labels"] = thresholds_of(configuration, recipe.get("name", "")).model_dump(mode="json")
+    found = [f"{section}, settings of an earlier version" for section in recorded if section in _BEFORE]
+    if (run := recorded.pop("run", None)) is not None:
+        found += _other_run(configuration, run) if isinstance(run, dict) else [f"run {run} of an earlier version"]
     if isinstance(rule := recorded.get("rule"), dict):
         current["rule"] = _rule(configuration, rule, path)
-    free = tuple(key for key in _FREE if key != "stages.count" or made.get("made_by") != "control")
-    found = [
+    found += [
         line
         for section, value in recorded.items()
         if section in current
         for line in _differences(section, value, current[section])
     ]
-    found = changed_plugins + [line for line in found if not line.startswith(free)]
+    found = changed_plugins + [line for line in found if not line.startswith(_FREE)]
     if made.get("method_version") != METHOD_VERSION:
         found.append(f"method_version {made.get('method_version')}, not {METHOD_VERSION}")
+    return found
+
+
+def _other_run(configuration: Configuration, recorded: Mapping[str, Any]) -> list[str]:
+    """The keys in which a recorded run differs from that of the same name, each with both values.
+
+    Pseudo-labels must be by the same rules; the settings of a rule are compared where it is known, as only it can say what
+    they are in a stage.
+    """
+    model = recorded["name"]
+    if model not in models(configuration):
+        return [f"run {model}, which the configuration has not"]
+    key, current = f"runs.{model.partition('/')[0]}", _of_run(configuration, model)
+    found = _differences(key, {**recorded, "pseudo_labels": None}, {**current, "pseudo_labels": None})
+    rules = current.get("pseudo_labels", {})
+    told = recorded.get("pseudo_labels", rules)
+    compared = {*known("rule"), *(told.keys() ^ rules.keys())}
+    for name in sorted(compared & {*told, *rules}):
+        found += _differences(f"{key}.pseudo_labels.{name}", told.get(name), rules.get(name))
     return found
 
 
@@ -66,9 +78,38 @@ def plugins_of(configuration: Configuration, sets: Iterable[str]) -> dict[str, d
     return {"plugins": digests} if digests else {}
 
 
-def network_plugin(configuration: Configuration) -> dict[str, dict[str, str]]:
-    """The same section of what the network decides; none where the network is one of the package."""
+_DECISIVE = {"precision", "tf32", "compile"}
+"""What decides weights among the keys of `compute`, beside the number of threads, which moves last digits."""
+
+
+def settings_of_run(configuration: Configuration, model: str) -> dict[str, Any]:
+    """What decides a model, as far as the configuration says it: what its training records."""
+    return {
+        **configuration.model_dump(mode="json", include={"network": True, "compute": _DECISIVE}),
+        "run": _of_run(configuration, model),
+        **_plugins_of_run(configuration, model),
+    }
+
+
+def _of_run(configuration: Configuration, model: str) -> dict[str, Any]:
+    """What decides a model of its run's keys; `start` as the model that it is: the last stage of a run is another when it has more."""
+    values = described(configuration, model)
+    start = values.get("start")
+    return values if start is None else {**values, "start": expanded(configuration, [start])[-1]}
+
+
+def _plugins_of_run(configuration: Configuration, model: str) -> dict[str, dict[str, str]]:
+    """The section `plugins` of what decides a model: those of its network, and of its method."""
     digests = plugin_digests("network", [configuration.network.name])
+    run = run_of(configuration, model)
+    if isinstance(run, Method):
+        digests |= plugin_digests("method", [run.method])
+    return {"plugins": digests} if digests else {}
+
+
+def plugins_of_rule(rule: Rule) -> dict[str, dict[str, str]]:
+    """The same section of labels: the plugin that their rule comes from."""
+    digests = plugin_digests("rule", [rule.name])
     return {"plugins": digests} if digests else {}
 
 
@@ -85,13 +126,30 @@ def _changed_plugins(configuration: Configuration, recorded: Mapping[str, str]) 
 
 
 def _rule(configuration: Configuration, recorded: Mapping[str, Any], path: Path | None) -> dict[str, Any] | None:
-    """The rule that labels may be made by: that of their folder, or the recorded one if some chain is labelled with it, or the
-    configured one of the same name."""
-    rules = known_rules(configuration)
+    """The rule that labels may be made by: that of their folder, or the recorded one if some model is labelled with it, or the
+    first of the same name.
+
+    A rule that only a plugin knows, where none is run, is that which is recorded.
+    """
+    named = list(_rules(configuration))
+    rules = {rule.folder: rule for _, rule in named if rule is not None}
     own = [rules[part] for part in path.parts if part in rules] if path else []
     same = [rule for rule in rules.values() if rule.described() == recorded]
-    configured = [rule for name, rule in rules_of(configuration.labels).items() if name == recorded.get("name")]
-    return next((rule.described() for rule in (*own[-1:], *same, *configured)), None)
+    of_its_name = [rule for rule in rules.values() if rule.name == recorded.get("name")]
+    if found := [*own[-1:], *same, *of_its_name]:
+        return found[0].described()
+    return dict(recorded) if (recorded.get("name"), None) in named else None
+
+
+def _rules(configuration: Configuration) -> Iterator[tuple[str, Rule | None]]:
+    """Every rule that some model is labelled with, after its name; None in the place of one that only a plugin knows."""
+    for model in models(configuration):
+        for name, rule in getattr(run_of(configuration, model), "pseudo_labels", {}).items():
+            if name not in known("rule"):
+                yield name, None
+            else:
+                whole = rule if isinstance(rule, Rule) else known("rule")[name].model_validate(rule)
+                yield name, whole.of_stage(place_in_chain(model))
 
 
 def _differences(key: str, recorded: Any, current: Any) -> list[str]:
@@ -121,56 +179,67 @@ def refuse_other_settings(path: Path, configuration: Configuration, made: Mappin
 
 
 def refuse_misplaced(path: Path, made: Mapping[str, Any]) -> None:
-    """UserError where an artifact lies in the folder of another seed, a checkpoint in that of another run or recipe, or anchors,
-    evidence or labels in that of another model, than they say.
+    """UserError where an artifact lies in the folder of another seed, a checkpoint in that of another run, or anchors, evidence
+    or labels in that of another model, than they say.
 
-    Folders of other names, into which a person may have copied it, say nothing.
+    Outside of a folder `seedS`, into which a person may have copied it, the place says nothing.
     """
-    seeds = [int(found[1]) for part in path.parts if (found := re.fullmatch(r"seed(\d+)", part))]
-    if seeds and made.get("seed") not in (None, seeds[-1]):
-        raise UserError(f"{path}: the folder is of seed {seeds[-1]}, found a file of seed {made['seed']}; put it back")
-    _refuse_other_model(path, made)
-    settings = made.get("settings", {})
-    run = str(settings.get("run", made.get("made_by", ""))).replace(" ", "")
-    known = re.compile(r"pretrain|warmup|control|oracle|stage\d+")
-    if known.fullmatch(path.parent.name) and known.fullmatch(run) and run != path.parent.name:
-        raise UserError(f"{path}: the folder is of {path.parent.name}, found a file of {run}; put it back")
-    recipe = settings.get("recipe", {}).get("name")
-    if seeds and recipe and run.startswith("stage") and path.parents[1].name not in (recipe, f"seed{seeds[-1]}"):
+    place = _place(path.absolute())
+    if place is None:
+        return
+    if made.get("seed") not in (None, place.seed):
+        raise UserError(f"{path}: the folder is of seed {place.seed}, found a file of seed {made['seed']}; put it back")
+    run = made.get("settings", {}).get("run")
+    if isinstance(run, dict) and run["name"] != place.folder:
         raise UserError(
-            f"{path}: the folder is of recipe {path.parents[1].name}, found a file of {recipe}; put it back"
+            f"{path}: the folder is of {place.folder or 'no run'}, found a file of {run['name']}; put it back"
         )
+    if made.get("made_by") in _OF_A_MODEL and place.is_beside:
+        _refuse_other_model(path, place, made)
 
 
-def _refuse_other_model(path: Path, made: Mapping[str, Any]) -> None:
+class _Place(NamedTuple):
+    """Where a file lies: the seed, the folder below it, and the folder of the model there or above, RUN or RUN/stageK."""
+
+    seed: int
+    folder: str
+    run: str
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether it lies beside its model, in a folder of what that says."""
+        return self.folder != self.run
+
+    @property
+    def model(self) -> str:
+        """The model that lies there, as `seed0/warmup`; empty where it is no folder of one."""
+        return f"seed{self.seed}/{self.run}" if self.run else ""
+
+
+def _place(path: Path) -> _Place | None:
+    """Where a file lies; None outside of a folder `seedS`."""
+    seeds = [number for number, part in enumerate(path.parts[:-1]) if re.fullmatch(r"seed\d+", part)]
+    if not seeds:
+        return None
+    below = path.parts[seeds[-1] + 1 : -1]
+    ends = [number for number, part in enumerate(below) if part in ("evidence", "labels", "predictions") and number > 0]
+    run = below[: ends[0]] if ends else below
+    return _Place(int(path.parts[seeds[-1]].removeprefix("seed")), "/".join(below), "/".join(run))
+
+
+def _refuse_other_model(path: Path, here: _Place, made: Mapping[str, Any]) -> None:
     """UserError where anchors, evidence or labels lie beside another model than the one that they are of: where their inputs lie
     now, or lay by the names that these were given."""
-    run = _run_folder(path.absolute())
-    if run is None or made.get("made_by") not in _OF_A_MODEL:
-        return
     for name, item in made["inputs"].items():
-        for of in (Path(os.path.normpath(path.absolute().parent / item["from_here"])), Path(name)):
-            other = of.parent if of.suffix == ".safetensors" else _run_folder(of)
-            is_anchors_of_another = of.suffix == ".h5"  # stages may share those of the first one
-            if other is None or is_anchors_of_another or not _RUN.fullmatch(other.name):
-                continue
-            here, there = _called(run, other)
-            if here != there:
-                raise UserError(f"{path}: the folder is of {here}, found a file of the model in {there}; put it back")
+        for of in (Path(os.path.normpath(path.absolute().parent / item["from_here"])), Path(name).absolute()):
+            there = _place(of)
+            if there is None or not (there.is_beside or of.suffix == ".safetensors"):
+                continue  # no file of a model, such as the manifest
+            may_be_shared = of.suffix == ".h5" and "parts" not in of.parts  # anchors, by all stages of a chain
+            if not may_be_shared and there.model not in ("", here.model):
+                raise UserError(
+                    f"{path}: the folder is of {here.model}, found a file of the model in {there.model}; put it back"
+                )
 
 
-def _run_folder(path: Path) -> Path | None:
-    """The folder of the run in whose `evidence` or `labels` a file lies; None where it lies elsewhere."""
-    above = (folder for folder in path.parents if folder.name in ("evidence", "labels"))
-    run = next((folder.parent for folder in above), None)
-    return run if run is not None and _RUN.fullmatch(run.name) else None
-
-
-def _called(*runs: Path) -> list[str]:
-    """What the folders of runs are called: from the folder of their seed on where all lie in one, else by their names."""
-    found = [re.split(r"/(?=seed\d+/)", run.as_posix())[-1] for run in runs]
-    return found if all(re.match(r"seed\d+/", name) for name in found) else [run.name for run in runs]
-
-
-_RUN = re.compile(r"pretrain|warmup|stage\d+")
 _OF_A_MODEL = ("anchor-part", "anchors", "evidence-store", "evidence", "evidence-part", "labels", "diagnose")

@@ -1,4 +1,7 @@
-"""An experiment as one complete YAML: every key with its value, and the file that the value comes from."""
+"""An experiment as one complete YAML: every key with its value, and the file that the value comes from.
+
+Of a value that a run takes from another run or from `training`, that as well.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import yaml
 
 from caguda.configfile import parse_configuration, read_merged
 from caguda.errors import is_plain, printable
-from caguda.merging import merge_all, origin
+from caguda.merging import has, merge_all, origin
+from caguda.whole_runs import section_of, source_of, with_whole_runs
 
 WIDTH = 120
 DEFAULT = "default"
@@ -31,11 +35,14 @@ def print_configuration(files: Sequence[Path]) -> None:
     merged = merge_all(map(read_merged, files))
     name = Path(" + ".join(map(str, files)))
     configuration = parse_configuration(merged.values, name, merged.layers)
-    short = _names([layer.name for layer in merged.layers])
+    short, whole = _names([layer.name for layer in merged.layers]), with_whole_runs(merged.values)
 
     def origin_of(keys: tuple[str, ...]) -> str:
-        found = origin(merged.layers, keys)
-        return DEFAULT if found is None else short[found]
+        source = source_of(merged.values, keys)
+        file = origin(merged.layers, source) if has(whole, keys) else None
+        if file is None:
+            return DEFAULT
+        return short[file] if source == keys else f"{short[file]}: {section_of(source)}"
 
     print("\n".join(_lines(configuration.model_dump(mode="json"), (), origin_of)))
 

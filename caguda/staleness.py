@@ -14,12 +14,14 @@ from typing import Any
 
 from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.chain import Input, inputs_of, provenance_of, recorded_sha256
+from caguda.artifacts.identity import model_of
 from caguda.artifacts.provenance import content_of
 from caguda.config import Configuration
 from caguda.datasets.changes import changed_frames
 from caguda.datasets.scenes import other_scenes
 from caguda.errors import UserError, first
 from caguda.recorded import other_settings, refuse_misplaced
+from caguda.runs import imported_files
 
 _UNREAD = ("check", "check-test", "log", "benchmark", "state", "data", "packed")
 _PARTS = ("anchor-part", "evidence-part", "predict-part")
@@ -48,10 +50,13 @@ def stale_artifacts(configuration: Configuration, folder: Path) -> dict[Path, st
     return found
 
 
-def silent_products(folder: Path) -> list[Path]:
+def silent_products(experiment: Path) -> list[Path]:
     """Tables, pictures, pages and archives in an experiment's folder, which do not say all that they were made of."""
-    places = ("*/*.csv", "*/*.md", "*/*.tex", "*/*.html", "*/*.png", "*/labels/*", "seed*/**/submission.zip")
-    return sorted(path for place in places for path in folder.glob(place))
+    tables = [
+        f"{folder}/*.{suffix}" for folder in ("tables", "reports/*") for suffix in ("csv", "md", "tex", "html", "png")
+    ]
+    places = (*tables, "reports/*/labels/*", "seed*/**/submission.zip")
+    return sorted(path for place in places for path in experiment.glob(place))
 
 
 def _artifacts(folder: Path, seen: set[Path]) -> Iterator[Path]:
@@ -61,7 +66,8 @@ def _artifacts(folder: Path, seen: set[Path]) -> Iterator[Path]:
     seen.add(place)
     for entry in sorted(folder.iterdir()):
         if entry.is_dir():
-            if entry.suffix not in (".zarr", ".partial") and entry.name not in _UNREAD:
+            is_of_a_run = re.fullmatch(r"seed\d+", folder.name)  # whatever it is called
+            if entry.suffix not in (".zarr", ".partial") and (is_of_a_run or entry.name not in _UNREAD):
                 yield from _artifacts(entry, seen)
         elif entry.suffix in (".json", ".h5") and entry.is_file() and entry.name != "config.json":
             yield entry
@@ -71,6 +77,8 @@ def _reason(configuration: Configuration, path: Path, made: Mapping[str, Any], c
     """Why an artifact is stale; None where it is not, and where it says nothing of its making."""
     if not made:
         return None
+    if path.name == "checkpoint.json" and (origin := _other_origin(configuration, path, made)):
+        return origin
     if found := other_settings(configuration, made, path) + _of_its_kind(configuration, path, made):
         return f"made with {first(found)}"
     try:
@@ -79,8 +87,6 @@ def _reason(configuration: Configuration, path: Path, made: Mapping[str, Any], c
         return str(error).partition(": ")[2]
     if made["made_by"] in ("check", "check-test") and (changed := changed_frames(configuration, read_json(path), path)):
         return first(changed)
-    if path.name == "checkpoint.json" and (origin := _other_origin(configuration, path, made)):
-        return origin
     if made["made_by"] == "import":
         return None
     changed = [text for item in compared(path) if (text := _changed(item))]
@@ -88,15 +94,17 @@ def _reason(configuration: Configuration, path: Path, made: Mapping[str, Any], c
 
 
 def _other_origin(configuration: Configuration, path: Path, made: Mapping[str, Any]) -> str | None:
-    """Whether a run before the stages was trained or brought, where the configuration says other; None where it agrees.
+    """Whether a model was trained or brought, where the configuration says other; None where it agrees.
 
     A brought file of the same name to which nothing has happened since it was copied is not read again.
     """
-    brought = next((given for run, given in configuration.start_from.items() if run == path.parent.name), None)
-    if made["made_by"] != "import":
-        return f"trained, where start_from brings {brought}" if brought else None
+    if made["made_by"] not in ("train", "import"):
+        return f"made by {made['made_by']}, a verb of an earlier version"
+    brought = imported_files(configuration).get(model_of(made))
+    if made["made_by"] == "train":
+        return f"trained, where {brought} is to be imported" if brought else None
     if brought is None:
-        return "imported, where start_from brings no model"
+        return "imported, where it is to be trained"
     file = Path(brought)
     if not file.is_file():  # whoever opens it says so
         return None
@@ -125,11 +133,11 @@ def _of_its_kind(configuration: Configuration, path: Path, made: Mapping[str, An
 
 
 def _other_anchors(configuration: Configuration, path: Path, made: Mapping[str, Any]) -> list[str]:
-    """Whether the evidence of a later model is made with its own anchors or the first stage's, where the others are due."""
-    of_a_stage = re.fullmatch(r"stage\d+", path.absolute().parents[1].name)
+    """Whether the evidence of a stage is made with its own anchors or those that its chain started from, where the others are due."""
+    is_of_a_stage = re.search(r"/seed\d+/[^/]+/stage\d+/evidence/[^/]+$", path.absolute().as_posix())
     own = any(item["from_here"] == "anchors.h5" for item in made["inputs"].values())
     wanted = configuration.anchors.every_stage
-    return [f"anchors.every_stage {own}, not {wanted}"] if of_a_stage and own != wanted else []
+    return [f"anchors.every_stage {own}, not {wanted}"] if is_of_a_stage and own != wanted else []
 
 
 def _changed(item: Input) -> str | None:

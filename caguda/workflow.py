@@ -16,6 +16,7 @@ from caguda.config import Configuration
 from caguda.configfile import BASE, base_of, parse_configuration, read_merged, read_yaml, whole_plugins
 from caguda.errors import UserError, first, printable
 from caguda.merging import Layer, Merged, merge_all
+from caguda.runs import imported_files
 
 
 @contextmanager
@@ -69,10 +70,10 @@ def validated(merged: Merged, name: Path) -> Configuration:
 
 def _require_files(configuration: Configuration, name: Path) -> None:
     """Refuse models and data sets that are not there; generated scenes are made by the workflow itself."""
-    for run, path in configuration.start_from.items():
+    for run, path in imported_files(configuration).items():
         if not Path(path).is_file():
             raise UserError(
-                f"{name}: start_from.{run}: the checkpoint {path} does not exist; put it there, or name another"
+                f"{name}: runs.{run}.file: the checkpoint {path} does not exist; put it there, or name another"
             )
     if configuration.street is not None:
         return
@@ -85,14 +86,14 @@ def _require_files(configuration: Configuration, name: Path) -> None:
             )
 
 
-def refuse_stages(asked: Iterable[str], experiment: str, count: int, name: Path) -> None:
-    """One line and the end for a file of a stage beyond the last one: Table 4 has one more, which its rule alone plans."""
+def refuse_other_models(asked: Iterable[str], experiment: str, known: Sequence[str], name: Path) -> None:
+    """One line and the end for a file of a model that the configuration has not, of which no rule would say why."""
     for target in asked:
-        stage = re.match(rf"(\./)?{re.escape(experiment)}/.*/stage(\d+)/", target)
-        if stage and int(stage[2]) > count:
+        found = re.match(rf"(\./)?{re.escape(experiment)}/seed\d+/([^/]+(?:/stage\d+)?)/", target)
+        if found and found[2] not in known:
             sys.exit(
-                f"caguda: {name}: stages.count must be {stage[2]} or more for {printable(target)}, found {count}; raise it, "
-                "or ask for an earlier stage"
+                f"caguda: {name}: runs must have the model of {printable(target)}, found {first(known)}; add it, or ask for "
+                "another"
             )
 
 
@@ -120,12 +121,12 @@ def set_aside(outputs: Iterable[Path]) -> None:
 
 
 def tell_of_earlier_layout(folder: Path) -> None:
-    """Says in one line which pseudo-labels in an experiment's folder an earlier version left, where nothing looks for them now."""
-    found = sorted({*folder.glob("seed*/stage*/labels.json"), *folder.glob("seed*/*/stage*/labels.json")})
-    if found:
+    """Says in one line what of an experiment's folder is of an earlier version, and lies where nothing looks for it now."""
+    places = ("seed*/pretrain", "seed*/stage*/labels.json", "seed*/*/stage*/labels.json", "*/report.html")
+    if found := sorted({path for place in places for path in folder.glob(place)}):
         said = (
-            f"{first(found)}: pseudo-labels of an earlier version, which nothing reads any more (they lie beside the model that "
-            "made their evidence now); move them away where they are not wanted"
+            f"{first(found)}: results of an earlier version, which nothing reads any more (runs are named by the YAML, reports are "
+            "in reports/, pseudo-labels beside the model that made their evidence); move them away where they are not wanted"
         )
         print(f"caguda: {printable(said)}", file=sys.stderr)
 
@@ -136,7 +137,7 @@ def _is_store(folder: Path) -> bool:
     return is_store_of_ours(folder)
 
 
-def held(folder: Path) -> TextIO:
+def lock_of(folder: Path) -> TextIO:
     """A file in `folder` that keeps a second call out of it for as long as this process lives.
 
     Snakemake's own lock, which the default profile turns off, would outlive a SIGKILL and ask for `--unlock`.

@@ -17,7 +17,7 @@ class Agreement(Rule):
     reads: ClassVar[tuple[str, ...]] = ("nearest_anchor", "predicted", "confidence")
     p0: Fraction
 
-    def labels(self, evidence: Evidence, anchor_distance: float) -> NDArray[np.uint8]:
+    def labels(self, evidence: Evidence, anchor_distance: float, prepared: None) -> NDArray[np.uint8]:
         same = evidence["nearest_anchor"] == evidence["predicted"]
         active = same & (evidence["confidence"] > np.float32(self.p0))
         return np.where(active, evidence["predicted"], np.uint8(IGNORE))

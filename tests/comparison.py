@@ -25,10 +25,10 @@ def experiment(folder: Path, processes: int = 1) -> Workflow:
     """
     folder.mkdir(parents=True, exist_ok=True)
     values = yaml.safe_load(SMOKE.read_text())
-    values["stages"]["count"] = 1
-    values |= {"cache": True, "compute": {"save_every": 5, "workers": 1, "processes": processes}}
+    values["runs"]["cag"]["stages"] = 1
+    values |= {"cache": True, "tables": {}, "compute": {"save_every": 5, "workers": 1, "processes": processes}}
     if processes > 1:
-        values["pretrain"]["batch_norm"] = values["warmup"]["batch_norm"] = "frozen"
+        values["training"]["batch_norm"] = "frozen"
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump(values))
     return Workflow(folder, path)

@@ -38,7 +38,7 @@ def _fork_server() -> None:
             "caguda.stages.pack",
             "caguda.stages.training",
             "caguda.stages.evidence",
-            "caguda.datasets.street.frames",
+            "caguda.street.frames",
         ]
     )
 

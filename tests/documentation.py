@@ -20,7 +20,7 @@ OTHER_BLOCKS = {
     ("label_stores.md", "---"): "what inspect prints",
     ("own_data.md", "data/day/images/*.png"): "a tree of frames",
     ("submission.md", "test:"): "a line of YAML",
-    ("submission.md", "results/EXPERIMENT/seedS/RECIPE/stageK/"): "the tree of a submission",
+    ("submission.md", "results/EXPERIMENT/seedS/cag/stage3/"): "the tree of a submission",
 }
 """Blocks that are indented and hold no command, by their page and first word."""
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

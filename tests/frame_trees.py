@@ -15,6 +15,7 @@ from PIL import Image
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
 from caguda.errors import UserError
+from caguda.merging import merge
 from caguda.stages.check import check
 
 PROJECT = Path(__file__).parents[1]
@@ -99,6 +100,7 @@ def make_tree(root: Path, layout: str) -> Tree:
 
 
 def configuration(root: Path, **keys: Any) -> Configuration:
+    """The demo's experiment with the frames of `make_root`, these keys in place of its own, those of `runs` and `training` above them."""
     values = yaml.safe_load((PROJECT / "config" / "demo.yaml").read_text(encoding="utf-8"))
     del values["street"]
     sets = {
@@ -106,7 +108,8 @@ def configuration(root: Path, **keys: Any) -> Configuration:
         "target": {"layout": "cityscapes", "root": "city", "split": "train"},
         "evaluation": {"layout": "cityscapes", "root": "city", "split": "val"},
     }
-    return parse_configuration(values | sets | {"data_root": str(root)} | keys, Path("test.yaml"))
+    merged = {key: merge(values[key], keys[key]) for key in ("runs", "training") if key in keys}
+    return parse_configuration(values | sets | {"data_root": str(root)} | keys | merged, Path("test.yaml"))
 
 
 def problems(root: Path, capsys: pytest.CaptureFixture[str], **keys: Any) -> list[str]:

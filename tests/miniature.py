@@ -3,42 +3,39 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from caguda.ablations import rules_of
 from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.maps_metadata import MapFormat, digest_of_metadata, metadata_digests
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
-from caguda.datasets.street import write_street
-from caguda.stages.adapt import adapt
+from caguda.recorded import settings_of_run
+from caguda.runs import rules_of
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
-from caguda.stages.evaluate import diagnose
+from caguda.stages.diagnose import diagnose
 from caguda.stages.evidence import create_evidence, verify_evidence, write_part
 from caguda.stages.labels import make_labels
-from caguda.stages.supervised import pretrain
-from caguda.stages.warmup import warmup
+from caguda.stages.train import train_run
+from caguda.street import write_street
 
 UNSEEN = "unicorn"
 HEIGHT, WIDTH = 32, 64
 
 
 def values(root: Path, **changes: Any) -> dict[str, Any]:
-    """The YAML of the experiment as a mapping: the keys of `changes` in place of its own, `a__b` for b of a."""
+    """The YAML of the experiment as a mapping: the keys of `changes` in place of its own, `a__b__c` for c of b of a."""
     table = CITYSCAPES_19.train_id
     raw = {train: value for value, train in table.items() if train != IGNORE}
     classes = [
         {"id": raw[train], "name": name, "color": list(color)}
         for train, (name, color) in enumerate(zip(CITYSCAPES_19.names, CITYSCAPES_19.colors, strict=True))
     ]
-    optimiser = {"name": "sgd", "learning_rate": 0.05, "weight_decay": 0.0}
-    training = {"iterations": 6, "batch_size": 2, "optimiser": optimiser}
+    weights = {"distance": 0.3, "anchor_cross_entropy": 0.7, "probability_cross_entropy": 0.7}
     content: dict[str, Any] = {
         "experiment": "miniature",
         "seeds": [0],
@@ -51,24 +48,32 @@ def values(root: Path, **changes: Any) -> dict[str, Any]:
         "target": {"layout": "cityscapes", "root": "target", "split": "train"},
         "evaluation": {"layout": "cityscapes", "root": "target", "split": "val"},
         "network": {"name": "small", "width": 4, "blocks": [1, 1, 1, 1], "feature_channels": 8},
-        "pretrain": {**training, "iterations": 12, "batch_norm": "train", "augmentation": {"flip": True}},
-        "warmup": {**training, "batch_norm": "train", "adversarial_weight": 0.01, "discriminator_width": 8,
-                   "discriminator_learning_rate": 0.05, "target_statistics": True},
-        "labels": {"margin": 0.05, "margin_unit": "mean_anchor_distance", "p0": 0.3},
-        "stages": {**training, "count": 2, "batch_norm": "frozen", "augmentation": {"flip": True},
-                   "target_augmentation": {"flip": True, "color_jitter": 0.2}, "target_statistics": False},
-        "recipes": {
-            "cag": {"distance": 0.3, "anchor_cross_entropy": 0.7, "probability_cross_entropy": 0.7},
-            "nothing": {"distance": 0, "anchor_cross_entropy": 0, "probability_cross_entropy": 0},
+        "training": {"iterations": 6, "batch_size": 2, "batch_norm": "train",
+                     "optimiser": {"name": "sgd", "learning_rate": 0.05, "weight_decay": 0.0}},
+        "runs": {
+            "pretrain": {"method": "supervised", "iterations": 12, "augmentation": {"flip": True}},
+            "warmup": {"method": "adversarial", "start": "pretrain", "weight": 0.01, "target_statistics": True,
+                       "discriminator": {"width": 8, "learning_rate": 0.05}},
+            "cag": {"method": "cag", "start": "warmup", "stages": 2, "batch_norm": "frozen",
+                    "augmentation": {"flip": True}, "target_augmentation": {"flip": True, "color_jitter": 0.2},
+                    "pseudo_labels": {"anchor": {"margin": 0.05, "unit": "mean_anchor_distance"},
+                                      "probability": {"p0": 0.3}},
+                    "weights": weights},
+            "nothing": {"like": "cag", "weights": dict.fromkeys(weights, 0)},
+            "control": {"method": "supervised", "start": "warmup", "iterations": 12, "batch_norm": "frozen",
+                        "augmentation": {"flip": True}},
+            "oracle": {"like": "pretrain", "frames": "target"},
         },
+        "reports": {"cag": ["pretrain", "warmup", "control", "cag", "oracle"]},
         "compute": {"save_every": 3},
     }  # fmt: skip
     for key, value in changes.items():
-        section, *rest = key.split("__")
-        if rest:
-            content[section] = {**content[section], "__".join(rest): value}
-        else:
-            content[section] = value
+        *sections, last = key.split("__")
+        section = content
+        for name in sections:
+            section[name] = dict(section[name])
+            section = section[name]
+        section[last] = value
     return content
 
 
@@ -94,10 +99,10 @@ class Miniature:
     def weights(self, name: str) -> Path:
         return self.folder / name / "checkpoint.safetensors"
 
-    def train(self, verb: Callable[..., None], name: str, configuration: Configuration, **inputs: Any) -> Path:
-        """The weights that a training verb leaves in the folder `name`."""
+    def train(self, name: str, run: str, configuration: Configuration, **inputs: Any) -> Path:
+        """The weights of a model, RUN or RUN/stageK, in the folder `name`."""
         output, state = self.weights(name), self.folder / name / "state"
-        verb(configuration, seed=0, manifest=self.manifest, output=output, state=state, **inputs)
+        train_run(configuration, 0, run, self.manifest, output, state, **inputs)
         return output
 
     def anchors(self, output: Path, configuration: Configuration, checkpoint: Path, parts: int = 1) -> Path:
@@ -133,33 +138,32 @@ class Miniature:
     def labels(self, configuration: Configuration, evidence: Path) -> list[Path]:
         """The JSONs of the label stores of both rules under the configured thresholds, in folders beside the evidence."""
         made = []
-        for rule in rules_of(configuration.labels).values():
+        for rule in rules_of(configuration, "cag/stage1").values():
             folder = evidence.parent / rule.folder
             make_labels(configuration, evidence, rule.folder, folder / "labels.zarr", folder / "labels.json")
             made.append(folder / "labels.json")
         return made
 
     def stage(
-        self, name: str, configuration: Configuration, initial: Path, labelling: Path, recipe: str = "cag"
+        self, name: str, configuration: Configuration, initial: Path, labelling: Path, run: str = "cag/stage1"
     ) -> Path:
-        """The weights of stage 1, trained on the pseudo-labels that `labelling` tells of."""
-        adapt_ = partial(adapt, recipe=recipe, stage=1)
+        """The weights of a stage in the folder `name`, trained on the pseudo-labels that `labelling` tells of."""
         anchors = labelling.with_name("anchors.h5")
-        return self.train(adapt_, name, configuration, initial=initial, anchors=anchors, labels=label_files(labelling))
+        return self.train(name, run, configuration, initial=initial, anchors=anchors, labels=label_files(labelling))
 
     def chain(self) -> None:
         """Source only, warm-up, labels and stage 1, in folders of these names."""
         configuration = self.configuration()
-        source_only = self.train(pretrain, "pretrain", configuration)
-        warm = self.train(warmup, "warmup", configuration, initial=source_only)
+        source_only = self.train("pretrain", "pretrain", configuration)
+        warm = self.train("warmup", "warmup", configuration, initial=source_only)
         self.stage("stage", configuration, warm, self.label("labels", configuration, warm))
 
 
 def as_if_made_with(configuration: Configuration, weights: Path, folder: Path) -> Path:
     """A copy of a checkpoint that says that it was made with the settings of another configuration, and of no other model."""
-    described, current = read_json(weights.with_suffix(".json")), configuration.model_dump(mode="json")
-    settings = described["provenance"]["settings"]
-    settings |= {name: {key: current[name][key] for key in settings[name]} for name in settings if name in current}
+    described = read_json(weights.with_suffix(".json"))
+    model = described["provenance"]["settings"]["run"]["name"]
+    described["provenance"]["settings"] = settings_of_run(configuration, model)
     inputs = described["provenance"]["inputs"]
     described["provenance"]["inputs"] = {name: inputs[name] for name in inputs if not name.endswith(".safetensors")}
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from caguda.ablations import labelling_of, rules_of
 from caguda.artifacts.atomic import read_json, sha256, write_json
 from caguda.artifacts.chain import recorded_sha256
 from caguda.artifacts.provenance import content_of
 from caguda.classes import class_table
 from caguda.config import Configuration
+from caguda.config_run import Method
 from caguda.configfile import parse_configuration
+from caguda.runs import described, labelling_of, model_before, models, place_in_chain, rules_of, run_of
 from caguda.version import METHOD_VERSION
 
 TRAINING = {
@@ -24,16 +25,14 @@ TRAINING = {
     "optimiser": {"name": "adamw", "learning_rate": 1e-3},
     "batch_norm": "train",
 }
-QUALITY = {
-    "pretrain": ("source only", 0.45, 0.7),
-    "warmup": ("warm-up", 0.68, 0.72),
-    "control": ("control", 0.63, 0.71),
-    "oracle": ("oracle", 0.82, 0.82),
-}
+RULES = {"anchor": {"margin": 0.15, "unit": "mean_anchor_distance"}, "probability": {"p0": 0.95}}
+WEIGHTS = {"distance": 0.3, "anchor_cross_entropy": 0.7, "probability_cross_entropy": 0.7}
+QUALITY = {"source_only": (0.45, 0.7), "warm-up": (0.68, 0.72), "control": (0.63, 0.71), "oracle": (0.82, 0.82)}
+"""The mIoU of a model, about, as trained and with target statistics."""
 TERMS = {
-    "pretrain": ("source_cross_entropy",),
-    "warmup": ("source_cross_entropy", "adversarial", "discriminator"),
-    "stage": (
+    "supervised": ("source_cross_entropy",),
+    "adversarial": ("source_cross_entropy", "adversarial", "discriminator"),
+    "cag": (
         "source_cross_entropy",
         "source_distance",
         "target_distance",
@@ -41,6 +40,24 @@ TERMS = {
         "probability_cross_entropy",
     ),
 }
+
+
+def runs(stages: int = 3, **others: dict[str, Any] | None) -> dict[str, Any]:
+    """The key `runs` of a sample, with further ones or without those that are None."""
+    known = {
+        "source_only": {"method": "supervised"},
+        "warm-up": {
+            "method": "adversarial",
+            "start": "source_only",
+            "weight": 0.01,
+            "discriminator": {"learning_rate": 1e-3},
+            "target_statistics": True,
+        },
+        "control": {"method": "supervised", "start": "warm-up"},
+        "cag": {"method": "cag", "start": "warm-up", "stages": stages, "pseudo_labels": RULES, "weights": WEIGHTS},
+        "oracle": {"like": "source_only", "frames": "target"},
+    }
+    return known | {name.replace("__", "-"): run for name, run in others.items()}
 
 
 def configuration(seeds: tuple[int, ...] = (0,), stages: int = 3, **changes: Any) -> Configuration:
@@ -54,12 +71,9 @@ def configuration(seeds: tuple[int, ...] = (0,), stages: int = 3, **changes: Any
         "target": {"layout": "cityscapes", "split": "train"},
         "evaluation": {"layout": "cityscapes", "split": "val"},
         "network": {"name": "small", "width": 8, "blocks": [1, 1, 1, 1], "feature_channels": 16},
-        "pretrain": TRAINING,
-        "warmup": TRAINING
-        | {"adversarial_weight": 0.01, "discriminator_learning_rate": 1e-3, "target_statistics": True},
-        "labels": {"margin": 0.15, "margin_unit": "mean_anchor_distance", "p0": 0.95},
-        "stages": TRAINING | {"count": stages, "target_statistics": False},
-        "recipes": {"cag": {"distance": 0.3, "anchor_cross_entropy": 0.7, "probability_cross_entropy": 0.7}},
+        "training": TRAINING,
+        "runs": runs(stages),
+        "reports": {"cag": ["source_only", "warm-up", "control", "cag", "oracle"]},
     }
     return parse_configuration(values | changes, Path("sample.yaml"))
 
@@ -86,14 +100,14 @@ def score(matrix: list[list[int]]) -> dict[str, Any]:
 
 
 def provenance(
-    verb: str, seed: int, seconds: float, of: Path, inputs: Sequence[Path] = (), recipe: str | None = None
+    verb: str, seed: int, seconds: float, of: Path, inputs: Sequence[Path] = (), run: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What the artifact `of` says of its making."""
+    """What the artifact `of` says of its making; a checkpoint of which model it is, as `described` tells it."""
     return {
         "made_by": verb,
         "caguda": "0.1.0",
         "method_version": METHOD_VERSION,
-        "settings": {} if recipe is None else {"recipe": {"name": recipe}},
+        "settings": {} if run is None else {"run": run},
         "inputs": {
             path.as_posix(): {
                 "sha256": recorded_sha256(path),
@@ -119,22 +133,25 @@ def _history(terms: tuple[str, ...], seed: int) -> list[dict[str, float]]:
     ]
 
 
-def _statistics(names: tuple[str, ...], k: int, truth: bool) -> dict[str, Any]:
-    """What `diagnose` tells of the pseudo-labels of stage k."""
+def _statistics(names: tuple[str, ...], rules: Sequence[str], k: int, truth: bool) -> dict[str, Any]:
+    """What `diagnose` tells of the pseudo-labels of these rules that a stage k is trained on."""
     share = {
         "anchor": 0.80 + 0.02 * k,
         "probability": 0.70 + 0.03 * k,
         "both": 0.66 + 0.03 * k,
         "either": 0.84 + 0.02 * k,
     }
+    kept = [*rules, "both", "either"] if len(rules) == 2 else rules
     weights = np.geomspace(1, 0.01, len(names))
     weights /= weights.sum()
     each = [
-        {"name": n, "anchor": share["anchor"] * w, "probability": share["probability"] * w}
-        for n, w in zip(names, weights.tolist(), strict=True)
+        {"name": n} | {rule: share[rule] * w for rule in rules} for n, w in zip(names, weights.tolist(), strict=True)
     ]
-    told = {"images": 500, "margin": 1.2345, "p0": 0.95, "share": share, "per_category": each}
-    return told | {"images_with_truth": 500 if truth else 0, "accuracy": _accuracy(names) if truth else None}
+    told = {"images": 500, "share": {key: share[key] for key in kept}, "per_category": each}
+    if len(rules) == 2:
+        told |= {"margin": 1.2345, "p0": 0.95}
+    accuracy = _accuracy(names) if len(rules) == 2 else {rule: _accuracy(names)[rule] for rule in rules}
+    return told | {"images_with_truth": 500 if truth else 0, "accuracy": accuracy if truth else None}
 
 
 def _accuracy(names: tuple[str, ...]) -> dict[str, Any]:
@@ -160,63 +177,66 @@ def _write(path: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def write_model(path: Path, made: dict[str, Any], history: list[dict[str, float]]) -> Path:
-    """Writes the JSON of a checkpoint beside weights that stand for any; the path of the weights."""
+def write_model(path: Path, made: dict[str, Any], history: list[dict[str, float]] | None) -> Path:
+    """Writes the JSON of a checkpoint beside weights that stand for any; the path of the weights. None: it was brought."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(path.as_posix())
-    content = {"metrics": {"history": history}, "weights_sha256": sha256(path), "provenance": made}
+    metrics = {} if history is None else {"history": history}
+    content = {"metrics": metrics, "weights_sha256": sha256(path), "provenance": made}
     _write(path.with_suffix(".json"), content)
     return path
 
 
-def write_evaluation(path: Path, row: str, recipe: str | None, seed: int, scores: Sequence[Any], model: Path) -> Path:
+def write_evaluation(path: Path, run: str, seed: int, scores: Sequence[Any], model: Path) -> Path:
     """Writes an evaluation of a model: what `score` gives of two confusion matrices, the second one or None."""
     made = provenance("evaluate", seed, 3.25, path, [model])
-    content = {"row": row, "recipe": recipe, "seed": seed, "frames": 150, "classes": scores[2]}
+    content = {"run": run, "seed": seed, "frames": 150, "classes": scores[2]}
     return _write(path, content | {"as_trained": scores[0], "target_statistics": scores[1], "provenance": made})
 
 
-def write_labels(model: Path, config: Configuration, seed: int, k: int, truth: bool) -> tuple[list[Path], Path]:
-    """Writes what lies beside the weights `model` for stage k: the JSONs of both rules' labels, and what is told of them."""
-    folder, evidence = model.with_name("labels"), model.with_name("evidence") / "evidence.json"
-    _write(evidence, {"store": "evidence.zarr", "provenance": provenance("evidence", seed, 20.0, evidence, [model])})
+def write_labels(before: Path, config: Configuration, seed: int, model: str, truth: bool) -> tuple[list[Path], Path]:
+    """Writes the labels that a model is trained on beside the weights `before`: the JSON of each rule's, what is told of them."""
+    folder, evidence = before.with_name("labels"), before.with_name("evidence") / "evidence.json"
+    _write(evidence, {"store": "evidence.zarr", "provenance": provenance("evidence", seed, 20.0, evidence, [before])})
     files = {}
-    for name, rule in rules_of(config.labels).items():
+    for name, rule in rules_of(config, model).items():
         files[name] = folder / rule.folder / "labels.json"
         made = provenance("labels", seed, 4.0, files[name], [evidence])
         _write(files[name], {"store": "labels.zarr", "rule": rule.described(), "provenance": made})
-    told = folder / f"{labelling_of(config, 'cag')}.json"
+    told = folder / f"{labelling_of(config, model)}.json"
     named = {name: os.path.relpath(file, folder) for name, file in files.items()}
     made = provenance("diagnose", seed, 8.5, told, [evidence, *files.values()])
     content = {"evidence": os.path.relpath(evidence, folder), "labels": named, "seed": seed}
-    _write(told, content | _statistics(class_table(config).names, k, truth) | {"provenance": made})
+    statistics = _statistics(class_table(config).names, list(files), place_in_chain(model), truth)
+    _write(told, content | statistics | {"provenance": made})
     return list(files.values()), told
 
 
-def write_experiment(root: Path, config: Configuration, *, truth: bool = True) -> dict[str, list[Path]]:
-    """Writes evaluations, checkpoints' JSON, and what is told of the labels of every stage; the paths by kind."""
+def write_experiment(
+    root: Path, config: Configuration, *, truth: bool = True, of: Sequence[str] | None = None
+) -> dict[str, list[Path]]:
+    """Writes evaluations, checkpoints' JSON, and what is told of the labels, of every model; the paths by kind, `of` some models."""
     names = class_table(config).names
     paths: dict[str, list[Path]] = {"evaluations": [], "checkpoints": [], "labels": []}
-    jobs = QUALITY | {
-        f"cag/stage{k}": (f"stage {k}", 0.69 + 0.015 * k, 0.73 + 0.01 * k) for k in range(1, config.stages.count + 1)
-    }
     for seed in config.seeds:
         within = root / config.experiment / f"seed{seed}"
-        before = within / "warmup" / "checkpoint.safetensors"
-        for number, (folder, (row, trained, target)) in enumerate(jobs.items()):
-            at, k = within / folder, int(row[-1]) if "stage" in row else 0
-            model, terms = at / "checkpoint.safetensors", TERMS.get("stage" if k else folder, TERMS["pretrain"])
-            recipe, inputs = ("cag" if k else None), list[Path]()
-            if k:
-                inputs, told = write_labels(before, config, seed, k, truth)
-                paths["labels"].append(told)
-                before = model
-            made = provenance(row if k else folder, seed, 75.0, model, inputs, recipe)
-            paths["checkpoints"].append(write_model(model, made, _history(terms, number)).with_suffix(".json"))
+        for number, model in enumerate(models(config)):
+            run, k = run_of(config, model), place_in_chain(model)
+            weights, made_of, told = within / model / "checkpoint.safetensors", list[Path](), list[Path]()
+            if isinstance(run, Method) and run.reads_pseudo_labels:
+                before = within / str(model_before(config, model)) / "checkpoint.safetensors"
+                made_of, summary = write_labels(before, config, seed, model, truth)
+                told = [summary] if summary not in paths["labels"] else []
+            verb, terms = ("train" if isinstance(run, Method) else "import"), TERMS.get(run.method, TERMS["cag"])
+            made = provenance(verb, seed, 75.0, weights, made_of, described(config, model))
+            write_model(weights, made, _history(terms, number) if verb == "train" else None)
+            trained, target = QUALITY.get(model, (0.69 + 0.015 * k, 0.73 + 0.01 * k))
             scores = (score(confusion(len(names), trained, seed)), score(confusion(len(names), target, seed + 50)))
-            paths["evaluations"].append(
-                write_evaluation(at / "evaluation.json", row, recipe, seed, (*scores, list(names)), model)
-            )
+            write_evaluation(weights.with_name("evaluation.json"), model, seed, (*scores, list(names)), weights)
+            if of is None or model in of:
+                paths["checkpoints"].append(weights.with_suffix(".json"))
+                paths["evaluations"].append(weights.with_name("evaluation.json"))
+                paths["labels"] += told
     return paths
 
 

@@ -16,16 +16,20 @@ LAYERS = (
     ("cli",),
     ("launch", "options", "resolved", "schema", "staleness", "workflow"),
     ("stages",),
-    ("paper",),
+    ("methods", "viewer"),
+    ("paper", "street"),
     ("datasets",),
     ("artifacts",),
     ("networks",),
     ("equations",),
     ("recorded",),
-    ("ablations", "configfile"),
-    ("complaints",),
-    ("pseudo_labels",),
-    ("classes", "config"),
+    ("configfile", "runs"),
+    ("classes",),
+    ("config",),
+    ("whole_runs",),
+    ("config_run",),
+    ("config_rules",),
+    ("complaints", "pseudo_labels"),
     ("config_network",),
     ("config_frames",),
     ("kinds", "merging"),
@@ -34,12 +38,13 @@ LAYERS = (
 )
 LEVEL = {room: len(LAYERS) - depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 NO_TORCH = (
-    "ablations",
     "classes",
     "complaints",
     "config",
     "config_frames",
     "config_network",
+    "config_rules",
+    "config_run",
     "configfile",
     "errors",
     "files",
@@ -48,9 +53,11 @@ NO_TORCH = (
     "options",
     "recorded",
     "resolved",
+    "runs",
     "schema",
     "staleness",
     "version",
+    "whole_runs",
     "workflow",
     "cli",
 )
@@ -117,8 +124,12 @@ def test_every_room_has_its_layer() -> None:
         ("caguda.artifacts.labels", "from caguda.datasets.io import x", ["caguda.datasets.io.x"]),
         ("caguda.networks.small", "from caguda import stages", ["caguda.stages"]),
         ("caguda.artifacts.labels", "from caguda.paper.table import x", ["caguda.paper.table.x"]),
-        ("caguda.stages.adapt", "from caguda.paper.table import x\nfrom . import common", []),
-        ("caguda.config", "import caguda.classes", []),
+        ("caguda.stages.train", "from caguda.paper.table import x\nfrom . import parallel", []),
+        ("caguda.methods.cag", "def f():\n    from caguda.stages.session import x", ["caguda.stages.session.x"]),
+        ("caguda.methods.cag", "if TYPE_CHECKING:\n    from caguda.stages.session import x", []),
+        ("caguda.configfile", "import caguda.runs", []),
+        ("caguda.config", "import caguda.classes", ["caguda.classes"]),
+        ("caguda.config_run", "from caguda.whole_runs import x", ["caguda.whole_runs.x"]),
         ("caguda.config", "import caguda", ["caguda"]),
         ("caguda.config", "if TYPE_CHECKING:\n    from caguda.networks.small import x", []),
         ("caguda.config", "if True:\n    from caguda.networks.small import x", ["caguda.networks.small.x"]),
@@ -139,22 +150,23 @@ def test_help_and_the_configuration_come_without_torch() -> None:
         "import sys; from pathlib import Path; from caguda.cli import main; from caguda.configfile import load_configuration\n"
         "assert load_configuration(Path('config/demo.yaml')).network.name == 'small'\n"
         "assert main(['evaluate', '--config', 'none.yaml', *'--manifest m --checkpoint c --output o'.split()]) == 2\n"
-        "try: main(['adapt', '--help'])\n"
+        "try: main(['train', '--help'])\n"
         "except SystemExit as end: assert end.code == 0\n"
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PROJECT)
-    assert done.stdout.startswith("usage: caguda adapt") and done.stdout.splitlines()[-1] == "False"
+    assert done.stdout.startswith("usage: caguda train") and done.stdout.splitlines()[-1] == "False"
 
 
 def test_a_configuration_is_read_without_torch_or_numpy() -> None:
     program = (
         "import sys; from pathlib import Path; from caguda.configfile import load_configuration\n"
         "load_configuration(Path('config/demo.yaml'))\n"
-        "print(sorted({'caguda.datasets.layouts.gta5', 'torch', 'numpy', 'PIL'} & sys.modules.keys()))"
+        "looked = {'caguda.datasets.layouts.gta5', 'caguda.methods.cag', 'torch', 'numpy', 'PIL'}\n"
+        "print(sorted(looked & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PROJECT)
-    assert done.stdout == "['caguda.datasets.layouts.gta5']\n"
+    assert done.stdout == "['caguda.datasets.layouts.gta5', 'caguda.methods.cag']\n"
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:

@@ -9,89 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from workflow_runs import ROOT, SMOKE, Workflow
 
 from caguda.configfile import load_configuration, read_merged
 from caguda.errors import UserError
-from caguda.merging import KINDS, Layer, Merged, merge, merge_all, origin
+from caguda.runs import imported_files
 from caguda.workflow import merged_by_parent, merged_files
 
 DEMO = ROOT / "config" / "demo.yaml"
-KEYS = st.sampled_from(["a", "b", "c", "labels"])
-LEAVES = st.none() | st.booleans() | st.integers(0, 3) | st.just("text") | st.lists(st.integers(0, 3), max_size=2)
-
-
-def mappings(keys: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]:
-    """Nested mappings with a few keys, so that those of two of them often meet."""
-    return st.recursive(LEAVES, lambda inner: st.dictionaries(keys, inner, max_size=4), max_leaves=12).flatmap(
-        lambda value: st.just(value) if isinstance(value, dict) else st.just({})
-    )
-
-
-ONE_KIND = mappings(KEYS)
-ANY_KIND = mappings(KEYS | st.sampled_from(KINDS))
-
-
-def leaves(values: Any, above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Every value that is no mapping, or an empty one, by its keys."""
-    if not isinstance(values, Mapping) or not values:
-        return {above: values}
-    return {keys: leaf for key, inner in values.items() for keys, leaf in leaves(inner, (*above, key)).items()}
-
-
-@given(ONE_KIND, ONE_KIND, ONE_KIND)
-def test_merging_is_associative(one: dict[str, Any], two: dict[str, Any], three: dict[str, Any]) -> None:
-    """As long as no section becomes one of another kind."""
-    assert merge(merge(one, two), three) == merge(one, merge(two, three))
-
-
-@given(ANY_KIND)
-def test_nothing_changes_nothing(values: dict[str, Any]) -> None:
-    assert merge(values, {}) == merge({}, values) == merge(values, values) == values
-
-
-@given(ANY_KIND, ANY_KIND)
-def test_what_the_upper_file_says_holds(lower: dict[str, Any], upper: dict[str, Any]) -> None:
-    """And what is not said there is said in the lower one."""
-    before = json.dumps([lower, upper])
-    merged = leaves(merge(lower, upper))
-    for keys, value in leaves(upper).items():
-        assert merged.get(keys) == value or value == {}
-    for keys, value in merged.items():
-        assert {**leaves(lower), **leaves(upper)}.get(keys, "nothing") == value or value == {}
-    assert json.dumps([lower, upper]) == before
-
-
-@given(st.lists(ANY_KIND, min_size=1, max_size=4))
-def test_the_origin_of_a_value_is_the_last_layer_that_has_it(said: list[dict[str, Any]]) -> None:
-    """Of each value a copy says which layer it is of: merged like the values, these tell the origin."""
-    layers = [Layer(str(place), values) for place, values in enumerate(said)]
-
-    def marked(values: Any, name: str) -> Any:
-        if isinstance(values, dict):
-            return {key: marked(value, name) for key, value in values.items()}
-        return values if isinstance(values, str) else [name, values]
-
-    parts = [Merged(marked(layer.values, layer.name), (layer,)) for layer in layers]
-    merged = merge_all(parts)
-    assert merged.layers == tuple(layers)
-    for keys, value in leaves(merged.values).items():
-        if isinstance(value, list):
-            assert origin(layers, keys) == value[0]
-    assert origin(layers, ("no such key",)) is None
-
-
-def test_a_section_of_another_kind_replaces_the_whole() -> None:
-    small = {"name": "small", "width": 16, "blocks": [1]}
-    for kind in KINDS:
-        lower = {"section": small | {kind: "one"}, "other": 1}
-        assert merge(lower, {"section": {kind: "two", "x": 1}}) == {"section": {kind: "two", "x": 1}, "other": 1}
-        assert merge(lower, {"section": {kind: "one", "x": 1}})["section"] == lower["section"] | {"x": 1}
-        assert merge(lower, {"section": {"x": 1}})["section"] == lower["section"] | {"x": 1}
-    recipes = {"name": {"distance": 1}, "layout": {"distance": 2}}
-    assert merge(recipes, {"name": {"start": "warmup"}}) == recipes | {"name": {"distance": 1, "start": "warmup"}}
 
 
 def derived(path: Path, base: object, **values: Any) -> Path:
@@ -107,14 +32,39 @@ def test_an_empty_deriving_file_is_its_base(tmp_path: Path) -> None:
 
 def test_a_key_replaces_that_of_the_base_at_any_depth(tmp_path: Path) -> None:
     path = derived(
-        tmp_path / "own.yaml", DEMO, seeds=[3, 4], street=None, stages={"optimiser": {"learning_rate": 1e-4}},
-        recipes={"plain": {"distance": 0, "anchor_cross_entropy": 1, "probability_cross_entropy": 1}},
+        tmp_path / "own.yaml", DEMO, seeds=[3, 4], street=None,
+        runs={"cag": {"optimiser": {"learning_rate": 1e-4}}, "plain": {"like": "cag", "weights": {"distance": 0}}},
     )  # fmt: skip
     before, after = load_configuration(DEMO), load_configuration(path)
-    assert after.seeds == (3, 4) and after.street is None and list(after.recipes) == ["cag", "plain"]
-    assert after.stages.optimiser == before.stages.optimiser.model_copy(update={"learning_rate": 1e-4})
-    same = set(before.model_fields_set) - {"seeds", "street", "stages", "recipes"}
+    assert after.seeds == (3, 4) and after.street is None and list(after.runs) == [*before.runs, "plain"]
+    optimiser = before.runs["cag"].optimiser.model_copy(update={"learning_rate": 1e-4})
+    assert after.runs["cag"] == before.runs["cag"].model_copy(update={"optimiser": optimiser})
+    weights = before.runs["cag"].weights.model_copy(update={"distance": 0})
+    assert after.runs["plain"] == after.runs["cag"].model_copy(update={"weights": weights})
+    assert {name: after.runs[name] for name in before.runs.keys() - {"cag"}}.items() <= before.runs.items()
+    same = set(before.model_fields_set) - {"seeds", "street", "runs"}
     assert all(getattr(after, key) == getattr(before, key) for key in same)
+
+
+def test_a_run_of_the_base_is_left_out_or_of_another_method(tmp_path: Path) -> None:
+    other = {"method": "adversarial", "iterations": 9, "weight": 0, "discriminator": {"learning_rate": 1}}
+    path = derived(tmp_path / "own.yaml", DEMO, runs={"oracle": None, "control": other, "cag": {"stages": 4}})
+    made = load_configuration(path)
+    assert list(made.made) == ["source_only", "warm-up", "cag", "control"] and made.runs["oracle"] is None
+    assert made.left_out == ("oracle (runs.oracle is null)",)
+    assert made.runs["control"].start is None and made.runs["control"].title is None
+    assert made.runs["cag"].stages == 4
+    left = {name: None for name in made.runs}
+    assert complaint(derived(path, DEMO, runs=left)).startswith(
+        "reports: at least one run must be made, found only runs"
+    )
+    said = complaint(derived(path, DEMO, runs={"cag": {"stages": 2}}))
+    assert said == f"tables.table1.2: must be a model that is made, found cag/stage3 where cag has 2 stages (in {DEMO})"
+    said = complaint(derived(path, DEMO, runs={"warm-up": None}))
+    assert (
+        said
+        == f"runs.cag.start: must be a run that is made, found warm-up, which is left out; name another (in {DEMO})"
+    )
 
 
 def test_another_network_and_layout_have_nothing_of_the_base(tmp_path: Path) -> None:
@@ -126,8 +76,8 @@ def test_another_network_and_layout_have_nothing_of_the_base(tmp_path: Path) -> 
 
 
 def test_a_base_is_relative_to_the_file_that_says_it_and_no_other_path_is(tmp_path: Path) -> None:
-    paths = {"data_root": "frames", "start_from": {"warmup": "models/w.safetensors"}}
-    values = yaml.safe_load(SMOKE.read_text(encoding="utf-8")) | paths
+    values = yaml.safe_load(SMOKE.read_text(encoding="utf-8")) | {"data_root": "frames"}
+    values["runs"]["warmup"] = {"method": "imported", "file": "models/w.safetensors"}
     values["source"] |= {"list": "some.txt"}
     values["network"] = {"name": "deeplab_v2", "weights": "w.pt"}
     (tmp_path / "deep").mkdir()
@@ -135,7 +85,7 @@ def test_a_base_is_relative_to_the_file_that_says_it_and_no_other_path_is(tmp_pa
     derived(tmp_path / "middle.yaml", "deep/root.yaml", seeds=[5])
     made = load_configuration(derived(tmp_path / "other" / "top.yaml", "../middle.yaml", experiment="top"))
     assert (made.experiment, made.seeds, made.data_root) == ("top", (5,), "frames")
-    assert made.start_from == {"warmup": "models/w.safetensors"}
+    assert imported_files(made) == {"warmup": "models/w.safetensors"}
     assert made.source.list == "some.txt" and made.network.weights == "w.pt"
 
 
@@ -218,15 +168,33 @@ def test_two_files_may_have_one_base(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "key", "value", "said"),
     [
-        ("base", "labels", {"margn": 1}, "labels.margn: unknown key, did you mean margin? (in {base})"),
-        ("own", "labels", {"margn": 1}, "labels.margn: unknown key, did you mean margin?"),
+        ("base", "anchors", {"man": 1}, "anchors.man: unknown key, did you mean mean? (in {base})"),
+        ("own", "anchors", {"man": 1}, "anchors.man: unknown key, did you mean mean?"),
         (
             "base",
-            "stages",
-            {"iterations": "many"},
-            "stages.iterations: must be a whole number, found 'many' (in {base})",
+            "runs",
+            {"cag": {"iterations": "many"}},
+            "runs.cag.iterations: must be a whole number, found 'many' (in {base})",
         ),
-        ("own", "stages", {"iterations": 0}, "stages.iterations: must be at least 1, found 0"),
+        ("own", "runs", {"cag": {"iterations": 0}}, "runs.cag.iterations: must be at least 1, found 0"),
+        (
+            "base",
+            "training",
+            {"batch_size": 0},
+            "runs.source_only.batch_size: must be at least 1, found 0 (in {base}: training)",
+        ),
+        (
+            "own",
+            "training",
+            {"batch_size": 0},
+            "runs.source_only.batch_size: must be at least 1, found 0 (in training)",
+        ),
+        (
+            "base",
+            "runs",
+            {"1": {"like": "cag", "iterations": "x"}},
+            "runs.1.iterations: must be a whole number, found 'x' (in {base})",
+        ),
         ("base", "classes", [{"id": "x"}], "classes.0.id: must be a whole number, found 'x' (in {base}); "),
         ("own", "base2", 3, "base2: unknown key"),
         ("own", "network", {"name": "deeplab_v2", "width": 3}, "network.width: unknown key"),
@@ -247,18 +215,24 @@ def nested(tmp_path: Path) -> tuple[Path, Path]:
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     (tmp_path / "bases").mkdir()
     (tmp_path / "bases" / "a.yaml").write_text(yaml.safe_dump(smoke | {"seeds": [1]}))
-    derived(first, "bases/a.yaml", seeds=[2], pretrain={"iterations": 2}, warmup={"iterations": 2}, stages={"count": 2})
-    (tmp_path / "bases" / "b.yaml").write_text("pretrain: {iterations: 3}\nwarmup: {iterations: 3}\n")
-    derived(second, "bases/b.yaml", pretrain={"iterations": 4}, stages={"count": 4})
+    twos = {"pretrain": {"iterations": 2}, "warmup": {"iterations": 2}, "cag": {"stages": 2}}
+    derived(first, "bases/a.yaml", seeds=[2], runs=twos)
+    (tmp_path / "bases" / "b.yaml").write_text("runs: {pretrain: {iterations: 3}, warmup: {iterations: 3}}\n")
+    derived(second, "bases/b.yaml", runs={"pretrain": {"iterations": 4}, "cag": {"stages": 4}})
     return first, second
+
+
+def last_set(values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values that the files of `nested` set."""
+    runs = values["runs"]
+    return (runs["warmup"]["iterations"], runs["pretrain"]["iterations"], runs["cag"]["stages"])
 
 
 def test_files_are_merged_in_their_order_each_above_its_base(tmp_path: Path) -> None:
     first, second = nested(tmp_path)
-    values = merged_files([first, second], {"stages": {"count": "5"}}).values
+    values = merged_files([first, second], {"runs": {"cag": {"stages": "5"}}}).values
     assert values["seeds"] == [2]
-    found = (values["warmup"]["iterations"], values["pretrain"]["iterations"], values["stages"]["count"])
-    assert found == (3, 4, "5")
+    assert last_set(values) == (3, 4, "5")
     written_out = tmp_path / "whole.yaml"
     written_out.write_text(yaml.safe_dump(dict(read_merged(second).values)))
     assert merged_files([first, written_out], {}).values == merged_files([first, second], {}).values
@@ -280,11 +254,16 @@ def shown_config(folder: Path, *arguments: str) -> dict[str, Any]:
 def test_the_workflow_sees_the_merged_values(tmp_path: Path) -> None:
     first, second = nested(tmp_path)
     config = shown_config(
-        tmp_path, "--configfile", str(first), str(second), "--config", "stages={count: 5}", "network={name: deeplab_v2}"
+        tmp_path,
+        "--configfile",
+        str(first),
+        str(second),
+        "--config",
+        "runs={cag: {stages: 5}}",
+        "network={name: deeplab_v2}",
     )
     assert "base" not in config and config["seeds"] == [2] and config["network"] == {"name": "deeplab_v2"}
-    found = (config["warmup"]["iterations"], config["pretrain"]["iterations"], config["stages"]["count"])
-    assert found == (3, 4, "5")
+    assert last_set(config) == (3, 4, "5")
     smoke = yaml.safe_load(SMOKE.read_text(encoding="utf-8"))
     assert config["street"] == smoke["street"] and shown_config(tmp_path, "--configfile", str(SMOKE)) == smoke
 
@@ -295,15 +274,17 @@ def test_a_derived_experiment_is_planned_and_run_like_one_that_is_written_out(
     workflow = finished.copy(tmp_path)
     empty = ("--configfile", str(derived(tmp_path / "bases" / "empty.yaml", SMOKE)))
     assert workflow.planned(*empty) == set()
-    other = derived(tmp_path / "bases" / "other.yaml", "empty.yaml", labels={"margin": 0.2})
-    assert workflow.planned("--configfile", str(other)) == finished.planned("--config", "labels={margin: 0.2}") != set()
-    assert workflow.planned("--configfile", str(other), "--config", "labels={margin: 0.15}") == set()
+    margin = {"cag": {"pseudo_labels": {"anchor": {"margin": 0.2}}}}
+    other = derived(tmp_path / "bases" / "other.yaml", "empty.yaml", runs=margin)
+    said = [f"runs={{cag: {{pseudo_labels: {{anchor: {{margin: {value}}}}}}}}}" for value in (0.2, 0.15)]
+    assert workflow.planned("--configfile", str(other)) == finished.planned("--config", said[0]) != set()
+    assert workflow.planned("--configfile", str(other), "--config", said[1]) == set()
     manifest = workflow.results / "manifest.json"
     manifest.unlink()
     done = workflow.run("results/smoke/manifest.json", "--configfile", str(other))
     assert done.returncode == 0 and manifest.is_file(), done.stdout + done.stderr
-    said = json.loads((workflow.results / "config.json").read_text())
-    assert said["labels"]["margin"] == 0.2 and "base" not in said
+    written = json.loads((workflow.results / "config.json").read_text())
+    assert written["runs"]["cag"]["pseudo_labels"]["anchor"]["margin"] == 0.2 and "base" not in written
 
 
 @pytest.mark.parametrize(
@@ -313,7 +294,7 @@ def test_a_derived_experiment_is_planned_and_run_like_one_that_is_written_out(
         ("own.yaml", (), "own.yaml: base: no file may be below itself, found the circle"),
         (["a.yaml"], (), "own.yaml: base: must be the path of one YAML, found ['a.yaml']"),
         (str(SMOKE), ("--config", "base=x.yaml"), "--config: base: only a file has a base"),
-        (str(SMOKE), ("--config", "labels={margn: 1}"), "own.yaml + --config: labels.margn: unknown key, did you mean margin? (in --config)"),
+        (str(SMOKE), ("--config", "anchors={man: 1}"), "own.yaml + --config: anchors.man: unknown key, did you mean mean? (in --config)"),
     ],
 )  # fmt: skip
 def test_a_wrong_base_ends_the_workflow_with_one_line(

@@ -1,4 +1,4 @@
-"""Whatever belongs to another run, recipe, stage or experiment, or is of another kind, is refused by every verb that is given it."""
+"""Whatever belongs to another run, report, stage or experiment, or is of another kind, is refused by every verb that is given it."""
 
 import shutil
 from collections.abc import Mapping
@@ -54,12 +54,13 @@ class Results:
         """The options of a verb as the workflow gives them."""
         evaluations = [SEED / run / "evaluation.json" for run in RUNS]
         models = [SEED / run / "checkpoint.json" for run in RUNS]
-        cag = Path("results/smoke/cag")
+        cag = Path("results/smoke/reports/cag")
         options: dict[str, list[Path | str]] = {
-            "config": ["results/smoke/config.json"], "recipe": ["cag"], "seed": ["0"], "set": ["evaluation"],
+            "config": ["results/smoke/config.json"], "report": ["cag"], "seed": ["0"], "set": ["evaluation"],
             "manifest": ["results/smoke/manifest.json"], "evaluations": [*evaluations],
             "checkpoints": [*models], "label-summaries": [told_of(model) for model in LABELLED],
             "evidence": [SEED / "cag/stage1/evidence/evidence.json"], "all-labels": labels_of("cag/stage1"),
+            "evidence-if-any": [SEED / "cag/stage1/evidence/evidence.json"], "labels-if-any": labels_of("cag/stage1"),
             "figure": [cag / "figure.png"], "curves": [cag / "curves.png"], "table": [cag / "table.csv"],
             "csv": [self.new / "table.csv"], "markdown": [self.new / "table.md"], "output": [self.new / f"output{WRITES[verb][0]}"],
             "number": ["1"],
@@ -70,7 +71,7 @@ class Results:
         if verb in ("class-chart", "paper-table"):
             options["evaluations"] = [evaluations[0], *evaluations[1:2] * (verb == "paper-table"), evaluations[5]]
         if verb == "curves":
-            options["checkpoints"] = [*models[:2], *models[4:]]
+            options["checkpoints-if-any"] = [*models[:2], *models[4:]]
         return {option: options[option] for option in VERBS[verb][2].split() if option in options}
 
     def call(self, verb: str, /, **changed: list[Path | str]) -> tuple[int, str]:
@@ -96,19 +97,19 @@ def results(
     return Results(tmp_path, capsys)
 
 
-@pytest.mark.parametrize("verb", ["table", "figure", "curves", "report", "class-chart"])
+@pytest.mark.parametrize("verb", ["table", "figure", "curves", "report", "class-chart", "paper-table"])
 def test_sound_calls_work(results: Results, verb: str) -> None:
     assert results.call(verb) == (0, "")
 
 
-def test_a_table_is_of_a_recipe_of_the_configuration(results: Results) -> None:
-    for verb in ("table", "report", "figure"):
-        results.refused(verb, "--recipe nosuch", "only cag", recipe=["nosuch"])
+def test_a_table_is_of_a_report_of_the_configuration(results: Results) -> None:
+    for verb in ("table", "report", "figure", "curves"):
+        results.refused(verb, "--report nosuch", "only cag", report=["nosuch"])
 
 
 @pytest.mark.parametrize("verb", ["table", "report", "class-chart", "curves", "figure"])
 def test_a_file_that_is_named_twice_is_refused(results: Results, verb: str) -> None:
-    option = "evaluations" if "evaluations" in VERBS[verb][2] else "checkpoints"
+    option = next(option for option in VERBS[verb][2].split() if option.startswith(("evaluations", "checkpoints")))
     files = results.sound(verb)[option]
     results.refused(verb, str(files[0]), "named once", **{option: [*files, files[0]]})
 
@@ -130,8 +131,8 @@ WRONG_KINDS = {
         SEED / "warmup/evaluation.json", SEED / "warmup/evidence/evidence.json", *labels_of("warmup"),
     ],
     "checkpoints": [SEED / "warmup/evaluation.json"],
-    "figure": [Path("results/smoke/cag/curves.png")],
-    "curves": [Path("results/smoke/cag/figure.png")],
+    "figure": [Path("results/smoke/reports/cag/curves.png")],
+    "curves": [Path("results/smoke/reports/cag/figure.png")],
 }  # fmt: skip
 
 
@@ -150,23 +151,113 @@ def test_a_report_takes_all_files_and_no_others(results: Results, option: str) -
     results.refused("report", **{option: files[1:]})
 
 
+def with_reports(results: Results, **reports: list[str]) -> list[Path | str]:
+    """The configuration of the workflow with other reports."""
+    path = results.new / "config.json"
+    write_json(path, read_json(Path("results/smoke/config.json")) | {"reports": reports})
+    return [path]
+
+
 def test_a_report_takes_no_picture_of_other_models(results: Results) -> None:
     picture = results.new / "other.png"
-    runs = ["pretrain", "control"]
-    code, _ = results.call("curves", checkpoints=[SEED / run / "checkpoint.json" for run in runs], output=[picture])
-    assert code == 0
+    drawn = {"checkpoints-if-any": [SEED / run / "checkpoint.json" for run in ("pretrain", "control")]}
+    assert results.call("curves", output=[picture], **drawn)[0] == 0
+    results.refused(
+        "report", "other.png: the curves must be of all models of the report", "none of warmup", curves=[picture]
+    )
     files = results.sound("report")
     few = {option: [file for file in files[option] if "control" not in str(file)] for option in ("checkpoints",)}
     results.refused("report", "checkpoint that was evaluated must be given", **few)
+    config = with_reports(results, few=["pretrain", "warmup", "cag", "oracle"])
     without = {option: [file for file in files[option] if "control" not in str(file)] for option in ("evaluations",)}
+    of_few = {"config": config, "report": ["few"], **without}
     table = results.new / "table.csv"
-    assert results.call("table", **without)[0] == 0
-    results.refused("report", "other.png: the picture must show", curves=[picture], table=[table], **few, **without)
+    assert results.call("table", **of_few)[0] == 0
+    results.refused("report", "other.png: the picture must show", curves=[picture], table=[table], **few, **of_few)
+    assert results.call("report", table=[table], **few, **of_few)[0] == 0
+
+
+def test_a_report_takes_no_picture_of_another_report(results: Results) -> None:
+    """Nor one whose models are among its own."""
+    config = with_reports(
+        results, cag=["pretrain", "warmup", "control", "cag", "oracle"], first=["pretrain", "warmup", "cag/stage1"]
+    )
+    of_first = {"config": config, "report": ["first"], "output": [results.new / "first.png"]}
+    runs = ("pretrain", "warmup", "cag/stage1")
+    models = {"checkpoints": [SEED / run / "checkpoint.safetensors" for run in runs]}
+    labels = {"evidence-if-any": [SEED / "warmup/evidence/evidence.json"], "labels-if-any": labels_of("warmup")}
+    assert results.call("figure", **of_first, **models, **labels) == (0, "")
+    results.refused("report", "first.png: the figure must be of pretrain, warmup, cag/stage2, found one of cag/stage1, ",
+                    config=config, figure=[results.new / "first.png"])  # fmt: skip
+    drawn = {"checkpoints-if-any": [SEED / run / "checkpoint.json" for run in runs]}
+    (results.new / "first.png").unlink()
+    assert results.call("curves", **of_first, **drawn) == (0, "")
+    results.refused("report", "first.png: ", "none of cag/stage2", config=config, curves=[results.new / "first.png"])
+
+
+def test_a_table_is_of_the_models_of_its_report(results: Results) -> None:
+    """Not of one that another report has, nor without one of its own."""
+    config = with_reports(results, few=["pretrain", "warmup", "cag/stage1"])
+    files = results.sound("table")["evaluations"]
+    of_few = [files[RUNS.index(run)] for run in ("pretrain", "warmup", "cag/stage1")]
+    few: dict[str, list[Path | str]] = {"config": config, "report": ["few"]}
+    for other in ("control", "cag/stage2"):
+        file = files[RUNS.index(other)]
+        results.refused("table", str(file), "the model must be one of pretrain, warmup, cag/stage1", f"found '{other}'",
+                        evaluations=[*of_few, file], **few)  # fmt: skip
+    results.refused("table", "cag/stage1: an evaluation of every seed (0) must be given", evaluations=of_few[:2], **few)
+    results.refused("table", "cag/stage2: an evaluation of every seed (0) must be given", evaluations=files[:5])
+    assert results.call("table", evaluations=of_few, **few) == (0, "")
+
+
+def test_a_table_of_the_paper_is_of_the_runs_that_it_lists(results: Results) -> None:
+    files = results.sound("paper-table")["evaluations"]
+    for other in ("control", "oracle", "cag/stage1"):
+        file = SEED / other / "evaluation.json"
+        for given in ([*files, file], [*files[:2], file]):
+            results.refused(
+                "paper-table",
+                str(file),
+                f"must be one of pretrain, warmup, cag/stage2, found '{other}'",
+                evaluations=given,
+            )
+    results.refused(
+        "paper-table", "warmup: an evaluation of every seed (0) must be given", evaluations=[files[0], files[2]]
+    )
+    results.refused(
+        "paper-table", "tables.table4: the runs of this table must be listed, found no such key", number=["4"]
+    )
+
+
+def test_gains_are_of_one_model_over_another(results: Results) -> None:
+    files = results.sound("table")["evaluations"]
+    for given in (files[:1], files[:3]):
+        results.refused("class-chart", "the evaluations must be of two models", evaluations=given)
+
+
+def test_curves_are_of_models_of_their_report(results: Results) -> None:
+    config = with_reports(results, few=["pretrain", "warmup", "cag/stage1"])
+    control = SEED / "control/checkpoint.json"
+    results.refused("curves", str(control), "must be of models of the report few, found control", config=config, report=["few"],
+                    **{"checkpoints-if-any": [SEED / "pretrain/checkpoint.json", control]})  # fmt: skip
+
+
+def test_a_report_takes_what_is_told_of_all_labels_of_a_model(results: Results) -> None:
+    """Not of those by one of its rules alone."""
+    one = [results.new / "one.json"]
+    told: dict[str, list[Path | str]] = {"evidence": [SEED / "warmup/evidence/evidence.json"], "output": [*one]}
+    assert results.call("diagnose", **told | {"all-labels": labels_of("warmup")[:1]}) == (0, "")
+    summaries = results.sound("report")["label-summaries"]
+    results.refused("report", "the statistics of the labels that a model was trained on must be given once",
+                    **{"label-summaries": [*one, *summaries[1:]]})  # fmt: skip
+    results.refused("report", "one.json: labels must be those that a model was trained on",
+                    **{"label-summaries": [*one, *summaries]})  # fmt: skip
 
 
 def test_a_figure_is_of_the_models_that_its_columns_name(results: Results) -> None:
     models = results.sound("figure")["checkpoints"]
-    results.refused("figure", "must have the model of stage 2 of recipe cag", checkpoints=models[:2])
+    results.refused("figure", "must have the model of cag/stage2", checkpoints=models[:2])
+    results.refused("figure", "must have the model of warmup", checkpoints=[models[0], models[2]])
     first = SEED / "cag/stage1/checkpoint.safetensors"
     results.refused("figure", str(first), "found another", checkpoints=[*models[:2], first])
     control = SEED / "control/checkpoint.safetensors"
@@ -175,15 +266,26 @@ def test_a_figure_is_of_the_models_that_its_columns_name(results: Results) -> No
 
 def test_a_figure_is_of_the_labels_that_its_last_model_was_trained_on(results: Results) -> None:
     """And of the evidence that these were made of: here the evidence and labels beside another model are of other ones."""
-    others = {"evidence": [SEED / "warmup/evidence/evidence.json"], "all-labels": labels_of("warmup")}
-    results.refused("figure", str(others["all-labels"][0]), "labels must be those that", **others)
-    results.refused("figure", "must be made of", "found those of other evidence", evidence=others["evidence"])
-    both = [labels_of("cag/stage1")[0], others["all-labels"][1]]
-    results.refused("figure", str(both[1]), "labels must be those that", **{"all-labels": both})
-    for one in labels_of("cag/stage1"):
-        results.refused("figure", "labels by anchor and by probability must be given", **{"all-labels": [one]})
+    evidence, labels = [SEED / "warmup/evidence/evidence.json"], labels_of("warmup")
+    others: dict[str, list[Path | str]] = {"evidence-if-any": [*evidence], "labels-if-any": labels}
+    results.refused("figure", str(labels[0]), "labels must be those that", **others)
+    results.refused("figure", "must be made of", "found those of other evidence", **{"evidence-if-any": [*evidence]})
+    both = [labels_of("cag/stage1")[0], labels[1]]
+    results.refused("figure", str(both[1]), "labels must be those that", **{"labels-if-any": both})
+    needed = "--labels: labels by anchor and by probability must be given, found"
+    for one, rule in zip(labels_of("cag/stage1"), ("anchor", "probability"), strict=True):
+        results.refused("figure", f"{needed} by {rule};", **{"labels-if-any": [one]})
+    for none in ({}, {"evidence-if-any": [*evidence]}):
+        results.refused("figure", f"{needed} of no rule; name those", **none, **{"labels-if-any": []})
     wrong = [labels_of("cag/stage1")[0]]
-    results.refused("figure", str(wrong[0]), "must vouch for a whole evidence store", evidence=wrong)
+    results.refused("figure", str(wrong[0]), "must vouch for a whole evidence store", **{"evidence-if-any": wrong})
+    results.refused("figure", "--evidence: must be given just where labels are", **{"evidence-if-any": []})
+    config = with_reports(results, first=["pretrain", "warmup"])
+    first = {"config": config, "report": ["first"], "checkpoints": results.sound("figure")["checkpoints"][:2]}
+    results.refused("figure", "--labels: labels of no rule must be given, found by anchor and by probability", **first)
+    first |= {"labels-if-any": []}
+    results.refused("figure", "--evidence: must be given just where labels are, found it alone", **first)
+    assert results.call("figure", **first | {"evidence-if-any": []}) == (0, "")
 
 
 def test_labels_beside_another_model_are_not_told_of(results: Results) -> None:
@@ -200,21 +302,21 @@ def test_labels_beside_another_model_are_not_told_of(results: Results) -> None:
 
 
 def test_a_stage_takes_no_labels_beside_another_model(results: Results) -> None:
-    """Not those of the model before the one that it starts from, which are of the same recipe, rules and frames."""
+    """Not those of the model before the one that it starts from, which are of the same run, rules and frames."""
     sound: dict[str, list[Path | str]] = {
-        "initial": [SEED / "cag/stage1/checkpoint.safetensors"], "anchors": [SEED / "cag/stage1/evidence/anchors.h5"],
-        "stage": ["2"], "state": [results.new / "state"],
+        "initial": [SEED / "cag/stage1/checkpoint.safetensors"], "anchors-if-any": [SEED / "cag/stage1/evidence/anchors.h5"],
+        "run": ["cag/stage2"], "state": [results.new / "state"],
     }  # fmt: skip
     for labels in (labels_of("warmup"), [labels_of("cag/stage1")[0], labels_of("warmup")[1]]):
-        results.refused("adapt", "found labels of another", **sound | {"all-labels": labels})
+        results.refused("train", "found labels of another", **sound | {"labels-if-any": labels})
     other = [SEED / "warmup/evidence/anchors.h5"]
-    results.refused("adapt", str(other[0]), "found labels of another", **sound | {"anchors": other})
+    results.refused("train", str(other[0]), "found labels of another", **sound | {"anchors-if-any": other})
 
 
 def test_curves_are_of_models(results: Results) -> None:
     others = (told_of("warmup"), labels_of("warmup")[0], SEED / "warmup/evidence/evidence.json")
     for wrong in (SEED / "warmup/evaluation.json", *others, Path("results/smoke/config.json")):
-        results.refused("curves", str(wrong), "must be the JSON of a checkpoint", checkpoints=[wrong])
+        results.refused("curves", str(wrong), "must be the JSON of a checkpoint", **{"checkpoints-if-any": [wrong]})
 
 
 OUTPUTS = {
@@ -260,34 +362,45 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
     return made
 
 
-def given(mini: Miniature, verb: str, output: Path) -> dict[str, object]:
-    """The sound options of a verb on the artifacts of a miniature."""
+LABELLED_RUNS = ("cag/stage1", "cag/stage2", "nothing/stage2")
+NEEDED = {
+    "pretrain": [], "oracle": [], "warmup": ["initial"], "control": ["initial"],
+    **{run: ["initial", "anchors-if-any", "labels-if-any"] for run in LABELLED_RUNS},
+}  # fmt: skip
+"""What a training is given beside frames."""
+
+
+def given(mini: Miniature, call: str, output: Path) -> dict[str, object]:
+    """The sound options of a verb, or of `train RUN`, on the artifacts of a miniature."""
+    verb, _, run = call.partition(" ")
     labels = mini.folder / "labels"
     store = labels if verb == "evidence-part" else output
     sound = {
-        "config": mini.yaml(), "manifest": mini.manifest, "checkpoint": mini.weights("warmup"), "seed": 0,
-        "initial": mini.weights({"warmup": "pretrain"}.get(verb, "warmup")), "anchors": labels / "anchors.h5",
-        "all-labels": label_files(labels / "labels.json"), "evidence": labels / "evidence.json", "recipe": "cag",
-        "store": store / ("labels.zarr" if verb == "labels" else "evidence.zarr"), "rule": "probability-0.3", "stage": 1,
+        "config": mini.yaml(), "manifest": mini.manifest, "checkpoint": mini.weights("warmup"), "seed": 0, "run": run,
+        "initial": mini.weights({"warmup": "pretrain"}.get(run, "warmup")), "anchors": labels / "anchors.h5",
+        "all-labels": label_files(labels / "labels.json"), "evidence": labels / "evidence.json",
+        "store": store / ("labels.zarr" if verb == "labels" else "evidence.zarr"), "rule": "probability-0.3",
         "part": 1, "parts": 1, "set": "evaluation", "folder": output / "predictions", "state": output / "state",
         "output": output / f"output{WRITES[verb][0]}",
     }  # fmt: skip
-    return {option: sound[option] for option in VERBS[verb][2].split() if option in sound}
+    sound |= {"anchors-if-any": sound["anchors"], "labels-if-any": sound["all-labels"]}
+    left = {"initial", "anchors-if-any", "labels-if-any"} - set(NEEDED.get(run, ()))
+    return {option: sound[option] for option in VERBS[verb][2].split() if option in sound.keys() - left}
 
 
 def refused(verb: str, options: dict[str, object], capsys: pytest.CaptureFixture[str]) -> str:
     """What the call says in its one line."""
     capsys.readouterr()
-    assert main([verb, *words_of(options)]) == 2
+    assert main([verb.partition(" ")[0], *words_of(options)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and said.startswith("caguda: error: "), said
     return said
 
 
 STRANGE = {
-    "warmup": ["initial"],
-    "control": ["initial"],
-    "adapt": ["initial", "anchors", "all-labels"],
+    "train warmup": ["initial"],
+    "train control": ["initial"],
+    "train cag/stage1": ["initial", "anchors-if-any", "labels-if-any"],
     "anchor-part": ["checkpoint"],
     "evidence-store": ["checkpoint", "anchors"],
     "evidence-part": ["checkpoint", "anchors", "store"],
@@ -305,7 +418,7 @@ def test_an_artifact_of_other_frames_is_refused(
 ) -> None:
     options, theirs = given(mini, verb, tmp_path), given(stranger, verb, tmp_path)
     said = refused(verb, options | {option: theirs[option]}, capsys)
-    file = stranger.folder / "labels" if option == "all-labels" else theirs[option]
+    file = stranger.folder / "labels" if "labels" in option else theirs[option]
     assert str(file) in said or "labels.json" in said or "evidence.zarr" in said
     assert not Path(str(options["output"])).exists()
 
@@ -314,11 +427,11 @@ def test_labels_of_one_rule_of_other_frames_are_refused(
     mini: Miniature, stranger: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Among sound ones of the other rule."""
-    for verb in ("adapt", "diagnose"):
+    for verb, option in (("train cag/stage1", "labels-if-any"), ("diagnose", "all-labels")):
         options, theirs = given(mini, verb, tmp_path), given(stranger, verb, tmp_path)
-        pairs = list(zip(options["all-labels"], theirs["all-labels"], strict=True))  # type: ignore[call-overload]
+        pairs = list(zip(options[option], theirs[option], strict=True))  # type: ignore[call-overload]
         for both in ([pairs[0][0], pairs[1][1]], [pairs[0][1], pairs[1][0]]):
-            said = refused(verb, options | {"all-labels": both}, capsys)
+            said = refused(verb, options | {option: both}, capsys)
             assert str(stranger.folder / "labels") in said
         assert not Path(str(options["output"])).exists()
 
@@ -340,47 +453,99 @@ def test_a_manifest_of_other_settings_is_refused(
     classes = mini.configuration().model_dump(mode="json")["classes"]
     classes[0]["id"], classes[1]["id"] = classes[1]["id"], classes[0]["id"]
     other = replace(mini, folder=tmp_path).yaml(classes=classes)
-    for verb in ("pretrain", *STRANGE):
+    for verb in ("train pretrain", "train oracle", *STRANGE):
         options = given(mini, verb, tmp_path) | {"config": other}
         assert f"{mini.manifest}: this must be made with the settings" in refused(verb, options, capsys)
 
 
 MODELS = [
     ("warmup", {"initial": "warmup"}, "must be the model of pretrain, found that of warmup"),
-    ("warmup", {"initial": "stage"}, "must be the model of pretrain, found that of stage 1 of recipe cag"),
+    ("warmup", {"initial": "stage"}, "must be the model of pretrain, found that of cag/stage1"),
     ("control", {"initial": "pretrain"}, "must be the model of warmup, found that of pretrain"),
-    ("control", {"initial": "stage"}, "must be the model of warmup, found that of stage 1 of recipe cag"),
-    ("adapt", {"initial": "pretrain"}, "must be the model of warmup, found that of pretrain"),
-    ("adapt", {"initial": "stage"}, "must be the model of warmup, found that of stage 1 of recipe cag"),
-    ("adapt", {"stage": 2}, "must be the model of stage 1 of recipe cag, found that of warmup"),
-    ("adapt", {"stage": 2, "recipe": "nothing", "initial": "stage"}, "must be the model of stage 1 of recipe nothing"),
-    ("adapt", {"stage": 99}, "the stages of recipe cag must be 1 to 3"),
+    ("control", {"initial": "stage"}, "must be the model of warmup, found that of cag/stage1"),
+    ("cag/stage1", {"initial": "pretrain"}, "must be the model of warmup, found that of pretrain"),
+    ("cag/stage1", {"initial": "stage"}, "must be the model of warmup, found that of cag/stage1"),
+    ("cag/stage2", {}, "must be the model of cag/stage1, found that of warmup"),
+    ("nothing/stage2", {"initial": "stage"}, "must be the model of nothing/stage1, found that of cag/stage1"),
+    ("cag/stage1", {"run": "cag/stage99"}, "cag/stage99: the configuration has no such model, only "),
+    ("cag/stage1", {"run": "cag/stage0"}, "cag/stage0: the configuration has no such model, only "),
+    ("cag/stage1", {"run": "cag"}, "cag: the configuration has no such model, only "),
+    ("warmup", {"run": "warmup/stage1"}, "warmup/stage1: the configuration has no such model, only "),
+    ("warmup", {"run": "nosuch"}, "nosuch: the configuration has no such model, only "),
+    ("warmup", {"seed": 1}, "the model to start from must be of seed 1, found one of seed 0"),
+    ("warmup", {"run": "oracle"}, "--initial: must not be given for oracle, which is trained by supervised, found some"),
+    ("pretrain", {"run": "warmup"}, "--initial: must be given for warmup, which is trained by adversarial, found none"),
+    ("cag/stage1", {"run": "control"}, "--anchors: must not be given for control, which is trained by supervised, found some"),
+    ("warmup", {"run": "cag/stage1"}, "--anchors: must be given for cag/stage1, which is trained by cag, found none"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("verb", "changes", "message"), MODELS)
+@pytest.mark.parametrize(("run", "changes", "message"), MODELS)
 def test_a_training_starts_from_the_model_before_it(
-    mini: Miniature, verb: str, changes: dict[str, object], message: str, tmp_path: Path,
+    mini: Miniature, run: str, changes: dict[str, object], message: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     named = {name: mini.weights(str(value)) if name == "initial" else value for name, value in changes.items()}
-    assert message in refused(verb, given(mini, verb, tmp_path) | named, capsys)
+    assert message in refused("train", given(mini, f"train {run}", tmp_path) | named, capsys)
+    assert not list(tmp_path.glob("*.*"))
+
+
+def test_labels_are_given_to_those_alone_that_read_them(
+    mini: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = given(mini, "train cag/stage1", tmp_path)
+    labels = options.pop("labels-if-any")
+    said = refused("train", options, capsys)
+    assert "--labels: must be given for cag/stage1, which is trained by cag, found none" in said
+    own = given(mini, "train control", tmp_path) | {"labels-if-any": labels}
+    said = refused("train", own, capsys)
+    assert "--labels: must not be given for control, which is trained by supervised, found some" in said
+    renewed = mini.configuration(runs__renewed={"like": "cag", "method": "cag_every_iteration", "stages": None})
+    write_json(tmp_path / "renewed.json", renewed.model_dump(mode="json"))
+    own = options | {"config": tmp_path / "renewed.json", "run": "renewed", "labels-if-any": labels}
+    said = refused("train", own, capsys)
+    assert "--labels: must not be given for renewed, which is trained by cag_every_iteration, found some" in said
+
+
+def test_a_run_that_starts_from_a_chain_starts_from_its_last_stage_or_the_one_named(
+    mini: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for start, before in (("cag", "cag/stage2"), ("nothing/stage1", "nothing/stage1"), ("nothing", "nothing/stage2")):
+        changed = mini.configuration(runs__control__start=start)
+        write_json(tmp_path / f"{before.replace('/', '')}.json", changed.model_dump(mode="json"))
+        options = given(mini, "train control", tmp_path) | {"config": tmp_path / f"{before.replace('/', '')}.json"}
+        for initial, found in (("warmup", "warmup"), ("stage", "cag/stage1")):
+            said = refused("train", options | {"initial": mini.weights(initial)}, capsys)
+            assert f"must be the model of {before}, found that of {found}" in said
+
+
+def test_a_model_that_is_brought_is_not_trained(
+    mini: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = mini.configuration(runs__mine={"method": "imported", "file": "mine.safetensors"})
+    write_json(tmp_path / "mine.json", mine.model_dump(mode="json"))
+    options = given(mini, "train pretrain", tmp_path) | {"config": tmp_path / "mine.json", "run": "mine"}
+    assert "mine: this must be a model that is trained, found one that is brought from elsewhere" in refused(
+        "train", options, capsys
+    )
 
 
 def test_the_state_of_another_training_stays(own: Miniature, capsys: pytest.CaptureFixture[str]) -> None:
     """Another seed, another run, and the same one with other settings, whose state is its own to replace."""
     state = own.folder / "pretrain/state/state.pt"
     before = state.read_bytes()
-    options = given(own, "pretrain", own.folder / "new") | {"state": state.parent}
-    assert "found that of pretrain of seed 0 in miniature" in refused("pretrain", options | {"seed": 1}, capsys)
-    options = given(own, "warmup", own.folder / "new") | {"state": state.parent}
-    assert "must be of warmup of seed 0 in miniature, found that of pretrain" in refused("warmup", options, capsys)
+    options = given(own, "train pretrain", own.folder / "new") | {"state": state.parent}
+    assert "found that of pretrain of seed 0 in miniature" in refused("train", options | {"seed": 1}, capsys)
+    options = given(own, "train warmup", own.folder / "new") | {"state": state.parent}
+    assert "must be of warmup of seed 0 in miniature, found that of pretrain" in refused("train", options, capsys)
+    options = given(own, "train oracle", own.folder / "new") | {"state": state.parent}
+    assert "must be of oracle of seed 0 in miniature, found that of pretrain" in refused("train", options, capsys)
     assert state.read_bytes() == before
     old = load_state(state)
     assert old is not None and old.pop("of") == "pretrain of seed 0 in miniature"
     save_state(state, old)  # of a version before
-    options = given(own, "pretrain", own.folder / "new") | {"state": state.parent}
-    assert main(["pretrain", *words_of(options)]) == 0
+    options = given(own, "train pretrain", own.folder / "new") | {"state": state.parent}
+    assert main(["train", *words_of(options)]) == 0
 
 
 def test_anchors_of_another_width_make_no_evidence(own: Miniature, capsys: pytest.CaptureFixture[str]) -> None:
@@ -453,7 +618,7 @@ def test_nothing_is_written_beside_another_model(
     options = {option: options[option] for option in VERBS[verb][2].split()}
     before = sorted(seeds.rglob("*"))
     said = refused(verb, options, capsys)
-    assert f"{options['output']}: an output must lie in no folder of another experiment, seed, run or recipe" in said
+    assert f"{options['output']}: an output must lie in no folder of another experiment, seed, run or report" in said
     if "store" in options:
         options["output"] = model / "evidence/new.json"
         said = refused(verb, options, capsys)
@@ -491,9 +656,9 @@ def test_labels_beside_another_model_are_refused(
             Path(shutil.copytree(folder, seeds / beside / "labels" / folder.name)) / "labels.json"
             for folder in sorted((warm / "labels").iterdir())
         ]
-        options = given(own, "adapt", seeds / "new") | {"initial": warm / "checkpoint.safetensors"}
-        options |= {"anchors": warm / "evidence/anchors.h5", "all-labels": copies}
-        assert f"{copies[0]}: " in refused("adapt", options, capsys)
+        options = given(own, "train cag/stage1", seeds / "new") | {"initial": warm / "checkpoint.safetensors"}
+        options |= {"anchors-if-any": warm / "evidence/anchors.h5", "labels-if-any": copies}
+        assert f"{copies[0]}: " in refused("train", options, capsys)
         options = given(own, "diagnose", seeds / "new") | {"evidence": warm / "evidence/evidence.json"}
         assert f"{copies[0]}: " in refused("diagnose", options | {"all-labels": copies}, capsys)
     assert not (seeds / "new").exists()

@@ -25,12 +25,14 @@ from caguda.configfile import parse_configuration
 from caguda.errors import UserError
 from caguda.stages.anchors import construct_anchors
 from caguda.stages.check import check
-from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.diagnose import diagnose
+from caguda.stages.evaluate import evaluate
 from caguda.stages.evidence import create_evidence, verify_evidence, write_part
 from caguda.stages.generate import generate
 from caguda.stages.inspect import inspect
 from caguda.stages.labels import make_labels
 from caguda.stages.view import view
+from caguda.staleness import stale_artifacts
 from caguda.workflow import set_aside
 
 Said = pytest.CaptureFixture[str]
@@ -186,7 +188,7 @@ def test_finished_labels_are_made_again_or_refused(own: Miniature) -> None:
 
 @pytest.mark.parametrize(("folder", "margin"), [("anchor-0.05-mean_anchor_distance", 0.1), ("mine", 0.07)])
 def test_a_label_store_that_says_another_rule_is_refused(own: Miniature, folder: str, margin: float) -> None:
-    """Than that of its folder, or in a folder of another name, than those that some chain of stages is labelled with."""
+    """Than that of its folder, or in a folder of another name, than those that some model is labelled with."""
     anchor, probability = label_files(own.folder / "labels" / "labels.json")
     given = anchor.parents[1] / folder / "labels.json"
     anchor.parent.rename(given.parent)
@@ -275,14 +277,15 @@ def test_labels_of_another_stage_are_not_diagnosed(own: Miniature, trained: bool
 
 
 def test_a_model_whose_ancestors_had_other_settings_is_refused(own: Miniature) -> None:
-    for change in ({"pretrain__iterations": 13}, {"labels__margin": 0.2}, {"warmup__iterations": 7}):
+    margin = {"runs__cag__pseudo_labels__anchor__margin": 0.2}
+    for change in ({"runs__pretrain__iterations": 13}, margin, {"runs__warmup__iterations": 7}):
         with pytest.raises(UserError, match="must be made with the settings of the configuration, found"):
             evaluate(own.configuration(**change), own.manifest, own.weights("stage"), own.folder / "evaluation.json")
-    with pytest.raises(UserError, match=r"pretrain\.iterations 12, not 13"):
-        diagnose(own.configuration(pretrain__iterations=13), own.manifest, own.folder / "labels/evidence.json",
+    with pytest.raises(UserError, match=r"runs\.pretrain\.iterations 12, not 13"):
+        diagnose(own.configuration(runs__pretrain__iterations=13), own.manifest, own.folder / "labels/evidence.json",
                  label_files(own.folder / "labels/labels.json"), own.folder / "again.json")  # fmt: skip
-    with pytest.raises(UserError, match=r"pretrain\.iterations 12, not 13"):
-        make_labels(own.configuration(pretrain__iterations=13), own.folder / "labels/evidence.json", "probability-0.3",
+    with pytest.raises(UserError, match=r"runs\.pretrain\.iterations 12, not 13"):
+        make_labels(own.configuration(runs__pretrain__iterations=13), own.folder / "labels/evidence.json", "probability-0.3",
                     own.folder / "again.zarr", own.folder / "again.json")  # fmt: skip
 
 
@@ -291,11 +294,39 @@ def test_an_evaluation_of_another_model_is_not_replaced(own: Miniature) -> None:
     given = (own.configuration(), own.manifest)
     evaluate(*given, own.weights("warmup"), output)
     evaluate(*given, own.weights("warmup"), output)
-    with pytest.raises(
-        UserError, match="must be new or replace the evaluation of the same model, found one of warm-up"
-    ):
+    with pytest.raises(UserError, match="must be new or replace the evaluation of the same model, found one of warmup"):
         evaluate(*given, own.weights("pretrain"), output)
-    assert read_json(output)["row"] == "warm-up"
+    assert read_json(output)["run"] == "warmup"
+
+
+def test_a_model_that_started_from_another_stage_is_refused(own: Miniature) -> None:
+    """The run of its `start` has more stages now; the key itself is the same."""
+    named = {"runs__after": {"like": "control", "start": "cag", "iterations": 1}}
+    one = own.configuration(**named, runs__cag__stages=1)
+    own.train("after", "after", one, initial=own.weights("stage"))
+    evaluate(one, own.manifest, own.weights("after"), own.folder / "after.json")
+    with pytest.raises(UserError, match=r"found runs\.after\.start cag/stage1, not cag/stage2"):
+        evaluate(own.configuration(**named), own.manifest, own.weights("after"), own.folder / "again.json")
+    named["runs__after"] |= {"start": "cag/stage1"}
+    evaluate(own.configuration(**named), own.manifest, own.weights("after"), own.folder / "after.json")
+
+
+@pytest.mark.parametrize("name", ["log", "state", "check", "stage1", "evidence"])
+def test_a_run_of_any_name_is_out_of_date_when_its_settings_change(own: Miniature, name: str) -> None:
+    """Also one that is called as folders are in which nothing is looked for."""
+    run = {"like": "pretrain", "iterations": 1}
+    described = own.train(f"seed0/{name}", name, own.configuration(**{f"runs__{name}": run})).with_suffix(".json")
+    evidence = own.evidence(
+        f"seed0/{name}/evidence", own.configuration(**{f"runs__{name}": run}), described.with_suffix(".safetensors")
+    )
+    for changes, expected in (
+        ({}, {}),
+        ({"anchors__every_stage": False}, {}),
+        ({f"runs__{name}": run | {"iterations": 2}}, {described: f"made with runs.{name}.iterations 1, not 2"}),
+    ):
+        settings = own.configuration(**{"anchors": {}, f"runs__{name}": run} | changes)
+        found = stale_artifacts(settings, own.folder)
+        assert {path: found[path] for path in (described, evidence) if path in found} == expected
 
 
 # --- frames
@@ -364,7 +395,7 @@ def test_the_group_file_of_a_store_stays_and_one_of_anything_else_is_set_aside(t
 @pytest.mark.slow
 def test_the_workflow_loses_nothing_that_it_did_not_write(finished: Workflow, tmp_path: Path) -> None:
     own = finished.copy(tmp_path)
-    table = own.results / "cag" / "table.md"
+    table = own.results / "reports" / "cag" / "table.md"
     expected = table.read_text()
     table.write_text("mine")
     table.with_suffix(".csv").unlink()
@@ -394,15 +425,61 @@ def test_check_and_check_test_know_their_own_manifests(tmp_path: Path, capsys: S
 
 def test_a_training_writes_into_no_folder_of_another_run(own: Miniature, capsys: Said) -> None:
     """It would be refused by every reader, hours later."""
-    sound = ("--config", own.yaml(), "--manifest", own.manifest, "--state", own.folder / "s")
-    for seed, place in ((9, "seed0/pretrain"), (0, "seed0/warmup"), (0, "seed0/cag/stage1")):
+    sound = ("--config", own.yaml(runs__mine={"method": "imported", "file": "mine.safetensors"}))
+    trained = ("train", *sound, "--manifest", own.manifest, "--state", own.folder / "s", "--run")
+    for run, seed, place in (
+        ("pretrain", 9, "seed0/pretrain"), ("pretrain", 0, "seed0/warmup"), ("pretrain", 0, "seed0/cag/stage1"),
+        ("pretrain", 0, "seed0"), ("pretrain", 0, "seed0/pretrain/labels"), ("pretrain", 0, "seed0/pretrain/stage1"),
+        ("cag/stage1", 0, "seed0/cag"), ("cag/stage1", 0, "seed0/cag/stage2"), ("cag/stage1", 0, "seed0/nothing/stage1"),
+        ("cag/stage1", 0, "seed0/stage1"), ("cag/stage1", 1, "seed0/cag/stage1"),
+    ):  # fmt: skip
         output = own.folder / place / "checkpoint.safetensors"
-        said = called(capsys, "pretrain", "--seed", seed, *sound, "--output", output)
-        assert "an output must lie in no folder of another experiment, seed, run or recipe" in said
-    imported = ("import", "--config", own.yaml(), "--seed", 0, "--input", own.weights("warmup"), "--output")
-    assert "another experiment, seed, run" in called(
-        capsys, *imported, own.folder / "seed0/warmup/checkpoint.safetensors", "--run", "pretrain"
-    )
+        said = called(capsys, *trained, run, "--seed", seed, "--output", output)
+        assert f"{output}: an output must lie in no folder of another experiment, seed, run or report" in said
+    imported = ("import", *sound, "--seed", 0, "--input", own.weights("warmup"), "--run", "mine", "--output")
+    for place in ("warmup", "mine/stage1", "mine/evidence"):
+        said = called(capsys, *imported, own.folder / "seed0" / place / "checkpoint.safetensors")
+        assert "another experiment, seed, run" in said
+
+
+def test_no_model_is_replaced_by_that_of_another_run_or_by_one_that_is_brought(own: Miniature, capsys: Said) -> None:
+    """Not in a folder of any name; the model of the same run is, unless it was made of other files or is brought."""
+    sound = ("--config", own.yaml(runs__mine={"method": "imported", "file": "mine.safetensors"}))
+    trained = ("train", *sound, "--manifest", own.manifest, "--state", own.folder / "s", "--seed", 0, "--run")
+    before = {path: path.read_bytes() for path in own.folder.rglob("checkpoint.*")}
+    for run, folder, writer in (
+        ("oracle", "pretrain", "train --run pretrain"), ("pretrain", "warmup", "train --run warmup"),
+        ("nothing/stage1", "stage", "train --run cag/stage1"), ("cag/stage2", "stage", "train --run cag/stage1"),
+    ):  # fmt: skip
+        said = called(capsys, *trained, run, "--output", own.weights(folder))
+        assert f"must be a new file or one that `train --run {run}` wrote before, found one of `{writer}`" in said
+    said = called(capsys, *trained, "warmup", "--initial", own.weights("stage"), "--output", own.weights("warmup"))
+    assert "found one that was made of ../pretrain/checkpoint.safetensors" in said
+    imported = ("import", *sound, "--seed", 0, "--input", own.weights("warmup"), "--run", "mine", "--output")
+    said = called(capsys, *imported, own.weights("pretrain"))
+    assert "one that `import --run mine` wrote before, found one of `train --run pretrain`" in said
+    assert {path: path.read_bytes() for path in own.folder.rglob("checkpoint.*")} == before
+    mine = own.folder / "mine.safetensors"
+    for _ in range(2):
+        assert main([str(word) for word in (*imported, mine)]) == 0
+    values_of_mine = {"runs__mine": {"like": "pretrain"}}
+    words = ("train", "--config", own.yaml(**values_of_mine), *trained[3:], "mine", "--output", mine)
+    assert "one that `train --run mine` wrote before, found one of `import --run mine`" in called(capsys, *words)
+
+
+def test_a_model_of_pretrained_weights_may_be_made_again(own: Miniature, capsys: Said) -> None:
+    """Its backbone's weights are named by the configuration, not by the call; a model of other ones stays."""
+    described = own.weights("pretrain").with_suffix(".json")
+    made = read_json(described)
+    made["provenance"]["inputs"]["backbone.pth"] = {"sha256": "", "content": "", "from_here": "backbone.pth"}
+    write_json(described, made)
+    network = {"name": "deeplab_v2", "backbone": "resnet50", "weights": str(described.with_name("backbone.pth"))}
+    sound = ("--manifest", own.manifest, "--state", own.folder / "s", "--seed", 0, "--run", "pretrain")
+    output = ("--output", own.weights("pretrain"))
+    said = called(capsys, "train", "--config", own.yaml(network=network), *sound, *output)
+    assert "backbone.pth" in said and "an output must be" not in said
+    said = called(capsys, "train", "--config", own.yaml(), *sound, *output)
+    assert "found one that was made of backbone.pth" in said
 
 
 def test_a_journal_is_never_a_link_or_a_folder(own: Miniature) -> None:
@@ -482,13 +559,15 @@ WRONG: dict[str, Callable[[Miniature], tuple[object, ...]]] = {
     "no name as checkpoint": lambda own: ("evaluate", "--checkpoint", ""),
     "the JSON as checkpoint": lambda own: ("evaluate", "--checkpoint", own.weights("warmup").with_suffix(".json")),
     "another JSON as checkpoint": lambda own: ("evaluate", "--checkpoint", own.yaml()),
-    "a folder to import": lambda own: ("import", "--run", "pretrain", "--seed", 0, "--input", "."),
-    "weights of another name": lambda own: ("import", "--run", "pretrain", "--seed", 0, "--input", own.weights("warmup"),
+    "a folder to import": lambda own: ("import", "--run", "mine", "--seed", 0, "--input", "."),
+    "weights of another name": lambda own: ("import", "--run", "mine", "--seed", 0, "--input", own.weights("warmup"),
                                             "--output", own.folder / "model.pt"),
+    "a trained run to import": lambda own: ("import", "--run", "pretrain", "--seed", 0, "--input", own.weights("pretrain")),
+    "no run to import": lambda own: ("import", "--run", "nosuch", "--seed", 0, "--input", own.weights("pretrain")),
     "HDF5 of another name": lambda own: ("pack", "--domain", "source", "--output", own.folder / "pack.json"),
-    "a state in a file": lambda own: ("pretrain", "--seed", 0, "--state", own.manifest),
-    "a state below a file": lambda own: ("pretrain", "--seed", 0, "--state", own.manifest / "x" / "y"),
-    "a state of a long name": lambda own: ("pretrain", "--seed", 0, "--state", own.folder / ("x" * 256)),
+    "a state in a file": lambda own: ("train", "--run", "pretrain", "--seed", 0, "--state", own.manifest),
+    "a state below a file": lambda own: ("train", "--run", "pretrain", "--seed", 0, "--state", own.manifest / "x" / "y"),
+    "a state of a long name": lambda own: ("train", "--run", "pretrain", "--seed", 0, "--state", own.folder / ("x" * 256)),
     "a store below a file": lambda own: ("evidence-store", "--checkpoint", own.weights("warmup"), "--anchors",
                                          own.folder / "labels/anchors.h5", "--store", own.manifest / "x.zarr"),
     "labels below a file": lambda own: ("labels", "--evidence", own.folder / "labels/evidence.json", "--rule", "probability-0.3",
@@ -519,12 +598,13 @@ def brackets(own: Miniature) -> Path:
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_argument_is_one_line(own: Miniature, name: str, capsys: Said) -> None:
     verb, *words = WRONG[name](own)
-    default = {"--config": own.yaml(), "--manifest": own.manifest, "--state": own.folder / "s"}
+    config = own.yaml(runs__mine={"method": "imported", "file": "mine.safetensors"})
+    default = {"--config": config, "--manifest": own.manifest, "--state": own.folder / "s"}
     if verb in ("import", "labels"):
         del default["--manifest"]
-    if verb != "pretrain":
+    if verb != "train":
         del default["--state"]
-    default["--output"] = own.folder / ("new.safetensors" if verb in ("pretrain", "import") else "new.json")
+    default["--output"] = own.folder / ("new.safetensors" if verb in ("train", "import") else "new.json")
     for flag, value in default.items():
         words += [] if flag in words else [flag, value]
     called(capsys, verb, *words)
@@ -544,7 +624,7 @@ def test_a_seed_that_no_generator_takes_is_one_line(own: Miniature, capsys: Said
     )
     for digits in (10, 25, 5000):
         with pytest.raises(SystemExit) as ended:
-            main(["pretrain", "--seed", "9" * digits, *map(str, words)])
+            main(["train", "--run", "pretrain", "--seed", "9" * digits, *map(str, words)])
         said = capsys.readouterr().err
         assert ended.value.code == 2 and "--seed: must be " in said and said.count("\n") == 1 and len(said) < 300
 
@@ -559,11 +639,11 @@ def test_misplaced_models_are_faults_for_verify(own: Miniature, capsys: Said) ->
 def test_a_picture_is_as_it_was_drawn(finished: Workflow, tmp_path: Path) -> None:
     from caguda.paper.pictures import refuse_other_picture
 
-    figure = finished.results / "cag" / "figure.png"
+    figure = finished.results / "reports" / "cag" / "figure.png"
     with Image.open(figure) as picture:
         told = json.loads(picture.text["Description"])
         content = np.array(picture)
-    assert refuse_other_picture(figure, "figure", "cag", told["shows"]) == set(told["shows"])
+    assert refuse_other_picture(figure, "figure", told["shows"]) == set(told["shows"])
     data = bytearray(figure.read_bytes())
     refused = 0
     for place in range(len(data) // 2, len(data) - 100, (len(data) // 2) // 20):
@@ -571,7 +651,7 @@ def test_a_picture_is_as_it_was_drawn(finished: Workflow, tmp_path: Path) -> Non
         (tmp_path / "bit.png").write_bytes(data)
         data[place] ^= 4
         with pytest.raises(UserError):
-            refuse_other_picture(tmp_path / "bit.png", "figure", "cag", told["shows"])
+            refuse_other_picture(tmp_path / "bit.png", "figure", told["shows"])
         refused += 1
     assert refused >= 15 and content.size
 
@@ -596,6 +676,6 @@ def test_an_output_of_other_files_or_another_place_is_not_replaced(own: Miniatur
     assert "found one that was made of ../evidence.json" in said
     write_json(own.folder / "config.json", own.configuration(experiment="theirs").model_dump(mode="json"))
     said = called(capsys, "check", "--config", own.yaml(), "--output", own.manifest)
-    assert "an output must lie in no folder of another experiment, seed, run or recipe" in said
+    assert "an output must lie in no folder of another experiment, seed, run or report" in said
     said = called(capsys, "labels", *sound[:2], "--evidence", mine / "evidence.json", *made)
-    assert "an output must lie in no folder of another experiment, seed, run or recipe" in said
+    assert "an output must lie in no folder of another experiment, seed, run or report" in said

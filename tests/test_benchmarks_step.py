@@ -15,17 +15,19 @@ def _benchmarks_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
 
 
-def terms_and_gradient(way: str, losses: dict[str, str]) -> tuple[dict[str, float], Tensor]:
+def terms_and_gradient(way: str, distance: dict[str, str]) -> tuple[dict[str, float], Tensor]:
     """The loss terms of a step on a tiny batch, and the gradient of all weights as one vector."""
     import step
     import step_inputs
 
     configuration = step_inputs.configured("small")
     small = configuration.network.model_copy(update={"width": 4, "feature_channels": 8})
-    choices = configuration.losses.model_copy(update=losses)
-    given = step_inputs.setting(configuration.model_copy(update={"network": small, "losses": choices}), (2, 64, 96))
+    method = step_inputs.method_in(configuration)
+    chosen = method.model_copy(update={"distance": method.distance.model_copy(update=distance)})
+    runs = {**configuration.runs, "cag": chosen}
+    given = step_inputs.setting(configuration.model_copy(update={"network": small, "runs": runs}), (2, 64, 96))
     job, found = step.job_of(given, way), {}
-    for objective, terms in job.step(given.batch):
+    for objective, terms in job.step(given.batch, 0):
         objective.backward()
         found |= {name: float(value.detach()) for name, value in terms.items()}
     weights = job.modules["network"].parameters()
@@ -33,16 +35,16 @@ def terms_and_gradient(way: str, losses: dict[str, str]) -> tuple[dict[str, floa
 
 
 @pytest.mark.parametrize(
-    "losses",
+    "distance",
     [
-        {"distance": "l2", "distance_pixels": "all", "distance_unit": "mean_anchor_distance"},
-        {"distance": "class_mean", "distance_pixels": "correct", "distance_unit": "absolute"},
+        {"norm": "l2", "pixels": "all", "unit": "mean_anchor_distance"},
+        {"norm": "class_mean", "pixels": "correct", "unit": "absolute"},
     ],
 )
-def test_the_authors_way_has_our_losses_and_gradients(losses: dict[str, str]) -> None:
+def test_the_authors_way_has_our_losses_and_gradients(distance: dict[str, str]) -> None:
     from step import AUTHORS, OURS
 
-    (theirs, slope), (ours, expected) = (terms_and_gradient(way, losses) for way in (AUTHORS, OURS))
+    (theirs, slope), (ours, expected) = (terms_and_gradient(way, distance) for way in (AUTHORS, OURS))
     assert min(ours.values()) > 0
     assert theirs == pytest.approx(ours, rel=1e-4)
     assert (slope - expected).norm() < 1e-3 * expected.norm()

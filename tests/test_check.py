@@ -180,7 +180,7 @@ def test_a_city_without_labels_is_fine_for_the_target_alone(
         label.unlink()
     val = {"layout": "cityscapes", "root": "city", "split": "val"}
     evaluation = {**val, "skip": ids_of(pairs)}
-    lines = told({"layout": "gta5", "root": "gta"}, target=val, evaluation=evaluation, bounds=["control"])
+    lines = told({"layout": "gta5", "root": "gta"}, target=val, evaluation=evaluation, runs={"oracle": None})
     assert warned(lines) == [] and row(lines, "  with a label") == ["3", "2", "2"]
     (root.parent / "manifest.json").unlink()
     (found,) = problems(root, capsys)
@@ -378,7 +378,7 @@ def test_a_label_that_comes_or_goes_is_noticed(root: Path, opened: list[str]) ->
     again(root, tree, opened)
     content = label.read_bytes()
     label.unlink()
-    assert again(root, tree, opened, bounds=["control"]) == ["ulm_000000_000000"]
+    assert again(root, tree, opened, runs={"oracle": None}) == ["ulm_000000_000000"]
     label.write_bytes(content)
     assert again(root, tree, opened) == ["ulm_000000_000000"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from miniature import Miniature, as_if_made_with
+from miniature import Miniature
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,34 +17,34 @@ from caguda.artifacts.state import load_state
 from caguda.classes import IGNORE, class_table
 from caguda.datasets.frame import label_of
 from caguda.datasets.io import read_image, read_label
-from caguda.datasets.loader import TrainingFrames
+from caguda.datasets.loader import TrainingFrames, training_batches
 from caguda.datasets.manifest import read_manifest
 from caguda.networks.layers.batch_norm import freeze
-from caguda.stages.common import Run
+from caguda.runs import method_of
 from caguda.stages.labelling import open_labelling
 from caguda.stages.runtime import restore_network
-from caguda.stages.supervised import control, pretrain
 from caguda.stages.training import build_optimiser
-from caguda.stages.warmup import warmup
+from caguda.stages.training_frames import open_frames
 
 CPU = torch.device("cpu")
 ONLY_DISTANCE = {"distance": 1.0, "anchor_cross_entropy": 0.0, "probability_cross_entropy": 0.0}
 
 
-def first_terms(mini: Miniature, elsewhere: Miniature, weights: dict[str, float], **losses: Any) -> dict[str, float]:
+def first_terms(mini: Miniature, elsewhere: Miniature, weights: dict[str, float], **keys: Any) -> dict[str, float]:
     """The loss terms of the first iteration of a stage."""
-    settings = elsewhere.configuration(recipes={"r": weights}, losses=losses, stages__iterations=1)
-    warm = as_if_made_with(settings, mini.weights("warmup"), elsewhere.folder / "of" / "warmup")
-    labels = elsewhere.label("labels", settings, warm)
-    _, description = load_checkpoint(elsewhere.stage("s", settings, warm, labels, "r"))
+    one = {"like": "cag", "stages": None, "iterations": 1, "weights": weights}
+    settings, labels = elsewhere.configuration(runs__r=one | keys), mini.folder / "labels" / "labels.json"
+    _, description = load_checkpoint(elsewhere.stage("s", settings, mini.weights("warmup"), labels, "r"))
     (terms,) = description["metrics"]["history"]
     return {name: value for name, value in terms.items() if name != "iteration"}
 
 
-def first_batch(mini: Miniature, settings: Any) -> dict[str, Any]:
+def first_batch(mini: Miniature) -> dict[str, Any]:
     """What the network says of the first batch of both domains, with all label maps."""
-    run = Run("stage 1", settings, 0, mini.manifest, {})
-    network, _ = restore_network(mini.weights("warmup"), CPU, run.table)
+    settings = mini.configuration()
+    method = method_of(settings, "cag/stage1")
+    frames = open_frames(settings, mini.manifest, [], method)
+    network, _ = restore_network(mini.weights("warmup"), CPU, class_table(settings))
     freeze(network.train())
     store = open_labelling(mini.folder / "labels" / "labels.json")
 
@@ -52,10 +52,9 @@ def first_batch(mini: Miniature, settings: Any) -> dict[str, Any]:
         row = store.read(index)
         return {"a": torch.from_numpy(row.anchor_label), "p": torch.from_numpy(row.probability_label)}
 
-    source = run.frames("source", settings.stages.augmentation, labelled=True)
-    augmentation = settings.stages.target_augmentation
-    target = TrainingFrames(run.manifest.frames("target"), maps, augmentation, 0, "stage 1 target")
-    batch, other = next(run.batches(settings.stages, source, target)(0))
+    source = frames.training("source", method, "stage 1", 0, frames.truth("source"))
+    target = TrainingFrames(frames.manifest.frames("target"), maps, method.target_augmentation, 0, "stage 1 target")
+    batch, other = (next(training_batches(domain, method.batch_size, 0, 1, 0)) for domain in (source, target))
     with torch.inference_mode():
         features, logits, _ = network(batch["image"] / 255)
         other_features, other_logits, _ = network(other["image"] / 255)
@@ -77,11 +76,10 @@ def by_pixel(features: Tensor, labels: Tensor, vectors: Tensor, power: int) -> l
 def test_distance_reduction_and_unit(
     mini: Miniature, elsewhere: Miniature, distance: str, power: int, reduction: str, unit: str
 ) -> None:
-    losses = {"distance": distance, "reduction": reduction, "distance_unit": unit}
-    found = first_terms(mini, elsewhere, ONLY_DISTANCE, **losses)
+    found = first_terms(mini, elsewhere, ONLY_DISTANCE, distance={"norm": distance, "unit": unit}, reduction=reduction)
     anchors, _ = load_anchors(mini.folder / "labels" / "anchors.h5")
     scale = anchors.mean_distance**power if unit == "mean_anchor_distance" else 1.0
-    seen = first_batch(mini, elsewhere.configuration(stages__iterations=1))
+    seen = first_batch(mini)
     for domain in ("source", "target"):
         features, _, labels = seen[domain]
         values = by_pixel(features, labels, torch.from_numpy(anchors.vectors), power)
@@ -96,16 +94,16 @@ def test_distance_reduction_and_unit(
 def test_distance_pixels_and_class_means(mini: Miniature, elsewhere: Miniature) -> None:
     anchors, _ = load_anchors(mini.folder / "labels" / "anchors.h5")
     vectors = torch.from_numpy(anchors.vectors)
-    seen = first_batch(mini, elsewhere.configuration(stages__iterations=1))
+    seen = first_batch(mini)
     features, logits, labels = seen["source"]
     small = labels[:, ::4, ::4]
     correct = small.where(logits.argmax(1) == small, IGNORE)
     kept = correct.repeat_interleave(4, 1).repeat_interleave(4, 2)
-    found = first_terms(mini, elsewhere, ONLY_DISTANCE, distance_unit="absolute", distance_pixels="correct")
+    found = first_terms(mini, elsewhere, ONLY_DISTANCE, distance={"unit": "absolute", "pixels": "correct"})
     expected = np.mean(by_pixel(features, kept, vectors, 1))
     assert found["source_distance"] == pytest.approx(expected, rel=1e-4)
     assert expected != pytest.approx(np.mean(by_pixel(features, labels, vectors, 1)), rel=1e-2)
-    found = first_terms(mini, elsewhere, ONLY_DISTANCE, distance="class_mean", distance_unit="absolute")
+    found = first_terms(mini, elsewhere, ONLY_DISTANCE, distance={"unit": "absolute", "norm": "class_mean"})
     pairs = []
     for image, truth in zip(features, small, strict=True):
         for category in range(20):
@@ -117,9 +115,22 @@ def test_distance_pixels_and_class_means(mini: Miniature, elsewhere: Miniature) 
     assert found["source_distance"] == pytest.approx(np.mean(pairs), rel=1e-4)
 
 
+@pytest.mark.parametrize("rule", ["anchor", "probability"])
+def test_whose_labels_the_targets_distance_has(mini: Miniature, elsewhere: Miniature, rule: str) -> None:
+    anchors, _ = load_anchors(mini.folder / "labels" / "anchors.h5")
+    seen = first_batch(mini)
+    features, _, anchor = seen["target"]
+    labels = {"anchor": anchor, "probability": seen["probability"]}
+    vectors = torch.from_numpy(anchors.vectors)
+    expected = {name: np.mean(by_pixel(features, label, vectors, 1)) for name, label in labels.items()}
+    found = first_terms(mini, elsewhere, ONLY_DISTANCE, distance={"unit": "absolute", "target_labels": rule})
+    assert found["target_distance"] == pytest.approx(expected[rule], rel=1e-4)
+    assert expected["anchor"] != pytest.approx(expected["probability"], rel=1e-3)
+
+
 def test_target_resolution(mini: Miniature, elsewhere: Miniature) -> None:
     weights = {"distance": 0.0, "anchor_cross_entropy": 1.0, "probability_cross_entropy": 1.0}
-    seen = first_batch(mini, elsewhere.configuration(stages__iterations=1))
+    seen = first_batch(mini)
     _, logits, anchor = seen["target"]
     enlarged = functional.interpolate(logits, anchor.shape[-2:], mode="bilinear")
     for name, label in (("anchor", anchor), ("probability", seen["probability"])):
@@ -163,8 +174,8 @@ def test_anchors_of_every_kind(mini: Miniature, elsewhere: Miniature, pixels: st
 
 @pytest.mark.parametrize(("sees", "channels"), [("softmax", 20), ("features", 8)])
 def test_what_the_discriminator_sees(mini: Miniature, elsewhere: Miniature, sees: str, channels: int) -> None:
-    settings = elsewhere.configuration(warmup__discriminator_input=sees, warmup__iterations=2)
-    elsewhere.train(warmup, "w", settings, initial=mini.weights("pretrain"))
+    settings = elsewhere.configuration(runs__warmup__discriminator__input=sees, runs__warmup__iterations=2)
+    elsewhere.train("w", "warmup", settings, initial=mini.weights("pretrain"))
     state = load_state(elsewhere.folder / "w" / "state" / "state.pt")
     assert state is not None and state["modules"]["discriminator"]["0.weight"].shape[1] == channels
 
@@ -173,17 +184,18 @@ def test_accumulated_batches_are_averaged(mini: Miniature, elsewhere: Miniature)
     """Two updates of SGD by hand, each with the mean gradient of three batches."""
     optimiser = {"name": "sgd", "learning_rate": 0.05, "weight_decay": 0.0}
     changes = {"iterations": 2, "accumulate": 3, "batch_norm": "frozen", "optimiser": optimiser}
-    settings = elsewhere.configuration(**{f"pretrain__{name}": value for name, value in changes.items()})
-    weights = elsewhere.train(pretrain, "p", settings)
-    run = Run("pretrain", settings, 0, mini.manifest, {})
-    network = run.fresh_network()
+    settings = elsewhere.configuration(**{f"runs__pretrain__{name}": value for name, value in changes.items()})
+    weights = elsewhere.train("p", "pretrain", settings)
+    method = method_of(settings, "pretrain")
+    torch.manual_seed(0)
+    network = settings.network.build(class_table(settings).count)
     freeze(network.train())
-    sgd = build_optimiser(network, settings.pretrain.optimiser, 0.05)
-    batches = list(
-        run.batches(settings.pretrain, run.frames("source", settings.pretrain.augmentation, labelled=True))(0)
-    )
+    sgd = build_optimiser(network, method.optimiser, 0.05)
+    frames = open_frames(settings, mini.manifest, [], method)
+    source = frames.training("source", method, "pretrain", 0, frames.truth("source"))
+    batches = list(training_batches(source, method.batch_size, 0, 6, 0))
     assert len(batches) == 6
-    for place, (sample,) in enumerate(batches):
+    for place, sample in enumerate(batches):
         enlarged = functional.interpolate(network(sample["image"] / 255)[1], (32, 64), mode="bilinear")
         (functional.cross_entropy(enlarged, sample["label"].long(), ignore_index=IGNORE) / 3).backward()
         if place % 3 == 2:
@@ -198,16 +210,15 @@ def test_a_schedule_longer_than_the_training(elsewhere: Miniature, mini: Miniatu
     """Two iterations of a schedule of four, as SGD without momentum shows: the second rate is 0.75 of the first."""
     for length in (None, 4):
         optimiser = {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.0, "poly_iterations": length}
-        settings = elsewhere.configuration(pretrain__iterations=2, pretrain__optimiser=optimiser)
-        elsewhere.train(pretrain, f"{length}", settings)
+        settings = elsewhere.configuration(runs__pretrain__iterations=2, runs__pretrain__optimiser=optimiser)
+        elsewhere.train(f"{length}", "pretrain", settings)
         state = load_state(elsewhere.folder / f"{length}" / "state" / "state.pt")
         assert state is not None
         rate = state["optimisers"]["network"]["param_groups"][0]["lr"]
         assert rate == pytest.approx(0.01 * (1 - 1 / (length or 2)) ** 0.9)
-    control_settings = elsewhere.configuration(
-        stages__optimiser={"name": "sgd", "learning_rate": 0.01, "poly_iterations": 8}
-    )
-    elsewhere.train(control, "c", control_settings, initial=mini.weights("warmup"))
+    optimiser = {"name": "sgd", "learning_rate": 0.01, "poly_iterations": 16}
+    control = elsewhere.configuration(runs__control__optimiser=optimiser)
+    elsewhere.train("c", "control", control, initial=mini.weights("warmup"))
     state = load_state(elsewhere.folder / "c" / "state" / "state.pt")
     assert state is not None and state["progress"]["iteration"] == 12
     assert state["optimisers"]["network"]["param_groups"][0]["lr"] == pytest.approx(0.01 * (1 - 11 / 16) ** 0.9)
@@ -215,14 +226,14 @@ def test_a_schedule_longer_than_the_training(elsewhere: Miniature, mini: Miniatu
 
 def test_activations_computed_again_change_no_bit(mini: Miniature, elsewhere: Miniature) -> None:
     settings = elsewhere.configuration(compute__recompute_activations=True)
-    assert elsewhere.train(pretrain, "p", settings).read_bytes() == mini.weights("pretrain").read_bytes()
+    assert elsewhere.train("p", "pretrain", settings).read_bytes() == mini.weights("pretrain").read_bytes()
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision(mini: Miniature, elsewhere: Miniature, precision: str) -> None:
     """Weights stay float32 and close to those of float32, and a training that was interrupted ends with the same bits."""
     settings = elsewhere.configuration(compute__precision=precision)
-    weights, description = load_checkpoint(elsewhere.train(pretrain, "p", settings))
+    weights, description = load_checkpoint(elsewhere.train("p", "pretrain", settings))
     single, reference = load_checkpoint(mini.weights("pretrain"))
     assert all(value.dtype == single[name].dtype for name, value in weights.items())
     first, other = (made["metrics"]["history"] for made in (description, reference))
@@ -238,8 +249,8 @@ def test_mixed_precision(mini: Miniature, elsewhere: Miniature, precision: str) 
         update = __import__("caguda.stages.training", fromlist=["_update"])._update
         patch.setattr("caguda.stages.training._update", lambda job: (next(steps), update(job)))
         with pytest.raises(StopIteration):
-            again.train(pretrain, "p", settings)
-    assert again.train(pretrain, "p", settings).read_bytes() == elsewhere.weights("p").read_bytes()
+            again.train("p", "pretrain", settings)
+    assert again.train("p", "pretrain", settings).read_bytes() == elsewhere.weights("p").read_bytes()
 
 
 @pytest.mark.slow
@@ -247,7 +258,7 @@ def test_a_compiled_network_trains_alike(mini: Miniature, elsewhere: Miniature) 
     if not shutil.which("g++"):
         pytest.skip("torch.compile needs a C++ compiler on a CPU, found no g++")
     settings = elsewhere.configuration(compute__compile=True)
-    _, description = load_checkpoint(elsewhere.train(pretrain, "p", settings))
+    _, description = load_checkpoint(elsewhere.train("p", "pretrain", settings))
     _, reference = load_checkpoint(mini.weights("pretrain"))
     for first, other in zip(description["metrics"]["history"], reference["metrics"]["history"], strict=True):
         assert first == pytest.approx(other, rel=1e-3)

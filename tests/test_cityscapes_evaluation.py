@@ -18,7 +18,7 @@ from caguda.classes import CITYSCAPES_19, IGNORE, smaller_sets
 from caguda.datasets.io import read_label
 from caguda.equations.metrics import confusion_matrix, iou, mean_iou
 from caguda.errors import UserError
-from caguda.stages.evaluate import judged
+from caguda.stages.evaluate import confusion_of
 
 if not hasattr(np, "in1d"):  # a stand-in: cityscapesScripts 2.3 scores instances by what NumPy 2.4 has under this name
     np.in1d = np.isin  # type: ignore[attr-defined]
@@ -75,7 +75,7 @@ def confusion(files: list[tuple[Path, Path]]) -> torch.Tensor:
     total = torch.zeros(19, 19, dtype=torch.int64)
     for truth, prediction in files:
         guess = read_label(prediction, CITYSCAPES_19)
-        matrix = judged(guess, truth, CITYSCAPES_19)
+        matrix = confusion_of(guess, truth, CITYSCAPES_19)
         assert torch.equal(matrix, confusion_matrix(guess[None], read_label(truth, CITYSCAPES_19)[None], 19))
         total += matrix
     return total
@@ -139,11 +139,11 @@ def test_the_truth_is_judged_in_any_kind_of_label_file(kind: str, tmp_path: Path
     guess = torch.randint(0, 19, (9, 14), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     expected = confusion_matrix(guess[None], read_label(path, CITYSCAPES_19)[None], 19)
     assert expected.sum() == np.isin(values, JUDGED).sum()
-    assert torch.equal(judged(guess, path, CITYSCAPES_19), expected)
+    assert torch.equal(confusion_of(guess, path, CITYSCAPES_19), expected)
     values[4, 5] = 77
     Image.fromarray(values).save(path)
     with pytest.raises(UserError, match=r"truth\.png: label values outside the class table: 77 \(1 pixels\)"):
-        judged(guess, path, CITYSCAPES_19)
+        confusion_of(guess, path, CITYSCAPES_19)
 
 
 def test_an_error_towards_a_category_left_out_still_counts() -> None:

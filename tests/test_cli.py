@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from miniature import Miniature, make_miniature
 from PIL import Image
 
@@ -22,6 +21,8 @@ from caguda.cli import OPTIONS, VERBS, main
 
 IMAGE, LABEL = "source/images/00003.png", "source/labels/00003.png"
 RULES = ("anchor-0.05-mean_anchor_distance", "probability-0.3")
+GIVEN = {"pretrain": [], "warmup": ["--initial"], "control": ["--initial"]}
+"""What a training is given; that of a stage, and of a model that is none, has all."""
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +48,16 @@ class Desk:
         self.mini, self.capsys = mini, capsys
         self.new = mini.folder / "new"
 
-    def call(self, verb: str, /, config: Path | None = None, **options: object) -> Fault:
-        """A verb with sound options, but for `options`; outputs go to the folder `new`, if not beside the evidence."""
+    def call(self, words: str, /, config: Path | None = None, **options: object) -> Fault:
+        """A verb, or `train` and the model, with sound options, but for `options`.
+
+        Outputs go to the folder `new`, if not beside the evidence.
+        """
+        verb, _, model = words.partition(" ")
         folder, evidence = self.mini.folder, self.mini.folder / "labels" / "evidence.zarr"
         sound: dict[str, object] = {
-            "--config": config or self.mini.yaml(), "--seed": 0, "--recipe": "cag", "--stage": 1, "--part": 1,
-            "--parts": 1, "--manifest": self.mini.manifest, "--initial": self.mini.weights("warmup"),
+            "--config": config or self.mini.yaml(), "--seed": 0, "--run": model, "--part": 1, "--parts": 1,
+            "--manifest": self.mini.manifest, "--initial": self.mini.weights("warmup"),
             "--checkpoint": self.mini.weights("warmup"), "--anchors": evidence.with_name("anchors.h5"),
             "--evidence": evidence.with_suffix(".json"), "--rule": RULES[0], "--labels": self.labels(*RULES),
             "--store": self.new / "labels.zarr" if verb == "labels" else evidence, "--state": self.new / "state",
@@ -61,20 +66,34 @@ class Desk:
         }  # fmt: skip
         sound |= {f"--{name}": value for name, value in options.items()}
         wanted = {OPTIONS[name][0] for name in VERBS[verb][2].split() if "default" not in OPTIONS[name][1]}
+        wanted |= {*GIVEN.get(model, ("--initial", "--anchors", "--labels"))} if verb == "train" else set()
         before = tree(folder)
         self.capsys.readouterr()
-        code = main([verb, *(word for flag in sorted(wanted) for word in (flag, *words(sound[flag])))])
+        code = main([verb, *(word for flag in sorted(wanted) for word in (flag, *parts_of(sound[flag])))])
         printed = self.capsys.readouterr()
         if code:
             assert tree(folder) == before, "something was written"
         return Fault(code, printed.err, printed.out)
+
+    def train_with(self, model: str, given: dict[str, object]) -> Fault:
+        """A training that is given just these options of those that only some have."""
+        before = tree(self.mini.folder)
+        fixed = {
+            "config": self.mini.yaml(), "seed": 0, "run": model, "manifest": self.mini.manifest,
+            "output": self.new / "train.safetensors", "state": self.new / "state",
+        }  # fmt: skip
+        pairs = (fixed | given).items()
+        self.capsys.readouterr()
+        code = main(["train", *(word for name, value in pairs for word in (f"--{name}", *parts_of(value)))])
+        assert tree(self.mini.folder) == before, "something was written"
+        return Fault(code, *reversed(self.capsys.readouterr()))
 
     def labels(self, *rules: str) -> list[Path]:
         """The JSONs of the labels of some rules."""
         return [self.mini.folder / "labels" / rule / "labels.json" for rule in rules]
 
 
-def words(value: object) -> list[str]:
+def parts_of(value: object) -> list[str]:
     """What stands behind an option."""
     return [str(part) for part in value] if isinstance(value, list) else [str(value)]
 
@@ -117,11 +136,11 @@ def test_sound_calls_work(desk: Desk) -> None:
     made = [desk.new / rule / "labels.json" for rule in RULES]
     for rule, output in zip(RULES, made, strict=True):
         assert desk.call("labels", rule=rule, store=output.with_suffix(".zarr"), output=output).code == 0
-    for verb in ("diagnose", "adapt"):
+    for verb in ("diagnose", "train cag/stage1"):
         assert desk.call(verb, labels=made).code == 0
 
 
-@pytest.mark.parametrize("verb", ["check", "pretrain", "evaluate"])
+@pytest.mark.parametrize("verb", ["check", "train pretrain", "evaluate"])
 def test_a_configuration_that_is_not_there(desk: Desk, verb: str) -> None:
     path = desk.mini.folder / "none.yaml"
     refused(desk.call(verb, config=path), path, "No such file")
@@ -130,21 +149,19 @@ def test_a_configuration_that_is_not_there(desk: Desk, verb: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"labels__marigin": 1}, ["labels.marigin: unknown key"]),
-        ({"labels__margin": "wide"}, ["labels.margin", "'wide'"]),
-        ({"stages__iterations": 0}, ["stages.iterations"]),
-        ({"stages__iterations": 1.5, "pretrain__batch_size": "two"}, ["stages.iterations", "pretrain.batch_size"]),
+        ({"runs__cag__pseudo_labels__anchor__marigin": 1}, ["runs.cag.pseudo_labels.anchor.marigin: unknown key"]),
+        ({"runs__cag__pseudo_labels__anchor__margin": "wide"}, ["runs.cag.pseudo_labels.anchor.margin", "'wide'"]),
+        ({"runs__cag__iterations": 0}, ["runs.cag.iterations"]),
+        (
+            {"runs__cag__iterations": 1.5, "runs__pretrain__batch_size": "two"},
+            ["runs.cag.iterations", "batch_size: must be a whole number, found 'two' (in runs.pretrain)"],
+        ),
         ({"network__name": "resnet"}, ["network.name"]),
     ],
 )
 def test_faults_of_the_configuration(desk: Desk, changes: dict[str, Any], words: list[str]) -> None:
-    path = desk.mini.yaml()
-    for key, value in changes.items():
-        section, name = key.split("__")
-        content = yaml.safe_load(path.read_text())
-        content[section][name] = value
-        path.write_text(json.dumps(content))
-    refused(desk.call("pretrain", config=path), path, *words)
+    path = desk.mini.yaml(**changes)
+    refused(desk.call("train pretrain", config=path), path, *words)
 
 
 def test_a_wrong_data_root(desk: Desk) -> None:
@@ -192,7 +209,7 @@ def test_a_frame_that_was_spoilt_after_the_check(desk: Desk, name: str, workers:
     words = ["must be as it was when it was checked"]
     spoil(desk.mini.root / file)
     refused(
-        desk.call("pretrain", config=desk.mini.yaml(compute__workers=workers, compute__save_every=99)),
+        desk.call("train pretrain", config=desk.mini.yaml(compute__workers=workers, compute__save_every=99)),
         desk.mini.root / file,
         *words,
     )
@@ -200,10 +217,11 @@ def test_a_frame_that_was_spoilt_after_the_check(desk: Desk, name: str, workers:
 
 
 @pytest.mark.parametrize(
-    "verb", ["anchor-part", "evidence-store", "evidence-part", "evaluate", "warmup", "control", "adapt"]
+    "verb",
+    ["anchor-part", "evidence-store", "evidence-part", "evaluate", "train warmup", "train control", "train cag/stage1"],
 )
 def test_a_checkpoint_that_is_missing_or_damaged(desk: Desk, verb: str) -> None:
-    option = "checkpoint" if "checkpoint" in VERBS[verb][2] else "initial"
+    option = "initial" if verb.startswith("train ") else "checkpoint"
     path = desk.mini.folder / "none" / "checkpoint.safetensors"
     refused(desk.call(verb, **{option: path}), path.parent)
     damaged = desk.mini.weights("warmup")
@@ -211,7 +229,7 @@ def test_a_checkpoint_that_is_missing_or_damaged(desk: Desk, verb: str) -> None:
     refused(desk.call(verb), damaged)
 
 
-@pytest.mark.parametrize("verb", ["evidence-store", "evidence-part", "adapt"])
+@pytest.mark.parametrize("verb", ["evidence-store", "evidence-part", "train cag/stage1"])
 def test_anchors_that_are_missing_or_damaged(desk: Desk, verb: str) -> None:
     path = desk.mini.folder / "none.h5"
     refused(desk.call(verb, anchors=path), path)
@@ -223,7 +241,7 @@ def test_anchors_that_are_missing_or_damaged(desk: Desk, verb: str) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["anchor", "probability"])
-@pytest.mark.parametrize("verb", ["adapt", "diagnose"])
+@pytest.mark.parametrize("verb", ["train cag/stage1", "diagnose"])
 def test_labels_that_are_missing_damaged_or_something_else(desk: Desk, verb: str, place: int) -> None:
     def with_one(file: Path) -> list[Path]:
         found = desk.labels(*RULES)
@@ -241,11 +259,22 @@ def test_labels_that_are_missing_damaged_or_something_else(desk: Desk, verb: str
     refused(desk.call(verb), store)
 
 
-@pytest.mark.parametrize("verb", ["adapt", "diagnose"])
-def test_labels_of_one_rule_alone(desk: Desk, verb: str) -> None:
+def test_labels_of_one_rule_alone(desk: Desk) -> None:
+    """Too few for a training that has two rules; what is told of them may be told of one."""
     for rule in RULES:
         found = f"found those by {rule.partition('-')[0]}"
-        refused(desk.call(verb, labels=desk.labels(rule)), "labels by anchor and by probability", found)
+        fault = desk.call("train cag/stage1", labels=desk.labels(rule))
+        refused(fault, "labels by anchor and by probability", found)
+        assert desk.call("diagnose", labels=desk.labels(rule), output=desk.new / f"{rule}.json").code == 0
+
+
+@pytest.mark.parametrize("verb", ["train cag/stage1", "diagnose"])
+def test_labels_of_one_rule_twice(desk: Desk, verb: str) -> None:
+    kinds = "of different rules" if verb == "diagnose" else "by anchor and by probability"
+    (once,) = desk.labels(RULES[0])
+    refused(desk.call(verb, labels=[once, once]), once, "a file must be named once, found it 2 times")
+    again = shutil.copy(once, once.with_name("again.json"))
+    refused(desk.call(verb, labels=[once, again]), f"labels {kinds} must be given, found those by anchor")
 
 
 @pytest.mark.parametrize("verb", ["labels", "diagnose"])
@@ -268,26 +297,53 @@ def test_an_incomplete_evidence_store_is_not_accepted(desk: Desk, verb: str) -> 
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("verb", ["adapt", "diagnose"])
+@pytest.mark.parametrize("verb", ["train cag/stage1", "diagnose"])
 def test_an_incomplete_label_store_is_not_accepted(desk: Desk, verb: str, rule: str) -> None:
     (desk.mini.folder / "labels" / rule / "labels.zarr" / "label" / "c.0.0.0").unlink()
     refused(desk.call(verb), f"{rule}/labels.zarr", "not completely written")
 
 
-@pytest.mark.parametrize("verb", ["pretrain", "anchor-part", "evidence-store", "adapt", "evaluate", "diagnose"])
+@pytest.mark.parametrize(
+    "verb", ["train pretrain", "anchor-part", "evidence-store", "train cag/stage1", "evaluate", "diagnose"]
+)
 def test_a_manifest_that_is_missing(desk: Desk, verb: str) -> None:
     refused(desk.call(verb, manifest=desk.mini.folder / "none.json"), "none.json", "check")
 
 
 def test_names_and_numbers_that_do_not_exist(desk: Desk) -> None:
-    refused(desk.call("adapt", recipe="cga"), "cga", "cag")
+    for model in ("cga/stage1", "cag", "cag/stage0", "cag/stage3", "pretrain/stage1"):
+        fault = desk.call(f"train {model}")
+        refused(fault, f"{model}: the configuration has no such model, only cag/stage1, cag/stage2, control and 5 more")
     for verb in ("anchor-part", "evidence-part"):
         refused(desk.call(verb, part=3, parts=2), "--part must be 1 to --parts, found --part 3 --parts 2")
     refused(desk.call("evidence-part", part=1, parts=9), "compute.parts", "at most 1 parts of whole batches, found 9")
     refused(desk.call("labels", rule="anchor-0.07-absolute"), "--rule anchor-0.07-absolute", *RULES)
 
 
-@pytest.mark.parametrize("verb", ["evidence-part", "labels", "adapt", "evaluate"])
+NEEDS = {
+    "pretrain": (),
+    "oracle": (),
+    "warmup": ("initial",),
+    "control": ("initial",),
+    "cag/stage1": ("initial", "anchors", "labels"),
+}
+
+
+@pytest.mark.parametrize("option", ["initial", "anchors", "labels"])
+@pytest.mark.parametrize("model", NEEDS)
+def test_a_training_is_given_what_its_method_needs_and_nothing_else(desk: Desk, model: str, option: str) -> None:
+    given = {
+        "initial": desk.mini.weights("warmup"),
+        "anchors": desk.mini.folder / "labels" / "anchors.h5",
+        "labels": desk.labels(*RULES),
+    }
+    wanted = {*NEEDS[model]} ^ {option}
+    must = "must be given" if option in NEEDS[model] else "must not be given"
+    found = desk.train_with(model, {name: given[name] for name in wanted})
+    refused(found, f"--{option}: {must} for {model}, which is trained by ")
+
+
+@pytest.mark.parametrize("verb", ["evidence-part", "labels", "train cag/stage1", "evaluate"])
 def test_artifacts_of_another_class_table(desk: Desk, verb: str) -> None:
     """A manifest and a network of 20 categories cannot serve a table of 19."""
     classes = desk.mini.configuration().model_dump(mode="json")["classes"][:19]
@@ -312,16 +368,15 @@ def test_the_command_exits_with_the_code_and_no_traceback(tmp_path: Path) -> Non
     ("verb", "options", "words"),
     [
         ("check", {}, "required: "),
-        ("pretrain", {"--seed": "-1"}, "--seed: must be a whole number from 0 on, found '-1'"),
-        ("pretrain", {"--seed": "1.5"}, "--seed: must be a whole number from 0 on, found '1.5'"),
-        ("adapt", {"--stage": "0"}, "--stage: must be a whole number from 1 on, found '0'"),
+        ("train", {"--seed": "-1"}, "--seed: must be a whole number from 0 on, found '-1'"),
+        ("train", {"--seed": "1.5"}, "--seed: must be a whole number from 0 on, found '1.5'"),
         ("anchor-part", {"--part": "0"}, "--part: must be a whole number from 1 on, found '0'"),
         ("evidence-part", {"--parts": "two"}, "--parts: must be a whole number from 1 on, found 'two'"),
         ("inspect", {"--margin": "nan"}, "--margin: must be a finite number, found 'nan'"),
         ("inspect", {"--p0": "high"}, "--p0: must be a finite number, found 'high'"),
         ("inspect", {"--margin": "0.1,inf"}, "--margin: must be a finite number, found 'inf'"),
         ("view", {"--worst": "0"}, "--worst: must be a whole number from 1 on, found '0'"),
-        ("import", {"--run": "stage1"}, "--run: invalid choice: 'stage1'"),
+        *((verb, {}, f"invalid choice: '{verb}'") for verb in ("pretrain", "warmup", "adapt", "control", "oracle")),
         ("trian", {}, "invalid choice: 'trian'"),
     ],
 )

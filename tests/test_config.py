@@ -1,14 +1,17 @@
 """Every fault of a YAML is one line that names the file and the key."""
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from caguda.configfile import load_configuration
+from caguda.config_run import Method
+from caguda.configfile import load_configuration, parse_configuration, read_merged
 from caguda.errors import UserError
+from caguda.merging import merge_all
 
 CONFIG = Path(__file__).parents[1] / "config"
 
@@ -21,7 +24,7 @@ def demo() -> dict[str, Any]:
 def set_key(values: Any, key: str, value: Any) -> None:
     *path, last = key.split(".")
     for part in path:
-        values = values[part]
+        values = values.setdefault(part, {})
     values[last] = value
 
 
@@ -47,7 +50,14 @@ CLASSES = [{"id": 0, "name": "sky", "color": [0, 0, 0]}, {"id": 1, "name": "road
 def test_published_configurations_are_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("CAMVID_ROOT", "GTA5_ROOT", "CITYSCAPES_ROOT", "DATA_ROOT"):
         monkeypatch.setenv(variable, "/data")
-    assert load_configuration(path).experiment
+    if "experiment" in read_merged(path).values:
+        assert load_configuration(path).experiment
+        return
+    commands = re.findall(r"^#.* --configfile (\S+) (\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert commands and {part for _, part in commands} == {f"config/{path.name}"}
+    for files in commands:
+        merged = merge_all(read_merged(CONFIG.parent / file) for file in files)
+        assert parse_configuration(merged.values, path, merged.layers).tables
 
 
 def test_resolved_configuration_is_read_back_unchanged(tmp_path: Path) -> None:
@@ -63,38 +73,86 @@ def test_another_process_gets_the_same_configuration(name: str, monkeypatch: pyt
     configuration = load_configuration(CONFIG / f"{name}.yaml")
     sent = pickle.loads(pickle.dumps(configuration))
     assert sent == configuration and type(sent.network) is type(configuration.network)
+    assert list(map(type, sent.runs.values())) == list(map(type, configuration.runs.values()))
 
 
 def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
     """YAML 1.1 reads 1e-4 as text."""
     values = demo()
-    set_key(values, "pretrain.optimiser.learning_rate", 12345)
+    set_key(values, "runs.source_only.optimiser.learning_rate", 12345)
     path = written(tmp_path, yaml.safe_dump(values).replace("12345", "1e-4"))
-    assert load_configuration(path).pretrain.optimiser.learning_rate == 1e-4
+    run = load_configuration(path).runs["source_only"]
+    assert isinstance(run, Method) and run.optimiser.learning_rate == 1e-4
 
 
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("labels.margn", 0.1, "labels.margn: unknown key, did you mean margin?"),
+        (
+            "runs.cag.pseudo_labels.anchor.margn",
+            0.1,
+            "runs.cag.pseudo_labels.anchor.margn: unknown key, did you mean margin?",
+        ),
+        (
+            "runs.cag.pseudo_labels.ancor",
+            {"margin": 0.1},
+            "runs.cag.pseudo_labels.ancor: must be one of anchor, probability, did you mean anchor?",
+        ),
+        ("runs.cag.metod", "cag", "runs.cag.metod: unknown key, did you mean method?"),
         ("datta_root", "x", "datta_root: unknown key, did you mean data_root?"),
         ("source.lables", "x", "source.lables: unknown key, did you mean labels?"),
-        ("recipes.cag.distnce", 1, "recipes.cag.distnce: unknown key, did you mean distance?"),
-        ("pretrain.optimiser.zzz", 1, "pretrain.optimiser.zzz: unknown key"),
+        ("runs.cag.weights.distnce", 1, "runs.cag.weights.distnce: unknown key, did you mean distance?"),
+        ("runs.cag.optimiser.zzz", 1, "runs.cag.optimiser.zzz: unknown key"),
+        ("training.optimizer.name", "sgd", "training.optimizer: unknown key, did you mean optimiser?"),
+        ("training.start", "cag", "training.start: unknown key"),
+        ("training", [1], "training: must be keys with values, found [1]"),
+        ("training.optimiser.zzz", 1, "runs.cag.optimiser.zzz: unknown key (in training)"),
+        ("training.batch_size", 0, "runs.cag.batch_size: must be at least 1, found 0 (in training)"),
+        ("runs.source_only.iterations", 0, "runs.oracle.iterations: must be at least 1, found 0 (in runs.source_only)"),
+        ("runs.a/b", {"like": "cag"}, "runs.a/b: must be a name of letters, digits, _ and -"),
+        ("runs.cag", {"iterations": 1}, "runs.cag.method: this key is required"),
+        ("runs.cag", 3, "runs.cag: must be keys with values, found 3"),
+        ("runs.cag.method", "adversarail", "runs.cag.method: must be one of imported, adversarial, "),
+        ("runs.cag.method", None, "runs.cag.method: must be one of imported, adversarial, "),
+        ("runs.cag.method", "supervised", "runs.cag.weights: unknown key"),
+        ("runs.control.iterations", "many", "runs.control.iterations: must be a whole number, found 'many'"),
+        ("runs.control.iterations", 0, "runs.control.iterations: must be at least 1, found 0"),
+        ("runs.cag.batch_norm", "sync", "runs.cag.batch_norm: must be one of 'train', 'frozen', found 'sync'"),
         (
-            "recipes",
-            {"oracle": {"distance": 0, "anchor_cross_entropy": 0, "probability_cross_entropy": 0}},
-            "recipes: oracle is a folder of other results",
+            "runs.cag.pseudo_labels.probability.p0",
+            1.5,
+            "runs.cag.pseudo_labels.probability.p0: must be at most 1.0, found 1.5",
         ),
-        ("pretrain.iterations", "many", "pretrain.iterations: must be a whole number, found 'many'"),
-        ("pretrain.iterations", 0, "pretrain.iterations: must be at least 1, found 0"),
-        ("warmup.batch_norm", "sync", "warmup.batch_norm: must be one of 'train', 'frozen', found 'sync'"),
-        ("labels.p0", 1.5, "labels.p0: must be at most 1.0, found 1.5"),
-        ("labels.margin", float("nan"), "labels.margin: "),
-        ("pretrain.augmentation.scale", [2.0, 0.5], "pretrain.augmentation.scale: the smaller factor comes first"),
+        ("runs.cag.pseudo_labels.anchor.margin", float("nan"), "runs.cag.pseudo_labels.anchor.margin: "),
+        (
+            "runs.cag.pseudo_labels.probability",
+            None,
+            "runs.cag.pseudo_labels.probability: must be keys with values, found None",
+        ),
+        ("runs.cag.pseudo_labels", "anchor", "runs.cag.pseudo_labels: must be keys with values, found 'anchor'"),
+        (
+            "runs.cag.pseudo_labels",
+            {"anchor": {"margin": 0.1, "unit": "absolute"}},
+            "runs.cag.pseudo_labels: must be the rules anchor and probability, found anchor",
+        ),
+        ("runs.cag.augmentation.scale", [2.0, 0.5], "runs.cag.augmentation.scale: the smaller factor comes first"),
+        ("runs.cag.stages", 0, "runs.cag.stages: must be at least 1, found 0"),
+        ("runs.cag.title", "=1+1", "runs.cag.title: must not begin as a formula of a spreadsheet does, found '=1+1'"),
+        ("runs.cag.note", "one\ntwo", "runs.cag.note: must be one line without control characters, found "),
+        ("runs.control.frames", "both", "runs.control.frames: must be one of 'source', 'target', found 'both'"),
+        ("runs.more", {"method": "imported"}, "runs.more.file: this key is required"),
+        (
+            "runs.more",
+            {"method": "imported", "file": "a", "iterations": 1},
+            "runs.more.iterations: unknown key",
+        ),
+        ("reports.cag", [], "reports.cag: must be at least 1 of them, found []"),
+        ("reports.a b", ["cag"], "reports.a b: must be a name of letters, digits, _ and -"),
+        ("tables.table5", ["cag"], "tables.table5: must be one of 'table1', 'table2', 'table3', 'table4', 'sweep'"),
+        ("tables.table1", "cag", "tables.table1: must be a list, found 'cag'"),
         ("seeds", [], "seeds: "),
         ("seeds", [0, 0], "seeds: every seed must occur once, found more than once: 0"),
-        ("recipes", {}, "recipes: "),
+        ("runs", {}, "runs: must be at least 1 of them, found {}"),
         ("source.skip", [15188], "source.skip.0: must be text, found 15188; put it in quotes"),
         ("source.split", "train", "source.split: layout gta5 has no splits, found 'train'"),
         ("target.split", None, "target.split: layout cityscapes needs the name of a split"),
@@ -134,11 +192,15 @@ def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
         ("network.name", "deeplab", "network.name: must be one of 'deeplab_v2', 'deeplab_v3plus', 'small', found"),
         ("network", {"width": 3}, "network.name: this key is required"),
         ("network", {"name": "deeplab_v2", "backbone": "vgg16"}, "network.backbone: must be one of 'resnet50', "),
-        ("compute.processes", 3, "pretrain.batch_size: must be a multiple of compute.processes, found 4"),
         (
-            "stages.optimiser.poly_iterations",
+            "compute.processes",
+            3,
+            "runs.cag.batch_size: must be a multiple of compute.processes, found 4 (in training)",
+        ),
+        (
+            "runs.cag.optimiser.poly_iterations",
             9,
-            "stages.optimiser.poly_iterations: must reach the training's 150, found 9",
+            "runs.cag.optimiser.poly_iterations: must reach the training's 150, found 9",
         ),
         ("anchors.min_pixels", 10, "anchors.min_pixels: a minimum per image needs mean: images, found 10 without it"),
         ("inference", {"scales": []}, "inference.scales: "),
@@ -150,7 +212,7 @@ def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
         ),
         ("inference", {"flips": True}, "inference.flips: unknown key, did you mean flip?"),
         ("test", {"layout": "cityscapes"}, "test.split: layout cityscapes needs the name of a split"),
-        ("losses.reduction", "none", "losses.reduction: must be one of 'mean', 'sum', found 'none'"),
+        ("runs.cag.reduction", "none", "runs.cag.reduction: must be one of 'mean', 'sum', found 'none'"),
         ("street", 3, "street: "),
     ],
 )
@@ -164,13 +226,17 @@ def test_fault_names_file_and_key(tmp_path: Path, key: str, value: Any, expected
 
 def test_missing_key_is_named(tmp_path: Path) -> None:
     values = demo()
-    del values["labels"]["p0"]
-    assert message(written(tmp_path, yaml.safe_dump(values))) == "labels.p0: this key is required"
+    del values["runs"]["cag"]["pseudo_labels"]["probability"]["p0"]
+    expected = "runs.cag.pseudo_labels.probability.p0: this key is required"
+    assert message(written(tmp_path, yaml.safe_dump(values))) == expected
+    del values["training"]["batch_norm"], values["runs"]["cag"]["weights"]
+    found = message(written(tmp_path, yaml.safe_dump(values)))
+    assert found == "; ".join(f"runs.{name}.batch_norm: this key is required" for name in sorted(values["runs"]))
 
 
 def test_key_given_twice_is_refused(tmp_path: Path) -> None:
-    text = (CONFIG / "demo.yaml").read_text(encoding="utf-8") + "\nrecipes: {}\n"
-    assert message(written(tmp_path, text)).startswith("recipes: this key occurs twice")
+    text = (CONFIG / "demo.yaml").read_text(encoding="utf-8") + "\ntables: {}\n"
+    assert message(written(tmp_path, text)).startswith("tables: this key occurs twice")
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_the_report_has_every_result_with_its_caption(finished: Workflow, tmp_pa
         said = "".join(content.read(name).decode() for name in content.namelist() if name.endswith((".js", ".html")))
         stored = {Path(name).name for name in content.namelist()}
     assert {"table.csv", "figure.png", "curves.png"} <= stored
-    for words in ("Recipe cag", "scores of every model", "loss curves", "bounds the others from above"):
+    for words in ("Report cag", "scores of every model", "loss curves", "bounds the others from above"):
         assert words in said, words
 
 
@@ -108,7 +108,7 @@ def test_another_workflow_uses_it_as_a_module(tmp_path: Path) -> None:
     """The example of docs/snakemake.md."""
     page = (ROOT / "docs" / "snakemake.md").read_text()
     (example,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    for word, meant in (("/path/to/caguda", str(ROOT)), ("EXPERIMENT", "smoke"), ("RECIPE", "cag")):
+    for word, meant in (("/path/to/caguda", str(ROOT)), ("EXPERIMENT", "smoke"), ("REPORT", "cag")):
         example = example.replace(word, meant)
     (tmp_path / "Snakefile").write_text(example)
     (tmp_path / "config").mkdir()

@@ -16,11 +16,15 @@ from caguda.configfile import load_configuration
 from caguda.errors import UserError
 from caguda.paper.charts import write_curves
 from caguda.paper.class_charts import write_class_chart
+from caguda.runs import rules_of
 from caguda.stages.anchors import construct_anchors
-from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.diagnose import diagnose
+from caguda.stages.evaluate import evaluate
 from caguda.stages.evidence import create_evidence, write_part
-from caguda.stages.figure import qualitative
+from caguda.stages.figure import draw_figure
 
+RULES = "runs__cag__pseudo_labels"
+MARGIN, P0 = f"{RULES}__anchor__margin", f"{RULES}__probability__p0"
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "corruptions.py"
 
 
@@ -55,12 +59,12 @@ def put(source: Path, place: Path) -> None:
 def test_a_configuration_that_was_changed_under_its_seal_is_refused(mini: Miniature, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     write_json(path, mini.configuration().model_dump(mode="json"))
-    assert load_configuration(path).labels.margin == 0.05
+    assert rules_of(load_configuration(path), "cag/stage1")["anchor"].margin == 0.05
     path.write_text(path.read_text().replace('"margin": 0.05', '"margin": 0.15'))
     with pytest.raises(UserError, match=r"config\.json: the configuration must be as the workflow wrote it"):
         load_configuration(path)
     path.write_text("\n".join(line for line in path.read_text().splitlines() if "sha256_of" not in line)[:-3] + "}")
-    assert load_configuration(path).labels.margin == 0.15, "without a seal it is a person's"
+    assert rules_of(load_configuration(path), "cag/stage1")["anchor"].margin == 0.15, "without a seal it is a person's"
 
 
 @pytest.mark.parametrize(
@@ -106,9 +110,9 @@ def test_labels_of_another_model_or_other_thresholds_are_not_diagnosed(own: Mini
     evidence, output = own.folder / "labels" / "evidence.json", own.folder / "told.json"
     labels, settings = label_files(own.folder / "labels" / "labels.json"), own.configuration()
     with pytest.raises(UserError, match=r"rule\.margin 0\.05, not 0\.2"):
-        diagnose(own.configuration(labels__margin=0.2), own.manifest, evidence, labels, output)
+        diagnose(own.configuration(**{MARGIN: 0.2}), own.manifest, evidence, labels, output)
     with pytest.raises(UserError, match=r"rule\.p0 0\.3, not 0\.7"):
-        diagnose(own.configuration(labels__p0=0.7), own.manifest, evidence, labels, output)
+        diagnose(own.configuration(**{P0: 0.7}), own.manifest, evidence, labels, output)
     own.label("other", settings, own.weights("pretrain"))
     come(own, "other", evidence)
     with pytest.raises(UserError, match=r"labels\.json: the labels must be made of .*, found those of other evidence"):
@@ -133,11 +137,14 @@ def test_labels_of_another_rule_in_the_place_of_those_of_a_rule_are_refused(own:
     labelling, settings = own.folder / "labels" / "labels.json", own.configuration()
     evidence, labels = labelling.with_name("evidence.json"), label_files(labelling)
     anchor, probability = labels
-    own.labels(own.configuration(labels__margin=0.1), evidence)
+    own.labels(own.configuration(**{MARGIN: 0.1}), evidence)
     swept = labelling.with_name("anchor-0.1-mean_anchor_distance")
     for source, message in (
         (swept, r"anchor-0\.05.*labels\.json: .*rule\.margin 0\.1, not 0\.05"),
-        (probability.parent, r"rule\.name probability, not anchor|labels by anchor and by probability must be given"),
+        (
+            probability.parent,
+            r"labels\.json: labels of different rules must be given|rule\.name probability, not anchor",
+        ),
     ):
         shutil.rmtree(anchor.parent)
         shutil.copytree(source, anchor.parent)
@@ -153,8 +160,10 @@ def test_pictures_of_other_models_and_evaluations_are_not_drawn(own: Miniature) 
     for model, evaluation in zip(models, evaluations, strict=True):
         evaluate(own.configuration(), own.manifest, model, evaluation)
     write_class_chart(own.configuration(), evaluations, own.folder / "classes.png")
-    with pytest.raises(UserError, match=r"must have an evaluation of every seed, found seeds \[0\] and \[\]"):
+    with pytest.raises(UserError, match="the evaluations must be of two models, found pretrain; name those of two"):
         write_class_chart(own.configuration(), evaluations[:1], own.folder / "classes.png")
+    with pytest.raises(UserError, match=r"an evaluation of every seed \(0, 1\) must be given, missing seed 1"):
+        write_class_chart(own.configuration(seeds=[0, 1]), evaluations, own.folder / "classes.png")
     put(own.weights("stage"), own.weights("pretrain"))
     with pytest.raises(
         UserError, match=r"must be there unchanged, found .*pretrain/checkpoint\.safetensors changed since"
@@ -163,22 +172,24 @@ def test_pictures_of_other_models_and_evaluations_are_not_drawn(own: Miniature) 
     with pytest.raises(
         UserError, match=r"must be there unchanged, found .*pretrain/checkpoint\.safetensors changed since"
     ):
-        write_curves([own.weights("warmup").with_suffix(".json")], own.folder / "curves.png")
+        write_curves(
+            own.configuration(), "cag", [own.weights("warmup").with_suffix(".json")], own.folder / "curves.png"
+        )
 
 
 def test_the_figure_is_drawn_with_the_labels_of_its_last_stage_alone(own: Miniature) -> None:
     models = [own.weights(name) for name in ("pretrain", "warmup", "stage")]
-    given = (own.configuration(stages__count=1), own.manifest, "cag", 0, models)
+    given = (own.configuration(runs__cag__stages=1), own.manifest, "cag", 0, models, own.folder / "figure.png")
     evidence, labels = own.folder / "labels" / "evidence.json", label_files(own.folder / "labels" / "labels.json")
-    qualitative(*given, evidence, labels, own.folder / "figure.png")
+    draw_figure(*given, evidence, labels)
     other = own.label("other", own.configuration(), own.weights("pretrain"))
     with pytest.raises(UserError, match=r"labels\.json: the labels must be made of .*other/evidence\.json"):
-        qualitative(*given, other.with_name("evidence.json"), labels, own.folder / "figure.png")
+        draw_figure(*given, other.with_name("evidence.json"), labels)
     for found in (label_files(other), [labels[0], label_files(other)[1]]):
         with pytest.raises(
             UserError, match=r"other/.*/labels\.json: the labels must be those that .*stage/checkpoint.safeten"
         ):
-            qualitative(*given, other.with_name("evidence.json"), found, own.folder / "figure.png")
+            draw_figure(*given, other.with_name("evidence.json"), found)
 
 
 def test_a_checkpoint_whose_writer_was_killed_between_its_two_files_is_written_again(own: Miniature) -> None:

@@ -295,7 +295,7 @@ def test_labels_of_the_target_are_optional_but_checked(root: Path, capsys: pytes
     label = root / "city/gtFine/train/ulm/ulm_000000_000000_gtFine_labelIds.png"
     label.unlink()
     output = root.parent / "manifest.json"
-    check(configuration(root, bounds=["control"]), output)
+    check(configuration(root, runs={"oracle": None}), output)
     assert [frame.label is None for frame in read_manifest(output).frames("target")] == [False, True]
     output.unlink()
     write_label(label, [99])

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
-from frame_trees import HEIGHT, PROJECT, WIDTH, configuration, make_root, problems, write_image
+from frame_trees import HEIGHT, WIDTH, configuration, make_root, problems, write_image
 from miniature import Miniature
 from PIL import Image
 
@@ -19,7 +18,6 @@ from caguda.networks.deeplab_v3plus import DeepLabV3Plus
 from caguda.networks.small import SmallNetwork
 from caguda.stages.check import check
 
-DEMO = yaml.safe_load((PROJECT / "config" / "demo.yaml").read_text(encoding="utf-8"))
 OTHER = (HEIGHT + 8, WIDTH)
 
 
@@ -44,8 +42,13 @@ def source_of_two_sizes(root: Path) -> Path:
     return root
 
 
-def training(name: str, **keys: Any) -> dict[str, Any]:
-    return {name: DEMO[name] | keys}
+ON_SOURCE = ("source_only", "warm-up", "cag", "control")
+"""The runs of the demo that read source frames."""
+
+
+def runs(*names: str, **keys: Any) -> dict[str, Any]:
+    """Some runs of the demo, each with these keys."""
+    return {"runs": dict.fromkeys(names, keys)}
 
 
 # Sizes
@@ -55,10 +58,7 @@ def test_target_frames_of_two_sizes_are_refused(root: Path, capsys: pytest.Captu
     stem = "ulm/ulm_000000_000000"
     image = root / f"city/leftImg8bit/train/{stem}_leftImg8bit.png"
     resize(image, root / f"city/gtFine/train/{stem}_gtFine_labelIds.png")
-    crops = {
-        **training("pretrain", augmentation={"crop": [16, 16]}),
-        **training("warmup", augmentation={"crop": [16, 16]}),
-    }
+    crops = runs("source_only", "warm-up", augmentation={"crop": [16, 16]})
     for keys in ({}, crops):
         (line,) = problems(root, capsys, **keys)
         assert line.startswith(f"target: {root}/city/leftImg8bit/train/")
@@ -75,31 +75,29 @@ def test_source_frames_of_two_sizes_need_a_window(
         f"source: {source_of_two_sizes}/gta/images/00002.png: frames of one batch must have one size"
     )
     assert f"found {WIDTH}x{HEIGHT} (2), {OTHER[1]}x{OTHER[0]} (1)" in line
-    assert "pretrain.augmentation.crop, stages.augmentation.crop, warmup.augmentation.crop" in line
+    assert f"for each of {', '.join(f'runs.{name}.augmentation.crop' for name in ON_SOURCE)}, as" in line
+    more = {"runs": {f"more{number}": {"like": "control"} for number in range(9)}}
+    assert "runs.more0.augmentation.crop and 8 more, as crop" in problems(source_of_two_sizes, capsys, **more)[0]
+    passes(source_of_two_sizes, training={"augmentation": {"crop": [16, 16]}})
 
 
-@pytest.mark.parametrize("name", ["pretrain", "warmup", "stages"])
+@pytest.mark.parametrize("name", ON_SOURCE)
 def test_each_training_without_a_window_is_named(
     source_of_two_sizes: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    crops: dict[str, Any] = {}
-    for other in {"pretrain", "warmup", "stages"} - {name}:
-        crops |= training(other, augmentation={"crop": [64, 64]})
+    crops = runs(*(other for other in ON_SOURCE if other != name), augmentation={"crop": [64, 64]})
     (line,) = problems(source_of_two_sizes, capsys, **crops)
-    assert f"for each of {name}.augmentation.crop, as crop: [height, width]" in line
-    passes(source_of_two_sizes, **crops, **training(name, augmentation={"crop": [16, 16]}))
+    assert f"for each of runs.{name}.augmentation.crop, as crop: [height, width]" in line
+    crops["runs"][name] = {"augmentation": {"crop": [16, 16]}}
+    passes(source_of_two_sizes, **crops)
 
 
 def test_frames_of_two_sizes_pass_where_nothing_batches_them(source_of_two_sizes: Path) -> None:
-    ones = {
-        key: value for name in ("pretrain", "warmup", "stages") for key, value in training(name, batch_size=1).items()
-    }
-    passes(source_of_two_sizes, **ones)
-    twos = {
-        key: value for name in ("pretrain", "warmup", "stages") for key, value in training(name, batch_size=2).items()
-    }
-    passes(source_of_two_sizes, **twos, compute={"processes": 2})
-    brought = {"start_from": {"warmup": "w.safetensors"}, **training("stages", augmentation={"crop": [16, 16]})}
+    passes(source_of_two_sizes, training={"batch_size": 1})
+    passes(source_of_two_sizes, training={"batch_size": 2}, compute={"processes": 2})
+    brought = runs("cag", "control", augmentation={"crop": [16, 16]})
+    brought["runs"] |= {"warm-up": {"method": "imported", "file": "w.safetensors"}}
+    brought["runs"] |= {"source_only": None, "oracle": {"like": "control", "start": None}}
     passes(source_of_two_sizes, **brought)
 
 
@@ -144,19 +142,21 @@ def test_frames_too_small_for_the_network_are_refused(
 
 
 def test_a_window_too_small_for_the_network_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stages = training("stages", augmentation={"crop": [8, 4]}, target_augmentation={"crop": [2, 2]})
+    stages = runs("cag", augmentation={"crop": [8, 4]}, target_augmentation={"crop": [2, 2]})
     found = problems(root, capsys, **stages)
     assert found == [
-        "source: stages.augmentation.crop: must be larger than the network's stride of 8, found (8, 4)",
-        "target: stages.target_augmentation.crop: must be larger than the network's stride of 8, found (2, 2)",
+        "source: runs.cag.augmentation.crop: must be larger than the network's stride of 8, found (8, 4)",
+        "target: runs.cag.target_augmentation.crop: must be larger than the network's stride of 8, found (2, 2)",
+    ]
+    found = problems(root, capsys, **runs("warm-up", "oracle", augmentation={"crop": [8, 4]}))
+    assert found == [
+        f"{domain}: runs.{name}.augmentation.crop: must be larger than the network's stride of 8, found (8, 4)"
+        for domain, name in (("source", "warm-up"), ("target", "warm-up"), ("target", "oracle"))
     ]
 
 
 def test_a_window_that_was_taken_away_is_one_line_where_a_batch_is_made(source_of_two_sizes: Path) -> None:
-    crops: dict[str, Any] = {}
-    for name in ("pretrain", "warmup", "stages"):
-        crops |= training(name, augmentation={"crop": [16, 16]})
-    passes(source_of_two_sizes, **crops)
+    passes(source_of_two_sizes, **runs(*ON_SOURCE, augmentation={"crop": [16, 16]}))
     frames = read_manifest(source_of_two_sizes.parent / "manifest.json").frames("source")
     batches = training_batches(TrainingFrames(frames, None, Augmentation(), 0, "source"), 3, 0, 1, 0)
     with pytest.raises(
@@ -183,7 +183,7 @@ def test_a_target_without_its_labels_is_told_what_to_set(root: Path, capsys: pyt
     assert "set target.labels: null" in line
     passes(root, target={"layout": "cityscapes", "root": "city", "split": "train", "labels": None})
     capsys.readouterr()
-    passes(root, bounds=["control"])
+    passes(root, runs={"oracle": None})
     assert f"warning: {line}" in capsys.readouterr().out.splitlines()
 
 
@@ -192,31 +192,28 @@ def test_a_target_with_some_labels_has_a_diagnosis_and_no_oracle(
 ) -> None:
     place = without_labels(root, "ulm*")
     (line,) = problems(root, capsys)
-    assert line.startswith(f"target: {place}: the oracle needs the label of every frame, and 1 of the 2 have none")
-    assert line.endswith("or leave the oracle out with bounds: [control]")
-    assert problems(root, capsys, bounds=["oracle"])[0].endswith("with bounds: []")
-    passes(root, bounds=[])
+    assert line.startswith(f"target: {place}: the run oracle needs the label of every frame, and 1 of the 2 have none")
+    assert line.endswith("or leave out what needs them with runs.oracle: null")
+    more = {"runs": {"more": {"like": "oracle", "start": "warm-up"}}}
+    (line,) = problems(root, capsys, **more)
+    assert ": the runs oracle, more need the label" in line and line.endswith("runs.oracle: null, runs.more: null")
+    passes(root, runs={"oracle": None})
 
 
-def test_the_bounds_and_what_is_left_out(mini: Miniature) -> None:
+def test_the_runs_and_what_is_left_out(mini: Miniature) -> None:
     no_labels = {"layout": "cityscapes", "root": "target", "split": "train", "labels": None}
-    for keys, bounds, told in (
-        ({}, ("control", "oracle"), ()),
-        ({"bounds": ["oracle", "control"]}, ("control", "oracle"), ()),
-        ({"bounds": ["oracle"]}, ("oracle",), ("the control (the key bounds does not name it)",)),
-        (
-            {"bounds": []},
-            (),
-            tuple(f"the {bound} (the key bounds does not name it)" for bound in ("control", "oracle")),
-        ),
-        (
-            {"target": no_labels},
-            ("control",),
-            ("the oracle and the accuracy of pseudo-labels (the target has no labels)",),
-        ),
+    others = ["pretrain", "warmup", "cag", "nothing"]
+    accuracy = "the accuracy of pseudo-labels (the target has no labels)"
+    out = [f"{name} (runs.{name} is null)" for name in ("control", "oracle")]
+    for keys, made, told in (
+        ({}, ["control", "oracle"], ()),
+        ({"runs__control": None}, ["oracle"], (out[0],)),
+        ({"runs__control": None, "runs__oracle": None}, [], tuple(out)),
+        ({"target": no_labels}, ["control"], (f"oracle and {accuracy}",)),
+        ({"target": no_labels, "runs__oracle": None}, ["control"], (out[1], accuracy)),
     ):
         configured = mini.configuration(**keys)
-        assert configured.trained_bounds == bounds and configured.left_out == told
-    for wrong in (["control", "control"], ["upper"], "oracle"):
-        with pytest.raises(UserError, match=r"^miniature\.yaml: bounds"):
-            mini.configuration(bounds=wrong)
+        assert list(configured.made) == [*others, *made] and configured.left_out == told
+    for wrong in ({"runs__oracle__start": "upper"}, {"runs__warmup": None}, {"runs__control": "oracle"}):
+        with pytest.raises(UserError, match=r"^miniature\.yaml: runs\."):
+            mini.configuration(**wrong)

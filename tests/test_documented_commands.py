@@ -9,21 +9,21 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from documentation import OTHER_BLOCKS, PAGES, block, commands, read
-from miniature import Miniature
+import yaml
+from documentation import FENCED, OTHER_BLOCKS, PAGES, block, commands, read
+from miniature import Miniature, values
 from workflow_runs import ROOT, environment
 
-from caguda.ablations import labelling_of, rules_of
 from caguda.artifacts.atomic import write_json
 from caguda.cli import VERBS, main
 from caguda.config import Configuration
-from caguda.configfile import load_configuration
-from caguda.stages.adapt import adapt
-from caguda.stages.evaluate import diagnose, evaluate
+from caguda.runs import labelling_of, rules_of
+from caguda.stages.diagnose import diagnose
+from caguda.stages.evaluate import evaluate
 from caguda.stages.labels import make_labels
 
 NOT_RUN = {
@@ -115,32 +115,43 @@ def demo(mini: Miniature, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     shutil.copytree(ROOT / "config", folder / "config")
     street = replace(mini, folder=folder / "results" / "street")
-    thresholds = load_configuration(ROOT / "config" / "demo.yaml").labels.model_dump()
-    configuration = mini.configuration(experiment="street", labels=thresholds, stages__count=3)
+    configuration = mini.configuration(experiment="street", runs=runs_of_the_demo(), reports={})
     street.folder.mkdir(parents=True)
     write_json(street.folder / "config.json", configuration.model_dump(mode="json"))
     shutil.copy(mini.manifest, street.manifest)
-    for run in ("pretrain", "warmup"):
-        shutil.copytree(mini.folder / run, street.folder / "seed0" / run, ignore=shutil.ignore_patterns("state"))
-    model = "seed0/warmup"
+    street.train("seed0/source_only", "source_only", configuration)
+    street.train("seed0/warm-up", "warm-up", configuration, initial=street.weights("seed0/source_only"))
+    model = "seed0/warm-up"
     for k in (1, 2, 3):
         labels, anchors = labelled(street, model, configuration), street.folder / model / "evidence" / "anchors.h5"
         given = {"initial": street.weights(model), "anchors": anchors, "labels": labels}
         model = f"seed0/cag/stage{k}"
-        street.train(partial(adapt, recipe="cag", stage=k), model, configuration, **given)
+        street.train(model, f"cag/stage{k}", configuration, **given)
         shutil.rmtree(street.folder / model / "state")
     evaluate(configuration, street.manifest, street.weights(model), street.folder / model / "evaluation.json")
     return folder
+
+
+def runs_of_the_demo() -> dict[str, Any]:
+    """The miniature's runs by the names of the demo's, with its rules of pseudo-labels."""
+    small, demo = values(Path())["runs"], yaml.safe_load(read(ROOT / "config" / "demo.yaml"))["runs"]
+    changed = {key: demo["cag"][key] for key in ("start", "stages", "pseudo_labels")}
+    return {
+        "source_only": small["pretrain"],
+        "warm-up": small["warmup"] | {"start": "source_only"},
+        "cag": small["cag"] | changed,
+    }
 
 
 def labelled(street: Miniature, model: str, configuration: Configuration) -> list[Path]:
     """The JSONs of both rules' labels by a model, made beside it with all that belongs to them, as the workflow does."""
     evidence = street.evidence(f"{model}/evidence", configuration, street.weights(model))
     folder, made = street.folder / model / "labels", []
-    for rule in rules_of(configuration.labels).values():
+    for rule in rules_of(configuration, "cag/stage1").values():
         made.append(folder / rule.folder / "labels.json")
         make_labels(configuration, evidence, rule.folder, made[-1].with_suffix(".zarr"), made[-1])
-    diagnose(configuration, street.manifest, evidence, made, folder / f"{labelling_of(configuration, 'cag')}.json")
+    labelling = labelling_of(configuration, "cag/stage1")
+    diagnose(configuration, street.manifest, evidence, made, folder / f"{labelling}.json")
     return made
 
 
@@ -158,8 +169,33 @@ def test_snakemake_plans_it(project: Path, command: str) -> None:
         assert jobs[MAKES[target]] if target in MAKES else target in said
     assert targets or jobs["report"]
     seeds = next((word.count(",") + 1 for word in words if word.startswith("seeds=")), 1)
-    assert jobs["pretrain"] == (0 if "results/own/manifest.json" in targets else seeds)
+    source_only = re.findall(r"^    output: \S+/seed\d+/source_only/checkpoint\.safetensors,", said, re.MULTILINE)
+    assert len(source_only) == (0 if "results/own/manifest.json" in targets else seeds)
     assert ("check_test" in jobs) == ("gta5_cityscapes_paper.yaml" in command and "submission" in targets)
+
+
+def examples() -> list[tuple[str, str]]:
+    """The YAMLs with runs that pages show beside demo.yaml, each with the name of its page."""
+    pages = (ROOT / "docs" / name for name in ("runs.md", "methods.md", "rules.md"))
+    found = [(page.name, text) for page in pages for language, text in FENCED.findall(read(page)) if language == "yaml"]
+    return [(name, text) for name, text in found if re.search("^runs:", text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize(("page", "text"), examples(), ids=[name for name, _ in examples()])
+def test_an_example_of_runs_is_an_experiment(project: Path, page: str, text: str) -> None:
+    """Beside the demo, where it has that as its base, or above it."""
+    for file in ("mean_teacher_method.py", "agreement_rule.py"):
+        shutil.copy(ROOT / "tests" / file, project / "config")
+    example = project / "config" / "example.yaml"
+    example.write_text(text, encoding="utf-8")
+    said = yaml.safe_load(text)
+    files = ("config/demo.yaml",) if "base" not in said else ()
+    found = yaml.safe_load(shell(f"python -m caguda config {' '.join((*files, 'config/example.yaml'))}", project))
+    assert said["runs"].keys() <= found["runs"].keys() and (page != "runs.md" or "base" in said)
+
+
+def test_the_method_of_the_page_is_that_of_the_tests() -> None:
+    assert block("methods.md", "python") == read(ROOT / "tests" / "mean_teacher_method.py")
 
 
 @pytest.mark.parametrize("command", [command for command in EVERY if verb(command) is not None])

@@ -15,11 +15,15 @@ from workflow_runs import environment
 from caguda.artifacts.labels import LABELS
 from caguda.artifacts.vouched import vouched_store
 from caguda.cli import main
+from caguda.config_run import DomainName
 from caguda.datasets import workers
+from caguda.datasets.loader import LabelMaps
 from caguda.errors import UserError
-from caguda.stages.adapt import _PseudoLabels
-from caguda.stages.common import Run
+from caguda.recorded import settings_of_run
+from caguda.runs import method_of
 from caguda.stages.runtime import prepare
+from caguda.stages.train import fingerprint
+from caguda.stages.training_frames import _PseudoLabels, open_frames
 
 INHERITED = {
     "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "7", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "x", "ROLE_RANK": "1",
@@ -33,11 +37,12 @@ INHERITED = {
 
 
 def pretraining(mini: Miniature, folder: Path, **changes: object) -> list[str]:
-    """The words of a call of `pretrain` that writes to a folder."""
+    """The words of a call that trains `pretrain` and writes to a folder."""
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(values(mini.root, **changes)), encoding="utf-8")
     outputs = ["--output", folder / "checkpoint.safetensors", "--state", folder / "state"]
-    return ["pretrain", *map(str, ["--config", config, "--seed", 0, "--manifest", mini.manifest, *outputs])]
+    fixed = ["--config", config, "--seed", 0, "--run", "pretrain", "--manifest", mini.manifest]
+    return ["train", *map(str, [*fixed, *outputs])]
 
 
 def call(words: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
@@ -62,7 +67,9 @@ def test_variables_of_clusters_and_launchers_mean_nothing(
 
 
 def test_variables_of_clusters_mean_nothing_to_processes_that_share_a_training(mini: Miniature, tmp_path: Path) -> None:
-    words = pretraining(mini, tmp_path, compute__processes=2, pretrain__batch_norm="frozen", pretrain__iterations=2)
+    words = pretraining(
+        mini, tmp_path, compute__processes=2, runs__pretrain__batch_norm="frozen", runs__pretrain__iterations=2
+    )
     done = call(words, **INHERITED)
     assert done.returncode == 0 and done.stderr == "", done.stderr
 
@@ -106,14 +113,15 @@ def test_a_stage_is_the_same_with_workers(mini: Miniature, elsewhere: Miniature)
 
 
 @pytest.mark.parametrize("domain", ["source", "target"])
-def test_frames_for_training_can_be_sent_to_another_process(mini: Miniature, domain: str) -> None:
+def test_frames_for_training_can_be_sent_to_another_process(mini: Miniature, domain: DomainName) -> None:
     configuration = mini.configuration()
-    run = Run("pretrain", configuration, 0, mini.manifest, {})
-    frames = run.frames("source", configuration.pretrain.augmentation, labelled=True)
+    method = method_of(configuration, "cag/stage1")
+    opened = open_frames(configuration, mini.manifest, (), method)
+    maps: LabelMaps = opened.truth("source")
     if domain == "target":
         stores = [vouched_store(file, LABELS) for file in label_files(mini.folder / "labels" / "labels.json")]
-        frames = run.frames("target", configuration.stages.target_augmentation, labelled=False)
-        frames.label_maps = _PseudoLabels({f"{store.attributes['rule']['name']}_label": store for store in stores})
+        maps = _PseudoLabels({store.attributes["rule"]["name"]: store for store in stores})
+    frames = opened.training(domain, method, "stage 1", 0, maps)
     before = frames[3]  # files may be open by now
     after = pickle.loads(pickle.dumps(frames))[3]
     assert before.keys() == after.keys() and len(before) == (2 if domain == "source" else 3)
@@ -121,10 +129,10 @@ def test_frames_for_training_can_be_sent_to_another_process(mini: Miniature, dom
 
 
 @pytest.mark.parametrize("tf32", [True, False])
-def test_products_are_rounded_to_tf32_where_the_configuration_says_so_alone(mini: Miniature, tf32: bool) -> None:
+def test_products_are_rounded_to_tf32_where_the_configuration_says_so_alone(elsewhere: Miniature, tf32: bool) -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not tf32
     try:
-        Run("pretrain", mini.configuration(compute__tf32=tf32), 0, mini.manifest, {})
+        elsewhere.train("one", "pretrain", elsewhere.configuration(compute__tf32=tf32, runs__pretrain__iterations=1))
         assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is tf32
     finally:
         prepare(1)
@@ -132,9 +140,10 @@ def test_products_are_rounded_to_tf32_where_the_configuration_says_so_alone(mini
 
 
 def test_tf32_is_off_unless_asked_for_and_decides_weights(mini: Miniature) -> None:
-    def fingerprint(**changes: bool) -> str:
-        return Run("pretrain", mini.configuration(**changes), 0, mini.manifest, {}).fingerprint
+    def found(**changes: bool) -> str:
+        configuration = mini.configuration(**changes)
+        frames = open_frames(configuration, mini.manifest, (), method_of(configuration, "pretrain"))
+        return fingerprint(frames, 0, settings_of_run(configuration, "pretrain"), ())
 
     assert not mini.configuration().compute.tf32
-    assert fingerprint() != fingerprint(compute__tf32=True)
-    prepare(1)
+    assert found() != found(compute__tf32=True)

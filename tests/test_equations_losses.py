@@ -15,6 +15,8 @@ from caguda.equations.losses import (
     class_mean_distance_loss,
     cross_entropy,
     distance_loss,
+    feature_cross_entropy,
+    image_cross_entropy,
     objective,
     squared_distance_loss,
 )
@@ -284,3 +286,12 @@ def test_objective_weighs_every_term() -> None:
 def test_objective_wants_one_weight_per_term(weights: dict[str, float]) -> None:
     with pytest.raises(AssertionError, match="must be the same"):
         objective({"a": torch.tensor(1.0)}, weights)
+
+
+@given(cases(), st.integers(1, 3))
+def test_labels_are_compared_at_either_resolution(case: Case, stride: int) -> None:
+    """Labels of the image, of which a feature's pixel has the one at its place; logits are enlarged between pixels."""
+    labels = case.labels.repeat_interleave(stride, 1).repeat_interleave(stride, 2)
+    agree(feature_cross_entropy(case.logits, labels), brute_cross_entropy(case.logits, case.labels))
+    enlarged = torch.nn.Upsample(labels.shape[1:], mode="bilinear")(case.logits)
+    agree(image_cross_entropy(case.logits, labels), brute_cross_entropy(enlarged, labels))

@@ -4,20 +4,21 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 from miniature import Miniature, label_files
-from workflow_runs import Call, Workflow, environment, verb_of
+from workflow_runs import ROOT, Call, Workflow, environment, verb_of
 
 from caguda.artifacts.identity import WRITES
 from caguda.artifacts.state import load_state, save_state
 from caguda.cli import main
 
-Mounted = Callable[..., None]
+DEMO = ROOT / "config" / "demo.yaml"
+CURVES = f"curves --config {DEMO} --report cag --checkpoints a.json --output b.png".split()
 
 
 def mount(*arguments: object) -> bool:
@@ -54,16 +55,15 @@ def verb_arguments(mini: Miniature, verb: str, folder: Path) -> list[str]:
     options = {
         "check": "",
         "pack": f"--manifest {mini.manifest} --domain source ",
-        "pretrain": f"--manifest {mini.manifest} --seed 0 --state {folder}/state ",
+        "train": f"--manifest {mini.manifest} --seed 0 --run pretrain --state {folder}/state ",
         "anchor-part": f"{network}--part 1 --parts 1 ",
         "evidence-store": f"{network}--anchors {labels}/anchors.h5 --store {folder}/evidence.zarr ",
         "labels": f"{evidence}--rule {stores[0].parent.name} --store {folder}/labels.zarr ",
         "diagnose": f"--manifest {mini.manifest} {evidence}--labels {stores[0]} {stores[1]} ",
         "evaluate": network,
-        "curves": f"--checkpoints {made}/pretrain/checkpoint.json ",
+        "curves": f"--report cag --checkpoints {made}/pretrain/checkpoint.json ",
     }[verb]
-    needs_config = "" if verb == "curves" else f"--config {made}/faults.yaml "
-    return f"{verb} {needs_config}{options}--output {folder}/checkpoint{WRITES[verb][0]}".split()
+    return f"{verb} --config {made}/faults.yaml {options}--output {folder}/checkpoint{WRITES[verb][0]}".split()
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def miniature(mini: Miniature) -> Miniature:
     return mini
 
 
-WRITERS = ["check", "pack", "pretrain", "anchor-part", "evidence-store", "labels", "diagnose", "evaluate", "curves"]
+WRITERS = ["check", "pack", "train", "anchor-part", "evidence-store", "labels", "diagnose", "evaluate", "curves"]
 
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])
@@ -95,7 +95,7 @@ def test_a_disk_that_takes_nothing_is_one_line_and_the_same_call_works_afterward
     assert left == [], "a part of a file passes for a whole one"
     assert mount("-o", "remount,rw,size=64m", small)
     assert main(words) == 0
-    if verb == "pretrain":
+    if verb == "train":
         assert (small / "checkpoint.safetensors").read_bytes() == miniature.weights("pretrain").read_bytes()
 
 
@@ -112,7 +112,7 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         raise KeyboardInterrupt
 
     monkeypatch.setattr("caguda.paper.charts.write_curves", interrupted)
-    assert main(["curves", "--checkpoints", "a.json", "--output", "b.png"]) == 130
+    assert main(CURVES) == 130
     assert capsys.readouterr().err == "caguda: interrupted\n"
 
 
@@ -127,7 +127,7 @@ def test_a_killed_loading_process_is_one_line(
         raise error
 
     monkeypatch.setattr("caguda.paper.charts.write_curves", fail)
-    assert main(["curves", "--checkpoints", "a.json", "--output", "b.png"]) == 2
+    assert main(CURVES) == 2
     printed = capsys.readouterr().err
     assert "a process that loads frames was killed" in printed and printed.count("\n") == 1
 
@@ -137,7 +137,7 @@ def test_a_verb_of_a_workflow_that_has_ended_does_nothing(monkeypatch: pytest.Mo
         pass
     monkeypatch.setenv("CAGUDA_WORKFLOW", str(workflow.pid))
     with pytest.raises(SystemExit) as end:
-        main(["curves", "--checkpoints", "a.json", "--output", "b.png"])
+        main(CURVES)
     assert end.value.code == 143
 
 
@@ -191,7 +191,7 @@ def test_one_call_at_a_time_and_nothing_trains_on_when_it_is_killed(finished: Wo
     first.process.wait()
     trainer(first).resume()
     gone(first)
-    log = folder / "log" / "pretrain.txt"
+    log = folder / "log" / "train.txt"
     assert "stopped by signal 15" in log.read_text() and "state saved" in log.read_text()
     (folder / "state" / "lock").write_text("host elsewhere, pid 1, job none")
     third = workflow.run(target)

@@ -19,15 +19,15 @@ READ = [
     f"{given(1)}/labels/{ANCHOR}/labels.json",
     told(1),
     "seed0/warmup/evaluation.json",
-    "cag/table.csv",
-    "cag/figure.png",
-    "cag/curves.png",
+    "reports/cag/table.csv",
+    "reports/cag/figure.png",
+    "reports/cag/curves.png",
 ]
 UNREAD = [
     "generated.json",
     f"{given(1)}/evidence/evidence.created.json",
     f"{given(1)}/evidence/parts/evidence.1-of-2.json",
-    "cag/report.html",
+    "reports/cag/report.html",
 ]
 
 

@@ -19,11 +19,12 @@ from caguda.artifacts.label_arrays import NAMES, relabelled
 from caguda.artifacts.maps import MapStore, open_store, write_shard
 from caguda.classes import CITYSCAPES_19
 from caguda.cli import main
-from caguda.stages.evaluate import diagnose
+from caguda.stages.diagnose import diagnose
 from caguda.stages.labelling import open_labelling
 from caguda.stages.origin import open_origin
 
 PICTURES = {"margins.png", "categories.png", "precision_coverage.png", "anchors.png", "projection.png"}
+LABELS = "runs__cag__pseudo_labels"
 Said = pytest.CaptureFixture[str]
 
 
@@ -99,7 +100,7 @@ def test_it_tells_what_verification_and_diagnosis_find(kept: Miniature, capsys: 
 def test_evidence_is_told_by_the_thresholds_that_the_experiment_has_now(kept: Miniature, capsys: Said) -> None:
     """The labels are those of their own rules, whatever has become of the configuration."""
     labelled = inspected(capsys, labels_of(kept))
-    changed = kept.configuration(labels__margin=0.5, labels__p0=0.6)
+    changed = kept.configuration(**{f"{LABELS}__anchor__margin": 0.5, f"{LABELS}__probability__p0": 0.6})
     write_json(kept.folder / "config.json", changed.model_dump(mode="json"))
     assert inspected(capsys, labels_of(kept)) == labelled
     found = inspected(capsys, store_of(kept))
@@ -230,9 +231,9 @@ def test_evidence_that_does_not_say_where_it_came_from(kept: Miniature, capsys: 
 # --- other thresholds
 
 
-def made_anew(kept: Miniature, **labels: Any) -> Path:
-    """What `diagnose` tells of labels by other settings of the section `labels`, made of the same evidence."""
-    configuration = kept.configuration(**{f"labels__{key}": value for key, value in labels.items()})
+def made_anew(kept: Miniature, **changes: Any) -> Path:
+    """What `diagnose` tells of labels by other settings of the rules, `anchor__margin` and so on, made of the same evidence."""
+    configuration = kept.configuration(**{f"{LABELS}__{key}": value for key, value in changes.items()})
     evidence = store_of(kept).with_suffix(".json")
     output = evidence.with_name("again.json")
     diagnose(configuration, kept.manifest, evidence, kept.labels(configuration, evidence), output)
@@ -242,7 +243,7 @@ def made_anew(kept: Miniature, **labels: Any) -> Path:
 @pytest.mark.parametrize(("margin", "p0"), [(0.01, 0.2), (0.02, 0.25), (0.1, 0.45), (0.3, 0.6), (0.0, 0.0)])
 def test_labels_made_anew_are_those_that_were_told(kept: Miniature, capsys: Said, margin: float, p0: float) -> None:
     """Below and above the stored 0.05 and 0.3, in the configured unit: every pixel, and shares and scores."""
-    anew = made_anew(kept, margin=margin, p0=p0)
+    anew = made_anew(kept, anchor__margin=margin, probability__p0=p0)
     before, expected, told_anew = open_labelling(labels_of(kept)), open_labelling(anew), read_json(anew)
     for store in (labels_of(kept), store_of(kept)):
         found = inspected(capsys, store, "--margin", f"{margin}", "--p0", f"{p0}")
@@ -264,7 +265,7 @@ def test_a_threshold_that_pixels_hold_is_compared_exactly(kept: Miniature, capsy
     rows = [before.read(index) for index in range(before.count)]
     margins, confidences = (np.stack([getattr(row, name) for row in rows]) for name in ("margin", "confidence"))
     margin, p0 = (float(np.sort(values, axis=None)[values.size // 2]) for values in (margins, confidences))
-    anew = made_anew(kept, margin=margin, margin_unit="absolute", p0=p0)
+    anew = made_anew(kept, anchor={"margin": margin, "unit": "absolute"}, probability__p0=p0)
     after = open_labelling(anew)
     active = np.stack([after.read(index).active for index in range(after.count)])
     np.testing.assert_array_equal(active & 1 > 0, margins > margin)
@@ -275,7 +276,7 @@ def test_a_threshold_that_pixels_hold_is_compared_exactly(kept: Miniature, capsy
 
 
 def test_an_absolute_margin_is_compared_as_it_is(kept: Miniature, capsys: Said) -> None:
-    anew = made_anew(kept, margin=0.25, margin_unit="absolute")
+    anew = made_anew(kept, anchor={"margin": 0.25, "unit": "absolute"})
     found = inspected(capsys, anew, "--margin", "0.5")
     assert (found["margin"], found["margins"][0]["threshold"]) == (0.25, 0.5)
     assert "in the unit of d2 - d1" in told(capsys, anew, "--margin", "0.5")
@@ -283,7 +284,7 @@ def test_an_absolute_margin_is_compared_as_it_is(kept: Miniature, capsys: Said) 
 
 def test_labels_of_a_margin_of_0_tell_its_unit(kept: Miniature, capsys: Said) -> None:
     stored = inspected(capsys, labels_of(kept))
-    (trial,) = inspected(capsys, made_anew(kept, margin=0.0), "--margin", "0.05")["margins"]
+    (trial,) = inspected(capsys, made_anew(kept, anchor__margin=0.0), "--margin", "0.05")["margins"]
     assert trial["threshold"] == stored["margin"] and trial["share"] == stored["share"]
 
 

@@ -10,8 +10,8 @@ from caguda.artifacts.anchors import Anchors
 from caguda.artifacts.label_arrays import PATTERNS, pattern
 from caguda.classes import ClassTable
 from caguda.errors import UserError
-from caguda.paper import label_charts
-from caguda.paper.label_tables import percent
+from caguda.viewer import charts as label_charts
+from caguda.viewer.tables import percent
 
 TABLE = ClassTable(("road", "sky", "car", "bus"), ((128, 64, 128), (70, 130, 180), (0, 0, 142), (0, 60, 100)), {})
 

@@ -169,7 +169,7 @@ def by_the_rules(labels: LabelArrays, margin: float, p0: float) -> list[np.ndarr
     """The labels by anchors and by probability that the rules make of the evidence of an image."""
     evidence = {name: getattr(labels, name) for name in EVIDENCE.dtypes}
     rules = AnchorRule(margin=margin, unit="absolute"), ProbabilityRule(p0=p0)
-    return [rule.labels(evidence, anchor_distance=float("nan")) for rule in rules]
+    return [rule.labels(evidence, anchor_distance=float("nan"), prepared=None) for rule in rules]
 
 
 @given(seed=st.integers(0, 1 << 30), margin=st.floats(0, 70000), p0=st.floats(0, 1), at=st.booleans())

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from miniature import Miniature
 
-from caguda.ablations import labelling_of, rules_of
 from caguda.cli import OPTIONS, VERBS
 from caguda.configfile import load_configuration
 from caguda.pseudo_labels.anchor import AnchorRule
+from caguda.runs import labelling_of, models, rules_of
 from caguda.stages.labelling import Labelling, open_labelling
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +55,7 @@ def test_zarr_reads_one_image_and_gives_it_other_labels(store: Labelling, capsys
     space, row = run(example("zarr")), store.read(0)
     np.testing.assert_array_equal(space["label"], row.anchor_label)
     rule = AnchorRule(margin=2 * store.anchor_rule.margin, unit=store.anchor_rule.unit)
-    fewer = rule.labels({"margin": row.margin, "nearest_anchor": row.nearest_anchor}, store.anchor_distance)
+    fewer = rule.labels({"margin": row.margin, "nearest_anchor": row.nearest_anchor}, store.anchor_distance, None)
     np.testing.assert_array_equal(space["fewer"], fewer)
     told, image, shares = capsys.readouterr().out.splitlines()
     assert told == f"{store.anchor_rule.described()} {store.anchor_distance}"
@@ -111,6 +111,8 @@ def test_the_commands_of_the_page_have_the_options_of_the_verb() -> None:
 def test_the_paths_of_the_page_are_those_of_the_demo() -> None:
     """Rules and their values are parts of the paths."""
     demo = load_configuration(ROOT / "config" / "demo.yaml")
-    folders = {rule.folder for rule in rules_of(demo.labels).values()}
+    folders = {rule.folder for rule in rules_of(demo, "cag/stage1").values()}
     assert set(re.findall(r"labels/([^/\s+]+)/labels\.zarr", PAGE)) - {"RULE"} == folders
-    assert set(re.findall(r"labels/(\S+\+\S+)\.json", PAGE)) - {"RULE+RULE"} == {labelling_of(demo, "cag")}
+    assert set(re.findall(r"labels/(\S+\+\S+)\.json", PAGE)) - {"RULE+RULE"} == {labelling_of(demo, "cag/stage1")}
+    named = set(re.findall(r"results/street/seed0/([^\s\"]+?)/(?:evidence|labels)/", PAGE))
+    assert named and named <= set(models(demo))

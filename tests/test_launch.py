@@ -34,10 +34,10 @@ if __name__ == "__main__":
 def ending(how: str, number: int) -> Outcome:
     """One process ends in some way while the other waits for it in a sum."""
     if parallel.rank() != number:
-        parallel.total(torch.ones(1))
-        parallel.total(torch.ones(1))
+        parallel.all_reduce_sum(torch.ones(1))
+        parallel.all_reduce_sum(torch.ones(1))
         return Outcome(0)
-    parallel.total(torch.ones(1))
+    parallel.all_reduce_sum(torch.ones(1))
     if how == "fault":
         raise ZeroDivisionError("of the program")
     if how == "exit":
@@ -86,7 +86,7 @@ def resuming(directory: Path) -> Outcome:
     own = directory if parallel.rank() == 0 else directory / "elsewhere"
     train(job, own, "f", 10)
     weights = torch.cat([weight.detach().flatten() for weight in job.modules["network"].parameters()])
-    same = torch.equal(parallel.total(weights), 2 * weights)
+    same = torch.equal(parallel.all_reduce_sum(weights), 2 * weights)
     return Outcome(0 if same else 3, "other weights")
 
 
@@ -100,7 +100,7 @@ def waiting(folder: Path) -> Outcome:
     (folder / str(os.getpid())).touch()
     if parallel.rank() == 1:
         time.sleep(600)
-    parallel.total(torch.ones(1))
+    parallel.all_reduce_sum(torch.ones(1))
     return Outcome(0)
 
 

@@ -35,16 +35,29 @@ def test_a_target_that_nothing_makes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["", "./"])
-def test_a_stage_beyond_the_last_is_planned_by_table_4_alone(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("model", ["cag/stage2", "nosuch", "cag", "warmup/stage1"])
+def test_a_model_that_the_configuration_has_not(tmp_path: Path, place: str, model: str) -> None:
     values = yaml.safe_load(SMOKE.read_text())
+    values["runs"]["cag"]["stages"] = 1
     path = tmp_path / "one.yaml"
-    path.write_text(yaml.safe_dump(values | {"stages": values["stages"] | {"count": 1}}))
-    workflow, target = Workflow(tmp_path, path), f"{place}results/smoke/seed0/cag/stage2/evaluation.json"
+    path.write_text(yaml.safe_dump(values | {"tables": {}}))
+    workflow, target = Workflow(tmp_path, path), f"{place}results/smoke/seed0/{model}/evaluation.json"
     words = (
-        f"caguda: one.yaml: stages.count must be 2 or more for {target}, found 1; raise it, or ask for an earlier stage"
+        f"caguda: one.yaml: runs must have the model of {target}, found cag/stage1, control, oracle and 2 more; add it, or ask for "
+        "another"
     )
     refused(workflow.run(target, "--dry-run"), words)
-    assert "seed0/cag/stage2/evaluation.json" in workflow.planned("results/smoke/tables/table4.csv")
+
+
+@pytest.mark.parametrize("table", ["1", "4"])
+def test_a_table_whose_runs_are_not_listed(tmp_path: Path, table: str) -> None:
+    values = yaml.safe_load(SMOKE.read_text())
+    path = tmp_path / "none.yaml"
+    path.write_text(yaml.safe_dump(values | {"tables": {}}))
+    added = "config/ablations.yaml" if table == "4" else "a YAML that does"
+    words = f"tables.table{table}: the runs of this table must be listed, found no such key; list them, or add {added} to --configfile"
+    for target in (f"table{table}", f"results/smoke/tables/table{table}.csv"):
+        refused(Workflow(tmp_path, path).run(target, "--dry-run"), words)
 
 
 ODD = ["$(touch x)", "`touch x`", 'a"b', "a'b", "  two  spaces ", "a;b&c|d>e", "*?[a]", "-rf", "#ä\\n%s"]

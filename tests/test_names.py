@@ -18,7 +18,7 @@ from caguda.errors import UserError, printable
 from caguda.paper.charts import save
 from caguda.paper.class_charts import class_chart
 from caguda.paper.escapes import in_csv, in_latex, in_markdown
-from caguda.paper.figures import Block, qualitative
+from caguda.paper.figures import Block, side_by_side
 from caguda.paper.formats import Line, PrintedTable, to_csv, to_html, to_latex, to_markdown
 from caguda.paper.table import Statistic
 from caguda.pseudo_labels import Rule
@@ -80,11 +80,11 @@ def test_pictures_show_names_letter_by_letter(tmp_path: Path, picture: str) -> N
         from caguda.paper.escapes import in_picture
 
         names = [in_picture(name) for name in NAMES]
-        figure = class_chart(names, np.ones((1, count)), np.eye(count, dtype=np.int64), "stage 1")
+        figure = class_chart(names, np.ones((1, count)), np.eye(count, dtype=np.int64), NAMES[0], NAMES[1])
     else:
         labels = np.arange(count, dtype=np.uint8)[None].repeat(4, 0)
         block = Block("title", ("input",), [{"input": labels}])
-        figure = qualitative([block], ClassTable(NAMES, ((1, 2, 3),) * count, {}))
+        figure = side_by_side([block], ClassTable(NAMES, ((1, 2, 3),) * count, {}))
     save(figure, tmp_path / "a.png", {})
     shown = texts(figure)
     for name in NAMES:

@@ -25,10 +25,10 @@ from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import batch_norms
 from caguda.networks.layers.checkpointing import recompute_activations
 from caguda.networks.layers.network import SegmentationNetwork
+from caguda.runs import method_of
 from caguda.stages.labelling import open_labelling
 from caguda.stages.runtime import restore_network
 from caguda.stages.training import build_optimiser
-from caguda.stages.warmup import warmup
 
 TESTS = Path(__file__).parent
 FILE = TESTS / "depthwise_network.py"
@@ -174,7 +174,7 @@ def test_factors_of_no_part_and_weights_in_no_group_are_refused(mini: Miniature)
     with pytest.raises(
         ValueError, match=r"must have every weight of the network, found none with encoder\.layer\.weight"
     ):
-        build_optimiser(network, mini.configuration().pretrain.optimiser, 0.1)
+        build_optimiser(network, method_of(mini.configuration(), "pretrain").optimiser, 0.1)
 
 
 # The registry
@@ -256,7 +256,7 @@ def test_a_network_of_another_family_is_trained_scored_and_labels(loaded: None, 
     )
     inputs = ["--config", config, "--manifest", elsewhere.manifest]
     outputs = ["--output", weights, "--state", elsewhere.folder / "pretrain" / "state"]
-    assert main([*map(str, ["pretrain", *inputs, "--seed", 0, *outputs])]) == 0
+    assert main([*map(str, ["train", *inputs, "--seed", 0, "--run", "pretrain", *outputs])]) == 0
     scores = weights.with_name("evaluation.json")
     assert main([*map(str, ["evaluate", *inputs, "--checkpoint", weights, "--output", scores])]) == 0
     assert read_json(scores)["frames"] == 9
@@ -265,8 +265,8 @@ def test_a_network_of_another_family_is_trained_scored_and_labels(loaded: None, 
     rates = [group["lr"] for group in state["optimisers"]["network"]["param_groups"] if group["params"]]
     assert rates == pytest.approx([0.05 * factor * (1 - 11 / 12) ** 0.9 for factor in (1, 10, 10)])
 
-    sees_features = elsewhere.configuration(**keys, warmup__discriminator_input="features")
-    warm = elsewhere.train(warmup, "warmup", sees_features, initial=weights)
+    sees_features = elsewhere.configuration(**keys, runs__warmup__discriminator__input="features")
+    warm = elsewhere.train("warmup", "warmup", sees_features, initial=weights)
     labels = elsewhere.label("labels", sees_features, warm)
     anchors, _ = load_anchors(labels.with_name("anchors.h5"))
     assert anchors.vectors.shape == (20, 64) and anchors.vectors[anchors.present].min() >= 0

@@ -13,10 +13,10 @@ from workflow_runs import environment
 
 from caguda.artifacts.predictions import finished_predictions
 from caguda.cli import main
+from caguda.config import Configuration
 from caguda.configfile import parse_configuration, read_configuration
 from caguda.errors import UserError
 from caguda.recorded import other_settings
-from caguda.stages.supervised import pretrain
 from caguda.version import METHOD_VERSION
 
 Said = pytest.CaptureFixture[str]
@@ -32,11 +32,17 @@ def refused(tmp_path: Path, **changes: Any) -> str:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("pretrain__iterations", True, "must be something else than true or false, found True"),
-        ("pretrain__batch_size", "four", "must be a whole number, found 'four'"),
-        pytest.param("pretrain__iterations", 16**5000, "found a number of thousands of digits", id="long"),
-        ("pretrain__target_statistics", "never", "must be true or false, found 'never'"),
-        ("pretrain__augmentation", {"flip": 2}, "must be true or false, found 2"),
+        ("runs__pretrain__iterations", True, "must be something else than true or false, found True"),
+        ("runs__pretrain__batch_size", "four", "must be a whole number, found 'four'"),
+        pytest.param("runs__pretrain__iterations", 16**5000, "found a number of thousands of digits", id="long"),
+        ("runs__pretrain__target_statistics", "never", "must be true or false, found 'never'"),
+        ("runs__pretrain__augmentation", {"flip": 2}, "must be true or false, found 2"),
+        ("runs__pretrain__title", "=1+1", "must not begin as a formula of a spreadsheet does, found '=1+1'"),
+        ("runs__pretrain__title", "a\nb", "must be one line without control characters, found 'a\\nb'"),
+        ("runs__pretrain__note", "a\x1b[31mb", "must be one line without control characters"),
+        ("runs__pretrain__note", "a\0b", "text without control characters"),
+        ("runs__control", 3, "must be keys with values, found 3"),
+        ("runs__pretrain__method", "supervized", "found 'supervized', did you mean supervised?"),
         ("cache", 3, "must be true or false, found 3"),
         ("experiment", "a" * 101, "must be text of at most 100 characters"),
         ("data_root", "a\0b", "text without control characters"),
@@ -46,12 +52,12 @@ def refused(tmp_path: Path, **changes: Any) -> str:
 )
 def test_a_value_of_the_wrong_kind_is_one_line(tmp_path: Path, key: str, value: Any, said: str) -> None:
     message = refused(tmp_path, **{key: value})
-    assert said in message and key.split("__")[0] in message
+    assert said in message and key.replace("__", ".") in message
 
 
-def test_a_recipe_must_not_have_the_name_of_the_workflows_lock(tmp_path: Path) -> None:
-    weights = {"distance": 0.3, "anchor_cross_entropy": 0.7, "probability_cross_entropy": 0.7}
-    assert "lock is a folder of other results" in refused(tmp_path, recipes={"lock": weights})
+@pytest.mark.parametrize("name", ["lock", "log", "state", "packed", "check", "data", "labels", "stage1", "seeds"])
+def test_a_run_may_have_the_name_of_other_folders(tmp_path: Path, name: str) -> None:
+    parse_configuration(values(tmp_path, **{f"runs__{name}": {"like": "pretrain"}}), tmp_path / "odd.yaml")
 
 
 NO_LAYOUT = "from caguda.kinds import register\n@register('layout', 'zz')\nclass A: pass\n"
@@ -115,11 +121,11 @@ def test_a_name_that_the_file_system_refuses_is_one_line(tmp_path: Path, capsys:
 def test_what_the_check_asks_of_frames_is_asked_of_a_configuration_that_was_changed_since(
     elsewhere: Miniature,
 ) -> None:
-    changed = elsewhere.configuration(pretrain__augmentation={"crop": [8, 8]}, pretrain__batch_size=1)
+    changed = elsewhere.configuration(runs__pretrain__augmentation={"crop": [8, 8]}, runs__pretrain__batch_size=1)
     with pytest.raises(
-        UserError, match=r"manifest\.json: .*pretrain\.augmentation\.crop: must be larger than the network's"
+        UserError, match=r"manifest\.json: .*runs\.pretrain\.augmentation\.crop: must be larger than the network's"
     ):
-        elsewhere.train(pretrain, "pretrain", changed)
+        elsewhere.train("pretrain", "pretrain", changed)
 
 
 def test_a_cache_of_the_other_domain_is_not_replaced(elsewhere: Miniature, capsys: Said) -> None:
@@ -137,9 +143,65 @@ def test_who_looks_at_artifacts_sees_the_keys_of_a_network_that_only_a_plugin_kn
     path.write_text(yaml.safe_dump(values(tmp_path, network=network)), encoding="utf-8")
     read = read_configuration(path)
     assert read.model_dump(mode="json")["network"] == network | {"normalisation": "imagenet"}
-    made = {"made_by": "pretrain", "method_version": METHOD_VERSION, "settings": {"network": {"width": 8}}}
+    made = {"made_by": "train", "method_version": METHOD_VERSION, "settings": {"network": {"width": 8}}}
     assert other_settings(read, made) == []
     assert other_settings(read, made | {"settings": {"network": {"width": 9}}}) == ["network.width 9, not 8"]
+
+
+def looked_at(tmp_path: Path, **changes: Any) -> Configuration:
+    """The experiment as who looks at artifacts reads it, who runs no plugin."""
+    path = tmp_path / "looked_at.yaml"
+    path.write_text(yaml.safe_dump(values(tmp_path, **changes)), encoding="utf-8")
+    return read_configuration(path)
+
+
+def made_with(**settings: Any) -> dict[str, Any]:
+    return {"made_by": "train", "method_version": METHOD_VERSION, "settings": settings}
+
+
+def test_a_rule_that_only_a_plugin_knows_is_taken_as_it_is_recorded(tmp_path: Path) -> None:
+    """Its settings may be others in every stage, as nobody but the rule can say; a rule more or less is seen."""
+    run = {"method": "self_training", "start": "pretrain", "stages": 2, "pseudo_labels": {"nobodys": {"portion": 0.2}}}
+    found = looked_at(tmp_path, runs__cbst=run)
+    told = {"name": "cbst/stage2", "weight": 1.0, "pseudo_labels": {"nobodys": {"portion": 0.25}}}
+    assert other_settings(found, made_with(run=told)) == []
+    assert other_settings(found, made_with(run=told | {"weight": 2.0})) == ["runs.cbst.weight 2.0, not 1.0"]
+    for name in ("another", "anchor"):
+        (more,) = other_settings(found, made_with(run=told | {"pseudo_labels": {"nobodys": {}, name: {}}}))
+        assert more == f"runs.cbst.pseudo_labels.{name} {{}}, not None"
+    (less,) = other_settings(found, made_with(run=told | {"pseudo_labels": {}}))
+    assert less == "runs.cbst.pseudo_labels.nobodys None, not {'portion': 0.2}"
+    assert other_settings(found, made_with(rule={"name": "nobodys", "portion": 0.25})) == []
+    anchor = {"name": "anchor", "margin": 0.05, "unit": "mean_anchor_distance"}
+    assert other_settings(found, made_with(rule=anchor)) == []
+    assert other_settings(found, made_with(rule=anchor | {"margin": 0.1})) == ["rule.margin 0.1, not 0.05"]
+    (other,) = other_settings(found, made_with(rule={"name": "another", "portion": 0.25}))
+    assert other == "rule {'name': 'another', 'portion': 0.25}, not None"
+
+
+def test_the_labels_of_a_method_that_only_a_plugin_knows_are_compared(tmp_path: Path) -> None:
+    rules = {"anchor": {"margin": 0.4, "unit": "absolute"}, "nobodys": {"portion": 0.2}}
+    run = {"method": "nobodys", "start": "warmup", "pseudo_labels": rules, "temperature": 3}
+    found = looked_at(tmp_path, runs={"warmup": {"method": "supervised"}, "own": run}, reports={})
+    told = {"name": "own", "method": "nobodys", "start": "warmup", "pseudo_labels": rules, "temperature": 3}
+    assert other_settings(found, made_with(run=told)) == []
+    assert other_settings(found, made_with(run=told | {"temperature": 4})) == ["runs.own.temperature 4, not 3"]
+    changed = {"anchor": {"margin": 0.5, "unit": "absolute"}, "nobodys": {"portion": 0.3}}
+    (line,) = other_settings(found, made_with(run=told | {"pseudo_labels": changed}))
+    assert line == "runs.own.pseudo_labels.anchor.margin 0.5, not 0.4"
+    anchor = {"name": "anchor", "margin": 0.4, "unit": "absolute"}
+    assert other_settings(found, made_with(rule=anchor)) == []
+    assert other_settings(found, made_with(rule=anchor | {"margin": 0.5})) == ["rule.margin 0.5, not 0.4"]
+    assert other_settings(found, made_with(rule={"name": "nobodys", "portion": 0.3})) == []
+
+
+def test_what_an_earlier_version_recorded_is_of_other_settings(tmp_path: Path) -> None:
+    found = looked_at(tmp_path)
+    for section in ("pretrain", "warmup", "labels", "losses", "stages", "recipe"):
+        assert other_settings(found, made_with(**{section: {}})) == [f"{section}, settings of an earlier version"]
+    assert other_settings(found, made_with(run="warmup")) == ["run warmup of an earlier version"]
+    assert other_settings(found, made_with(run={"name": "nosuch"})) == ["run nosuch, which the configuration has not"]
+    assert other_settings(found, made_with(run={"name": "cag"})) == ["run cag, which the configuration has not"]
 
 
 def test_a_journal_of_predictions_that_is_a_pipe_is_refused_unopened(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from documentation import block
 from workflow_runs import Workflow, environment
 
-from caguda.ablations import rules_of
 from caguda.configfile import load_configuration
+from caguda.runs import rules_of
 
 NAMES = ["sky", "building", "road", "tree", "car"]
 
@@ -51,8 +51,8 @@ def test_the_example_reaches_stage_1(example: Workflow) -> None:
     scores = json.loads((stage / "evaluation.json").read_text(encoding="utf-8"))["as_trained"]
     assert len(scores["iou"]) == len(NAMES)
     assert scores["miou"] > 0.4
-    warm_up = stage.parents[1] / "warmup"
-    rules = rules_of(load_configuration(example.configfile).labels).values()
+    warm_up = stage.parents[1] / "warm-up"
+    rules = rules_of(load_configuration(example.configfile), "cag/stage1").values()
     files = [warm_up / "evidence/evidence.json", *(warm_up / "labels" / rule.folder / "labels.json" for rule in rules)]
     assert [json.loads(file.read_text(encoding="utf-8"))["images"] for file in files] == [16] * 3
 

@@ -23,8 +23,8 @@ from caguda.cli import main
 from caguda.config_frames import Street
 from caguda.datasets.manifest import refuse_unsafe_ids
 from caguda.datasets.record import appended
-from caguda.datasets.street import write_street
 from caguda.errors import UserError
+from caguda.street import write_street
 
 STREET = Street(seed=0, height=HEIGHT, width=WIDTH, source_frames=1, target_frames=1, evaluation_frames=1, strength=0.5,
                 photo=0.5)  # fmt: skip
@@ -131,7 +131,7 @@ def test_the_part_of_a_dead_writer_is_removed_and_that_of_a_living_one_is_not(tm
         "labels",
         "diagnose",
         "anchor-part",
-        "pretrain",
+        "train",
         "generate",
     ],
 )
@@ -149,7 +149,16 @@ def test_a_verb_refuses_before_it_begins(elsewhere: Miniature, verb: str, capsys
         "labels": ["--evidence", "none.json", "--rule", "probability-0.3", *store],
         "diagnose": ["--manifest", elsewhere.manifest, "--evidence", "none.json", "--labels", "a.json", "b.json"],
         "anchor-part": [*frozen, "--manifest", elsewhere.manifest, *parts],
-        "pretrain": ["--manifest", elsewhere.manifest, "--seed", 0, "--state", elsewhere.folder / "state"],
+        "train": [
+            "--manifest",
+            elsewhere.manifest,
+            "--seed",
+            0,
+            "--run",
+            "pretrain",
+            "--state",
+            elsewhere.folder / "state",
+        ],
     }.get(verb, [])
     error = refused(capsys, verb, "--config", elsewhere.yaml(), *given, "--output", thesis)
     assert str(thesis) in error and thesis.read_text() == "chapter,pages\n1,20\n"
@@ -168,7 +177,8 @@ def test_an_output_is_no_input(elsewhere: Miniature, capsys: pytest.CaptureFixtu
 def test_a_checkpoint_asks_for_both_of_its_files(elsewhere: Miniature, capsys: pytest.CaptureFixture[str]) -> None:
     (elsewhere.folder / "model.json").write_text('{"mine": true}')
     given = ["--config", elsewhere.yaml(), "--manifest", elsewhere.manifest, "--seed", 0, "--state", elsewhere.folder]
-    assert "model.json" in refused(capsys, "pretrain", *given, "--output", elsewhere.folder / "model.safetensors")
+    given += ["--run", "pretrain", "--output", elsewhere.folder / "model.safetensors"]
+    assert "model.json" in refused(capsys, "train", *given)
     assert (elsewhere.folder / "model.json").read_text() == '{"mine": true}'
 
 

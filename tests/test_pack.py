@@ -1,9 +1,9 @@
 """Training from the packed cache: the same samples and the same weights as from the frames' files."""
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +16,23 @@ from workflow_runs import SMOKE, Workflow
 
 from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.packed import open_packed
+from caguda.classes import class_table
 from caguda.cli import main
-from caguda.config_frames import Augmentation
 from caguda.datasets.frame import Frame
 from caguda.datasets.io import image_of, read_image, read_label
 from caguda.datasets.loader import Sample, training_batches
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.errors import UserError
-from caguda.stages.adapt import adapt
+from caguda.runs import method_of
 from caguda.stages.check import check
-from caguda.stages.common import Run
 from caguda.stages.pack import pack
-from caguda.stages.supervised import control, oracle, pretrain
-from caguda.stages.warmup import warmup
+from caguda.stages.training_frames import open_frames
 
 EVERYTHING = {"flip": True, "scale": [0.7, 1.6], "crop": [20, 40], "color_jitter": 0.3, "blur": 1.0}
 CHANGES = {
-    "pretrain__augmentation": EVERYTHING,
-    "warmup__augmentation": EVERYTHING,
-    "warmup__target_statistics": False,
-    "stages__augmentation": EVERYTHING,
-    "stages__target_augmentation": EVERYTHING,
+    **{f"runs__{run}__augmentation": EVERYTHING for run in ("pretrain", "warmup", "cag", "control")},
+    "runs__warmup__target_statistics": False,
+    "runs__cag__target_augmentation": EVERYTHING,
 }
 
 
@@ -59,14 +55,13 @@ def no_files(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def forbid() -> None:
         monkeypatch.setattr("caguda.datasets.loader.image_of", refuse)
-        monkeypatch.setattr("caguda.stages.common.labels_of", refuse)
+        monkeypatch.setattr("caguda.stages.training_frames.labels_of", refuse)
 
     return forbid
 
 
 def test_a_cache_holds_the_checked_frames(mini: Miniature, caches: list[Path]) -> None:
-    manifest, settings = read_manifest(mini.manifest), mini.configuration()
-    run = Run("pretrain", settings, 0, mini.manifest, {})
+    manifest, table = read_manifest(mini.manifest), class_table(mini.configuration())
     for path, domain in zip(caches, ("source", "target"), strict=True):
         cache, frames = open_packed(path), manifest.frames(domain)  # type: ignore[arg-type]
         assert cache.ids == tuple(frame.id for frame in frames)
@@ -78,7 +73,7 @@ def test_a_cache_holds_the_checked_frames(mini: Miniature, caches: list[Path]) -
             if domain == "source":
                 assert frame.label is not None
                 label = cache.label(index)[..., everything, everything]
-                assert torch.equal(label, read_label(frame.label, run.table))
+                assert torch.equal(label, read_label(frame.label, table))
 
 
 def same(first: list[Sample], second: list[Sample]) -> bool:
@@ -93,11 +88,12 @@ def test_samples_depend_on_neither_workers_nor_start_nor_cache(
     mini: Miniature, caches: list[Path], no_files: Callable[[], None]
 ) -> None:
     """Ten frames in batches of three: the batches 4 to 7 begin in the middle of an epoch and reach into the next."""
-    augmentation = Augmentation(**EVERYTHING)
+    configuration = mini.configuration(runs__pretrain__augmentation=EVERYTHING)
+    method = method_of(configuration, "pretrain")
 
     def batches(packed: list[Path], start: int, workers: int) -> list[Sample]:
-        run = Run("pretrain", mini.configuration(), 0, mini.manifest, {}, packed=packed)
-        frames = run.frames("source", augmentation, labelled=True)
+        opened = open_frames(configuration, mini.manifest, packed, method)
+        frames = opened.training("source", method, "pretrain", 0, opened.truth("source"))
         return list(training_batches(frames, 3, start, 8, workers))
 
     expected = batches([], 0, 0)
@@ -105,7 +101,7 @@ def test_samples_depend_on_neither_workers_nor_start_nor_cache(
     assert all(same(expected[start:], batches([], start, workers)) for start, workers in [(0, 3), (4, 1)])
     no_files()
     for start, workers in [(0, 0), (4, 0), (0, 3), (4, 1)]:
-        assert same(expected[start:], batches(caches, start, workers))
+        assert same(expected[start:], batches(caches[:1], start, workers))
 
 
 def test_trainings_from_the_cache_end_with_the_same_weights(
@@ -117,38 +113,38 @@ def test_trainings_from_the_cache_end_with_the_same_weights(
     )
     labelling = elsewhere.label("labels", settings, warm)
     stage = {"initial": warm, "anchors": labelling.with_name("anchors.h5"), "labels": label_files(labelling)}
-    verbs: dict[str, tuple[Callable[..., None], dict[str, Any]]] = {
-        "pretrain": (pretrain, {}),
-        "warmup": (warmup, {"initial": source_only}),
-        "stage": (partial(adapt, recipe="cag", stage=1), stage),
-        "control": (control, {"initial": warm}),
+    given: dict[str, dict[str, Any]] = {
+        "pretrain": {},
+        "warmup": {"initial": source_only},
+        "cag/stage1": stage,
+        "control": {"initial": warm},
     }
     expected = {
-        name: elsewhere.train(verb, f"{name} files", settings, **inputs).read_bytes()
-        for name, (verb, inputs) in verbs.items()
+        model: elsewhere.train(f"{model} files", model, settings, **inputs).read_bytes()
+        for model, inputs in given.items()
     }
     no_files()
-    for name, (verb, inputs) in verbs.items():
-        packed = caches if name in ("warmup", "stage") else caches[:1]
-        found = elsewhere.train(verb, f"{name} cache", settings, packed=packed, **inputs).read_bytes()
-        assert found == expected[name], name
-    assert len(set(expected.values())) == len(verbs)
+    for model, inputs in given.items():
+        packed = caches if model in ("warmup", "cag/stage1") else caches[:1]
+        found = elsewhere.train(f"{model} cache", model, settings, packed=packed, **inputs).read_bytes()
+        assert found == expected[model], model
+    assert len(set(expected.values())) == len(given)
 
 
 def test_the_oracle_takes_images_from_the_cache_and_truth_from_files(
     elsewhere: Miniature, caches: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = elsewhere.configuration(**CHANGES, pretrain__iterations=3)
-    expected = elsewhere.train(oracle, "files", settings).read_bytes()
+    settings = elsewhere.configuration(**CHANGES, runs__pretrain__iterations=3)
+    expected = elsewhere.train("files", "oracle", settings).read_bytes()
     monkeypatch.setattr("caguda.datasets.loader.image_of", None)
-    assert elsewhere.train(oracle, "cache", settings, packed=caches[1:]).read_bytes() == expected
+    assert elsewhere.train("cache", "oracle", settings, packed=caches[1:]).read_bytes() == expected
 
 
 def test_a_training_goes_on_with_the_cache_where_it_stopped_without(
     elsewhere: Miniature, caches: list[Path], monkeypatch: pytest.MonkeyPatch, no_files: Callable[[], None]
 ) -> None:
     settings = elsewhere.configuration(**CHANGES)
-    expected = elsewhere.train(pretrain, "whole", settings).read_bytes()
+    expected = elsewhere.train("whole", "pretrain", settings).read_bytes()
     reads = 0
 
     def some(frame: Frame) -> Any:
@@ -160,9 +156,9 @@ def test_a_training_goes_on_with_the_cache_where_it_stopped_without(
 
     monkeypatch.setattr("caguda.datasets.loader.image_of", some)
     with pytest.raises(UserError, match="enough"):
-        elsewhere.train(pretrain, "stopped", settings)
+        elsewhere.train("stopped", "pretrain", settings)
     no_files()
-    found = elsewhere.train(pretrain, "stopped", settings, packed=caches[:1])
+    found = elsewhere.train("stopped", "pretrain", settings, packed=caches[:1])
     assert found.read_bytes() == expected
     history = read_json(found.with_suffix(".json"))["metrics"]
     assert history["attempts"] == 2
@@ -172,10 +168,10 @@ def test_a_training_takes_the_caches_that_it_reads_and_each_once(
     elsewhere: Miniature, caches: list[Path], tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="must be given caches of the source alone, found one of the target"):
-        elsewhere.train(pretrain, "p", elsewhere.configuration(), packed=caches)
+        elsewhere.train("p", "pretrain", elsewhere.configuration(), packed=caches)
     copy = shutil.copy(caches[0], tmp_path / "copy.h5")
     with pytest.raises(UserError, match="each domain must have one packed cache, found two of the source"):
-        elsewhere.train(pretrain, "p", elsewhere.configuration(), packed=[caches[0], copy])
+        elsewhere.train("p", "pretrain", elsewhere.configuration(), packed=[caches[0], copy])
 
 
 def test_a_cache_of_other_frames_is_refused(elsewhere: Miniature, caches: list[Path]) -> None:
@@ -183,7 +179,7 @@ def test_a_cache_of_other_frames_is_refused(elsewhere: Miniature, caches: list[P
     content["source"]["digest"] = "0" * 64
     write_json(elsewhere.manifest, content)
     with pytest.raises(UserError, match=r"source\.h5: a packed cache must be of the manifest's frames"):
-        elsewhere.train(pretrain, "p", elsewhere.configuration(), packed=caches)
+        elsewhere.train("p", "pretrain", elsewhere.configuration(), packed=caches)
 
 
 def test_a_cache_for_other_classes_is_refused(mini: Miniature, elsewhere: Miniature, caches: list[Path]) -> None:
@@ -191,7 +187,7 @@ def test_a_cache_for_other_classes_is_refused(mini: Miniature, elsewhere: Miniat
     settings = elsewhere.configuration(classes=[*classes[1:], classes[0]])
     check(settings, elsewhere.manifest)
     with pytest.raises(UserError, match=r"source\.h5: a packed cache must be for the configured classes"):
-        elsewhere.train(pretrain, "p", settings, packed=caches)
+        elsewhere.train("p", "pretrain", settings, packed=caches)
 
 
 @pytest.mark.parametrize("kind", ["image", "label"])
@@ -228,11 +224,15 @@ def test_with_a_cache_every_training_waits_for_it_and_reads_it(tmp_path: Path) -
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     jobs = Workflow(tmp_path, path).plan()
     assert sorted(job.output[0] for job in jobs if job.rule == "pack") == ["packed/source.h5", "packed/target.h5"]
-    readers = {job.rule: {name for name in job.input if name.startswith("packed/")} for job in jobs}
+    readers = {
+        re.sub(r"seed0/|/checkpoint.*", "", job.output[0]): {name for name in job.input if name.startswith("packed/")}
+        for job in jobs
+    }
     source, target = {"packed/source.h5"}, {"packed/target.h5"}
     both = source | target
-    expected = {"pretrain": source, "control": source, "oracle": target, "warmup": both, "adapt": both}
-    assert {rule: read for rule, read in readers.items() if read} == expected
+    expected = {"pretrain": source, "control": source, "oracle": target, "warmup": both}
+    expected |= {"cag/stage1": both, "cag/stage2": both}
+    assert {made: read for made, read in readers.items() if read} == expected
     without = Workflow(tmp_path, SMOKE).plan()
     assert not any("packed" in " ".join(job.input + job.output) for job in without)
     assert {job.output[0] for job in jobs} == {job.output[0] for job in without} | both

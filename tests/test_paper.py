@@ -16,8 +16,28 @@ from paper_samples import configuration, rewrite, write_experiment
 
 from caguda.config import Configuration
 from caguda.errors import UserError
-from caguda.paper.evaluations import read_evaluation
-from caguda.paper.table import Statistic, best, read_evaluations, show, statistic, table_rows, to_csv, write_table
+from caguda.paper.table import (
+    Statistic,
+    best,
+    read_evaluations,
+    report_rows,
+    show,
+    statistic,
+    table_rows,
+    to_csv,
+    write_table,
+)
+
+NAMES = {"source_only": "source only"} | {f"cag/stage{k}": f"stage {k}" for k in (1, 2, 3)}
+"""What rows are called, where another name than that of their model."""
+
+
+def read_report(config: Configuration, paths: list[Path], report: str = "cag") -> list[Any]:
+    return read_evaluations(config, report_rows(config, report), paths)
+
+
+def rows_of_report(config: Configuration, paths: list[Path], report: str = "cag") -> tuple[Any, ...]:
+    return table_rows(read_report(config, paths, report), report_rows(config, report))
 
 
 def iou_by_hand(matrix: list[list[int]]) -> list[float | None]:
@@ -52,15 +72,17 @@ def test_table_agrees_with_the_confusion_matrices(three: Any, tmp_path: Path) ->
     lines = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())))
     assert len(lines) == 3 * 6 * 2
     for line in lines:
-        row = "source only" if line["row"] == "AdaBN" else line["row"]
+        row = {name: model for model, name in NAMES.items()}.get(line["row"], line["row"])
+        row = "source_only" if row == "AdaBN" else row
         entries = [json.loads(path.read_text()) for path in paths["evaluations"]]
-        entry = next(e for e in entries if e["row"] == row and e["seed"] == int(line["seed"]))
+        entry = next(e for e in entries if e["run"] == row and e["seed"] == int(line["seed"]))
         iou = iou_by_hand(entry[names[line["statistics"]]]["confusion"])
         assert [line[n] for n in entry["classes"]] == ["" if v is None else f"{100 * v:.1f}" for v in iou]
         assert line["mIoU"] == f"{100 * statistics.mean(v for v in iou if v is not None):.1f}"
-    for row in ("source only", "warm-up", "stage 2", "oracle"):
+    for model in ("source_only", "warm-up", "cag/stage2", "oracle"):
+        row = NAMES.get(model, model)
         entries = [json.loads(path.read_text()) for path in paths["evaluations"]]
-        chosen = [e for e in entries if e["row"] == row]
+        chosen = [e for e in entries if e["run"] == model]
         road = [100 * (iou_by_hand(e["as_trained"]["confusion"])[0] or 0) for e in chosen]
         position = ["source only", "warm-up", "control", "stage 1", "stage 2", "oracle"].index(row)
         assert cells(text, "road", 1)[position].strip("*") == f"{statistics.mean(road):.1f}"
@@ -81,7 +103,7 @@ def test_means_over_fewer_categories(three: Any, tmp_path: Path) -> None:
         for entry in entries:
             iou = dict(zip(entry["classes"], iou_by_hand(entry["as_trained"]["confusion"]), strict=True))
             known = [100 * v for c, v in iou.items() if c not in without and v is not None]
-            means[entry["row"], entry["seed"]] = statistics.mean(known)
+            means[NAMES.get(entry["run"], entry["run"]), entry["seed"]] = statistics.mean(known)
         found = {}
         for line in csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())):
             if line["statistics"] == "as trained":
@@ -120,11 +142,11 @@ def test_statistic_by_hand() -> None:
 
 
 def test_gain_is_paired_and_adabn_is_source_only_with_target_statistics(three: Any) -> None:
-    rows = table_rows([read_evaluation(path) for path in three[1]["evaluations"]])
+    rows = rows_of_report(three[0], three[1]["evaluations"])
     assert [row.name for row in rows] == ["source only", "AdaBN", "warm-up", "control", "stage 1", "stage 2", "oracle"]
     entries = [json.loads(path.read_text()) for path in three[1]["evaluations"]]
-    score = {(e["row"], e["seed"]): 100 * e["as_trained"]["miou"] for e in entries}
-    gains = [score["stage 2", seed] - score["source only", seed] for seed in range(3)]
+    score = {(e["run"], e["seed"]): 100 * e["as_trained"]["miou"] for e in entries}
+    gains = [score["cag/stage2", seed] - score["source_only", seed] for seed in range(3)]
     last = rows[-2].as_trained
     assert last is not None
     assert last.gain.mean == pytest.approx(statistics.mean(gains))
@@ -149,7 +171,7 @@ def test_single_seed_absent_class_and_bold(tmp_path: Path) -> None:
 
 
 def test_best_is_of_adapted_rows_at_printed_precision(three: Any) -> None:
-    rows = table_rows([read_evaluation(path) for path in three[1]["evaluations"]])
+    rows = rows_of_report(three[0], three[1]["evaluations"])
     values = [Statistic(v, None) for v in (90.0, 1.0, 50.04, 2.0, 50.01, 3.0, 99.0)]
     assert best(rows, values) == [False, False, True, False, True, False, False]
     assert best(rows, [None] * 7) == [False] * 7
@@ -164,15 +186,22 @@ def test_network_without_batch_norm_has_no_adabn(tmp_path: Path) -> None:
     assert "| AdaBN" not in text
     assert "with target statistics" not in text
     assert cells(text, "stage 1")[2] == "-"
-    assert ",target," not in to_csv(read_evaluations(config, "cag", paths["evaluations"]))
+    assert ",target," not in to_csv(read_report(config, paths["evaluations"]), report_rows(config, "cag"))
 
 
-def test_control_and_oracle_may_be_left_out_as_a_whole(three: Any) -> None:
+def test_a_report_needs_the_evaluations_of_its_own_rows_and_takes_no_others(three: Any) -> None:
     config, paths = three
     kept = [path for path in paths["evaluations"] if path.parent.name not in ("oracle", "control")]
-    assert len(table_rows(read_evaluations(config, "cag", kept))) == 5
-    with pytest.raises(UserError, match=r"'oracle'.*missing seed 1, 2.*seed0/oracle/evaluation.json"):
-        read_evaluations(config, "cag", [*kept, next(p for p in paths["evaluations"] if p.parent.name == "oracle")])
+    short = config.model_copy(update={"reports": config.reports | {"short": ("source_only", "warm-up", "cag")}})
+    assert len(rows_of_report(short, kept, "short")) == 5
+    with pytest.raises(UserError, match=r"control/evaluation.json: the model must be one of .*, found 'control'"):
+        read_report(short, paths["evaluations"], "short")
+    one = next(p for p in paths["evaluations"] if p.parent.name == "oracle")
+    control = [p for p in paths["evaluations"] if p.parent.name == "control"]
+    with pytest.raises(UserError, match=r"oracle: .*missing seed 1, 2.*seed0/oracle/evaluation.json"):
+        read_report(config, [*kept, *control, one])
+    with pytest.raises(UserError, match=r"oracle: .*missing seed 0, 1, 2, found no file"):
+        read_report(config, [*kept, *control])
 
 
 @pytest.mark.parametrize(
@@ -180,8 +209,9 @@ def test_control_and_oracle_may_be_left_out_as_a_whole(three: Any) -> None:
     [
         ({"classes": [f"c{i}" for i in range(19)]}, "classes must be those of the configuration"),
         ({"frames": 7}, "frames must be those of"),
-        ({"row": "best"}, "row must be one of"),
-        ({"row": "stage 3"}, "row must be one of"),
+        ({"run": "best"}, "model must be one of"),
+        ({"run": "cag/stage3"}, "model must be one of"),
+        ({"run": ""}, "model must be one of"),
         ({"seed": 9}, "seed must be one of 0, 1, 2"),
         ({"seed": 0}, "is already in"),
         ({"classes": ["road"]}, "1 classes but 19 IoU values"),
@@ -190,17 +220,17 @@ def test_control_and_oracle_may_be_left_out_as_a_whole(three: Any) -> None:
 )
 def test_refusals_name_the_file(three: Any, changes: dict[str, Any], message: str) -> None:
     config, paths = three
-    path = next(p for p in paths["evaluations"] if "seed1" in p.parts and p.parent.name == "warmup")
+    path = next(p for p in paths["evaluations"] if "seed1" in p.parts and p.parent.name == "warm-up")
     rewrite(path, **changes)
     with pytest.raises(UserError, match=message) as caught:
-        read_evaluations(config, "cag", paths["evaluations"])
+        read_report(config, paths["evaluations"])
     assert str(path) in str(caught.value)
 
 
 def test_incomplete_seeds_and_stages_are_refused(three: Any) -> None:
     config, paths = three
     without = [p for p in paths["evaluations"] if not ("seed1" in p.parts and p.parent.name == "stage2")]
-    with pytest.raises(UserError, match=r"'stage 2'.*missing seed 1"):
-        read_evaluations(config, "cag", without)
+    with pytest.raises(UserError, match=r"cag/stage2: .*missing seed 1"):
+        read_report(config, without)
     with pytest.raises(UserError, match="found none"):
-        read_evaluations(config, "cag", [])
+        read_report(config, [])

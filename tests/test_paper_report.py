@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,17 +15,18 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from miniature import label_files
 from numpy.typing import NDArray
-from paper_samples import configuration, rewrite, write_experiment, write_labels
+from paper_samples import configuration, rewrite, runs, write_experiment, write_labels
 
 from caguda.artifacts.atomic import read_json, write_json
 from caguda.classes import CITYSCAPES_19
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper import charts
-from caguda.paper.figures import Block, qualitative, write_figure
+from caguda.paper.figures import Block, side_by_side, write_figure
 from caguda.paper.pictures import description
-from caguda.paper.report import artifact, duration, seed_of, spent, stage_labels, write_report
-from caguda.paper.table import read_evaluations, show, table_rows, to_csv
+from caguda.paper.report import artifact, duration, labels_of_rows, spent, write_report
+from caguda.paper.rows import models_of_curves
+from caguda.paper.table import read_evaluations, report_rows, show, table_rows, to_csv
 
 FILES = ("figure.png", "curves.png", "table.csv")
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -57,7 +57,7 @@ def test_qualitative_paints_known_pixels(tmp_path: Path) -> None:
         ),
         Block("training", ("input", "anchors"), [{"input": image, "anchors": anchors}, {"input": image}]),
     ]
-    figure = qualitative(blocks, CITYSCAPES_19)
+    figure = side_by_side(blocks, CITYSCAPES_19)
     assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 1, 1, 1, 0]
     picture = pixels(figure)
 
@@ -76,19 +76,39 @@ def test_qualitative_paints_known_pixels(tmp_path: Path) -> None:
 
 
 def test_loss_curves_have_a_panel_per_job(three: Any, tmp_path: Path) -> None:
-    paths = three[1]["checkpoints"]
-    jobs = [(charts.job_title(path), json.loads(path.read_text())["metrics"]["history"]) for path in paths]
+    config, paths = three
+    names = {row.model: row.name for row in report_rows(config, "cag")}
+    read = [read_json(path) for path in paths["checkpoints"]]
+    jobs = [(names[each["provenance"]["settings"]["run"]["name"]], each["metrics"]["history"]) for each in read]
     figure = charts.loss_curves(jobs)
     assert [axes.get_title("left") for axes in figure.axes] == [
-        "pretraining", "warm-up", "control", "oracle", "stage 1", "stage 2"
+        "source only", "warm-up", "control", "stage 1", "stage 2", "oracle"
     ]  # fmt: skip
-    assert [len(axes.lines) for axes in figure.axes] == [3, 9, 3, 3, 15, 15]
+    assert [len(axes.lines) for axes in figure.axes] == [3, 9, 3, 15, 15, 3]
     assert to_hex(figure.axes[0].lines[0].get_color()) == charts.TERM_COLORS["source cross entropy"]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == list(charts.TERM_COLORS)
     assert charts.scale([0.01, 1.0]) == "log"
     assert charts.scale([0.0, 1.0]) == charts.scale([0.5, 1.0]) == charts.scale([]) == "linear"
-    charts.write_curves(paths, tmp_path / "curves.png")
+    charts.write_curves(config, "cag", paths["checkpoints"], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_curves_are_drawn_in_the_order_of_rows_and_of_the_report_alone(
+    three: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    config, paths = three
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(charts, "loss_curves", lambda jobs: drawn.append([title for title, _ in jobs]) or Figure())
+    first = [path for path in paths["checkpoints"] if "seed0" in path.parts]
+    charts.write_curves(config, "cag", first[::-1], tmp_path / "curves.png")
+    assert drawn == [["source only", "warm-up", "control", "stage 1", "stage 2", "oracle"]]
+    short = config.model_copy(update={"reports": {"short": ("source_only", "cag")}})
+    with pytest.raises(
+        UserError, match=r"warm-up/checkpoint\.json: the curves must be of models of the report short, found warm-up"
+    ):
+        charts.write_curves(short, "short", first, tmp_path / "curves.png")
+    with pytest.raises(UserError, match=r"--report other: the configuration has no such report, only short"):
+        charts.write_curves(short, "other", first, tmp_path / "curves.png")
 
 
 class Page(HTMLParser):
@@ -117,23 +137,27 @@ class Page(HTMLParser):
         self.text += data
 
 
-def draw(path: Path, verb: str, recipe: str, shows: list[Path]) -> None:
+def draw(path: Path, verb: str, shows: list[Path]) -> None:
     path.unlink(missing_ok=True)
-    charts.save(Figure(figsize=(1, 1)), path, description(verb, recipe, shows))
+    charts.save(Figure(figsize=(1, 1)), path, description(verb, shows))
 
 
-def report(config: Configuration, paths: Mapping[str, list[Path]], folder: Path, recipe: str = "cag") -> str:
-    figure, curves, table = (folder / name for name in FILES)
-    draw(figure, "figure", recipe, [paths["checkpoints"][0], *label_files(paths["labels"][-1])])
-    draw(
-        curves,
-        "curves",
-        recipe,
-        [path for path in paths["checkpoints"] if path.parent.name not in ("control", "oracle")],
-    )
-    table.write_text(to_csv(read_evaluations(config, recipe, paths["evaluations"])))
-    write_report(config, recipe, table=table, figure=figure, curves=curves, **paths, output=folder / "report.html")
+def report(config: Configuration, paths: Mapping[str, list[Path]], folder: Path, name: str = "cag") -> str:
+    figure, curves, table = (folder / file for file in FILES)
+    rows = report_rows(config, name)
+    shown = label_files(paths["labels"][-1]) if paths["labels"] else []
+    draw(figure, "figure", [paths["checkpoints"][0], *shown])
+    story = models_of_curves(config, rows)
+    draw(curves, "curves", [path for path in paths["checkpoints"] if model(path) in story])
+    table.write_text(to_csv(read_evaluations(config, rows, paths["evaluations"]), rows))
+    write_report(config, name, table=table, figure=figure, curves=curves, **paths, output=folder / "report.html")
     return (folder / "report.html").read_text()
+
+
+def model(path: Path) -> str:
+    """The model that a file beside its weights is of."""
+    seed = next(number for number, part in enumerate(path.parts) if part.startswith("seed"))
+    return "/".join(path.parts[seed + 1 : -1])
 
 
 def test_report_is_self_contained_and_lists_every_artifact(three: Any, tmp_path: Path) -> None:
@@ -149,16 +173,19 @@ def test_report_is_self_contained_and_lists_every_artifact(three: Any, tmp_path:
         tmp_path / name for name in ("table.csv", "figure.png", "curves.png")
     }
     assert all(f'id="{link[1:]}"' in html for link in page.links if link.startswith("#"))
-    rows = table_rows(read_evaluations(config, "cag", paths["evaluations"]))
+    of = report_rows(config, "cag")
+    rows = table_rows(read_evaluations(config, of, paths["evaluations"]), of)
     assert all(show(row.target_statistics.miou) in page.text for row in rows if row.target_statistics)
     assert "diagnostic only: uses target labels" in page.text
-    assert "margin_unit: mean_anchor_distance" in page.text
-    items = [artifact(path, tmp_path) for path in (*paths["checkpoints"], *paths["labels"])]
+    assert "unit: mean_anchor_distance" in page.text
+    names = {row.model: row.name for row in of}
+    items = [artifact(path, tmp_path, names) for path in (*paths["checkpoints"], *paths["labels"])]
     verbs = {verb: (jobs, seconds) for verb, jobs, seconds in spent(items)}
-    assert list(verbs)[-1] == "diagnose" and verbs["diagnose"] == (6, 6 * 8.5) and verbs["pretrain"] == (3, 3 * 75.0)
+    assert list(verbs)[-1] == "diagnose" and verbs["diagnose"] == (6, 6 * 8.5) and verbs["train"] == (18, 18 * 75.0)
     assert len({(item.name, item.seed) for item in items}) == len(items), (
         "the labels of each stage have a name of their own"
     )
+    assert {item.name.partition(": ")[0] for item in items[18:]} == {"warm-up", "stage 1"}, "whose labels they are"
     assert html == report(config, paths, tmp_path)
 
 
@@ -166,34 +193,31 @@ def test_report_escapes_names_and_does_without_oracle_and_truth(tmp_path: Path) 
     entries = [
         {"id": i, "name": name, "color": (i, 50, 60)} for i, name in enumerate(("<b>road</b>", "a & b", "c", '"d"'))
     ]
-    config = configuration(stages=1, classes=entries)
-    paths = write_experiment(tmp_path, config, truth=False)
-    paths["evaluations"] = [p for p in paths["evaluations"] if p.parent.name not in ("oracle", "control")]
+    config = configuration(stages=1, classes=entries, reports={"cag": ["source_only", "warm-up", "cag"]})
+    paths = write_experiment(tmp_path, config, truth=False, of=["source_only", "warm-up", "cag/stage1"])
     for path in paths["evaluations"]:
         rewrite(path, target_statistics=None)
-    paths["checkpoints"] = [p for p in paths["checkpoints"] if p.parent.name not in ("oracle", "control")]
     html = report(config, paths, tmp_path)
     page = Page(html)
     assert "<b>road" not in html
     assert "<b>road</b>" in page.text
     assert "a & b" in page.text
     assert "closed" not in page.text
-    assert stage_labels(paths["labels"], paths["checkpoints"])[0].right("anchor") is None
+    told = labels_of_rows(config, report_rows(config, "cag"), paths["labels"], paths["checkpoints"])
+    assert told[0].right("anchor") is None
 
 
-def test_labels_of_a_stage_are_told_of_once_and_by_what_it_was_trained_on(three: Any, tmp_path: Path) -> None:
+def test_labels_of_a_model_are_told_of_once_and_by_what_it_was_trained_on(three: Any, tmp_path: Path) -> None:
     """The statistics lie beside the model before the stage; those of a sweep may lie there too."""
     config, paths = three
-    found = stage_labels(paths["labels"], paths["checkpoints"])
-    assert [(item.stage, item.seed) for item in found] == [
-        (f"stage {k}", str(seed)) for k in (1, 2) for seed in range(3)
-    ]
-    shares = {item.stage: item.summary["share"]["anchor"] for item in found}
+    found = labels_of_rows(config, report_rows(config, "cag"), paths["labels"], paths["checkpoints"])
+    assert [(item.name, item.seed) for item in found] == [(f"stage {k}", seed) for k in (1, 2) for seed in range(3)]
+    shares = {item.name: item.summary["share"]["anchor"] for item in found}
     assert shares == {"stage 1": pytest.approx(0.82), "stage 2": pytest.approx(0.84)}
     for labels, message in (
         (paths["labels"][1:], r"stage1/checkpoint\.json: the statistics of the labels .* found none"),
         ([*paths["labels"], twin(paths["labels"][0])], r"stage1/checkpoint\.json: the statistics .* the same twice"),
-        ([*paths["labels"], swept(config, paths["labels"][0])], r"labels must be those that a stage was trained on"),
+        ([*paths["labels"], swept(paths["labels"][0])], r"labels must be those that a model was trained on"),
     ):
         with pytest.raises(UserError, match=message):
             report(config, paths | {"labels": labels}, tmp_path)
@@ -206,11 +230,12 @@ def twin(told: Path) -> Path:
     return path
 
 
-def swept(config: Configuration, told: Path) -> Path:
-    """What is told of the labels of the same evidence under another margin, on which no stage was trained."""
-    labels = config.labels.model_copy(update={"margin": 0.3})
-    model = told.parents[1] / "checkpoint.safetensors"
-    return write_labels(model, config.model_copy(update={"labels": labels}), int(seed_of(told)), 1, True)[1]
+def swept(told: Path) -> Path:
+    """What is told of the labels of the same evidence under another margin, on which no model was trained."""
+    other = configuration(
+        seeds=(0, 1, 2), runs=runs(2, other={"like": "cag", "pseudo_labels": {"anchor": {"margin": 0.3}}})
+    )
+    return write_labels(told.parents[1] / "checkpoint.safetensors", other, 0, "other/stage1", True)[1]
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -224,7 +249,5 @@ def test_report_refuses_a_part_of_a_file(three: Any, tmp_path: Path, name: str) 
     assert not (tmp_path / "again.html").exists()
 
 
-def test_words_for_times_and_seeds() -> None:
+def test_words_for_times() -> None:
     assert [duration(s) for s in (None, 3.25, 59.9, 60, 7325)] == ["-", "3.2 s", "1 min 0 s", "1 min 0 s", "2 h 2 min"]
-    assert seed_of(Path("results/x/seed12/cag/stage1/labels/anchor-0.15+probability-0.9.json")) == "12"
-    assert seed_of(Path("results/x/cag/table.csv")) == ""

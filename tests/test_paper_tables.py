@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paper_samples import configuration as settings
-from paper_samples import confusion, provenance, score
+import yaml
+from paper_samples import configuration, confusion, provenance, runs, score
 
-from caguda.ablations import ablations, chains
-from caguda.artifacts.atomic import write_json
+from caguda.artifacts.atomic import read_json, write_json
 from caguda.classes import CITYSCAPES_19, class_table
 from caguda.config import Configuration
 from caguda.errors import UserError
@@ -22,7 +21,10 @@ from caguda.paper.formats import Line, PrintedTable, to_csv, to_html, to_latex, 
 from caguda.paper.published import Published, published
 from caguda.paper.table import Statistic
 from caguda.paper.tables import write_paper_table
+from caguda.runs import known_rules, models, run_of
 
+ADDED: dict[str, Any] = yaml.safe_load((Path(__file__).parents[1] / "config" / "ablations.yaml").read_text())
+TABLES = {"table1": ["source_only", "warm-up", "cag/stage3"], "table3": ["source_only", "warm-up", "cag/stage3"]}
 THIRTEEN = {"wall", "fence", "pole"}
 SIXTEEN = [name for name in CITYSCAPES_19.names if name not in ("terrain", "truck", "train")]
 
@@ -62,66 +64,81 @@ def test_printed_gains_and_repeated_rows_agree() -> None:
     assert first["Source only of CAG-UDA"] == rows["source only"]
 
 
-def test_ablations_are_the_recipe_with_losses_left_out() -> None:
-    configuration = settings(seeds=(0,))
-    found = ablations(configuration.recipes["cag"])
-    weights = {
-        name: (r.distance, r.anchor_cross_entropy, r.probability_cross_entropy, r.distance_labels)
-        for name, r in found.items()
-    }
-    assert list(weights.values()) == [
+def settings(**changes: Any) -> Configuration:
+    """A sample with the runs of Table 4, as config/ablations.yaml adds them."""
+    known = {"runs": runs() | ADDED["runs"], "tables": TABLES | ADDED["tables"]}
+    return configuration(**(known | changes))
+
+
+def test_ablations_are_one_stage_of_the_method_with_losses_left_out() -> None:
+    config = settings(seeds=(0,))
+    found = {name: run_of(config, name) for name in ADDED["runs"]}
+    weights = [
+        (*(getattr(run.weights, term) for term in ("distance", "anchor_cross_entropy", "probability_cross_entropy")),
+         run.distance.target_labels)
+        for run in found.values()
+    ]  # fmt: skip
+    assert weights == [
         (0.0, 0.0, 0.7, "anchor"),
         (0.0, 0.7, 0.0, "anchor"),
-        (0.3, 0.0, 0.0, "probability"),
         (0.3, 0.0, 0.0, "anchor"),
+        (0.3, 0.0, 0.0, "probability"),
         (0.3, 0.7, 0.0, "anchor"),
         (0.0, 0.7, 0.7, "anchor"),
-        (0.3, 0.7, 0.7, "anchor"),
-        (0.3, 0.7, 0.7, "anchor"),
+        *3 * [(0.3, 0.7, 0.7, "anchor")],
     ]
-    ways = [(r.start, r.renewed) for r in found.values()]
-    assert ways == [("warmup", "stage")] * 6 + [("pretrain", "stage"), ("warmup", "iteration")]
-    assert list(chains(configuration))[: 1 + len(found)] == ["cag", *found]
+    ways = {name: (run.start, run.method) for name, run in found.items() if not name.startswith("ablation-")}
+    assert ways == {
+        "stage4": ("cag", "cag"),
+        "no-warm-up": ("source_only", "cag"),
+        "every-iteration": ("warm-up", "cag_every_iteration"),
+    }
+    assert {run.start for name, run in found.items() if name not in ways} == {"warm-up"}
+    assert {run.stages for run in found.values()} == {None}
+    assert len(known_rules(config)) == 2, "all are labelled by the same rules"
+    assert set(config.tables["table4"]) == {"source_only", "warm-up", "cag", *found}
 
 
-def experiment(root: Path, configuration: Configuration) -> tuple[list[Path], dict[tuple[Any, str, int], Any]]:
-    """Random evaluations of every row of Table 4; their files, and their scores by recipe, row and seed."""
-    names = class_table(configuration).names
-    stages = configuration.stages.count + 1
-    rows = [(None, "source only"), (None, "warm-up"), *(("cag", f"stage {k + 1}") for k in range(stages))]
-    rows += [(name, "stage 1") for name in ablations(configuration.recipes["cag"])]
-    paths, scores = [], {}
-    for seed in configuration.seeds:
-        for place, (recipe, row) in enumerate(rows):
+def experiment(root: Path, config: Configuration) -> tuple[list[Path], dict[tuple[str, int], Any]]:
+    """Random evaluations of every model; their files, and their scores by model and seed."""
+    names, paths, scores = class_table(config).names, [], {}
+    for seed in config.seeds:
+        for place, model in enumerate(models(config)):
             trained = score(confusion(len(names), 0.3 + 0.04 * place, 100 * seed + place))
-            content = {"row": row, "recipe": recipe, "seed": seed, "frames": 8, "classes": list(names)}
-            path = root / f"{seed}-{place}.json"
+            content = {"run": model, "seed": seed, "frames": 8, "classes": list(names)}
+            path = root / f"{seed}-{model.replace('/', '-')}.json"
             path.unlink(missing_ok=True)
             made = provenance("evaluate", seed, 1.0, path)
             write_json(path, content | {"as_trained": trained, "target_statistics": None, "provenance": made})
             paths.append(path)
-            scores[recipe, row, seed] = trained
+            scores[model, seed] = trained
     return paths, scores
 
 
+def of(paths: list[Path], *listed: str) -> list[Path]:
+    """The evaluations of some models."""
+    return [path for path in paths if path.stem.partition("-")[2] in [name.replace("/", "-") for name in listed]]
+
+
+def fourth(paths: list[Path]) -> list[Path]:
+    """Those of Table 4."""
+    return of(paths, *ADDED["tables"]["table4"], *(f"cag/stage{k}" for k in (1, 2, 3)))
+
+
 def chain(paths: list[Path]) -> list[Path]:
-    """Those of source only, warm-up and the three configured stages, without Table 4's further ones."""
-    return [path for path in paths if int(path.stem.partition("-")[2]) < 5]
+    """Those of Tables 1 and 3."""
+    return of(paths, *TABLES["table1"])
 
 
 def test_table_4_holds_the_means_and_deviations_over_seeds_and_the_published_numbers(tmp_path: Path) -> None:
     configuration = settings(seeds=(0, 1, 2))
     paths, scores = experiment(tmp_path, configuration)
-    write_paper_table(configuration, 4, paths, tmp_path / "table4.csv")
+    write_paper_table(configuration, 4, fourth(paths), tmp_path / "table4.csv")
     rows = {row["row"]: row for row in csv.DictReader((tmp_path / "table4.csv").open(encoding="utf-8"))}
-    expected = {
-        "source only": (None, "source only"),
-        "stage 4": ("cag", "stage 4"),
-        "+ CE(t)": ("ablation-anchor", "stage 1"),
-    }
+    expected = {"source only": "source_only", "stage 4": "stage4", "+ CE(t)": "ablation-anchor"}
     for label, key in expected.items():
-        values = [100 * scores[*key, seed]["miou"] for seed in (0, 1, 2)]
-        base = [100 * scores[None, "source only", seed]["miou"] for seed in (0, 1, 2)]
+        values = [100 * scores[key, seed]["miou"] for seed in (0, 1, 2)]
+        base = [100 * scores["source_only", seed]["miou"] for seed in (0, 1, 2)]
         gains = [value - start for value, start in zip(values, base, strict=True)]
         assert float(rows[label]["mIoU"]) == pytest.approx(sum(values) / 3, abs=0.0051)
         spread = math.sqrt(sum((value - sum(values) / 3) ** 2 for value in values) / 2)
@@ -131,7 +148,10 @@ def test_table_4_holds_the_means_and_deviations_over_seeds_and_the_published_num
         else:
             assert float(rows[label]["gain"]) == pytest.approx(sum(gains) / 3, abs=0.0051)
     assert [rows[label]["published mIoU"] for label in ("+ CE(t)", "stage 1", "stage 4")] == ["46.10", "47.20", ""]
-    assert len(rows) == 14
+    published_rows = [row.label for row in published(4)[1]]
+    assert list(rows)[: len(published_rows)] == published_rows and len(rows) == len(published_rows) + 3
+    assert [row["published mIoU"] for row in list(rows.values())[-3:]] == [""] * 3
+    assert "Gain in points over source only, paired by seed." in (tmp_path / "table4.md").read_text()
 
 
 @pytest.mark.parametrize(("layout", "number", "lines"), [("gta5", 1, 13 + 3), ("gta5", 3, 3), ("synthia", 3, 8 + 3)])
@@ -139,7 +159,8 @@ def test_published_rows_stand_beside_results_of_their_own_scenario_alone(
     tmp_path: Path, layout: str, number: int, lines: int
 ) -> None:
     configuration = settings(seeds=(0,), source={"layout": layout})
-    write_paper_table(configuration, number, chain(experiment(tmp_path, configuration)[0]), tmp_path / "t.csv")
+    paths, _ = experiment(tmp_path, configuration)
+    write_paper_table(configuration, number, chain(paths), tmp_path / "t.csv")
     rows = list(csv.DictReader((tmp_path / "t.csv").open(encoding="utf-8")))
     assert len(rows) == lines and [row["origin"] for row in rows[-3:]] == ["measured"] * 3
     assert all(row["origin"].startswith("published, ") for row in rows[:-3])
@@ -150,25 +171,65 @@ def test_table_3_has_the_means_of_16_and_of_13_categories(tmp_path: Path) -> Non
     paths, scores = experiment(tmp_path, configuration)
     write_paper_table(configuration, 3, chain(paths), tmp_path / "t.csv")
     row = list(csv.DictReader((tmp_path / "t.csv").open(encoding="utf-8")))[-1]
-    iou = dict(zip(CITYSCAPES_19.names, scores["cag", "stage 3", 0]["iou"], strict=True))
+    iou = dict(zip(CITYSCAPES_19.names, scores["cag/stage3", 0]["iou"], strict=True))
     sixteen = sum(iou[name] for name in SIXTEEN) / 16
     thirteen = sum(iou[name] for name in SIXTEEN if name not in THIRTEEN) / 13
     assert float(row["mIoU"]) == pytest.approx(100 * sixteen, abs=0.0051)
     assert float(row["mIoU*"]) == pytest.approx(100 * thirteen, abs=0.0051)
 
 
-def test_a_missing_seed_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_seed_and_an_evaluation_of_no_row_are_one_line(tmp_path: Path) -> None:
     configuration = settings(seeds=(0, 1))
-    paths = [path for path in experiment(tmp_path, configuration)[0] if path.name != "1-1.json"]
-    with pytest.raises(UserError, match="warm-up: a table needs an evaluation for every seed, found none for seed 1"):
-        write_paper_table(configuration, 4, paths, tmp_path / "t.csv")
+    paths, _ = experiment(tmp_path, configuration)
+    kept = [path for path in fourth(paths) if path.name != "1-warm-up.json"]
+    for given, message in (
+        (kept, r"^warm-up: an evaluation of every seed \(0, 1\) must be given, missing seed 1, found"),
+        (paths, r"0-control\.json: the model must be one of source_only, warm-up, .*, found 'control'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            write_paper_table(configuration, 4, given, tmp_path / "t.csv")
+    assert not (tmp_path / "t.csv").exists()
+
+
+@pytest.mark.parametrize(("number", "table"), [(1, "table1"), (2, "table2"), (3, "table3"), (4, "table4")])
+def test_a_table_that_is_not_listed_is_asked_for(tmp_path: Path, number: int, table: str) -> None:
+    config = settings(tables={})
+    paths = chain(experiment(tmp_path, config)[0])
+    with pytest.raises(UserError, match=rf"^tables\.{table}: the runs of this table must be listed, found no such key"):
+        write_paper_table(config, number, paths, tmp_path / "t.csv")
+
+
+def test_the_table_of_the_test_set_is_of_one_model(tmp_path: Path) -> None:
+    config = settings(tables={"table2": ["cag"]})
+    message = r"^tables\.table2: .* of one model, found cag/stage1, cag/stage2, cag/stage3; list"
+    with pytest.raises(UserError, match=message):
+        write_paper_table(config, 2, experiment(tmp_path, config)[0][:1], tmp_path / "t.csv")
+
+
+def test_a_title_is_shown_letter_by_letter_and_the_baseline_is_never_bold(tmp_path: Path) -> None:
+    odd = {"source_only": {"method": "supervised", "title": "a|b <i>_$x$ &"}}
+    config = settings(seeds=(0,), runs=runs() | odd, tables=TABLES)
+    paths, _ = experiment(tmp_path, config)
+    write_paper_table(config, 1, chain(paths), tmp_path / "t.csv")
+    markdown, latex, html = ((tmp_path / f"t.{suffix}").read_text() for suffix in ("md", "tex", "html"))
+    assert "| a\\|b \\<i>\\_\\$x\\$ \\& " in markdown and "over our own a\\|b \\<i>" in markdown
+    assert r"a\textbar{}b \textless{}i\textgreater{}\_\$x\$ \&" in latex
+    assert "<i>" not in html and "a|b &lt;i&gt;_$x$ &amp;" in html
+    line = next(line for line in markdown.splitlines() if line.startswith("| a"))
+    assert "**" not in line and "**" in markdown
 
 
 def sample() -> PrintedTable:
     """Two lines and a baseline with all that the formats have to escape."""
     nan = Statistic(math.nan, None)
     lines = (
-        Line("Source only of A&B", "Source only of A\\&B", "published, [1]", (Statistic(90.0, None), nan, nan)),
+        Line(
+            "Source only of A&B",
+            "Source only of A\\&B",
+            "published, [1]",
+            (Statistic(90.0, None), nan, nan),
+            adapts=False,
+        ),
         Line("<x>", "$x$", "measured", (Statistic(50.04, 1.0), Statistic(40.0, 0.25), Statistic(-3.0, 0.5))),
         Line("y", "y", "measured", (Statistic(50.0, 1.0), Statistic(41.0, 0.25), Statistic(2.0, 0.5))),
     )
@@ -190,17 +251,30 @@ def test_the_formats_say_the_same() -> None:
 
 def test_the_chart_of_categories_has_the_gains_of_all_seeds_and_all_confusions(tmp_path: Path) -> None:
     configuration = settings(seeds=(0, 1))
-    experiment(tmp_path, configuration)
-    chosen = [tmp_path / f"{seed}-{place}.json" for seed in (0, 1) for place in (0, 4)]
-    write_class_chart(configuration, chosen, tmp_path / "classes.png")
-    assert (tmp_path / "classes.png").read_bytes().startswith(b"\x89PNG")
-    mixed = [tmp_path / f"{seed}-{place}.json" for seed, place in ((0, 0), (0, 1), (1, 0), (1, 4))]
-    for others, message in ((mixed, "must be of one model, found"), ([*chosen, chosen[0]], "of every seed, found")):
+    paths, _ = experiment(tmp_path, configuration)
+    chosen = of(paths, "source_only", "cag/stage2")
+    drawn = set()
+    for given in (chosen, chosen[::-1]):  # gains are over the one that led to the other
+        write_class_chart(configuration, given, tmp_path / "classes.png")
+        drawn.add((tmp_path / "classes.png").read_bytes())
+    assert len(drawn) == 1 and drawn.pop().startswith(b"\x89PNG")
+    mixed = [*chosen[:2], *of(paths, "warm-up")]
+    unknown = tmp_path / "unknown.json"
+    write_json(unknown, read_json(chosen[0]) | {"run": ""})
+    for others, message in (
+        (mixed, "must be of two models, found source_only, cag/stage2, warm-up"),
+        (chosen[:1], "must be of two models, found source_only"),
+        ([*chosen, chosen[0]], "source_only, seed 0 is already in"),
+        (chosen[:3], "cag/stage2: an evaluation of every seed .* missing seed 1"),
+        ([chosen[1], unknown], r"unknown\.json: the model must be one of the configuration, found another"),
+    ):
         with pytest.raises(UserError, match=message):
             write_class_chart(configuration, others, tmp_path / "classes.png")
     names = class_table(configuration).names
     gains = np.array([[10.0, np.nan, -2.0], [20.0, np.nan, -4.0]])
-    left, right = class_chart(names[:3], gains, np.array([[8, 2, 0], [0, 0, 0], [1, 0, 1]]), "stage 3").axes
+    left, right = class_chart(names[:3], gains, np.array([[8, 2, 0], [0, 0, 0], [1, 0, 1]]), "stage 3", "mine").axes
+    assert left.get_title("left") == "gain of stage 3 over mine, points of IoU"
+    assert right.get_title("left") == "stage 3: predictions by truth, percent"
     bars = [
         (bar.get_width(), label.get_text()) for bar, label in zip(left.patches, left.get_yticklabels(), strict=True)
     ]
@@ -212,7 +286,7 @@ def test_the_chart_of_categories_has_the_gains_of_all_seeds_and_all_confusions(t
 def test_the_latex_compiles(tmp_path: Path) -> None:
     configuration = settings(seeds=(0, 1))
     paths, _ = experiment(tmp_path, configuration)
-    write_paper_table(configuration, 4, paths, tmp_path / "table4.csv")
+    write_paper_table(configuration, 4, fourth(paths), tmp_path / "table4.csv")
     (tmp_path / "paper.tex").write_text(
         "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\\input{table4.tex}\\end{document}"
     )

@@ -27,26 +27,30 @@ from caguda.errors import UserError
 from caguda.stages.runtime import prepare
 
 ROOT = Path(__file__).parents[1]
-FROZEN = {"pretrain__batch_norm": "frozen", "warmup__batch_norm": "frozen", "pretrain__iterations": 6}
+FROZEN = {"training__batch_norm": "frozen", "runs__pretrain__iterations": 6}
+BEFORE = {"warmup": "pretrain", "cag/stage1": "warmup"}
 
 
-def command(mini: Miniature, made: Miniature, verb: str, started: int, **changes: Any) -> list[str]:
-    """The call of a training verb on `started` processes, with the artifacts that `made` has."""
-    name = f"{verb}-{started}"
+def folder_of(model: str, started: int) -> str:
+    """The folder of a model that `started` processes train."""
+    return f"{model.replace('/', '-')}-{started}"
+
+
+def command(mini: Miniature, made: Miniature, model: str, started: int, **changes: Any) -> list[str]:
+    """The call that trains a model on `started` processes, with the artifacts that `made` has."""
+    name = folder_of(model, started)
     config = mini.folder / f"{name}.yaml"
     config.write_text(yaml.safe_dump(values(mini.root, **(FROZEN | changes))), encoding="utf-8")
     settings = load_configuration(config)
     inputs: list[object] = []
-    if verb != "pretrain":
-        before = {"warmup": "pretrain", "adapt": "warmup"}[verb]
+    if before := BEFORE.get(model):
         inputs = ["--initial", as_if_made_with(settings, made.weights(before), mini.folder / before)]
-    if verb == "adapt":
+    if model == "cag/stage1":
         labelling = mini.label("labels", settings, mini.weights("warmup"))
         inputs += ["--anchors", labelling.with_name("anchors.h5"), "--labels", *label_files(labelling)]
-        inputs += ["--recipe", "cag", "--stage", "1"]
-    fixed = ["--config", config, "--seed", "0", "--manifest", mini.manifest]
+    fixed = ["--config", config, "--seed", "0", "--run", model, "--manifest", mini.manifest]
     outputs = ["--output", mini.weights(name), "--state", mini.folder / name / "state"]
-    return [sys.executable, "-m", "caguda", verb, *map(str, [*fixed, *inputs, *outputs])]
+    return [sys.executable, "-m", "caguda", "train", *map(str, [*fixed, *inputs, *outputs])]
 
 
 def environment() -> dict[str, str]:
@@ -57,34 +61,34 @@ def run(words: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, check=False, capture_output=True, text=True, env=environment(), timeout=300)
 
 
-def trained(mini: Miniature, made: Miniature, verb: str, started: int, **changes: Any) -> tuple[Any, Any]:
+def trained(mini: Miniature, made: Miniature, model: str, started: int, **changes: Any) -> tuple[Any, Any]:
     """The history of the losses and the weights of a training."""
-    done = run(command(mini, made, verb, started, compute__processes=started, **changes))
+    done = run(command(mini, made, model, started, compute__processes=started, **changes))
     assert done.returncode == 0, done.stdout + done.stderr
-    weights, description = load_checkpoint(mini.weights(f"{verb}-{started}"))
+    weights, description = load_checkpoint(mini.weights(folder_of(model, started)))
     assert done.stdout.count(f"iterations in {description['metrics']['seconds']:.0f} s") == 1, "only one speaks"
     return description["metrics"]["history"], weights
 
 
 @pytest.mark.parametrize(
-    ("verb", "reduction"),
+    ("model", "reduction"),
     [
-        ("adapt", "sum"),
-        *(pytest.param(verb, "mean", marks=pytest.mark.slow) for verb in ("pretrain", "warmup", "adapt")),
+        ("cag/stage1", "sum"),
+        *(pytest.param(model, "mean", marks=pytest.mark.slow) for model in ("pretrain", "warmup", "cag/stage1")),
     ],
 )
-def test_two_processes_train_as_one(mini: Miniature, elsewhere: Miniature, verb: str, reduction: str) -> None:
-    changes: dict[str, Any] = {"losses": {"reduction": reduction}}
+def test_two_processes_train_as_one(mini: Miniature, elsewhere: Miniature, model: str, reduction: str) -> None:
+    changes: dict[str, Any] = {"training__reduction": reduction}
     if reduction == "sum":  # thousands of times a mean
-        changes["stages__optimiser"] = {"name": "sgd", "learning_rate": 1e-7}
-    alone, weights = trained(elsewhere, mini, verb, 1, **changes)
-    together, joint = trained(elsewhere, mini, verb, 2, **changes)
+        changes["runs__cag__optimiser"] = {"name": "sgd", "learning_rate": 1e-7}
+    alone, weights = trained(elsewhere, mini, model, 1, **changes)
+    together, joint = trained(elsewhere, mini, model, 2, **changes)
     assert len(alone) == len(together) == 6
     for first, second in zip(alone, together, strict=True):
         assert first == pytest.approx(second, rel=2e-5)
     for name, value in weights.items():
         torch.testing.assert_close(joint[name], value, rtol=1e-4, atol=1e-6)
-    before, _ = load_checkpoint(mini.weights({"warmup": "pretrain", "adapt": "warmup"}.get(verb, "pretrain")))
+    before, _ = load_checkpoint(mini.weights(BEFORE.get(model, "pretrain")))
     moved = max(float((before[name] - value).abs().max()) for name, value in weights.items())
     assert moved > 1e-5, "or nothing was trained"
 
@@ -117,22 +121,22 @@ def interrupted(words: list[str], ready: Path, number: int) -> int:
 def test_a_killed_training_of_two_goes_on_to_the_same_weights(
     mini: Miniature, elsewhere: Miniature, tmp_path: Path, number: signal.Signals
 ) -> None:
-    changes = {"compute__processes": 2, "compute__save_every": 1, "stages__iterations": 60}
-    words = command(elsewhere, mini, "adapt", 2, **changes)
+    changes = {"compute__processes": 2, "compute__save_every": 1, "runs__cag__iterations": 60}
+    words = command(elsewhere, mini, "cag/stage1", 2, **changes)
     other = replace(elsewhere, folder=tmp_path / "other")
     other.folder.mkdir()
     shutil.copy(elsewhere.manifest, other.manifest)
-    undisturbed = run(command(other, mini, "adapt", 2, **changes))
+    undisturbed = run(command(other, mini, "cag/stage1", 2, **changes))
     assert undisturbed.returncode == 0, undisturbed.stderr
-    state = elsewhere.folder / "adapt-2" / "state" / "state.pt"
+    state = elsewhere.folder / "cag-stage1-2" / "state" / "state.pt"
     assert interrupted(words, state, number) != 0
     saved = load_state(state)
     assert saved is not None and 0 < saved["progress"]["iteration"] < 60
     done = run(words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("continues after iteration") == 1
-    assert elsewhere.weights("adapt-2").read_bytes() == other.weights("adapt-2").read_bytes()
-    description = json.loads(elsewhere.weights("adapt-2").with_suffix(".json").read_text())
+    assert elsewhere.weights("cag-stage1-2").read_bytes() == other.weights("cag-stage1-2").read_bytes()
+    description = json.loads(elsewhere.weights("cag-stage1-2").with_suffix(".json").read_text())
     assert description["metrics"]["attempts"] == 2
 
 
@@ -142,7 +146,7 @@ def told(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def test_what_cannot_be_shared_is_refused_in_one_line(mini: Miniature, elsewhere: Miniature) -> None:
-    done = run(command(elsewhere, mini, "pretrain", 2, compute__processes=2, pretrain__batch_norm="train"))
+    done = run(command(elsewhere, mini, "pretrain", 2, compute__processes=2, training__batch_norm="train"))
     assert done.returncode == 2 and len(told(done)) == 1, done.stderr
     assert told(done)[0].startswith("caguda: error: ") and "batch_norm: train over several processes" in told(done)[0]
     assert not elsewhere.weights("pretrain-2").exists()

@@ -31,7 +31,7 @@ from caguda.errors import UserError
 from caguda.stages import evidence as stage
 from caguda.stages.anchors import BLOCKS, _settings, blocks_of, construct_anchors
 from caguda.stages.evidence import write_part
-from caguda.stages.parts import share
+from caguda.stages.parts import units_of_part
 
 ARRAYS = {*EVIDENCE.dtypes, *LABELS.dtypes}
 
@@ -48,11 +48,11 @@ def test_blocks_are_whole_batches_and_of_nearly_one_size(frames: int, size: int)
 @given(st.integers(1, 300), st.data())
 def test_parts_are_all_units_once_and_of_nearly_one_size(count: int, data: st.DataObject) -> None:
     units, parts = range(count), data.draw(st.integers(1, count))
-    found = [share(units, part, parts, "source") for part in range(1, parts + 1)]
+    found = [units_of_part(units, part, parts, "source") for part in range(1, parts + 1)]
     assert [unit for part in found for unit in part] == list(units)
     assert max(map(len, found)) - min(map(len, found)) <= 1
     with pytest.raises(UserError, match=f"^compute.parts: the source frames .* at most {count} parts .* {count + 1};"):
-        share(units, 1, count + 1, "source")
+        units_of_part(units, 1, count + 1, "source")
 
 
 def arrays_of(path: Path) -> dict[str, bytes]:

@@ -25,10 +25,9 @@ from caguda.cli import main
 from caguda.config_frames import Domain
 from caguda.configfile import load_configuration, parse_configuration
 from caguda.datasets.io import read_label
-from caguda.datasets.street import write_street
 from caguda.errors import UserError
 from caguda.stages.check import check
-from caguda.stages.supervised import pretrain
+from caguda.street import write_street
 
 EXAMPLE = block("plugins.md", "python")
 BESIDE = """
@@ -49,7 +48,8 @@ SOURCE = {"layout": "drives", "root": "drives"}
 @pytest.fixture(autouse=True)
 def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Plugins that a test loads are unknown to the next one."""
-    kinds.known("layout")
+    for kind in kinds.FOLDERS:
+        kinds.known(kind)
     modules = set(sys.modules)
     known = {kind: dict(classes) for kind, classes in kinds._REGISTERED.items()}
     monkeypatch.setattr(kinds, "_REGISTERED", known)
@@ -189,7 +189,7 @@ def test_training_on_it_gives_the_bits_of_the_same_frames_in_another_layout(mini
     settings = own.configuration(**changes)
     check(settings, own.manifest)
     assert read_json(own.manifest)["warnings"] == read_json(mini.manifest)["warnings"]
-    assert own.train(pretrain, "pretrain", settings).read_bytes() == mini.weights("pretrain").read_bytes()
+    assert own.train("pretrain", "pretrain", settings).read_bytes() == mini.weights("pretrain").read_bytes()
 
 
 # The workflow
@@ -206,7 +206,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     content = yaml.safe_load(SMOKE.read_text(encoding="utf-8"))
     del content["street"]
     content |= {"source": SOURCE, "data_root": "data", "plugins": ["../plugins/drives.py"]}
-    content["pretrain"] |= {"iterations": 6, "batch_norm": "frozen"}
+    content["runs"]["pretrain"] |= {"iterations": 6}
+    content["training"] |= {"batch_norm": "frozen"}
     content["compute"] |= {"processes": 2, "workers": 1}
     written(folder / "plugins")
     written(folder / "yaml", yaml.safe_dump(content), "smoke.yaml")
@@ -227,7 +228,7 @@ def test_the_workflow_trains_on_it(trained: Workflow) -> None:
     assert described["metrics"]["history"][-1]["iteration"] == 6
     assert read_json(trained.results / "config.json")["plugins"] == [str(trained.directory / "plugins" / "drives.py")]
     assert trained.planned(CHECKPOINT) == set()
-    assert "pretrain" in {job.rule for job in trained.plan("--forceall")}
+    assert CHECKPOINT.removeprefix("results/smoke/") in trained.planned("--forceall")
 
 
 def test_a_plugin_may_be_moved_but_not_changed(trained: Workflow, tmp_path: Path) -> None:
@@ -358,12 +359,12 @@ LOOKING = {
 }
 
 
-def looked_at(own: Miniature, **target: Any) -> dict[str, subprocess.CompletedProcess[str]]:
-    """What each call of LOOKING says, where a config.json names a plugin that leaves a file."""
+def looked_at(own: Miniature, **changes: Any) -> dict[str, subprocess.CompletedProcess[str]]:
+    """What each call of LOOKING says, where a config.json names a plugin that leaves a file; `changes` are of its sections."""
     folder = own.folder.parent
     plugin = written(folder, f"open({str(folder / 'ran')!r}, 'w')\n", "harmful.py")
     content = own.configuration().model_dump(mode="json") | {"plugins": [str(plugin)]}
-    write_json(own.folder / "config.json", content | {"target": content["target"] | target})
+    write_json(own.folder / "config.json", content | {key: content[key] | keys for key, keys in changes.items()})
     calls = {}
     for name, command in LOOKING.items():
         words = [sys.executable, "-m", "caguda", *(word.format(own.folder) for word in command.split())]
@@ -383,7 +384,7 @@ def test_looking_at_artifacts_runs_no_plugin(own: Miniature) -> None:
 
 def test_looking_at_artifacts_of_a_plugins_layout(own: Miniature) -> None:
     """The layout of the target is known to nobody here: its truth is not shown, and nothing else fails."""
-    calls = looked_at(own, layout="unheard_of")
+    calls = looked_at(own, target={"layout": "unheard_of"})
     assert [call.returncode for name, call in calls.items() if name != "verify"] == [0] * (len(LOOKING) - 1), calls
     for kind in ("evidence", "labels"):
         told = json.loads(calls[f"inspect {kind}"].stdout)
@@ -391,3 +392,16 @@ def test_looking_at_artifacts_of_a_plugins_layout(own: Miniature) -> None:
         assert "found target.layout cityscapes, not unheard_of" in calls[f"view {kind}"].stdout
     faults = [line for line in calls["verify"].stdout.splitlines() if line.startswith("fault: ")]
     assert faults and all("target.layout cityscapes, not unheard_of" in line for line in faults)
+
+
+def test_looking_at_artifacts_beside_runs_of_a_plugins_method_or_rule(own: Miniature) -> None:
+    """Its settings are let through, whatever they are; the runs of other methods are looked at as before."""
+    rule = {"unheard_of": {"threshold": 3}}
+    runs = {
+        "theirs": {"method": "unheard_of", "start": "cag/stage1", "stages": 2, "teacher": {"decay": 0.9}},
+        "self": {"method": "self_training", "start": "warmup", "pseudo_labels": rule}
+        | {"iterations": 1, "batch_size": 1, "batch_norm": "train", "optimiser": {"name": "sgd", "learning_rate": 1}},
+    }
+    calls = looked_at(own, runs=runs)
+    assert [call.returncode for call in calls.values()] == [0] * len(LOOKING), calls
+    assert json.loads(calls["inspect labels"].stdout)["images_with_truth"] > 0

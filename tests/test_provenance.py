@@ -17,6 +17,7 @@ from caguda.cli import main
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper.table import write_table
+from caguda.runs import described as of_run
 from caguda.version import METHOD_VERSION
 
 BY_ANCHOR = "anchor-0.05-mean_anchor_distance"
@@ -61,18 +62,25 @@ def test_the_chain_goes_back_to_frames_and_settings(mini: Miniature, capsys: pyt
     manifest = read_json(mini.manifest)
     assert f"target: 8 frames in {manifest['target']['root']}, digest {manifest['target']['digest'][:12]}" in found
     made = read_json(mini.weights("stage").with_suffix(".json"))["provenance"]
-    assert f"by stage 1, seed 0, settings {made['configuration'][:12]}" in found and made["machine"]["host"] in found
+    assert f"by train, seed 0, settings {made['configuration'][:12]}" in found and made["machine"]["host"] in found
 
 
 def test_the_same_as_json_has_the_settings(mini: Miniature, capsys: pytest.CaptureFixture[str]) -> None:
     chain = json.loads(told(capsys, mini.weights("stage"), "--json"))
-    assert chain["made"]["settings"]["recipe"]["distance"] == 0.3
+    run = chain["made"]["settings"]["run"]
+    assert (run["name"], run["method"], run["start"], run["weights"]["distance"]) == (
+        "cag/stage1",
+        "cag",
+        "warmup",
+        0.3,
+    )
     assert [Path(item["path"]).name for item in chain["inputs"]] == [
         "manifest.json", "checkpoint.safetensors", "anchors.h5", "labels.json", "labels.json"]  # fmt: skip
     assert chain["inputs"][0]["frames"]["source"]["frames"] == 10 and "made" not in chain["inputs"][1]["inputs"][0]
     assert [item["made"]["settings"]["rule"] for item in chain["inputs"][3:]] == [
         {"name": "anchor", "margin": 0.05, "unit": "mean_anchor_distance"}, {"name": "probability", "p0": 0.3}]  # fmt: skip
-    assert chain["made"]["settings"]["labels"] == {"margin": 0.05, "margin_unit": "mean_anchor_distance", "p0": 0.3}
+    assert run["pseudo_labels"] == {
+        "anchor": {"margin": 0.05, "unit": "mean_anchor_distance"}, "probability": {"p0": 0.3}}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -123,17 +131,18 @@ def write_chain(folder: Path, config: Configuration) -> dict[Path, Path]:
         checkpoint = path.with_name("checkpoint.safetensors")
         checkpoint.write_bytes(b"gigabytes, which no table reads")
         seed = next(folder for folder in path.parents if folder.name.startswith("seed"))
-        before = seed / "pretrain" / "checkpoint.safetensors"
+        before = seed / "source_only" / "checkpoint.safetensors"
         inputs = (
-            {str(before): {"sha256": "weights of pretrain", "from_here": os.path.relpath(before, checkpoint.parent)}}
+            {str(before): {"sha256": "weights of source_only", "from_here": os.path.relpath(before, checkpoint.parent)}}
             if before != checkpoint
             else {}
         )
+        model = path.parent.relative_to(seed).as_posix()
         described = {
             "weights_sha256": f"weights of {path.parent.name}",
             "provenance": {
-                "made_by": path.parent.name,
-                "settings": {},
+                "made_by": "train",
+                "settings": {"run": of_run(config, model)},
                 "inputs": inputs,
                 "method_version": METHOD_VERSION,
             },
@@ -172,9 +181,9 @@ def test_a_table_is_not_made_of_a_broken_chain(tmp_path: Path) -> None:
     refused(last, "changed since", made_of[last])
     side.write_bytes(before)
     first = evaluations[0].parents[1]
-    (first / "pretrain" / "checkpoint.safetensors").rename(first / "away")
-    refused(evaluations[0], "missing", first / "pretrain" / "checkpoint.safetensors")
-    (first / "away").rename(first / "pretrain" / "checkpoint.safetensors")
+    (first / "source_only" / "checkpoint.safetensors").rename(first / "away")
+    refused(evaluations[0], "missing", first / "source_only" / "checkpoint.safetensors")
+    (first / "away").rename(first / "source_only" / "checkpoint.safetensors")
     write_table(config, "cag", evaluations, *outputs)
     for output in outputs:
         output.unlink()

@@ -26,7 +26,7 @@ from caguda.artifacts.stores import kind_of_store
 from caguda.cli import main
 from caguda.configfile import load_configuration
 from caguda.errors import UserError
-from caguda.workflow import held
+from caguda.workflow import lock_of
 
 STORES = ["evidence.zarr", "anchor-0.05-mean_anchor_distance/labels.zarr", "probability-0.3/labels.zarr"]
 
@@ -174,7 +174,7 @@ def test_where_there_are_no_locks_one_call_goes_on_and_says_so(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "lockf", none)
-    held(tmp_path / "experiment").close()
+    lock_of(tmp_path / "experiment").close()
     with lock(tmp_path / "state"):
         pass
     assert capsys.readouterr().err.count("no lock is to be had here") == 2

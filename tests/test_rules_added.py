@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +25,7 @@ from caguda.pseudo_labels import LONGEST, Rule, rule_from
 
 TESTS = Path(__file__).parent
 FILE = TESTS / "agreement_rule.py"
+FILES = [FILE, TESTS / "class_balanced_rule.py"]
 PAGE = read(TESTS.parent / "docs" / "rules.md")
 C, H, W = 5, 6, 9
 DISTANCE = 1.75
@@ -32,19 +33,21 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "anchor": {"margin": 0.4, "unit": "mean_anchor_distance"},
     "probability": {"p0": 0.5},
     "agreement": {"p0": 0.5},
+    "class_balanced": {"portion": 0.3, "growth": 0.1},
 }
 each_rule = pytest.mark.parametrize("name", SETTINGS)
 
 
 @contextmanager
 def plugin() -> Iterator[None]:
-    """The rules of the package and that of the file; afterwards those of the package alone."""
+    """The rules of the package and those of the files; afterwards those of the package alone."""
     before = dict(kinds.known("rule"))
-    kinds.load_plugins([FILE])
+    kinds.load_plugins(FILES)
     try:
         yield
     finally:
-        del sys.modules[kinds.known("rule")["agreement"].__module__]
+        for name in kinds.known("rule").keys() - before.keys():
+            del sys.modules[kinds.known("rule")[name].__module__]
         kinds._REGISTERED["rule"] = before
 
 
@@ -73,13 +76,19 @@ def some_evidence(seed: int = 0) -> dict[str, NDArray[Any]]:
     return maps
 
 
+def labels_of(rule: Rule, maps: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """The labels of an image by a rule that knows no other image, which it may go through once."""
+    prepared = rule.prepare(iter([maps]), C)
+    return rule.labels(maps, DISTANCE, json.loads(json.dumps(prepared)))
+
+
 def test_these_are_all_rules(loaded: None) -> None:
     assert set(SETTINGS) == set(kinds.known("rule"))
 
 
 @each_rule
 def test_a_label_is_a_category_where_active_and_255_elsewhere(loaded: None, name: str) -> None:
-    label = rule(name).labels(some_evidence(), DISTANCE)
+    label = labels_of(rule(name), some_evidence())
     active = (label != IGNORE).astype(np.uint8)
     assert label.dtype == np.uint8 and label.shape == (H, W) and 0 < active.mean() < 1
     assert label_faults({"active": active, "label": label}, C) == []
@@ -89,14 +98,14 @@ def test_a_label_is_a_category_where_active_and_255_elsewhere(loaded: None, name
 def test_labels_are_of_what_the_rule_reads_alone(loaded: None, name: str) -> None:
     maps, found = some_evidence(), rule(name)
     assert set(found.reads) <= set(EVIDENCE.dtypes)
-    label = found.labels(maps, DISTANCE)
+    label = labels_of(found, maps)
     for other in (maps, some_evidence(1)):
         given = other | {read: maps[read] for read in found.reads}
-        np.testing.assert_array_equal(found.labels(given, DISTANCE), label)
-    np.testing.assert_array_equal(found.labels({read: maps[read] for read in found.reads}, DISTANCE), label)
+        np.testing.assert_array_equal(labels_of(found, given), label)
+    np.testing.assert_array_equal(labels_of(found, {read: maps[read] for read in found.reads}), label)
     for missing in found.reads:
         with pytest.raises(KeyError, match=missing):
-            found.labels({read: maps[read] for read in found.reads if read != missing}, DISTANCE)
+            labels_of(found, {read: maps[read] for read in found.reads if read != missing})
 
 
 @each_rule
@@ -113,6 +122,16 @@ def test_the_folder_is_one_of_the_rule_and_its_values(loaded: None, name: str) -
     assert found.folder.startswith(f"{name}-") and Path(found.folder).name == found.folder
     key, value = next((key, value) for key, value in SETTINGS[name].items() if isinstance(value, float))
     assert rule(name, **{key: value / 2}).folder != found.folder
+
+
+@each_rule
+def test_the_rule_of_a_stage_is_a_whole_rule(loaded: None, name: str) -> None:
+    found = rule(name)
+    assert found.of_stage(1) == found
+    later = found.of_stage(3)
+    again = rule_from(later.described())
+    assert type(later) is type(found) and again == later and again.folder == later.folder
+    assert (later == found) is (name != "class_balanced")
 
 
 def test_the_folders_of_the_documentation() -> None:
@@ -144,7 +163,7 @@ def test_labels_by_anchors_are_those_of_the_equations(margin: float, unit: str) 
     threshold = margin * (DISTANCE if unit == "mean_anchor_distance" else 1.0)
     found = by_anchor(features, anchors, present, threshold)
     maps = {"nearest_anchor": found.nearest[0].numpy(), "margin": found.margin[0].numpy()}
-    label = rule("anchor", margin=margin, unit=unit).labels(maps, DISTANCE)
+    label = labels_of(rule("anchor", margin=margin, unit=unit), maps)
     np.testing.assert_array_equal(label, pseudo_labels(found.nearest, found.active)[0].numpy())
     assert (label != 2).all() and (label != IGNORE).any()
 
@@ -153,7 +172,7 @@ def test_labels_by_anchors_are_those_of_the_equations(margin: float, unit: str) 
 def test_labels_by_probability_are_those_of_the_equations(p0: float) -> None:
     found = by_probability(torch.randn(1, C, H, W, generator=torch.Generator().manual_seed(0)), p0)
     maps = {"predicted": found.predicted[0].numpy(), "confidence": found.confidence[0].numpy()}
-    label = rule("probability", p0=p0).labels(maps, DISTANCE)
+    label = labels_of(rule("probability", p0=p0), maps)
     np.testing.assert_array_equal(label, pseudo_labels(found.predicted, found.active)[0].numpy())
 
 
@@ -166,7 +185,7 @@ def test_what_equals_the_threshold_in_float32_is_not_active(name: str, key: str,
     at = np.float32(threshold)
     maps[values][:] = [np.nextafter(at, np.float32(0)), at, np.nextafter(at, np.float32(1))]
     found = rule(name, **{key: threshold}, **({"unit": "absolute"} if name == "anchor" else {}))
-    assert found.labels(maps, DISTANCE).tolist() == [[IGNORE, IGNORE, 0]]
+    assert labels_of(found, maps).tolist() == [[IGNORE, IGNORE, 0]]
 
 
 def test_the_package_knows_its_rules_without_torch() -> None:
@@ -191,8 +210,8 @@ def test_only_a_loaded_rule_is_known() -> None:
 
 def test_it_labels_where_both_agree(loaded: None) -> None:
     maps = some_evidence()
-    label = rule("agreement").labels(maps, DISTANCE)
-    sure = rule("probability").labels(maps, DISTANCE)
+    label = labels_of(rule("agreement"), maps)
+    sure = labels_of(rule("probability"), maps)
     np.testing.assert_array_equal(label, np.where(maps["nearest_anchor"] == maps["predicted"], sure, IGNORE))
 
 
@@ -200,7 +219,7 @@ def test_it_is_tried_on_evidence_as_the_documentation_says(
     mini: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loaded: None
 ) -> None:
     example, program = (text for language, text in FENCED.findall(PAGE) if language == "python")
-    evidence = tmp_path / "results/street/seed0/warmup/evidence"
+    evidence = tmp_path / "results/street/seed0/warm-up/evidence"
     evidence.parent.mkdir(parents=True)
     evidence.symlink_to(mini.folder / "labels")
     (tmp_path / "agreement_rule.py").write_text(example, encoding="utf-8")
@@ -208,5 +227,5 @@ def test_it_is_tried_on_evidence_as_the_documentation_says(
     monkeypatch.setenv("PYTHONPATH", str(TESTS.parent))
     done = subprocess.run([sys.executable, "try.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
     store, found = vouched_store(mini.folder / "labels" / "evidence.json", EVIDENCE), rule("agreement")
-    labels = [found.labels(store.read_all(i), store.attributes["anchor_distance"]) for i in range(store.count)]
+    labels = [found.labels(store.read_all(i), store.attributes["anchor_distance"], None) for i in range(store.count)]
     assert done.stdout == f"agreement-0.5: {np.mean(np.stack(labels) != IGNORE):.1%} of the pixels are active\n"

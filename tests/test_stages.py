@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,28 +20,30 @@ from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.checkpoint import load_checkpoint
 from caguda.artifacts.state import load_state
 from caguda.classes import IGNORE, class_table
+from caguda.config_run import Method
 from caguda.datasets.frame import Frame, label_of
 from caguda.datasets.io import read_image, read_label
-from caguda.datasets.loader import TrainingFrames
+from caguda.datasets.loader import TrainingFrames, training_batches
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.equations.labels import by_anchor, by_probability
 from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import estimate_statistics, freeze
 from caguda.networks.layers.discriminator import discriminator
 from caguda.networks.layers.inputs import IMAGENET_MEAN, IMAGENET_STD
-from caguda.stages import common
-from caguda.stages.adapt import adapt
+from caguda.recorded import settings_of_run
+from caguda.runs import method_of
+from caguda.stages import train as stage
 from caguda.stages.check import check
-from caguda.stages.common import Run
-from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.diagnose import diagnose
+from caguda.stages.evaluate import evaluate
 from caguda.stages.evidence import create_evidence, write_part
-from caguda.stages.figure import qualitative
+from caguda.stages.figure import draw_figure
 from caguda.stages.generate import generate
 from caguda.stages.labelling import open_labelling
 from caguda.stages.runtime import restore_network
-from caguda.stages.supervised import control, oracle, pretrain
+from caguda.stages.train import fingerprint, train_run
 from caguda.stages.training import build_optimiser
-from caguda.stages.warmup import warmup
+from caguda.stages.training_frames import open_frames
 
 CPU = torch.device("cpu")
 Folder = pytest.TempPathFactory
@@ -73,8 +74,8 @@ def truths(mini: Miniature, frame: Frame, stride: int = 1) -> np.ndarray:
 def test_the_warm_up_moves_network_and_discriminator(mini: Miniature, elsewhere: Miniature) -> None:
     state = load_state(mini.folder / "warmup" / "state" / "state.pt")
     assert state is not None
-    one = elsewhere.configuration(warmup__iterations=1)
-    elsewhere.train(warmup, "one", one, initial=mini.weights("pretrain"))
+    one = elsewhere.configuration(runs__warmup__iterations=1)
+    elsewhere.train("one", "warmup", one, initial=mini.weights("pretrain"))
     first = load_state(elsewhere.folder / "one" / "state" / "state.pt")
     assert first is not None
     for module in ("network", "discriminator"):
@@ -94,24 +95,34 @@ def test_the_adversarial_weight_decides_how_much_the_network_is_moved(mini: Mini
     found, deceived = {}, {}
     for weight in (0.0, 500.0):
         settings = elsewhere.configuration(
-            warmup__adversarial_weight=weight, warmup__batch_norm="frozen", warmup__target_statistics=False
+            runs__warmup__weight=weight, runs__warmup__batch_norm="frozen", runs__warmup__target_statistics=False
         )
-        weights = elsewhere.train(warmup, f"w{weight}", settings, initial=mini.weights("pretrain"))
+        weights = elsewhere.train(f"w{weight}", "warmup", settings, initial=mini.weights("pretrain"))
         found[weight], description = load_checkpoint(weights)
         deceived[weight] = description["metrics"]["history"][-1]["adversarial"]
-    stepwise = source_only_steps(elsewhere, settings.warmup, "warmup", mini.weights("pretrain"))
+    stepwise = source_only_steps(elsewhere, method_of(settings, "warmup"), "warmup", mini.weights("pretrain"))
     assert close(found[0.0], stepwise) and not close(found[500.0], stepwise)
     assert deceived[500.0] < deceived[0.0]
 
 
-def source_only_steps(mini: Miniature, training: Any, name: str, initial: Path) -> dict[str, Tensor]:
+def source_frames(mini: Miniature, training: Method, order: str) -> TrainingFrames:
+    """The source's frames with their truth, in the order of a run."""
+    frames = open_frames(mini.configuration(), mini.manifest, (), training)
+    return frames.training("source", training, order, 0, frames.truth("source"))
+
+
+def target_frames(mini: Miniature, training: Method, order: str, maps: Any = None) -> TrainingFrames:
+    """The target's frames with these label maps, in the order of a run."""
+    return TrainingFrames(frames_of(mini, "target"), maps, training.augmentation_of("target"), 0, f"{order} target")
+
+
+def source_only_steps(mini: Miniature, training: Method, order: str, initial: Path) -> dict[str, Tensor]:
     """The weights after the same source batches and nothing but their cross entropy, step by step."""
-    run = Run(name, mini.configuration(), 0, mini.manifest, {})
-    network, _ = restore_network(initial, CPU, run.table)
+    network, _ = restore_network(initial, CPU, class_table(mini.configuration()))
     freeze(network.train())
     optimiser = build_optimiser(network, training.optimiser, training.optimiser.learning_rate)
-    batches = run.batches(training, run.frames("source", training.augmentation, labelled=True))(0)
-    for iteration, (sample,) in enumerate(batches):
+    batches = training_batches(source_frames(mini, training, order), training.batch_size, 0, training.iterations, 0)
+    for iteration, sample in enumerate(batches):
         logits = network(sample["image"] / 255)[1]
         enlarged = functional.interpolate(logits, sample["label"].shape[-2:], mode="bilinear")
         loss = functional.cross_entropy(enlarged, sample["label"].long(), ignore_index=IGNORE)
@@ -131,9 +142,9 @@ def test_a_stage_without_loss_weights_is_source_only(mini: Miniature, elsewhere:
     settings = elsewhere.configuration()
     labels = mini.folder / "labels" / "labels.json"
     weights, description = load_checkpoint(
-        elsewhere.stage("nothing", settings, mini.weights("warmup"), labels, "nothing")
+        elsewhere.stage("nothing", settings, mini.weights("warmup"), labels, "nothing/stage1")
     )
-    stepwise = source_only_steps(elsewhere, settings.stages, "stage 1", mini.weights("warmup"))
+    stepwise = source_only_steps(elsewhere, method_of(settings, "nothing/stage1"), "stage 1", mini.weights("warmup"))
     assert close(weights, stepwise)
     assert not close(load_checkpoint(mini.weights("stage"))[0], stepwise), "the comparison would see a difference"
     terms = {"iteration", "source_cross_entropy", "source_distance", "target_distance", "anchor_cross_entropy",
@@ -141,12 +152,13 @@ def test_a_stage_without_loss_weights_is_source_only(mini: Miniature, elsewhere:
     assert all(entry.keys() == terms for entry in description["metrics"]["history"])
 
 
-def by_hand(run: Run, training: Any, network: nn.Module, judge: nn.Module | None, loss: Any) -> None:
-    """Train on `loss(source, target)`: the network's objective and what the discriminator minimises."""
-    modules = [network] if judge is None else [network, judge]
+def by_hand(
+    training: Method, source: TrainingFrames, target: TrainingFrames, modules: list[nn.Module], loss: Any
+) -> None:
+    """Train on `loss(source, target)`: the network's objective and, where it is there, what the discriminator minimises."""
     optimisers = [build_optimiser(module, training.optimiser, training.optimiser.learning_rate) for module in modules]
-    source = run.frames("source", training.augmentation, labelled=True)
-    for iteration, batch in enumerate(run.batches(training, source, loss.target)(0)):
+    streams = [training_batches(s, training.batch_size, 0, training.iterations, 0) for s in (source, target)]
+    for iteration, batch in enumerate(zip(*streams, strict=True)):
         for module, optimiser, objective in zip(modules, optimisers, loss(*batch), strict=False):
             weights = [weight for weight in module.parameters() if weight.requires_grad]
             gradients = torch.autograd.grad(objective, weights, retain_graph=True)
@@ -165,12 +177,11 @@ def truth_loss(logits: Tensor, label: Tensor) -> Tensor:
 
 def test_two_steps_of_the_warm_up_by_hand(mini: Miniature, elsewhere: Miniature) -> None:
     settings = elsewhere.configuration(
-        warmup__iterations=2, warmup__adversarial_weight=500.0, warmup__batch_norm="frozen",
-        warmup__target_statistics=False,
+        runs__warmup__iterations=2, runs__warmup__weight=500.0, runs__warmup__batch_norm="frozen",
+        runs__warmup__target_statistics=False,
     )  # fmt: skip
-    weights = elsewhere.train(warmup, "warmup", settings, initial=mini.weights("pretrain"))
-    run = Run("warmup", settings, 0, mini.manifest, {})
-    network, _ = restore_network(mini.weights("pretrain"), CPU, run.table)
+    weights = elsewhere.train("warmup", "warmup", settings, initial=mini.weights("pretrain"))
+    network, _ = restore_network(mini.weights("pretrain"), CPU, class_table(settings))
     freeze(network.train())
     torch.manual_seed(0)
     judge = discriminator(20, 8)
@@ -183,8 +194,9 @@ def test_two_steps_of_the_warm_up_by_hand(mini: Miniature, elsewhere: Miniature)
         told = bce(on_source, torch.ones_like(on_source)) / 2 + bce(on_target, torch.zeros_like(on_target)) / 2
         return truth_loss(logits, source["label"]) + 500 * bce(deceived, torch.ones_like(deceived)), told
 
-    loss.target = run.frames("target", settings.warmup.augmentation, labelled=False)  # type: ignore[attr-defined]
-    by_hand(run, settings.warmup, network, judge, loss)
+    training = method_of(settings, "warmup")
+    source, target = source_frames(mini, training, "warmup"), target_frames(mini, training, "warmup")
+    by_hand(training, source, target, [network, judge], loss)
     assert close(load_checkpoint(weights)[0], network.state_dict())
     state = load_state(elsewhere.folder / "warmup" / "state" / "state.pt")
     assert state is not None and close(state["modules"]["discriminator"], judge.state_dict())
@@ -192,16 +204,15 @@ def test_two_steps_of_the_warm_up_by_hand(mini: Miniature, elsewhere: Miniature)
 
 def test_two_steps_of_a_stage_by_hand(mini: Miniature, elsewhere: Miniature) -> None:
     """Eq. 12 with three different weights, written out; distances in units of the anchors' mean distance."""
-    recipe = {"distance": 0.2, "anchor_cross_entropy": 0.5, "probability_cross_entropy": 0.9}
+    chosen = {"distance": 0.2, "anchor_cross_entropy": 0.5, "probability_cross_entropy": 0.9}
     settings = elsewhere.configuration(
-        stages__iterations=2, recipes={"r": recipe}, stages__target_augmentation={"flip": True}
+        runs__cag__iterations=2, runs__cag__weights=chosen, runs__cag__target_augmentation={"flip": True}
     )
     labels = mini.folder / "labels" / "labels.json"
-    weights = elsewhere.stage("stage", settings, mini.weights("warmup"), labels, "r")
+    weights = elsewhere.stage("stage", settings, mini.weights("warmup"), labels)
     anchors, _ = load_anchors(labels.with_name("anchors.h5"))
     store = open_labelling(labels)
-    run = Run("stage 1", settings, 0, mini.manifest, {})
-    network, _ = restore_network(mini.weights("warmup"), CPU, run.table)
+    network, _ = restore_network(mini.weights("warmup"), CPU, class_table(settings))
     freeze(network.train())
 
     def distance(features: Tensor, label: Tensor) -> Tensor:
@@ -223,10 +234,9 @@ def test_two_steps_of_a_stage_by_hand(mini: Miniature, elsewhere: Miniature) -> 
         row = store.read(index)
         return {"a": torch.from_numpy(row.anchor_label), "p": torch.from_numpy(row.probability_label)}
 
-    augmentation = settings.stages.target_augmentation
-    frames = frames_of(mini, "target")
-    loss.target = TrainingFrames(frames, maps, augmentation, 0, "stage 1 target")  # type: ignore[attr-defined]
-    by_hand(run, settings.stages, network, None, loss)
+    training = method_of(settings, "cag/stage1")
+    source, target = source_frames(mini, training, "stage 1"), target_frames(mini, training, "stage 1", maps)
+    by_hand(training, source, target, [network], loss)
     assert close(load_checkpoint(weights)[0], network.state_dict())
 
 
@@ -236,8 +246,8 @@ def test_every_loss_weight_has_an_effect(mini: Miniature, elsewhere: Miniature, 
     labels = mini.folder / "labels" / "labels.json"
     found = []
     for value in (0, 1):
-        settings = elsewhere.configuration(recipes={"r": nothing | {weight: value}}, stages__iterations=1)
-        found.append(load_checkpoint(elsewhere.stage(f"{value}", settings, mini.weights("warmup"), labels, "r"))[0])
+        settings = elsewhere.configuration(runs__cag__weights=nothing | {weight: value}, runs__cag__iterations=1)
+        found.append(load_checkpoint(elsewhere.stage(f"{value}", settings, mini.weights("warmup"), labels))[0])
     assert not close(*found)
 
 
@@ -248,7 +258,7 @@ def test_frozen_statistics_stay_and_target_statistics_replace_them(mini: Miniatu
     assert len(norms) == 14
     for norm in norms:
         assert all(torch.equal(warm[norm + part], stage[norm + part]) for part in ("running_var", "weight", "bias"))
-    settings = elsewhere.configuration(stages__target_statistics=True)
+    settings = elsewhere.configuration(runs__cag__target_statistics=True)
     labels = mini.folder / "labels" / "labels.json"
     other, _ = load_checkpoint(elsewhere.stage("s", settings, mini.weights("warmup"), labels))
     for name in warm:
@@ -316,7 +326,7 @@ def test_one_category_is_too_few_for_anchors(elsewhere: Miniature, mini: Miniatu
     only = [{"id": 7, "name": "road", "color": [1, 1, 1]}, {"id": 200, "name": UNSEEN, "color": [1, 2, 3]}]
     settings = elsewhere.configuration(classes=only, ignore=[*range(7), *range(8, 35), 255])
     check(settings, elsewhere.manifest)
-    weights = elsewhere.train(pretrain, "few", settings)
+    weights = elsewhere.train("few", "pretrain", settings)
     with pytest.raises(UserError, match="two categories or more"):
         elsewhere.anchors(elsewhere.folder / "anchors.h5", settings, weights)
     assert not (elsewhere.folder / "anchors.h5").exists()
@@ -353,7 +363,7 @@ def test_labels_are_those_of_the_method_for_every_frame(mini: Miniature) -> None
 
 
 def test_a_margin_may_be_absolute(mini: Miniature, elsewhere: Miniature) -> None:
-    settings = elsewhere.configuration(labels__margin=0.125, labels__margin_unit="absolute")
+    settings = elsewhere.configuration(runs__cag__pseudo_labels__anchor={"margin": 0.125, "unit": "absolute"})
     labels = elsewhere.label("absolute", settings, mini.weights("warmup"))
     assert json.loads(labels.read_text())["margin"] == 0.125
 
@@ -376,7 +386,7 @@ def test_evaluation_counts_every_pixel(mini: Miniature, evaluation: dict[str, An
                 confusion[truth, category] += 1
     assert np.abs(confusion - np.array(evaluation["as_trained"]["confusion"])).sum() <= 4, "but for ties of rounding"
     assert np.count_nonzero(confusion.sum(0)) > 1
-    assert (evaluation["row"], evaluation["seed"], evaluation["frames"]) == ("source only", 0, 9)
+    assert (evaluation["run"], evaluation["seed"], evaluation["frames"]) == ("pretrain", 0, 9)
 
 
 @pytest.mark.parametrize("kind", ["as_trained", "target_statistics"])
@@ -495,8 +505,8 @@ def test_labels_of_other_frames_are_refused(mini: Miniature, other_frames: Path,
         diagnose(settings, other_frames, evidence, label_files(labels), output)
     with pytest.raises(UserError, match=r"evidence.* frames of .*other\.json"):
         models = [mini.weights(name) for name in ("pretrain", "warmup", "stage")]
-        chosen = mini.configuration(stages__count=1)
-        qualitative(chosen, other_frames, "cag", 0, models, evidence, label_files(labels), output)
+        chosen = mini.configuration(runs__cag__stages=1)
+        draw_figure(chosen, other_frames, "cag", 0, models, output, evidence, label_files(labels))
     store = shutil.copytree(labels.with_name("evidence.zarr"), tmp_path / "evidence.zarr")
     with pytest.raises(UserError, match=r"evidence.* frames of .*other\.json"):
         write_part(settings, other_frames, warm, labels.with_name("anchors.h5"), store, 1, 1, output)
@@ -526,12 +536,11 @@ def test_no_training_opens_the_target_truth(mini: Miniature, elsewhere: Miniatur
     place.rename(hidden)
     try:
         settings = elsewhere.configuration()
-        warm = elsewhere.train(warmup, "warmup", settings, initial=elsewhere.train(pretrain, "pretrain", settings))
+        warm = elsewhere.train("warmup", "warmup", settings, initial=elsewhere.train("pretrain", "pretrain", settings))
         evidence = elsewhere.evidence("labels", settings, warm)
         labels = elsewhere.labels(settings, evidence)
         anchors = evidence.with_name("anchors.h5")
-        stage = partial(adapt, recipe="cag", stage=1)
-        elsewhere.train(stage, "stage", settings, initial=warm, anchors=anchors, labels=labels)
+        elsewhere.train("stage", "cag/stage1", settings, initial=warm, anchors=anchors, labels=labels)
     finally:
         hidden.rename(place)
     for name in ("pretrain", "warmup", "stage"):
@@ -542,35 +551,35 @@ def test_no_training_opens_the_target_truth(mini: Miniature, elsewhere: Miniatur
 
 
 def test_another_seed_is_another_network(mini: Miniature, elsewhere: Miniature) -> None:
-    settings = elsewhere.configuration(pretrain__iterations=1)
+    settings = elsewhere.configuration(runs__pretrain__iterations=1)
     weights = []
     for seed in (0, 1):
         weights.append(elsewhere.folder / f"{seed}.safetensors")
-        pretrain(settings, seed, mini.manifest, weights[-1], elsewhere.folder / f"state {seed}")
+        train_run(settings, seed, "pretrain", mini.manifest, weights[-1], elsewhere.folder / f"state {seed}")
     assert digest(weights[0]) != digest(weights[1])
 
 
-def test_the_control_has_the_iterations_of_all_stages_and_the_oracle_the_target_truth(
+def test_the_control_goes_on_from_the_warm_up_and_the_oracle_has_the_target_truth(
     mini: Miniature, elsewhere: Miniature
 ) -> None:
-    elsewhere.train(control, "control", elsewhere.configuration(), initial=mini.weights("warmup"))
+    elsewhere.train("control", "control", elsewhere.configuration(), initial=mini.weights("warmup"))
     history = json.loads(elsewhere.weights("control").with_suffix(".json").read_text())["metrics"]["history"]
     assert history[-1]["iteration"] == 12 and "source_cross_entropy" in history[-1]
-    settings = elsewhere.configuration(pretrain__iterations=2)
-    elsewhere.train(oracle, "oracle", settings)
+    settings = elsewhere.configuration(runs__pretrain__iterations=2)
+    elsewhere.train("oracle", "oracle", settings)
     history = json.loads(elsewhere.weights("oracle").with_suffix(".json").read_text())["metrics"]["history"]
     assert history[-1]["iteration"] == 2 and "target_cross_entropy" in history[-1]
     unlabelled = without_truth(mini, elsewhere.folder, 5)
     with pytest.raises(UserError, match="found 3 of 8 without; add the labels"):
-        oracle(settings, 0, unlabelled, elsewhere.folder / "o.safetensors", elsewhere.folder / "s")
+        train_run(settings, 0, "oracle", unlabelled, elsewhere.folder / "o.safetensors", elsewhere.folder / "s")
 
 
 def test_a_finished_training_is_published_again_after_its_checkpoint_was_deleted(
     mini: Miniature, elsewhere: Miniature, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(mini.folder / "warmup" / "state", elsewhere.folder / "warmup" / "state")
-    monkeypatch.setattr("caguda.stages.warmup.adversarial_loss", None)
-    weights = elsewhere.train(warmup, "warmup", elsewhere.configuration(), initial=mini.weights("pretrain"))
+    monkeypatch.setattr("caguda.equations.warmup.adversarial_loss", None)
+    weights = elsewhere.train("warmup", "warmup", elsewhere.configuration(), initial=mini.weights("pretrain"))
     assert digest(weights) == digest(mini.weights("warmup"))
 
 
@@ -582,8 +591,11 @@ CHANGES = {
     "nothing": ({}, True),
     "save_every": ({"compute__save_every": 7}, True),
     "workers": ({"compute__workers": 1}, True),
-    "labels": ({"labels__p0": 0.5}, True),
-    "iterations": ({"pretrain__iterations": 13}, False),
+    "labels": ({"runs__cag__pseudo_labels__probability": {"p0": 0.5}}, True),
+    "title": ({"runs__pretrain__title": "source"}, True),
+    "iterations": ({"runs__pretrain__iterations": 13}, False),
+    "shared iterations": ({"training__iterations": 7}, True),
+    "shared optimiser": ({"training__optimiser": {"name": "adamw", "learning_rate": 0.05}}, False),
     "network": ({"network__width": 8}, False),
     "a class": ({"classes": swapped}, False),
     "ignore": ({"ignore": lambda values: [*values, 77]}, False),
@@ -598,33 +610,36 @@ def test_a_state_is_gone_on_from_only_if_it_leads_to_the_same_weights(elsewhere:
     original = elsewhere.configuration().model_dump(mode="json")
     changed = {key: value(original[key]) if callable(value) else value for key, value in changes.items()}
 
-    def fingerprint(**keys: Any) -> str:
+    def found(**keys: Any) -> str:
         configuration = elsewhere.configuration(**keys)
         check(configuration, elsewhere.manifest)
-        settings = configuration.model_dump(mode="json", include={"network", "pretrain"})
-        return Run("pretrain", configuration, 0, elsewhere.manifest, settings).fingerprint
+        frames = open_frames(configuration, elsewhere.manifest, (), method_of(configuration, "pretrain"))
+        return fingerprint(frames, 0, settings_of_run(configuration, "pretrain"), ())
 
-    assert (fingerprint(**changed) == fingerprint()) is same
+    assert (found(**changed) == found()) is same
 
 
 def test_a_state_depends_on_name_seed_frames_inputs_and_method(
     elsewhere: Miniature, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fingerprint(name: str = "a", seed: int = 0, inputs: tuple[Path, ...] = ()) -> str:
-        return Run(name, elsewhere.configuration(), seed, elsewhere.manifest, {}, inputs).fingerprint
+    configuration = elsewhere.configuration(runs__twin={"like": "pretrain"})
+
+    def told(name: str = "pretrain", seed: int = 0, inputs: tuple[Path, ...] = ()) -> str:
+        frames = open_frames(configuration, elsewhere.manifest, (), method_of(configuration, name))
+        return fingerprint(frames, seed, settings_of_run(configuration, name), inputs)
 
     first, second = elsewhere.folder / "1", elsewhere.folder / "2"
     first.write_text("1")
     second.write_text("2")
-    found = [fingerprint(), fingerprint("b"), fingerprint(seed=1), fingerprint(inputs=(first,))]
-    found += [fingerprint(inputs=(second,)), fingerprint(inputs=(first, second))]
+    found = [told(), told("twin"), told(seed=1), told(inputs=(first,))]
+    found += [told(inputs=(second,)), told(inputs=(first, second))]
     content = read_json(elsewhere.manifest)
     for name in ("source", "target", "evaluation"):
         changed = content | {name: content[name] | {"digest": "other"}}
         write_json(elsewhere.manifest, changed)
-        found.append(fingerprint())
-    monkeypatch.setattr(common, "METHOD_VERSION", "other")
-    found.append(fingerprint())
+        found.append(told())
+    monkeypatch.setattr(stage, "METHOD_VERSION", "other")
+    found.append(told())
     assert found[8] == found[0], "evaluation frames decide no weight"
     assert len(set(found)) == len(found) - 1
 

@@ -14,10 +14,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-import caguda.datasets.street.frames as scenes
+import caguda.street.frames as scenes
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.config_frames import Street
-from caguda.datasets.street import frame_paths, render, write_street
+from caguda.street import frame_paths, render, write_street
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,7 +66,7 @@ def test_a_frame_depends_on_seed_split_and_index_only() -> None:
 def test_a_frame_does_not_depend_on_the_library_for_linear_algebra() -> None:
     """Its kernels round differently from processor to processor: no frame may pass through it."""
     program = (
-        "import sys; from caguda.config_frames import Street; from caguda.datasets.street import render\n"
+        "import sys; from caguda.config_frames import Street; from caguda.street import render\n"
         "street = Street(seed=0, source_frames=1, target_frames=1, evaluation_frames=1, strength=0.5, photo=0.5)\n"
         "for index in (73, 108, 160): sys.stdout.buffer.write(render(street, 'train', index)[0].tobytes())"
     )

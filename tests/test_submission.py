@@ -32,7 +32,6 @@ from caguda.config import Configuration
 from caguda.configfile import load_configuration
 from caguda.datasets.io import read_image
 from caguda.datasets.manifest import read_manifest
-from caguda.datasets.street import write_street
 from caguda.errors import UserError
 from caguda.stages import predict as stage
 from caguda.stages.check import check, check_test
@@ -40,6 +39,7 @@ from caguda.stages.evaluate import evaluate
 from caguda.stages.predict import predict_part
 from caguda.stages.predictions import list_predictions
 from caguda.stages.submission import submission
+from caguda.street import write_street
 
 ROOT = Path(__file__).parents[1]
 HEIGHT, WIDTH, FRAMES = 48, 96, 5
@@ -106,7 +106,7 @@ def save_random_network(configuration: Configuration, image: Path, path: Path, s
         network.classifier.bias.sub_(network(read_image(image)[None] / 255)[1].mean(dim=(0, 2, 3)))
     description = {
         "architecture": configuration.network.model_dump(mode="json"), "classes": list(CITYSCAPES_19.names),
-        "target_statistics": False, "metrics": {}, "provenance": provenance("pretrain", {}, [path.with_name("manifest.json")], 3, 0.0, path),
+        "target_statistics": False, "metrics": {}, "provenance": provenance("train", {}, [path.with_name("manifest.json")], 3, 0.0, path),
     }  # fmt: skip
     save_checkpoint(path, network.state_dict(), description)
 

@@ -20,16 +20,16 @@ from caguda.config_frames import Domain
 from caguda.datasets.frames import list_frames
 from caguda.datasets.io import read_label
 from caguda.datasets.manifest import read_manifest
-from caguda.datasets.street import write_street
 from caguda.equations.anchors import labels_at
 from caguda.errors import UserError
 from caguda.paper.figures import Block
+from caguda.runs import method_of
 from caguda.stages import figure
 from caguda.stages.check import check
-from caguda.stages.common import Run
 from caguda.stages.evaluate import evaluate
 from caguda.stages.labelling import open_labelling
-from caguda.stages.supervised import oracle
+from caguda.stages.training_frames import open_frames
+from caguda.street import write_street
 
 SHARED = Path(os.environ.get("CAGUDA_SHARED", Path(__file__).parents[2] / "shared"))
 # Written down from the data set's description, not from the package: class id of SYNTHIA, train id of Cityscapes.
@@ -172,10 +172,9 @@ CHANGES: dict[str, Any] = {
     "ignore": [255],
     "source": {"layout": "synthia", "root": "synthia"},
     "target": {"layout": "cityscapes", "root": "target", "split": "train", "labels": "labelTrainIds"},
-    "pretrain__iterations": 2,
-    "warmup__iterations": 2,
-    "stages__iterations": 2,
-    "stages__count": 1,
+    "training__iterations": 2,
+    "runs__pretrain__iterations": 2,
+    "runs__cag__stages": 1,
 }
 
 
@@ -246,27 +245,25 @@ def test_the_check_counts_pixels_of_either_kind_of_label(experiment: tuple[Minia
 
 def test_training_and_anchors_read_the_source(experiment: tuple[Miniature, dict[str, np.ndarray]]) -> None:
     mini, truths = experiment
-    run = Run("pretrain", mini.configuration(), 0, mini.manifest, {})
-    training = mini.configuration().pretrain
-    frames = run.frames("source", training.augmentation, labelled=True)
-    assert frames.label_maps is not None
-    for index, frame in enumerate(frames.frames):
-        assert np.array_equal(frames.label_maps(index)["label"].numpy(), truths[frame.image.name])
+    read = open_frames(mini.configuration(), mini.manifest, (), method_of(mini.configuration(), "pretrain"))
+    frames, truth = read.manifest.frames("source"), read.truth("source")
+    for index, frame in enumerate(frames):
+        assert np.array_equal(truth(index)["label"].numpy(), truths[frame.image.name])
     anchors, _ = load_anchors(mini.folder / "labels" / "anchors.h5")
     size = open_labelling(mini.folder / "labels" / "labels.json").shape
-    small = [labels_at(torch.from_numpy(truths[f.image.name])[None], size) for f in frames.frames]
+    small = [labels_at(torch.from_numpy(truths[f.image.name])[None], size) for f in frames]
     assert anchors.pixel_count.tolist() == counts([label.numpy() for label in small])
 
 
 def test_the_oracle_reads_train_ids_of_the_target(experiment: tuple[Miniature, dict[str, np.ndarray]]) -> None:
     mini, truths = experiment
-    run = Run("oracle", mini.configuration(), 0, mini.manifest, {})
-    frames = run.frames("target", mini.configuration().pretrain.augmentation, labelled=True)
-    assert frames.label_maps is not None
+    method = method_of(mini.configuration(), "oracle")
+    assert method.reads == {"target": "truth"}
+    truth = open_frames(mini.configuration(), mini.manifest, (), method).truth("target")
     for index, frame in enumerate(read_manifest(mini.manifest).frames("target")):
         assert frame.label is not None
-        assert np.array_equal(frames.label_maps(index)["label"].numpy(), truths[frame.label.name])
-    assert mini.train(oracle, "oracle", mini.configuration()).exists()
+        assert np.array_equal(truth(index)["label"].numpy(), truths[frame.label.name])
+    assert mini.train("oracle", "oracle", mini.configuration()).exists()
 
 
 def test_evaluation_and_diagnosis_read_their_own_labels(experiment: tuple[Miniature, dict[str, np.ndarray]]) -> None:
@@ -299,7 +296,7 @@ def test_the_figure_shows_the_truth_of_either_set(
     checkpoints = [mini.weights(name) for name in ("pretrain", "warmup", "stage")]
     evidence, labels = mini.folder / "labels" / "evidence.json", label_files(mini.folder / "labels" / "labels.json")
     output = mini.folder / "figure.png"
-    figure.qualitative(mini.configuration(), mini.manifest, "cag", 0, checkpoints, evidence, labels, output)
+    figure.draw_figure(mini.configuration(), mini.manifest, "cag", 0, checkpoints, output, evidence, labels)
     known = {truth.tobytes() for truth in truths.values()}
     shown = [row["truth"].tobytes() for block in blocks for row in block.frames]
     assert shown and set(shown) <= known

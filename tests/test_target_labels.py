@@ -1,7 +1,6 @@
 """No training opens a label of the target: without these files every step gives the same bytes, and all else is made."""
 
 import csv
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,14 @@ import numpy as np
 import pytest
 import yaml
 from miniature import Miniature, label_files, make_miniature
-from workflow_runs import SMOKE, Workflow
+from workflow_runs import SMOKE, Job, Workflow
 
 from caguda.artifacts.atomic import read_json
 from caguda.datasets.frame import Frame, require_labels
 from caguda.errors import UserError
-from caguda.stages.adapt import adapt
-from caguda.stages.evaluate import diagnose
-from caguda.stages.supervised import oracle, pretrain
-from caguda.stages.warmup import warmup
+from caguda.merging import merge
+from caguda.stages.diagnose import diagnose
+from caguda.stages.train import train_run
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +29,11 @@ def blind(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
         label.unlink()
         label.mkdir()
     settings = made.configuration()
-    source_only = made.train(pretrain, "pretrain", settings)
-    warm = made.train(warmup, "warmup", settings, initial=source_only)
+    source_only = made.train("pretrain", "pretrain", settings)
+    warm = made.train("warmup", "warmup", settings, initial=source_only)
     evidence = made.evidence("labels", settings, warm)
     given = {"initial": warm, "anchors": evidence.with_name("anchors.h5"), "labels": made.labels(settings, evidence)}
-    made.train(partial(adapt, recipe="cag", stage=1), "stage", settings, **given)
+    made.train("stage", "cag/stage1", settings, **given)
     return made
 
 
@@ -64,7 +62,7 @@ def test_evidence_and_pseudo_labels_are_the_same_without_target_labels(mini: Min
 def test_a_verb_that_opens_target_labels_would_fail(mini: Miniature, blind: Miniature, tmp_path: Path) -> None:
     opened = r"gtFine_labelIds\.png: this file cannot be read \(Is a directory\)"
     with pytest.raises(UserError, match=opened):
-        oracle(blind.configuration(), 0, blind.manifest, tmp_path / "checkpoint.safetensors", tmp_path / "state")
+        train_run(blind.configuration(), 0, "oracle", blind.manifest, tmp_path / "c.safetensors", tmp_path / "state")
     folder = mini.folder / "labels"
     labels = [blind.folder / file.relative_to(mini.folder) for file in label_files(folder / "labels.json")]
     with pytest.raises(UserError, match=opened):
@@ -87,47 +85,70 @@ def without(directory: Path, target: dict[str, Any], **keys: Any) -> Workflow:
     content = yaml.safe_load(SMOKE.read_text(encoding="utf-8"))
     content["target"] |= target
     path = directory / "other.yaml"
-    path.write_text(yaml.safe_dump(content | keys), encoding="utf-8")
+    path.write_text(yaml.safe_dump(merge(content, keys)), encoding="utf-8")
     return Workflow(directory, path)
 
 
+def trained(jobs: list[Job]) -> set[str]:
+    """The models that a plan trains."""
+    return {Path(job.output[0]).parent.relative_to("seed0").as_posix() for job in jobs if job.rule == "train"}
+
+
+MODELS = {"pretrain", "warmup", "control", "cag/stage1", "cag/stage2"}
+"""All but the oracle."""
+
+
 def test_the_plan_of_an_unlabelled_target_has_no_oracle(tmp_path: Path) -> None:
-    workflow = without(tmp_path, {"labels": None})
-    for targets in ((), ("table4", "sweep", "figure2", "submission")):
+    tables = {"table4": ["pretrain", "warmup", "cag", "oracle"], "sweep": ["cag/stage1", "oracle"]}
+    workflow = without(tmp_path, {"labels": None}, tables=tables)
+    for targets, expected in (
+        ((), MODELS),
+        (("runs",), MODELS),
+        (("table4", "sweep", "figure2", "submission"), MODELS),
+    ):
         jobs = workflow.plan(*targets)
-        assert "oracle" not in {job.rule for job in jobs}
-        assert {job.rule for job in jobs} >= {"check", "pretrain", "adapt", "labels", "diagnose"}
-    assert "seed0/control/evaluation.json" in workflow.planned() and "cag/report.html" in workflow.planned()
-    done = workflow.run("--dry-run", "oracles")
+        assert not [job for job in jobs if "oracle" in " ".join((*job.input, *job.output))]
+        assert trained(jobs) == expected
+        assert {job.rule for job in jobs} >= {"check", "labels", "diagnose"}
+    assert "seed0/control/evaluation.json" in workflow.planned()
+    assert "reports/cag/report.html" in workflow.planned()
+    target = "results/smoke/seed0/oracle/checkpoint.safetensors"
+    done = workflow.run("--dry-run", target)
     said = done.stdout + done.stderr
     assert done.returncode != 0 and "Traceback" not in said
-    assert "other.yaml: the oracle needs target.labels, found null; add labels and name them" in said
+    assert f"other.yaml: runs must have the model of {target}, found cag/stage1, cag/stage2, control and 2 more" in said
 
 
 @pytest.mark.parametrize("bounds", [[], ["control"], ["oracle"]])
 def test_the_plan_has_the_bounds_that_are_wanted(tmp_path: Path, bounds: list[str]) -> None:
-    workflow = without(tmp_path, {}, bounds=bounds)
-    jobs = workflow.plan()
-    assert {job.rule for job in jobs} & {"control", "oracle"} == set(bounds)
+    """What is left out of the YAML is made by no target; what no report lists only where it is asked for."""
+    left_out = {bound: None for bound in ("control", "oracle") if bound not in bounds}
+    jobs = without(tmp_path, {}, runs=left_out).plan()
+    assert trained(jobs) & {"control", "oracle"} == set(bounds)
     assert any(job.rule == "diagnose" for job in jobs)
-    assert any(job.rule == "oracle" for job in workflow.plan("oracles"))
+    listed = without(tmp_path, {}, reports={"cag": ["pretrain", "warmup", "cag", *bounds]})
+    assert trained(listed.plan()) & {"control", "oracle"} == set(bounds)
+    assert trained(listed.plan("runs")) == MODELS | {"oracle"}
+    asked = listed.plan("results/smoke/seed0/oracle/checkpoint.safetensors")
+    assert trained(asked) == {"oracle"}
 
 
 @pytest.mark.slow
 def test_one_command_makes_everything_else_and_says_what_is_left_out(tmp_path: Path) -> None:
-    stages = yaml.safe_load(SMOKE.read_text(encoding="utf-8"))["stages"] | {"count": 1, "iterations": 5}
-    workflow = without(tmp_path, {"labels": None}, stages=stages, compute={"parts": 1})
+    short = {"cag": {"stages": 1, "iterations": 5}}
+    tables = {"tables": {"table1": ["pretrain", "warmup", "cag"], "table2": ["cag"]}}
+    workflow = without(tmp_path, {"labels": None}, runs=short, compute={"parts": 1}, **tables)
     done = workflow.run()
     assert done.returncode == 0, done.stdout + done.stderr
-    told = "the oracle and the accuracy of pseudo-labels (the target has no labels)"
+    told = "oracle and the accuracy of pseudo-labels (the target has no labels)"
     assert f"caguda: left out: {told}" in done.stderr
-    rows = list(csv.DictReader((workflow.results / "cag/table.csv").open(encoding="utf-8")))
-    assert {row["row"] for row in rows} == {"source only", "AdaBN", "warm-up", "control", "stage 1"}
-    table = (workflow.results / "cag/table.md").read_text(encoding="utf-8")
-    assert f"Left out: {told}." in " ".join(table.split()) and "The oracle trains" not in table
-    report = (workflow.results / "cag/report.html").read_text(encoding="utf-8")
-    assert f"Left out: {told}." in report and "Distance to the oracle" not in report
-    assert all((workflow.results / f"cag/{name}.png").stat().st_size for name in ("figure", "curves"))
+    rows = list(csv.DictReader((workflow.results / "reports/cag/table.csv").open(encoding="utf-8")))
+    assert {row["row"] for row in rows} == {"pretrain", "AdaBN", "warmup", "control", "stage 1"}
+    table = (workflow.results / "reports/cag/table.md").read_text(encoding="utf-8")
+    assert f"Left out: {told}." in " ".join(table.split()) and "has seen target labels" not in table
+    report = (workflow.results / "reports/cag/report.html").read_text(encoding="utf-8")
+    assert f"Left out: {told}." in report and "Distance to" not in report
+    assert all((workflow.results / f"reports/cag/{name}.png").stat().st_size for name in ("figure", "curves"))
     (diagnosed,) = workflow.results.rglob("anchor-*+probability-*.json")
     told_of_labels = read_json(diagnosed)
     assert (told_of_labels["accuracy"], told_of_labels["images_with_truth"], told_of_labels["images"]) == (None, 0, 24)

@@ -19,7 +19,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from caguda.artifacts.state import load_state, lock
 from caguda.cli import main
-from caguda.config import Optimiser, Training
+from caguda.config_run import Optimiser, Training
 from caguda.errors import LockHeld, UserError
 from caguda.networks.layers.network import SegmentationNetwork
 from caguda.networks.small import SmallNetwork
@@ -50,7 +50,7 @@ def toy_job(fault: Fault = lambda iteration, terms: None, *, iterations: int = I
             generator = torch.Generator().manual_seed(position)
             yield ({"image": torch.randn(6, 3, generator=generator), "position": torch.tensor(position)},)
 
-    def step(batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+    def step(batch: Batch, iteration: int) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         (sample,) = batch
         output = network(sample["image"])
         terms = {"fit": (output - 1).square().mean(), "judged": judge(output.detach()).square().mean() + 1}
@@ -181,7 +181,7 @@ def test_a_signal_saves_says_so_and_exits_with_its_number(tmp_path: Path, capsys
 def test_a_finished_training_is_published_again_without_a_step(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     train(toy_job(), tmp_path, "f", SAVE_EVERY)
 
-    def never(_batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+    def never(_batch: Batch, _iteration: int) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         raise AssertionError("a finished training made a step")
 
     job = toy_job()
@@ -328,7 +328,7 @@ def test_gradients_do_not_pile_up(tmp_path: Path) -> None:
     nn.init.zeros_(weight.weight)
     plain = Optimiser(name="sgd", learning_rate=0.1, momentum=0.0, weight_decay=0.0)
 
-    def step(batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+    def step(batch: Batch, iteration: int) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         loss = weight(batch[0]["x"]).sum()
         yield loss, {"loss": loss}
 
@@ -351,7 +351,7 @@ def test_a_factor_multiplies_the_learning_rate_along_the_whole_schedule(
     plain = Optimiser(name=name, learning_rate=rate, momentum=0.0, weight_decay=0.0, poly_power=power)
     seen: list[list[float]] = []
 
-    def step(batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+    def step(batch: Batch, iteration: int) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
         seen.append([part.weight.item() for part in parts])
         total = torch.stack([weight.sum() for weight in network.parameters()]).sum()
         yield total, {"total": total}

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from miniature import Miniature, label_files
 from numcodecs.zstd import compress
 from PIL import Image
 
-from caguda.ablations import rules_of
 from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from caguda.artifacts.evidence import EVIDENCE, evidence_faults
@@ -23,14 +21,13 @@ from caguda.artifacts.stores import kind_of_store
 from caguda.artifacts.vouched import verify_store
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
-from caguda.stages.adapt import adapt
+from caguda.runs import rules_of
 from caguda.stages.anchors import sum_part
 from caguda.stages.convert import import_checkpoint
-from caguda.stages.evaluate import diagnose, evaluate
+from caguda.stages.diagnose import diagnose
+from caguda.stages.evaluate import evaluate
 from caguda.stages.evidence import create_evidence, verify_evidence, write_part
 from caguda.stages.labels import make_labels
-from caguda.stages.supervised import pretrain
-from caguda.stages.warmup import warmup
 
 RULES = ("anchor", "probability")
 
@@ -46,10 +43,9 @@ def labels_by(own: Miniature, rule: str) -> Path:
 
 
 def stage(own: Miniature, anchors: Path | None = None, labels: list[Path] | None = None, **changes: object) -> Path:
-    """What `adapt` makes of anchors and labels, of those in the folder `labels` where no others are given."""
+    """What stage 1 makes of anchors and labels, of those in the folder `labels` where no others are given."""
     given = {"anchors": anchors or told_of(own).with_name("anchors.h5"), "labels": labels or label_files(told_of(own))}
-    made = partial(adapt, recipe="cag", stage=1)
-    return own.train(made, "again", own.configuration(**changes), initial=own.weights("warmup"), **given)
+    return own.train("again", "cag/stage1", own.configuration(**changes), initial=own.weights("warmup"), **given)
 
 
 def exchange(first: Path, second: Path) -> None:
@@ -139,7 +135,7 @@ EVIDENCES: dict[str, Callable[[Path, Path], object]] = {
 def test_evidence_that_its_json_does_not_vouch_for_makes_no_labels(own: Miniature, name: str) -> None:
     evidence, other = in_shards(own, "two"), in_shards(own, "other", "pretrain")
     EVIDENCES[name](evidence.with_suffix(".zarr"), other.with_suffix(".zarr"))
-    for rule in rules_of(own.configuration().labels).values():
+    for rule in rules_of(own.configuration(), "cag/stage1").values():
         folder = evidence.parent / rule.folder
         with pytest.raises(UserError, match=rf"evidence\.zarr: image .*: ({'|'.join(rule.reads)}) is damaged"):
             make_labels(own.configuration(), evidence, rule.folder, folder / "labels.zarr", folder / "labels.json")
@@ -165,7 +161,7 @@ def test_evidence_is_vouched_for_as_its_parts_have_written_it(own: Miniature, na
 @pytest.mark.parametrize("rule", RULES)
 def test_labels_of_another_model_train_nothing(own: Miniature, rule: str) -> None:
     theirs = label_files(own.label("other", own.configuration(), own.weights("pretrain")))
-    found = "must be made with the model that the stage starts from.*found labels of another"
+    found = "must be made with the model that the training starts from.*found labels of another"
     with pytest.raises(UserError, match=found):
         stage(own, own.folder / "other" / "anchors.h5", theirs)
     vouching, other = labels_by(own, rule), theirs[RULES.index(rule)]
@@ -180,38 +176,48 @@ def test_labels_of_another_model_train_nothing(own: Miniature, rule: str) -> Non
         stage(own)
 
 
+def margins(of_cag: float, swept: float) -> dict[str, object]:
+    """The margin of the run cag, and one that another run has in its place."""
+    other = {"like": "cag", "pseudo_labels": {"anchor": {"margin": swept}}}
+    return {"runs__cag__pseudo_labels__anchor__margin": of_cag, "runs__swept": other}
+
+
+OTHER_MARGINS = [margins(0.2, 0.1), margins(0.025, 0.05)]
+"""The miniature's margin is 0.05: in no run of the first, in another run of the second."""
+
+
 @pytest.mark.parametrize(
-    ("margin", "found"),
+    ("changes", "found"),
     [
-        (0.2, r"settings of the configuration, found rule\.margin 0\.05, not 0\.2"),
-        (0.025, "must be made with the configured thresholds"),  # whose sweep has 0.05
+        (OTHER_MARGINS[0], r"settings of the configuration, found rule\.margin 0\.05, not 0\.2"),
+        (OTHER_MARGINS[1], "must be made with the configured thresholds"),
     ],
 )
-def test_labels_of_other_thresholds_train_nothing(own: Miniature, margin: float, found: str) -> None:
+def test_labels_of_other_thresholds_train_nothing(own: Miniature, changes: dict[str, object], found: str) -> None:
     with pytest.raises(UserError, match=found):
-        stage(own, labels__margin=margin)
+        stage(own, **changes)
 
 
 def test_a_model_of_other_thresholds_is_not_evaluated(own: Miniature) -> None:
-    """Also where a sweep has those that it was made with."""
-    for margin in (0.2, 0.025):
-        with pytest.raises(UserError, match=rf"found labels\.margin 0\.05, not {margin}"):
-            evaluate(
-                own.configuration(labels__margin=margin), own.manifest, own.weights("stage"), own.folder / "e.json"
-            )
+    """Also where another run has those that it was made with."""
+    for changes, margin in zip(OTHER_MARGINS, ("0.2", "0.025"), strict=True):
+        with pytest.raises(UserError, match=rf"found runs\.cag\.pseudo_labels\.anchor\.margin 0\.05, not {margin}"):
+            evaluate(own.configuration(**changes), own.manifest, own.weights("stage"), own.folder / "e.json")
 
 
-def by_rule(own: Miniature, rule: str, evidence: Path) -> Path:
+def by_rule(own: Miniature, rule: str, evidence: Path, **changes: object) -> Path:
     """The JSON of labels by a rule, one of those that the configuration knows, made of evidence."""
     folder = evidence.parent / rule
-    make_labels(own.configuration(), evidence, rule, folder / "labels.zarr", folder / "labels.json")
+    make_labels(own.configuration(**changes), evidence, rule, folder / "labels.zarr", folder / "labels.json")
     return folder / "labels.json"
 
 
 def test_a_stage_takes_one_label_store_of_each_rule(own: Miniature) -> None:
+    """Labels of one rule alone are told of, but train nothing."""
     anchor, probability = label_files(told_of(own))
     copy = Path(shutil.copytree(anchor.parent, anchor.parents[1] / "copy")) / "labels.json"
-    swept = by_rule(own, "anchor-0.1-mean_anchor_distance", told_of(own).with_name("evidence.json"))
+    evidence, settings = told_of(own).with_name("evidence.json"), margins(0.05, 0.1)
+    swept = by_rule(own, "anchor-0.1-mean_anchor_distance", evidence, **settings)
     for given in ([anchor], [anchor, anchor], [anchor, copy], [probability], [anchor, copy, probability]):
         with pytest.raises(
             UserError, match="labels by anchor and by probability must be given, .* name one store of each"
@@ -219,17 +225,22 @@ def test_a_stage_takes_one_label_store_of_each_rule(own: Miniature) -> None:
             stage(own, labels=given)
     for given in ([anchor, swept], [swept, probability]):
         with pytest.raises(UserError, match="must be made with the configured thresholds"):
+            stage(own, labels=given, **settings)
+        with pytest.raises(UserError, match=r"found rule\.margin 0\.1, not 0\.05"):
             stage(own, labels=given)
-    evidence = told_of(own).with_name("evidence.json")
     for given in ([evidence, probability], [anchor, told_of(own)]):
         with pytest.raises(UserError, match="must vouch for a whole label store|must name it"):
             stage(own, labels=given)
-    for given in ([anchor], [anchor, copy], [anchor, swept]):
-        with pytest.raises(UserError, match="labels by anchor and by probability must be given, found those by anchor"):
-            diagnose(own.configuration(), own.manifest, evidence, given, own.folder / "again.json")
+    for given in ([], [anchor, copy], [anchor, swept], [anchor, probability, swept]):
+        with pytest.raises(UserError, match="labels of (different rules|at least one rule) must be given, found "):
+            diagnose(own.configuration(**settings), own.manifest, evidence, given, own.folder / "again.json")
+    with pytest.raises(UserError, match=r"found rule\.margin 0\.1, not 0\.05"):
+        diagnose(own.configuration(), own.manifest, evidence, [swept], own.folder / "again.json")
     with pytest.raises(UserError, match="must vouch for a whole evidence store"):
         diagnose(own.configuration(), own.manifest, anchor, [anchor, probability], own.folder / "again.json")
     assert not own.weights("again").exists() and not (own.folder / "again.json").exists()
+    diagnose(own.configuration(), own.manifest, evidence, [anchor], own.folder / "again.json")
+    assert read_json(own.folder / "again.json")["labels"].keys() == {"anchor"}
 
 
 def test_labels_in_the_folder_of_another_rule_are_refused(own: Miniature) -> None:
@@ -334,12 +345,12 @@ def test_frames_that_were_changed_after_the_check_are_refused_by_whatever_decode
     with pytest.raises(UserError, match="this file must be as it was when it was checked"):
         sum_part(settings, own.manifest, own.weights("warmup"), 1, 1, part)
     with pytest.raises(UserError, match="this file must be as it was when it was checked"):
-        own.train(pretrain, "p", settings)
+        own.train("p", "pretrain", settings)
     exchange(*files(own, "source", "label")[:2])
     for path in files(own, "target", "image"):
         blacken(path)
     with pytest.raises(UserError, match="this file must be as it was when it was checked"):
-        own.train(warmup, "w", settings, initial=own.weights("pretrain"))
+        own.train("w", "warmup", settings, initial=own.weights("pretrain"))
     with pytest.raises(UserError, match="this file must be as it was when it was checked"):
         stage(own)
     for path in files(own, "evaluation", "label"):
@@ -375,8 +386,8 @@ def test_a_checkpoint_of_another_version_of_the_method_is_refused(own: Miniature
     ("change", "told"),
     [
         ({"network__normalisation": "unit"}, "network.normalisation imagenet, not unit"),
-        ({"warmup__iterations": 7}, "warmup.iterations 6, not 7"),
-        ({"losses": {"reduction": "sum"}}, "losses.reduction mean, not sum"),
+        ({"runs__warmup__iterations": 7}, "runs.warmup.iterations 6, not 7"),
+        ({"training__reduction": "sum"}, "runs.warmup.reduction mean, not sum"),
     ],
 )
 def test_a_model_of_other_settings_is_neither_trained_on_nor_evaluated(
@@ -452,7 +463,7 @@ def test_a_state_that_does_not_fit_is_refused_and_stays(
     save_state(path, state)
     before = path.read_bytes()
     with pytest.raises(UserError, match=told):
-        own.train(pretrain, "pretrain", own.configuration())
+        own.train("pretrain", "pretrain", own.configuration())
     assert path.read_bytes() == before
 
 
@@ -469,12 +480,11 @@ def test_weights_that_are_not_finite_are_never_published(own: Miniature, tmp_pat
 
     save_file(weights, tmp_path / "theirs.safetensors")
     with pytest.raises(UserError, match=r"theirs\.safetensors: every weight must be finite"):
-        import_checkpoint(
-            own.configuration(), "pretrain", 0, tmp_path / "theirs.safetensors", tmp_path / "b.safetensors"
-        )
+        brought = own.configuration(runs__mine={"method": "imported", "file": "theirs.safetensors"})
+        import_checkpoint(brought, "mine", 0, tmp_path / "theirs.safetensors", tmp_path / "b.safetensors")
     settings = own.configuration(
-        warmup__iterations=2, warmup__optimiser={"name": "sgd", "learning_rate": 1e6, "weight_decay": 0.0}
+        runs__warmup__iterations=2, runs__warmup__optimiser={"learning_rate": 1e6, "weight_decay": 0.0}
     )
     with pytest.raises(UserError, match="finite"):
-        own.train(warmup, "w", settings, initial=own.weights("pretrain"))
+        own.train("w", "warmup", settings, initial=own.weights("pretrain"))
     assert not list(tmp_path.glob("*a.safetensors")) and not own.weights("w").exists()

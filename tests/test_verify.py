@@ -23,7 +23,7 @@ from caguda.artifacts.evidence import EVIDENCE, create_evidence_store, evidence_
 from caguda.artifacts.labels import LABELS, create_label_store, label_faults
 from caguda.artifacts.maps import open_store, write_shard
 from caguda.artifacts.packed import write_packed
-from caguda.artifacts.provenance import provenance
+from caguda.artifacts.provenance import fingerprint, provenance
 from caguda.artifacts.submission import pack as zip_of
 from caguda.artifacts.vouched import verify_store
 from caguda.cli import main
@@ -31,8 +31,6 @@ from caguda.stages.evaluate import evaluate
 from caguda.stages.pack import pack
 from caguda.stages.predict import predict_part
 from caguda.stages.predictions import list_predictions
-from caguda.stages.supervised import pretrain
-from caguda.stages.warmup import warmup
 
 MADE = provenance("labels", {"p0": 0.5}, [], None, 0.0, Path("a"))
 
@@ -154,7 +152,7 @@ WRONG = [
     {"weights_sha256": 5}, {"folder": ["x"]}, {"as_trained": None}, {"images_with_truth": 1, "provenance": {"inputs": 3}},
     {"metadata_sha256": 3, "store": 4}, {"metadata_sha256": {}, "store": "none.zarr"}, {"warnings": [], "source": 4},
     {"warnings": [], "source": {"frames": [3], "root": "/", "digest": ""}}, {"set": "test", "sha256": "x"},
-    {"recipes": {}}, {"store": "x", "provenance": MADE | {"settings": {}}}, {"street": 1, "provenance": {"a": 1}},
+    {"runs": {}}, {"recipes": {}}, {"store": "x", "provenance": MADE | {"settings": {}}}, {"street": 1, "provenance": {"a": 1}},
     {"evidence_digest": 3, "store": 4}, {"evidence_digest": "x", "metadata_sha256": {}, "store": "none.zarr"},
     {"evidence_digest": "x", "metadata_sha256": {}, "store": "."},
 ]  # fmt: skip
@@ -190,7 +188,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mini = make_miniature(Path())
         configuration, results = mini.configuration(compute__inference_batch_size=4), mini.folder
         write_json(results / "config.json", configuration.model_dump(mode="json"))
-        warm = mini.train(warmup, "warmup", configuration, initial=mini.train(pretrain, "pretrain", configuration))
+        source_only = mini.train("pretrain", "pretrain", configuration)
+        warm = mini.train("warmup", "warmup", configuration, initial=source_only)
         stage = mini.stage("stage", configuration, warm, mini.label("labels", configuration, warm))
         evaluate(configuration, mini.manifest, stage, results / "stage" / "evaluation.json")
         pack(configuration, mini.manifest, "target", results / "packed" / "target.h5")
@@ -385,6 +384,27 @@ def test_a_fault_is_named_with_its_file_and_image(name: str, results: Path, caps
     assert code == 1 and len(faults) == len(expected), faults
     for words in expected:
         assert any(all(word in fault for word in words) for fault in faults), (words, faults)
+
+
+def test_what_an_earlier_version_left_has_faults(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its config.json, and models that say the sections of that instead of their run."""
+    described = results / "warmup" / "checkpoint.json"
+    made = read_json(described)
+    settings = {"network": made["provenance"]["settings"]["network"], "warmup": {"iterations": 7}}
+    made["provenance"] |= {"made_by": "warmup", "settings": settings, "configuration": fingerprint(settings)}
+    write_json(described, made)
+    code, faults = lines(capsys, described)
+    assert code == 1 and len(faults) == 1 and "found warmup, settings of an earlier version; make it again" in faults[0]
+    config = read_json(results / "config.json")
+    for key in ("runs", "reports", "tables", "training"):
+        del config[key]
+    write_json(results / "config.json", config | {"recipes": {"cag": {}}, "pretrain": {}, "start_from": {}})
+    assert main(["verify", str(results / "config.json")]) == 1
+    printed = capsys.readouterr().out
+    assert (
+        "pretrain, recipes, start_from: keys of an earlier version" in printed
+        and "configuration: 1, 1 with faults" in printed
+    )
 
 
 def test_frames_that_changed_since_the_check(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

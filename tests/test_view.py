@@ -26,11 +26,11 @@ from caguda.cli import main
 from caguda.datasets.io import read_label
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
-from caguda.paper.overlays import DIFFERENCES, ViewedFrame, agreement, difference, regions, small_objects, write_sheet
-from caguda.paper.view import Page, pack, write_page
-from caguda.stages.evaluate import diagnose
+from caguda.stages.diagnose import diagnose
 from caguda.stages.labelling import open_labelling
 from caguda.stages.view import view
+from caguda.viewer.overlays import DIFFERENCES, ViewedFrame, agreement, difference, regions, small_objects, write_sheet
+from caguda.viewer.page import Page, pack, write_page
 
 SMALL = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 2))
 
@@ -197,7 +197,10 @@ def test_evidence_is_shown_as_the_configured_thresholds_label_it(
     for path in (store.with_name("evidence.zarr"), store.with_name("evidence.json")):
         assert shown(path, tmp_path / "page") == ids
         assert [page_data(tmp_path / "page", number) for number in range(len(ids))] == expected
-    write_json(moved.folder / "config.json", moved.configuration(labels__margin=0.5).model_dump(mode="json"))
+    write_json(
+        moved.folder / "config.json",
+        moved.configuration(runs__cag__pseudo_labels__anchor__margin=0.5).model_dump(mode="json"),
+    )
     shown(store, tmp_path / "page")
     assert page_data(tmp_path / "page", 0) == expected[0], "labels are those of their own rules"
     shown(store.with_name("evidence.zarr"), tmp_path / "page")
@@ -209,7 +212,7 @@ def test_evidence_is_shown_as_the_configured_thresholds_label_it(
 
 def test_labels_by_other_thresholds_are_compared_on_a_page(moved: Miniature, store: Path, tmp_path: Path) -> None:
     evidence, other = store.with_name("evidence.json"), store.with_name("other.json")
-    settings = moved.configuration(labels__margin=0.5)
+    settings = moved.configuration(runs__cag__pseudo_labels__anchor__margin=0.5)
     diagnose(settings, moved.manifest, evidence, moved.labels(settings, evidence), other)
     view([store, other], None, None, None, True, tmp_path / "page")
     text = (tmp_path / "page" / "index.html").read_text()

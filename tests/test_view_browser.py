@@ -13,8 +13,8 @@ from test_view import Told
 
 from caguda.artifacts.label_arrays import LabelArrays
 from caguda.classes import CITYSCAPES_19, IGNORE
-from caguda.paper.overlays import DIFFERENCES, ViewedFrame, difference
-from caguda.paper.view import Page, write_page
+from caguda.viewer.overlays import DIFFERENCES, ViewedFrame, difference
+from caguda.viewer.page import Page, write_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caguda.datasets.workers import ahead, behind
+from caguda.datasets.workers import in_background, prefetched
 
 PATIENCE = 60.0
 
 
 @given(items=st.lists(st.none() | st.integers()))
 def test_all_items_come_in_their_order(items: list[int | None]) -> None:
-    assert list(ahead(iter(items))) == items
-    assert list(behind(items, lambda item: (item, "done"))) == [(item, "done") for item in items]
+    assert list(prefetched(iter(items))) == items
+    assert list(in_background(items, lambda item: (item, "done"))) == [(item, "done") for item in items]
 
 
 def test_work_and_the_making_of_the_next_item_wait_for_each_other() -> None:
@@ -33,7 +33,7 @@ def test_work_and_the_making_of_the_next_item_wait_for_each_other() -> None:
         worked.set()
         return item
 
-    assert list(behind(items(), work)) == ["first", "second"]
+    assert list(in_background(items(), work)) == ["first", "second"]
 
 
 def test_the_next_item_is_made_while_one_is_at_work_and_none_beyond_it() -> None:
@@ -44,7 +44,7 @@ def test_the_next_item_is_made_while_one_is_at_work_and_none_beyond_it() -> None
             event.set()
             yield number
 
-    for number in ahead(items()):
+    for number in prefetched(items()):
         assert number == 3 or begun[number + 1].wait(PATIENCE)
         assert not any(event.is_set() for event in begun[number + 2 :])
 
@@ -56,7 +56,7 @@ def test_an_error_of_the_work_is_raised_and_nothing_worked_on_after_it() -> None
         begun.append(item)
         return 1 // (item - 2)
 
-    results = behind(range(9), work)
+    results = in_background(range(9), work)
     assert [next(results), next(results)] == [-1, -1]
     with pytest.raises(ZeroDivisionError):
         next(results)
@@ -77,5 +77,5 @@ def test_an_error_of_the_next_item_leaves_the_work_before_it_finished() -> None:
         finished.append(item)
 
     with pytest.raises(KeyboardInterrupt):
-        list(behind(items(), work))
+        list(in_background(items(), work))
     assert finished == [0]

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from workflow_runs import ROOT, SMOKE, Workflow, environment
 
-TABLE = {"cag/table.csv", "cag/report.html"}
-REPORT = {*TABLE, "cag/figure.png", "cag/curves.png"}
+TABLE = {"reports/cag/table.csv", "reports/cag/report.html"}
+REPORT = {*TABLE, "reports/cag/figure.png", "reports/cag/curves.png"}
 CONTROL = {"seed0/control/checkpoint.safetensors", "seed0/control/evaluation.json"}
 ORACLE = {"seed0/oracle/checkpoint.safetensors", "seed0/oracle/evaluation.json"}
 WARMUP = {"seed0/warmup/checkpoint.safetensors", "seed0/warmup/evaluation.json"}
@@ -30,7 +30,7 @@ RULES = (ANCHOR, PROBABILITY)
 
 
 def given(stage: int) -> str:
-    """The folder of the model before a stage, beside which all that it trains on lies; all recipes share that of the first."""
+    """The folder of the model before a stage, beside which all that it trains on lies; all runs that start from one model share it."""
     return "seed0/warmup" if stage == 1 else f"seed0/cag/stage{stage - 1}"
 
 
@@ -81,6 +81,16 @@ def relabelled(made: str, rules: tuple[str, str]) -> set[str]:
     return labels(1, made, rules=rules) | training(1) | stage(2, rules) | REPORT
 
 
+def labelled(rule: str) -> str:
+    """The words behind `--config` that give the run cag another threshold."""
+    return f"runs={{cag: {{pseudo_labels: {{{rule}}}}}}}"
+
+
+def words(change: str) -> list[str]:
+    """The changes behind `--config`, each one word."""
+    return re.split(r" (?=reports=|tables=)", change)
+
+
 EVALUATIONS = {
     f"seed0/{run}/evaluation.json" for run in ("pretrain", "warmup", "control", "oracle", "cag/stage1", "cag/stage2")
 }
@@ -103,7 +113,7 @@ def test_the_plan_needs_no_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_nothing_but_evaluation_and_report_reads_the_bounds_or_the_target_truth(tmp_path: Path) -> None:
+def test_nothing_but_evaluation_and_report_reads_control_and_oracle_or_the_target_truth(tmp_path: Path) -> None:
     for job in Workflow(tmp_path).plan():
         read = " ".join(job.input)
         if "oracle/" in read or "control/" in read:
@@ -125,28 +135,36 @@ def test_what_is_finished_is_not_done_again(finished: Workflow) -> None:
 
 
 OTHER_MARGIN, OTHER_UNIT, OTHER_P0 = "anchor-0.2-mean_anchor_distance", "anchor-0.15-absolute", "probability-0.6"
+MARGIN_02 = labelled("anchor: {margin: 0.2}")
 RELABELLED = relabelled(OTHER_MARGIN, (OTHER_MARGIN, PROBABILITY))
 """What another margin, 0.2, makes again."""
+ANOTHER = "{like: cag, weights: {distance: 0, anchor_cross_entropy: 1, probability_cross_entropy: 0}}"
 CHANGES = [
-    ("labels={margin: 0.2}", RELABELLED),
-    ("labels={margin_unit: absolute}", relabelled(OTHER_UNIT, (OTHER_UNIT, PROBABILITY))),
-    ("labels={p0: 0.6}", relabelled(OTHER_P0, (ANCHOR, OTHER_P0))),
-    ("stages={iterations: 30}", training(1) | stage(2) | CONTROL | REPORT),
-    ("recipes={cag: {distance: 0.5}}", training(1) | stage(2) | REPORT),
-    ("stages={count: 3}", stage(3) | CONTROL | REPORT),
-    ("stages={count: 1}", CONTROL | REPORT),
+    (MARGIN_02, RELABELLED),
+    (labelled("anchor: {unit: absolute}"), relabelled(OTHER_UNIT, (OTHER_UNIT, PROBABILITY))),
+    (labelled("probability: {p0: 0.6}"), relabelled(OTHER_P0, (ANCHOR, OTHER_P0))),
+    ("runs={cag: {iterations: 30}}", training(1) | stage(2) | REPORT),
+    ("runs={control: {iterations: 60}}", CONTROL | TABLE),
+    ("runs={oracle: {iterations: 30}}", ORACLE | TABLE),
+    ("training={iterations: 30}", WARMUP | stage(1) | stage(2) | CONTROL | REPORT),
+    ("runs={cag: {weights: {distance: 0.5}}}", training(1) | stage(2) | REPORT),
+    ("runs={cag: {stages: 3}}", stage(3) | REPORT),
+    ("runs={cag: {stages: 1}} tables={table1: [cag/stage1], table2: [cag]}", REPORT),
     (
-        "recipes={t: {distance: 0, anchor_cross_entropy: 1, probability_cross_entropy: 0}}",
+        f"runs={{t: {ANOTHER}}} reports={{t: [pretrain, warmup, control, t, oracle]}}",
         {name.replace("cag/", "t/") for name in training(1) | stage(2) | REPORT},
     ),
-    ("losses={distance: squared_l2}", training(1) | stage(2) | REPORT),
-    ("losses={reduction: sum}", EVERYTHING - DATA),
+    ("runs={unlisted: {like: cag, weights: {distance: 0}}}", set()),
+    ("runs={cag: {title: adapted, note: by anchors}}", REPORT),
+    ("reports={cag: [pretrain, warmup, cag, oracle]}", REPORT),
+    ("runs={cag: {distance: {norm: squared_l2}}}", training(1) | stage(2) | REPORT),
+    ("training={reduction: sum}", EVERYTHING - DATA),
     ("compute={precision: bfloat16}", EVERYTHING - DATA),
     ("anchors={pixels: correct}", stage(1) | stage(2) | REPORT),
     ("anchors={every_stage: false}", evidence(2) | labels(2) | training(2) | REPORT),
-    ("inference={flip: true}", EVALUATIONS | TABLE | {"cag/figure.png"}),
-    ("warmup={iterations: 30}", WARMUP | stage(1) | stage(2) | CONTROL | REPORT),
-    ("pretrain={iterations: 30}", EVERYTHING - DATA),
+    ("inference={flip: true}", EVALUATIONS | TABLE | {"reports/cag/figure.png"}),
+    ("runs={warmup: {iterations: 30}}", WARMUP | stage(1) | stage(2) | CONTROL | REPORT),
+    ("runs={pretrain: {iterations: 30}}", EVERYTHING - DATA),
     ("street={strength: 0.6}", EVERYTHING),
     ("source={skip: ['00001']}", EVERYTHING - {"generated.json"}),
     ("seeds=[0,1]", TABLE | {name.replace("seed0", "seed1") for name in EVERYTHING - DATA - REPORT}),
@@ -155,17 +173,26 @@ CHANGES = [
 
 @pytest.mark.parametrize(("change", "expected"), CHANGES)
 def test_a_change_runs_what_depends_on_it(finished: Workflow, change: str, expected: set[str]) -> None:
-    assert finished.planned("--config", change) == expected
+    assert finished.planned("--config", *words(change)) == expected
 
 
-def test_a_sweep_and_ablations_repeat_no_pass(finished: Workflow) -> None:
-    """Other thresholds need none at all; Table 4 those of the two models that nothing was labelled by: source only, and stage 2."""
-    swept = Counter(job.rule for job in finished.plan("sweep"))
-    assert swept == {"labels": 8, "diagnose": 8, "adapt": 8, "evaluate": 8, "sweep_table": 1}
-    jobs = finished.plan("table4")
+WITH_SWEEP = ("--configfile", str(SMOKE), str(ROOT / "config" / "sweep.yaml"))
+
+
+def test_a_sweep_and_ablations_repeat_no_pass(finished: Workflow, tmp_path: Path) -> None:
+    """Other thresholds need none at all; Table 4 those of the two models that nothing was labelled by: source only, and stage 2.
+
+    One run of the sweep has the probability that smoke.yaml has, and is trained on its labels.
+    """
+    swept = Counter(job.rule for job in finished.plan("sweep", *WITH_SWEEP))
+    assert swept == {"labels": 8, "diagnose": 8, "train": 9, "evaluate": 9, "sweep_table": 1}
+    text = (ROOT / "config" / "ablations.yaml").read_text(encoding="utf-8")
+    other = tmp_path / "ablations.yaml"
+    other.write_text(text.replace("source_only", "pretrain").replace("warm-up", "warmup"), encoding="utf-8")
+    jobs = finished.plan("table4", "--configfile", str(SMOKE), str(other))
     a_pass = {"anchor_part": 2, "anchors": 1, "evidence_store": 1, "evidence_part": 2, "evidence": 1}
     assert Counter(job.rule for job in jobs) == {rule: 2 * count for rule, count in a_pass.items()} | {
-        "labels": 2 * 2, "diagnose": 2, "adapt": 8 + 1, "evaluate": 8 + 1, "paper_table": 1
+        "labels": 2 * 2, "diagnose": 2, "train": 8 + 1, "evaluate": 8 + 1, "paper_table": 1
     }  # fmt: skip
     passed = {job.output[0].partition("/evidence/")[0] for job in jobs if job.rule in a_pass}
     assert passed == {"seed0/pretrain", "seed0/cag/stage2"}
@@ -176,32 +203,30 @@ def test_a_threshold_that_labels_were_made_with_before_is_trained_on_again(finis
     workflow = finished.copy(tmp_path)
     swept = ("anchor-0.3-mean_anchor_distance", PROBABILITY)
     made = workflow.results / given(1) / "labels" / swept[0] / "labels.json"
-    done = workflow.run(str(made.relative_to(tmp_path)))
+    done = workflow.run(str(made.relative_to(tmp_path)), *WITH_SWEEP)
     assert done.returncode == 0, done.stdout + done.stderr
     moment = (workflow.results / given(1) / "evidence" / "evidence.json").stat().st_mtime
     for path in made.parent.rglob("*"):
         os.utime(path, (moment, moment))
     expected = {told(1, swept)} | training(1) | stage(2, swept) | REPORT
-    assert workflow.planned("--config", "labels={margin: 0.3}") == expected
+    assert workflow.planned("--config", labelled("anchor: {margin: 0.3}")) == expected
     shutil.rmtree(workflow.directory / ".snakemake")
-    assert workflow.planned("--config", "labels={margin: 0.3}") == expected
+    assert workflow.planned("--config", labelled("anchor: {margin: 0.3}")) == expected
 
 
 def test_a_rule_takes_a_core_for_every_thread_and_worker(tmp_path: Path) -> None:
     target = "results/smoke/seed0/pretrain/checkpoint.safetensors"
     cores = ("--cores", "16", "--config", "compute={threads: 2, workers: 3}")
     done = Workflow(tmp_path).run("--dry-run", target, *cores)
-    assert re.search(r"^rule pretrain:\n(    .*\n)*    threads: 5\n", done.stdout + done.stderr, re.MULTILINE), (
-        done.stderr
-    )
+    assert re.search(r"^rule train:\n(    .*\n)*    threads: 5\n", done.stdout + done.stderr, re.MULTILINE), done.stderr
 
 
 def test_a_rule_starts_as_many_trainers_as_configured(finished: Workflow, tmp_path: Path) -> None:
     workflow = finished.copy(tmp_path)
-    settings = ("compute={processes: 2}", "pretrain={batch_norm: frozen, iterations: 5}")
+    settings = ("compute={processes: 2}", "runs={pretrain: {batch_norm: frozen, iterations: 5}}")
     done = workflow.run("results/smoke/seed0/pretrain/checkpoint.safetensors", "--config", *settings)
     assert done.returncode == 0, done.stdout + done.stderr
-    log = (workflow.results / "seed0" / "pretrain" / "log" / "pretrain.txt").read_text()
+    log = (workflow.results / "seed0" / "pretrain" / "log" / "train.txt").read_text()
     assert log.count("5 iterations in") == 1
 
 
@@ -255,7 +280,7 @@ def test_a_store_that_was_deleted_comes_back_the_same(
 
 def test_what_fails_is_told_and_nothing_old_passes_for_new(finished: Workflow, tmp_path: Path) -> None:
     workflow = finished.copy(tmp_path)
-    change = ("--config", "stages={optimiser: {learning_rate: 1.0e+30}}")
+    change = ("--config", "runs={cag: {optimiser: {learning_rate: 1.0e+30}}}")
     failed = workflow.run(*change)
     assert failed.returncode != 0
     assert "caguda: error: " in failed.stderr and "must be finite" in failed.stderr, failed.stderr
@@ -267,7 +292,11 @@ def test_what_fails_is_told_and_nothing_old_passes_for_new(finished: Workflow, t
     [
         ({"sedes": [1]}, ["sedes", "unknown key"]),
         ({"experiment": None}, ["experiment", "required"]),
-        ({"labels": {"margin": "wide"}}, ["labels"]),
+        ({"labels": {"margin": 0.1}}, ["labels", "keys of an earlier version"]),
+        (
+            {"runs": {"pretrain": {"method": "supervised", "iterations": "many"}}, "reports": None, "tables": None},
+            ["runs.pretrain.iterations", "'many'"],
+        ),
         ({"street": None, "data_root": "/does/not/exist"}, ["data_root", "source.root", "/does/not/exist/source"]),
         ({"data_root": "$CAGUDA_NOT_SET/data"}, ["data_root", "CAGUDA_NOT_SET"]),
     ],
@@ -301,8 +330,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(finished: Workflow, tmp_p
     assert not checkpoint.exists()
     done = workflow.run(target)
     assert done.returncode == 0, done.stdout + done.stderr
-    (log,) = [path for path in (folder / "log").iterdir() if path.stem in {run, "adapt"}]
-    assert "continues after iteration" in log.read_text()
+    assert "continues after iteration" in (folder / "log" / "train.txt").read_text()
     assert checkpoint.read_bytes() == before
 
 
@@ -431,24 +459,26 @@ def test_a_submission_runs_to_its_end_and_comes_out_the_same(finished: Workflow,
 SOME_LOG = {
     "generate": "log/generate.txt",
     "check": "log/check.txt",
-    **{run: f"seed0/{run}/log/{run}.txt" for run in ("pretrain", "warmup", "control", "oracle")},
+    **{
+        f"results/smoke/seed0/{model}/checkpoint.safetensors": f"seed0/{model}/log/train.txt"
+        for model in ("pretrain", "warmup", "control", "oracle", "cag/stage1")
+    },
     "anchor_part": f"{given(1)}/evidence/log/anchor_part.1-of-2.txt",
     **{rule: f"{given(1)}/evidence/log/{rule}.txt" for rule in ("anchors", "evidence_store", "evidence")},
     "labels": f"{given(1)}/labels/{ANCHOR}/log/labels.txt",
     "diagnose": f"{given(1)}/labels/log/{ANCHOR}+{PROBABILITY}.txt",
-    "adapt": "seed0/cag/stage1/log/adapt.txt",
     "evidence_part": f"{given(1)}/evidence/log/evidence_part.1-of-2.txt",
     "evaluate": "seed0/cag/stage1/log/evaluate.txt",
-    **{rule: f"cag/log/{rule}.txt" for rule in ("table", "figure", "curves", "report")},
+    **{rule: f"reports/cag/log/{rule}.txt" for rule in ("table", "figure", "curves", "report")},
 }
 
 
 @pytest.mark.slow
 def test_kills_in_every_kind_of_job_change_nothing(finished: Workflow, tmp_path: Path) -> None:
     workflow = Workflow(tmp_path)
-    for rule, log in SOME_LOG.items():
+    for made, log in SOME_LOG.items():
         since = time.time()
-        workflow.kill_when(lambda log=log, since=since: is_written(workflow.results / log, since), "--forcerun", rule)
+        workflow.kill_when(lambda log=log, since=since: is_written(workflow.results / log, since), "--forcerun", made)
     done = workflow.run()
     assert done.returncode == 0, done.stdout + done.stderr
     for path in sorted(finished.results.rglob("*")):

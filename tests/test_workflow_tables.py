@@ -2,21 +2,33 @@
 
 import csv
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from workflow_runs import ROOT, Workflow
+from workflow_runs import ROOT, SMOKE, Workflow
 
 from caguda.configfile import read_merged
+from caguda.merging import merge
 
-PAPER = ROOT / "config" / "gta5_cityscapes_paper.yaml"
-SYNTHIA = ROOT / "config" / "synthia_cityscapes_paper.yaml"
+CONFIG = ROOT / "config"
+PAPER, SYNTHIA = (CONFIG / f"{name}_cityscapes_paper.yaml" for name in ("gta5", "synthia"))
+ABLATIONS, SWEEP = CONFIG / "ablations.yaml", CONFIG / "sweep.yaml"
+ROWS = {"tables": {"table3": ["source_only", "warm-up", "cag"]}}
 
 
-def paper(directory: Path, configfile: Path, **changes: object) -> Workflow:
+def merged(values: Mapping[str, Any], *added: Path, **changes: object) -> dict[str, Any]:
+    """What an experiment says with some files above it, as after --configfile, and some keys."""
+    for upper in (*(read_merged(file).values for file in added), changes):
+        values = merge(values, upper)
+    return dict(values)
+
+
+def paper(directory: Path, configfile: Path, *added: Path, **changes: object) -> Workflow:
     """A configuration of the paper over empty folders where its data sets would be: a plan opens no frame."""
-    content = {**read_merged(configfile).values, **changes, "data_root": str(directory / "data")}
+    content = merged(read_merged(configfile).values, *added, data_root=str(directory / "data"), **changes)
     for name in ("source", "target", "evaluation"):
         (directory / "data" / content[name]["root"]).mkdir(parents=True, exist_ok=True)
     path = directory / "paper.yaml"
@@ -25,57 +37,75 @@ def paper(directory: Path, configfile: Path, **changes: object) -> Workflow:
 
 
 def test_the_plan_of_all_tables_has_every_shared_artifact_once(tmp_path: Path) -> None:
-    jobs = paper(tmp_path, PAPER, seeds=[0, 1]).plan("table1", "table2", "table3", "table4")
+    workflow = paper(tmp_path, PAPER, ABLATIONS, seeds=[0, 1], **ROWS)
+    jobs = workflow.plan("table1", "table2", "table3", "table4")
     outputs = [output for job in jobs for output in job.output]
     assert len(outputs) == len(set(outputs))
     stages, ablations, seeds = 4, 8, 2
-    assert Counter(
-        job.rule for job in jobs if job.rule in {"pretrain", "warmup", "adapt", "evaluate", "paper_table"}
-    ) == {
-        "pretrain": seeds,
-        "warmup": seeds,
-        "adapt": seeds * (stages + ablations),
+    assert Counter(job.rule for job in jobs if job.rule in {"train", "evaluate", "paper_table", "submission_zip"}) == {
+        "train": seeds * (2 + stages + ablations),
         "evaluate": seeds * (2 + stages + ablations),
         "paper_table": 4,
+        "submission_zip": seeds,
     }
+    trained = [job.output[0].partition("/seed0/")[2] for job in jobs if job.rule == "train"]
+    assert not {f"{run}/checkpoint.safetensors" for run in ("control", "oracle")}.intersection(trained)
     models = seeds * (stages + 1)
     rules = Counter(job.rule for job in jobs)
     assert rules["evidence"] == models, "beside the model before each stage, and beside that without warm-up"
     assert rules["labels"] == 2 * models and rules["diagnose"] == models
-    shared = [job for job in jobs if job.rule == "adapt" and any("seed0/warmup/labels/" in i for i in job.input)]
-    assert len(shared) == 1 + ablations - 1
-    (without,) = [job for job in jobs if job.rule == "adapt" and "seed0/ablation-no-warm-up" in job.output[0]]
-    assert any("seed0/pretrain/checkpoint" in name for name in without.input)
+    trainings = [job for job in jobs if job.rule == "train"]
+    shared = [job for job in trainings if any("seed0/warm-up/labels/" in name for name in job.input)]
+    assert len(shared) == 1 + ablations - 2, "not without a warm-up, and not with labels of every iteration"
+    (renewed,) = [job for job in trainings if "seed0/every-iteration/" in job.output[0]]
+    given = [name.partition("/seed0/")[2] for name in renewed.input if "/seed0/" in name]
+    assert given == ["warm-up/checkpoint.safetensors", "warm-up/evidence/anchors.h5"]
+    (without,) = [job for job in trainings if "seed0/no-warm-up/" in job.output[0]]
+    assert any("seed0/source_only/checkpoint" in name for name in without.input)
     for rule in ("anchor-2.5-absolute", "probability-0.95"):
-        assert any(f"seed0/pretrain/labels/{rule}/labels.json" in name for name in without.input)
+        assert any(f"seed0/source_only/labels/{rule}/labels.json" in name for name in without.input)
 
 
 def test_the_plan_of_a_sweep_makes_labels_for_every_threshold_from_one_set_of_evidence(tmp_path: Path) -> None:
-    workflow = paper(tmp_path, PAPER, seeds=[0, 1])
+    workflow = paper(tmp_path, PAPER, CONFIG / "sweep_paper.yaml", seeds=[0, 1])
     jobs = workflow.plan("sweep", "figure2")
     rules = Counter(job.rule for job in jobs)
     assert rules["evidence_store"] == rules["evidence"] == rules["anchors"] == 2 * 3
     assert rules["labels"] == 2 * (5 + 6 + 2 * 2), (
         "5 margins and 6 P0 of the warm-up, and 2 rules of each model after it"
     )
-    assert rules["diagnose"] == 2 * (9 + 3) and rules["adapt"] == 2 * (9 + 3)
-    (labels,) = [job for job in jobs if job.rule == "labels" and "seed1/warmup/labels/anchor-1.25-" in job.output[0]]
+    assert rules["diagnose"] == 2 * (9 + 3) and rules["train"] == 2 * (9 + 3 + 4)
+    (labels,) = [job for job in jobs if job.rule == "labels" and "seed1/warm-up/labels/anchor-1.25-" in job.output[0]]
     given = [name.partition("/seed1/")[2] for name in labels.input]
-    assert given == ["warmup/evidence/evidence.json", "warmup/evidence/evidence.zarr/zarr.json"]
+    assert given == ["warm-up/evidence/evidence.json", "warm-up/evidence/evidence.zarr/zarr.json"]
     (command,) = [
         line for line in workflow.run("--dry-run", labels.output[0]).stdout.splitlines() if "caguda labels" in line
     ]
     assert "--rule anchor-1.25-absolute" in command
-    (stage,) = [job for job in jobs if job.rule == "adapt" and "seed1/sweep-margin-1.25/" in job.output[0]]
+    (stage,) = [job for job in jobs if job.rule == "train" and "seed1/margin-half/" in job.output[0]]
     own = ["checkpoint.safetensors", "evidence/anchors.h5", "labels/anchor-1.25-absolute/labels.json",
            "labels/probability-0.95/labels.json"]  # fmt: skip
-    assert [name.partition("/seed1/warmup/")[2] for name in stage.input if "/seed1/" in name] == own
+    assert [name.partition("/seed1/warm-up/")[2] for name in stage.input if "/seed1/" in name] == own
     assert rules["sweep_table"] == rules["label_charts"] == rules["label_frames"] == 1
 
 
-def test_table_1_takes_the_chain_of_the_recipe_and_nothing_else(tmp_path: Path) -> None:
+def test_table_1_takes_what_its_rows_come_from_and_nothing_else(tmp_path: Path) -> None:
     jobs = paper(tmp_path, PAPER).plan("table1")
-    assert Counter(job.rule for job in jobs if job.rule in {"adapt", "control", "oracle", "figure"}) == {"adapt": 3}
+    trained = [job.output[0].partition("/seed0/")[2] for job in jobs if job.rule in {"train", "figure"}]
+    models = ("source_only", "warm-up", *(f"cag/stage{k}" for k in (1, 2, 3)))
+    assert sorted(trained) == sorted(f"{model}/checkpoint.safetensors" for model in models)
+
+
+@pytest.mark.parametrize(("table", "added"), [("table4", "ablations"), ("sweep", "sweep"), ("table3", "")])
+def test_a_table_that_is_not_listed_is_asked_for_in_one_line(tmp_path: Path, table: str, added: str) -> None:
+    done = paper(tmp_path, PAPER).run("--dry-run", table)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0 and "Traceback" not in said
+    hint = f"config/{added}.yaml" if added else "a YAML that does"
+    assert (
+        f"caguda: tables.{table}: the runs of this table must be listed, found no such key; list them, or add {hint}"
+        in said
+    )
 
 
 def test_a_table_of_19_categories_is_refused_for_an_experiment_with_16(tmp_path: Path) -> None:
@@ -87,9 +117,20 @@ def test_a_table_of_19_categories_is_refused_for_an_experiment_with_16(tmp_path:
     assert "paper.yaml: classes must be cityscapes19 for table1" in said
 
 
+def smoke(directory: Path) -> Workflow:
+    """The miniature with the runs of all tables, its first runs called as those of the paper's configurations."""
+    own = yaml.safe_load(
+        SMOKE.read_text(encoding="utf-8").replace("pretrain", "source_only").replace("warmup", "warm-up")
+    )
+    configured = {"p0-50": None}  # P0 is 0.5
+    path = directory / "smoke.yaml"
+    path.write_text(yaml.safe_dump(merged(own, ABLATIONS, SWEEP, runs=configured, **ROWS), sort_keys=False))
+    return Workflow(directory, path)
+
+
 @pytest.mark.slow
 def test_a_pass_through_every_table(tmp_path: Path) -> None:
-    workflow = Workflow(tmp_path)
+    workflow = smoke(tmp_path)
     targets = ("table1", "table2", "table3", "table4", "sweep", "figure2")
     done = workflow.run(*targets)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -98,17 +139,18 @@ def test_a_pass_through_every_table(tmp_path: Path) -> None:
         path = workflow.results / "tables" / f"table{number}.csv"
         rows[number] = [row["row"] for row in csv.DictReader(path.open(encoding="utf-8"))]
         assert all(path.with_suffix(suffix).stat().st_size for suffix in (".md", ".tex", ".html"))
-    assert rows[1] == rows[3] == ["source only", "warm-up", "stage 2"]
+    assert rows[1] == ["source only", "warm-up", "stage 2"]
+    assert rows[3] == ["source only", "warm-up", "stage 1", "stage 2"], "a run stands for all its stages"
     assert len(rows[2]) == 2 and rows[2][1].startswith("seed 0: 8 frames, SHA-256 ")
     assert rows[4][:3] == ["source only", "warm-up", "+ CE(tP)"] and len(rows[4]) == 13
     swept = list(csv.DictReader((workflow.results / "tables" / "sweep.csv").open(encoding="utf-8")))
     assert len(swept) == 1 + 9 - 1 and float(swept[0]["anchor labels, coverage"]) > 99
-    pictures = {path.name for path in (workflow.results / "cag" / "labels").rglob("*.png")}
+    pictures = {path.name for path in (workflow.results / "reports" / "cag" / "labels").rglob("*.png")}
     assert "precision_coverage.png" in pictures and len(pictures) == 5 + 4
     models = {
         path.parents[1].relative_to(workflow.results / "seed0").as_posix()
         for path in workflow.results.rglob("evidence.json")
     }
-    assert models == {"pretrain", "warmup", "cag/stage1", "cag/stage2"}
-    assert len(list((workflow.results / "seed0/warmup/labels").glob("*/labels.json"))) == 5 + 5
+    assert models == {"source_only", "warm-up", "cag/stage1", "cag/stage2"}
+    assert len(list((workflow.results / "seed0/warm-up/labels").glob("*/labels.json"))) == 5 + 5
     assert workflow.planned(*targets) == set()

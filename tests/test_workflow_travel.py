@@ -10,6 +10,7 @@ from test_workflow import (
     CHANGES,
     CONTROL,
     EVERYTHING,
+    MARGIN_02,
     ORACLE,
     PRETRAIN,
     RELABELLED,
@@ -20,6 +21,7 @@ from test_workflow import (
     labels,
     told,
     training,
+    words,
 )
 from workflow_runs import Workflow
 
@@ -44,8 +46,8 @@ def test_unchanged_results_are_not_made_again(travelled: Workflow) -> None:
 
 @pytest.mark.parametrize(("change", "expected"), CHANGES)
 def test_a_change_runs_what_depends_on_it(travelled: Workflow, change: str, expected: set[str]) -> None:
-    silent = REPORT | ({name.replace("cag/", "t/") for name in REPORT} if "recipes={t" in change else set())
-    assert travelled.planned("--config", change) == expected | silent
+    silent = REPORT | ({name.replace("cag/", "t/") for name in REPORT} if "reports={t" in change else set())
+    assert travelled.planned("--config", *words(change)) == expected | silent
 
 
 @pytest.mark.parametrize(
@@ -74,19 +76,19 @@ def test_a_target_by_name_has_its_deleted_ancestor_made_again(
     (workflow.results / deleted).rename(tmp_path / "aside")
     planned = workflow.planned(target)
     needed = {name for name in expected if "evaluation" not in name and "cag/" not in name} - {told(1)}
-    assert needed - {"cag/report.html"} <= planned
+    assert needed - {"reports/cag/report.html"} <= planned
     assert {name.removeprefix("results/smoke/") for name in [target]} <= planned
-    assert not any(name.startswith(("seed0/oracle", "seed0/control", "cag/")) for name in planned)
+    assert not any(name.startswith(("seed0/oracle", "seed0/control", "reports/")) for name in planned)
 
 
 def test_a_target_by_name_runs_nothing_that_it_does_not_need(travelled: Workflow) -> None:
     """Other thresholds make labels again, and no warm-up; another warm-up makes no source only again."""
-    assert travelled.planned("results/smoke/seed0/warmup/evaluation.json", "--config", "labels={margin: 0.2}") == set()
+    assert travelled.planned("results/smoke/seed0/warmup/evaluation.json", "--config", MARGIN_02) == set()
     assert (
-        travelled.planned("results/smoke/seed0/pretrain/evaluation.json", "--config", "warmup={iterations: 30}")
+        travelled.planned("results/smoke/seed0/pretrain/evaluation.json", "--config", "runs={warmup: {iterations: 30}}")
         == set()
     )
-    assert travelled.planned(FIRST, "--config", "pretrain={iterations: 30}") >= {
+    assert travelled.planned(FIRST, "--config", "runs={pretrain: {iterations: 30}}") >= {
         "seed0/pretrain/checkpoint.safetensors", "seed0/warmup/checkpoint.safetensors", *training(1)
     }  # fmt: skip
 
@@ -137,15 +139,15 @@ def test_a_linked_folder_and_a_lock_of_something_else(travelled: Workflow, tmp_p
     workflow = travelled.copy(tmp_path / "copy")
     (workflow.results / "seed0").rename(tmp_path / "disk")
     (workflow.results / "seed0").symlink_to(tmp_path / "disk")
-    assert workflow.planned("--config", "labels={margin: 0.2}") == RELABELLED
+    assert workflow.planned("--config", MARGIN_02) == RELABELLED
     (workflow.results / "lock").unlink()
     os.mkfifo(workflow.results / "lock")
-    done = workflow.run("results/smoke/cag/table.csv")
+    done = workflow.run("results/smoke/reports/cag/table.csv")
     assert done.returncode == 1 and "the lock must be a file or nothing" in done.stderr
 
 
 def test_what_lies_beside_generated_frames_makes_nothing_again(finished: Workflow, tmp_path: Path) -> None:
     workflow = finished.copy(tmp_path)
     (workflow.results / "data" / "notes").mkdir()
-    shutil.copy(workflow.results / "cag" / "figure.png", workflow.results / "data" / "notes")
+    shutil.copy(workflow.results / "reports" / "cag" / "figure.png", workflow.results / "data" / "notes")
     assert workflow.planned() == set()

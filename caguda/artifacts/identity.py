@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caguda.ablations import chains
 from caguda.artifacts.atomic import read_json
 from caguda.artifacts.chain import ancestors_of, provenance_of, refuse_changed_inputs, refuse_other_manifest
 from caguda.artifacts.hdf5 import texts_of
 from caguda.artifacts.ownership import OUTPUTS, verb_of
 from caguda.config import Configuration
 from caguda.configfile import configuration_beside
-from caguda.errors import UserError, first
+from caguda.errors import UserError
 from caguda.recorded import refuse_misplaced, refuse_other_settings
 
 MODEL = "the JSON of a checkpoint"
@@ -37,7 +35,7 @@ KINDS: Mapping[str, str] = {
     "predict-part": "what `predict-part` left",
     "predict": "the JSON of predictions",
     "submission": "the JSON of a submission",
-    **dict.fromkeys(("pretrain", "warmup", "adapt", "control", "oracle", "import", "convert-checkpoint"), MODEL),
+    **dict.fromkeys(("train", "import", "convert-checkpoint"), MODEL),
 }
 """What each verb writes."""
 
@@ -57,32 +55,16 @@ WRITES: Mapping[str, tuple[str, ...]] = {
 """How the name of a verb's output ends, and of the files that it writes beside it."""
 
 
-@dataclass(frozen=True)
-class ModelOf:
-    """What a model was trained by: pretrain, warmup, control, oracle or stage K; only a stage has a recipe.
-
-    `name` is empty for a model from elsewhere that stands for no run.
-    """
-
-    name: str
-    recipe: str | None = None
-
-    def __str__(self) -> str:
-        """The run as a person would call it."""
-        return f"{self.name} of recipe {self.recipe}" if self.recipe else self.name
-
-
-def model_of(made: Mapping[str, Any]) -> ModelOf:
-    """The run whose model a provenance is of; of an imported model, the run that it stands for."""
-    settings = made["settings"]
-    name = settings.get("run", made["made_by"])
-    return ModelOf("" if name == "convert-checkpoint" else name, settings.get("recipe", {}).get("name"))
+def model_of(made: Mapping[str, Any]) -> str:
+    """The run whose model a provenance is of, RUN or RUN/stageK; empty for a model from elsewhere that stands for no run."""
+    run = made["settings"].get("run")
+    return str(run["name"]) if isinstance(run, dict) else ""
 
 
 def kind_of(path: Path) -> str | None:
     """What a file is, by the verb that made it, in words of KINDS; None where it does not say."""
     made_by = provenance_of(path).get("made_by")
-    return None if made_by is None else KINDS.get(made_by, MODEL)  # a stage names its number
+    return None if made_by is None else KINDS.get(made_by, "a file of an earlier version")
 
 
 def read_artifact(path: Path, kind: str) -> dict[str, Any]:
@@ -117,12 +99,10 @@ def refuse_other_outputs(
 ) -> None:
     """UserError where an output of a verb would replace what another verb made, or what it made of other files.
 
-    A verb with a seed writes into no folder of another seed, a training into none of another run or recipe, a verb with a
+    A verb with a seed writes into no folder of another seed, a training into none of another run, a verb with a
     configuration into none of another experiment, and what a frozen model says lies beside no other model.
     """
-    wanted = "paper-table" if verb == "sweep" else verb
-    if verb == "adapt":
-        wanted = str(ModelOf(f"stage {given['stage']}", given["recipe"]))
+    wanted = "paper-table" if verb == "sweep" else _call_of(verb, given.get("run"))
     for path in (path for path in outputs if path.is_file()):
         found, seed = _writer_of(path)
         if found != ("sweep" if (verb, path.suffix) == ("sweep", ".png") else wanted):
@@ -131,7 +111,7 @@ def refuse_other_outputs(
         if "seed" in given and seed not in (None, given["seed"]):
             raise UserError(f"{path}: an output must be a new file or of seed {given['seed']}, found one of seed {seed}; "
                             "choose another output")  # fmt: skip
-        if other := _other_subject(path, given) or _other_input(verb, path, given):
+        if other := _other_subject(path, given) or _other_input(verb, path, given, configuration):
             raise UserError(f"{path}: an output must be a new file or one of the same files, found one that was made of {other}; "
                             "choose another output")  # fmt: skip
     for path in (*outputs, *([given["store"]] if "store" in given and verb in WRITES else [])):
@@ -149,16 +129,17 @@ def _other_subject(output: Path, given: Mapping[str, Any]) -> str | None:
     return None if told in (None, asked) else f"{told}"
 
 
-def _other_input(verb: str, output: Path, given: Mapping[str, Any]) -> str | None:
+def _other_input(verb: str, output: Path, given: Mapping[str, Any], configuration: Configuration | None) -> str | None:
     """A file that an output was made of, by its name as seen from there, which is not given now; None where there is none.
 
     Weights of a pretrained backbone are named by the configuration; what the JSON of an evidence store was made of is the
     store's.
     """
-    if verb in ("evidence", "pretrain", "oracle") or output.suffix not in (".json", ".h5", ".safetensors", ".zip"):
+    if verb == "evidence" or output.suffix not in (".json", ".h5", ".safetensors", ".zip"):
         return None
     folder = (given["store"] if verb == "evidence-store" else output).absolute().parent
-    named = {os.path.relpath(path.absolute(), folder) for path in _files_of(given)}
+    files = [*_files_of(given), *(configuration.network.pretrained_files() if configuration else ())]
+    named = {os.path.relpath(path.absolute(), folder) for path in files}
     recorded = [item["from_here"] for item in provenance_of(output).get("inputs", {}).values()]
     return next((name for name in recorded if name not in named), None)
 
@@ -170,29 +151,33 @@ def _files_of(given: Mapping[str, Any]) -> list[Path]:
 
 
 def _refuse_other_place(verb: str, path: Path, given: Mapping[str, Any], configuration: Configuration | None) -> None:
-    """UserError where an output would lie in the folder of another experiment, seed, run or recipe, or beside another model."""
+    """UserError where an output would lie in the folder of another experiment, seed, run or report, or beside another model."""
     beside = configuration_beside(path) if configuration else None
-    known: Mapping[str, Any] = chains(configuration) if configuration and "recipe" in given else {}
-    run = f"stage {given['stage']}" if verb == "adapt" else given.get("run", verb)
     folder = path.absolute().parent
     inputs = {str(file): {"from_here": os.path.relpath(file.absolute(), folder)} for file in _files_of(given)}
-    settings = {"run": run, "recipe": {"name": given.get("recipe")}}
+    settings = {"run": {"name": given["run"]}} if "run" in given else {}
+    misplaced = "report" in given and folder.parent.name == "reports" and folder.name != given["report"]
     try:
         refuse_misplaced(path, {"made_by": verb, "seed": given.get("seed"), "settings": settings, "inputs": inputs})
     except UserError:
-        known = {path.parent.name: None}
+        misplaced = True
     is_of_another = beside is not None and configuration is not None and beside.experiment != configuration.experiment
-    if is_of_another or (path.parent.name in known and path.parent.name != given.get("recipe")):
-        raise UserError(f"{path}: an output must lie in no folder of another experiment, seed, run or recipe, found "
+    if is_of_another or misplaced:
+        raise UserError(f"{path}: an output must lie in no folder of another experiment, seed, run or report, found "
                         f"{path.parent}; choose another output")  # fmt: skip
 
 
+def _call_of(verb: str, run: str | None) -> str:
+    """The words of a call that say what it makes: its verb, and of a model its run."""
+    return f"{verb} --run {run}" if run else verb
+
+
 def _writer_of(path: Path) -> tuple[str, int | None]:
-    """The verb or stage that wrote a file of ours, and the seed where it tells one."""
+    """The call that wrote a file of ours, and the seed where it tells one."""
     if path.suffix not in (".json", ".h5", ".safetensors", ".zip"):
         return verb_of(path) or "another program", None
     made = provenance_of(path)
-    writer = str(ModelOf(made["made_by"], made["settings"].get("recipe", {}).get("name"))) if made else "the workflow"
+    writer = _call_of(made["made_by"], model_of(made)) if made else "the workflow"
     is_created = writer == "evidence" and path.suffix == ".json" and "chunk_sha256" not in read_json(path)
     return "evidence-store" if is_created else writer, made.get("seed")
 
@@ -217,9 +202,9 @@ def refuse_other_origin(path: Path, configuration: Configuration, manifest: Path
         refuse_other_manifest(path, manifest)
 
 
-def refuse_other_model(path: Path, made: Mapping[str, Any], wanted: ModelOf) -> None:
+def refuse_other_model(path: Path, made: Mapping[str, Any], wanted: str) -> None:
     """UserError unless a model, whose provenance is `made`, is that of a run; a model that names no run is accepted."""
-    if (found := model_of(made)).name and found != wanted:
+    if (found := model_of(made)) not in ("", wanted):
         raise UserError(f"{path}: this must be the model of {wanted}, found that of {found}; name the right checkpoint")
 
 
@@ -239,12 +224,3 @@ def refuse_other_checkpoint(
     refuse_changed_inputs(path)
     if manifest is not None:
         refuse_other_manifest(path, manifest)
-
-
-def refuse_other_recipe(recipe: str, known: Sequence[str], found: Mapping[Path, str | None] | None = None) -> None:
-    """UserError unless a recipe is one of the configuration's, and files are of it, or of what recipes share (None)."""
-    if recipe not in known:
-        raise UserError(f"--recipe {recipe}: the configuration has no such recipe, only {first(known)}")
-    for path, other in (found or {}).items():
-        if other not in (None, recipe):
-            raise UserError(f"{path}: this must be of recipe {recipe}, found one of {other}; name those of one recipe")

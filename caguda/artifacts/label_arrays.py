@@ -93,7 +93,7 @@ class LabelStatistics:
         _count(self.confidences, labels.predicted, pattern(labels.confidence))
 
     def summary(self, names: Sequence[str]) -> dict[str, Any]:
-        """`pixels`; `share`, `per_category` and `margin_quantiles` as docs/formats.md has them (labels.json).
+        """`pixels`; `share`, `per_category` and `margin_quantiles` as docs/formats.md has them (RULE+RULE.json).
 
         Shares are of all pixels. The agreement is over pixels that both rules label: in all, the share that gets one
         label; of a category, those that both give it among those that either does (None without any). A quantile q is
@@ -136,7 +136,7 @@ class LabelStatistics:
             "anchor_only": known[:, :-1, -1],
             "both": known[:, each, each],
         }
-        return {kind: _accuracy(confusion, truths, names) for kind, confusion in confusions.items()}
+        return {kind: accuracy_of(confusion, truths, names) for kind, confusion in confusions.items()}
 
 
 def _count(counts: np.ndarray, *indices: np.ndarray) -> None:
@@ -162,9 +162,10 @@ def _quantiles(counts: Int64[np.ndarray, " v"]) -> dict[str, float | None] | Non
     }
 
 
-def _accuracy(
+def accuracy_of(
     confusion: Int64[np.ndarray, "c c"], truths: Int64[np.ndarray, " c"], names: Sequence[str]
 ) -> dict[str, Any]:
+    """How right labels are, by (c, c) counts of truth and label and (c,) counts of the truth: see LabelStatistics.scores."""
     hits, labelled = confusion.diagonal(), confusion.sum(0)
     return {
         "accuracy": _ratio(hits.sum(), labelled.sum()),

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from caguda.config import Configuration, Training
+from caguda.config import Configuration
 from caguda.config_frames import Augmentation, Domain
+from caguda.config_run import Method, Training
 from caguda.datasets.frames import Frame, label_path
 from caguda.errors import UserError, first
 
@@ -17,19 +18,12 @@ Entry = Mapping[str, Any]
 
 def _trainings(configuration: Configuration, name: str) -> dict[str, tuple[Training, Augmentation]]:
     """The trainings that read a set's frames, and how they change them, by the key of the latter."""
-    trained = [run for run in configuration.runs if run not in configuration.start_from]
-    pretrain, warmup, stages = configuration.pretrain, configuration.warmup, configuration.stages
     found: dict[str, tuple[Training, Augmentation]] = {}
-    if name == "source":
-        if "pretrain" in trained:
-            found["pretrain.augmentation"] = (pretrain, pretrain.augmentation)
-        found["stages.augmentation"] = (stages, stages.augmentation)
-    elif name == "target":
-        if "oracle" in configuration.trained_bounds:
-            found["pretrain.augmentation"] = (pretrain, pretrain.augmentation)
-        found["stages.target_augmentation"] = (stages, stages.target_augmentation)
-    if name in ("source", "target") and "warmup" in trained:
-        found["warmup.augmentation"] = (warmup, warmup.augmentation)
+    for run, settings in configuration.made.items():
+        if isinstance(settings, Method) and name in settings.reads:
+            own = name == "target" and settings.target_augmentation is not None
+            key = f"runs.{run}.{'target_augmentation' if own else 'augmentation'}"
+            found[key] = (settings, settings.augmentation_of(name))
     return found
 
 
@@ -48,13 +42,13 @@ def size_problems(configuration: Configuration, name: str, entries: Sequence[Ent
         ]
         if name == "target":
             problems.append(
-                f"{odd}: the frames must have one size, as the label store has one, found {told} (width x height, frames); "
+                f"{odd}: the frames must have one size, as an evidence store has one, found {told} (width x height, frames); "
                 "resize the frames, or leave others out with the key skip or list"
             )
         elif whole:
             problems.append(
                 f"{odd}: frames of one batch must have one size, found {told} (width x height, frames); give a window of "
-                f"one size for each of {', '.join(whole)}, as crop: [height, width]"
+                f"one size for each of {first(whole, 5)}, as crop: [height, width]"
             )
     stride = configuration.network.coarsest_stride
     for key, (_, augmentation) in trainings.items():
@@ -92,18 +86,19 @@ def target_labels(configuration: Configuration, root: Path, frames: Sequence[Fra
     if domain.labels is None or not missing:
         return [], []
     place = label_path(domain, root, missing[0].image)
-    oracle = "oracle" in configuration.trained_bounds
+    needing = [name for name, run in configuration.made.items() if isinstance(run, Method) and run.reads_target_labels]
     if len(missing) == len(frames):
         line = (
             f"{place}: none of the {len(frames)} frames has a label, this is where the first one belongs; where there are "
-            "none, set target.labels: null, which leaves out the oracle and the accuracy of pseudo-labels"
+            "none, set target.labels: null, which leaves out runs on target labels and the accuracy of pseudo-labels"
         )
-        return ([line], []) if oracle else ([], [line])
-    if not oracle:
+        return ([line], []) if needing else ([], [line])
+    if not needing:
         return [], []
-    others = [bound for bound in configuration.trained_bounds if bound != "oracle"]
+    runs, out = ", ".join(needing), ", ".join(f"runs.{name}: null" for name in needing)
+    needs = f"the run {runs} needs" if len(needing) == 1 else f"the runs {runs} need"
     line = (
-        f"{place}: the oracle needs the label of every frame, and {len(missing)} of the {len(frames)} have none, this is where "
-        f"the first one belongs; add them, or leave the oracle out with bounds: [{', '.join(others)}]"
+        f"{place}: {needs} the label of every frame, and {len(missing)} of the {len(frames)} have none, this is where the first one "
+        f"belongs; add them, or leave out what needs them with {out}"
     )
     return [line], []

@@ -19,7 +19,7 @@ from caguda.config_frames import Augmentation
 from caguda.datasets.frames import Frame
 from caguda.datasets.io import image_of
 from caguda.datasets.transforms import Pixels, augmented
-from caguda.datasets.workers import ahead, end_with_the_starter, fork_server
+from caguda.datasets.workers import end_with_the_starter, fork_server, prefetched
 from caguda.errors import UserError
 
 LabelMaps = Callable[[int], Mapping[str, Pixels]]
@@ -131,12 +131,12 @@ def inference_batches(frames: Sequence[Frame], batch_size: int) -> Iterator[tupl
 
     The next batch is read in a thread of its own while a batch is at work.
     """
-    return ahead(read_batches(frames, range(len(frames)), batch_size))
+    return prefetched(read_batches(frames, range(len(frames)), batch_size))
 
 
 def read_ahead(frames: Sequence[Frame], batches: Sequence[T]) -> Iterator[tuple[T, Tensor]]:
     """Each of the batches, which are places of frames of one size, with its images; read as those above are."""
-    return ahead((batch, torch.stack([image_of(frames[i]) for i in batch])) for batch in batches)
+    return prefetched((batch, torch.stack([image_of(frames[i]) for i in batch])) for batch in batches)
 
 
 def read_batches(frames: Sequence[Frame], places: range, batch_size: int) -> Iterator[tuple[list[int], Tensor]]:

@@ -22,7 +22,7 @@ HELD_BACK = {signal.SIGTERM, signal.SIGINT}
 LONGEST_FOLDER = 70
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
+def prefetched(items: Iterator[T]) -> Iterator[T]:
     """The same items; the next one is made in a thread of its own while one is at work, and none beyond it."""
     with ThreadPoolExecutor(1) as thread:
         end = object()
@@ -32,7 +32,7 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
             yield item  # type: ignore[misc]
 
 
-def behind(items: Iterable[T], work: Callable[[T], R]) -> Iterator[R]:
+def in_background(items: Iterable[T], work: Callable[[T], R]) -> Iterator[R]:
     """What `work` makes of each item, in order, in a thread of its own while the next item is made.
 
     One item is worked on at a time, and an error of `work` is raised in place of its result. Work that has begun is

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
 from caguda.equations import IGNORE
-from caguda.equations.anchors import class_sums, image_means
+from caguda.equations.anchors import class_sums, image_means, labels_at
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,22 @@ def cross_entropy(logits: Float[Tensor, "n c h w"], labels: Integer[Tensor, "n h
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     total = F.cross_entropy(wide, labels.long(), ignore_index=IGNORE, reduction="sum")
     return LossSum(total, (labels != IGNORE).sum())
+
+
+def image_cross_entropy(logits: Float[Tensor, "n c h w"], labels: Integer[Tensor, "n H W"]) -> LossSum:
+    """The cross-entropy loss L_CE at the resolution of the image, whose labels have it: logits are enlarged to them.
+
+    Eq. 2. Otherwise as `cross_entropy`.
+    """
+    return cross_entropy(F.interpolate(logits, labels.shape[-2:], mode="bilinear"), labels)
+
+
+def feature_cross_entropy(logits: Float[Tensor, "n c h w"], labels: Integer[Tensor, "n H W"]) -> LossSum:
+    """The cross-entropy loss L_CE at the resolution of f_D, where pseudo-labels are made: labels are taken to it.
+
+    Eq. 9 and 11. Otherwise as `cross_entropy`.
+    """
+    return cross_entropy(logits, labels_at(labels, (logits.shape[-2], logits.shape[-1])))
 
 
 def distance_loss(
@@ -102,6 +118,10 @@ def class_mean_distance_loss(
     errors = F.smooth_l1_loss(vectors, anchors[category].to(vectors.dtype), reduction="none").mean(dim=1)
     tens = (errors.detach() / 5).log10().ceil().clamp(min=0)
     return LossSum((10 * errors / 10**tens).sum(), pairs.sum())
+
+
+DISTANCES = {"l2": distance_loss, "squared_l2": squared_distance_loss, "class_mean": class_mean_distance_loss}
+"""The readings of Eq. 8 and 10, by name."""
 
 
 def objective(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Float[Tensor, ""]:

@@ -1,10 +1,9 @@
-"""Loss curves, and what the charts of the report share: colours, titles, the parts of a bar."""
+"""Loss curves, and what the charts of the report share: colours, the parts of a bar."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,11 +20,12 @@ from PIL.PngImagePlugin import PngInfo
 from caguda.artifacts.atomic import write_atomically
 from caguda.artifacts.identity import MODEL, model_of, read_artifact
 from caguda.artifacts.ownership import MADE_BY
+from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper.escapes import in_picture
 from caguda.paper.evaluations import refuse_others
 from caguda.paper.pictures import description, pixels, shown
-from caguda.paper.table import Row
+from caguda.paper.table import report_rows
 
 WIDTH = 7.2
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
@@ -82,13 +82,6 @@ def style(axes: Axes, title: str, grid: Literal["x", "y"]) -> None:
     axes.spines[["left", "bottom"]].set_color("#cbd5e1")
 
 
-def job_title(path: Path) -> str:
-    """The training job that the folder of a checkpoint, or of its evidence, names: pretraining, warm-up, stage k, control."""
-    folder = path.parents[path.parent.name == "evidence"].name
-    stage = re.fullmatch(r"stage(\d+)", folder)
-    return f"stage {stage[1]}" if stage else {"pretrain": "pretraining", "warmup": "warm-up"}.get(folder, folder)
-
-
 def scale(values: Sequence[float]) -> str:
     """`log` where all values are positive and span more than a factor of 20, else `linear`."""
     return "log" if values and min(values) > 0 and max(values) > 20 * min(values) else "linear"
@@ -113,6 +106,8 @@ def loss_curves(jobs: Sequence[tuple[str, History]]) -> Figure:
     height = 1.95 * rows + legend
     layout = ConstrainedLayoutEngine(rect=(0, legend / height, 1, 1 - legend / height))
     figure = Figure(figsize=(WIDTH, height), dpi=200, facecolor="white", layout=layout)
+    if not jobs:
+        figure.text(0.5, 0.5, "no model was trained here", ha="center", va="center", size=8, color=MUTED)
     for index, title in enumerate(titles):
         axes = figure.add_subplot(rows, columns, index + 1)
         histories = [history for name, history in jobs if name == title]
@@ -127,7 +122,7 @@ def loss_curves(jobs: Sequence[tuple[str, History]]) -> Figure:
                         solid_capstyle="round",
                         marker="." if len(points) == 1 else "",
                     )
-        style(axes, title, "y")
+        style(axes, in_picture(title), "y")
         axes.set_yscale(scale([entry[term] for h in histories for entry in h for term in terms if term in entry]))
         axes.set_xlabel("iteration", size=6.5, color=MUTED)
         if index % columns == 0:
@@ -144,12 +139,6 @@ def _term(name: str) -> str:
 
 def _term_order(name: str) -> int:
     return list(TERM_COLORS).index(_term(name)) if _term(name) in TERM_COLORS else len(TERM_COLORS)
-
-
-def shown_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows of the per-class pictures: source only, warm-up, the last stage and, where it exists, the oracle."""
-    last = [row for row in rows if row.name.startswith("stage")][-1:]
-    return [row for row in rows if row.name in ("source only", "warm-up", "oracle") or row in last]
 
 
 def label_parts(share: Mapping[str, float]) -> dict[str, float]:
@@ -173,28 +162,29 @@ def save(figure: Figure, path: Path, told: Mapping[str, Any]) -> None:
         picture.save(temporary, format="PNG", pnginfo=texts)
 
 
-def write_curves(checkpoints: Sequence[Path], output: Path) -> None:
-    """Writes the loss curves of the JSON files beside checkpoints, in the order given; see loss_curves.
+def write_curves(configuration: Configuration, report: str, checkpoints: Sequence[Path], output: Path) -> None:
+    """Writes the loss curves of the JSON files beside checkpoints, in the order of the report's rows; see loss_curves.
 
-    UserError where they are of several recipes, whose stages would share a panel, or of a model that was not trained here.
+    UserError where one is of a model that the report does not have, or of one that was not trained here.
     """
     read = {path: read_artifact(path, MODEL) for path in checkpoints}
-    refuse_others(checkpoints)
+    refuse_others(checkpoints, configuration)
     digests: dict[str, Path] = {}
     for path in checkpoints:
         if (first := digests.setdefault(shown([path])[0], path)) != path:
             raise UserError(
                 f"{path}: every model must be named once, found {first} with the same weights; leave one out"
             )
-    recipes = {path: model_of(content["provenance"]).recipe for path, content in read.items()}
-    named = next(iter(filter(None, recipes.values())), None)
+    names = {row.model: row.name for row in report_rows(configuration, report)}
+    jobs: dict[str, list[tuple[str, History]]] = {model: [] for model in names}
     for path, content in read.items():
-        if recipes[path] not in (None, named):
+        model = model_of(content["provenance"])
+        if model not in names:
             raise UserError(
-                f"{path}: all stages must be of one recipe, found {recipes[path]} beside {named}; name those of one"
+                f"{path}: the curves must be of models of the report {report}, found {model or 'another one'}; leave it out"
             )
         if "history" not in content["metrics"]:
             raise UserError(f"{path}: this model must have been trained here to have loss curves, found one that was brought; "
                             "leave it out")  # fmt: skip
-    figure = loss_curves([(job_title(path), content["metrics"]["history"]) for path, content in read.items()])
-    save(figure, output, description("curves", named, checkpoints))
+        jobs[model].append((names[model], content["metrics"]["history"]))
+    save(loss_curves([job for each in jobs.values() for job in each]), output, description("curves", checkpoints))

@@ -16,43 +16,49 @@ from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper.charts import INK, MUTED, WIDTH, save, style
 from caguda.paper.escapes import in_picture
-from caguda.paper.evaluations import read_evaluation, refuse_others
+from caguda.paper.evaluations import check_evaluations, read_evaluation, refuse_others
 from caguda.paper.pictures import description
+from caguda.paper.rows import rows_of
+from caguda.runs import models, models_before
 
 
 def write_class_chart(configuration: Configuration, evaluations: Sequence[Path], output: Path) -> None:
     """Draw the gain in IoU of every category, and the confusions of the adapted model, as a PNG.
 
-    `evaluations` are those of source only and of one adapted model, one of each for every seed: gains are means over
-    seeds, paired; confusions are sums.
+    `evaluations` are those of two models, one of each for every seed: gains are means over seeds, paired; confusions are
+    sums. Gains are over the model that led to the other one, or else over the first one given.
     """
     refuse_others(evaluations, configuration)
     read = [read_evaluation(path) for path in evaluations]
-    base = {item.seed: item for item in read if item.row == "source only"}
-    adapted = {item.seed: item for item in read if item.row != "source only"}
-    if len(models := sorted({(item.recipe or "", item.row) for item in adapted.values()})) > 1:
+    if unknown := [item.path for item in read if item.run not in models(configuration)]:
         raise UserError(
-            f"{evaluations[0]}: all evaluations but those of source only must be of one model, found "
-            f"{', '.join(' '.join(model).strip() for model in models)}; name those of one"
+            f"{unknown[0]}: the model must be one of the configuration, found another; name evaluations of its models"
         )
-    if not base.keys() == adapted.keys() == set(configuration.seeds) or len(read) != 2 * len(base):
+    runs = list(dict.fromkeys(item.run for item in read))
+    if len(runs) != 2:
         raise UserError(
-            f"{evaluations[0]}: source only and one adapted model must have an evaluation of every seed, found seeds "
-            f"{sorted(base)} and {sorted(adapted)} of {list(configuration.seeds)}; name both of each seed"
+            f"{evaluations[0]}: the evaluations must be of two models, found {', '.join(runs)}; name those of two"
         )
-    gains = np.array([100.0 * (adapted[s].as_trained.iou - base[s].as_trained.iou) for s in base])
+    if runs[1] in models_before(configuration, runs[0]):
+        runs.reverse()
+    first, second = rows_of(configuration, runs)
+    check_evaluations(read, class_table(configuration).names, configuration.seeds, runs)
+    base, adapted = ({item.seed: item for item in read if item.run == row.model} for row in (first, second))
+    gains = np.array([100.0 * (adapted[s].as_trained.iou - base[s].as_trained.iou) for s in configuration.seeds])
     paths = [item.path for item in adapted.values()]
     confusion = np.sum([read_json(path)["as_trained"]["confusion"] for path in paths], axis=0)
     names = [in_picture(name) for name in class_table(configuration).names]
-    row = next(iter(adapted.values())).row
-    save(class_chart(names, gains, confusion, row), output, description("class-chart"))
+    rows = (in_picture(row.name) for row in (second, first))
+    save(class_chart(names, gains, confusion, *rows), output, description("class-chart"))
 
 
-def class_chart(names: Sequence[str], gains: NDArray[np.float64], confusion: NDArray[np.int64], row: str) -> Figure:
+def class_chart(
+    names: Sequence[str], gains: NDArray[np.float64], confusion: NDArray[np.int64], row: str, base: str
+) -> Figure:
     """Bars of the (seeds, c) gains in points, nan for an absent category, and the (c, c) confusions by truth in percent."""
     figure = Figure(figsize=(WIDTH, 0.19 * len(names) + 1.1), dpi=200, facecolor="white", layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
-    _bars(left, names, gains, f"gain of {row} over source only, points of IoU")
+    _bars(left, names, gains, f"gain of {row} over {base}, points of IoU")
     _heat_map(right, names, confusion, f"{row}: predictions by truth, percent")
     return figure
 

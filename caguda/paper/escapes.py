@@ -36,6 +36,6 @@ def in_latex(text: str) -> str:
     return _IN_LATEX.sub(lambda match: _LATEX[match[0]], text)
 
 
-def in_picture(name: str) -> str:
+def in_picture(name: str, longest: int = LONGEST_NAME) -> str:
     """A name for a picture, not too long; texts with it are drawn with `parse_math=False`."""
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,15 +35,14 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation.json: a row of the table for one seed.
+    """One evaluation.json: the scores of one model, RUN or RUN/stageK, of one seed.
 
     `target_statistics` is the score with batch normalisation statistics re-estimated on target training frames; it is
     None for a network without batch normalisation.
     """
 
     path: Path
-    row: str
-    recipe: str | None
+    run: str
     seed: int
     frames: int
     classes: tuple[str, ...]
@@ -73,8 +72,7 @@ def read_evaluation(path: Path) -> Evaluation:
         target = values["target_statistics"]
         return Evaluation(
             path=path,
-            row=str(values["row"]),
-            recipe=values["recipe"],
+            run=str(values["run"]),
             seed=int(values["seed"]),
             frames=int(values["frames"]),
             classes=classes,
@@ -90,8 +88,8 @@ def read_evaluation(path: Path) -> Evaluation:
 def refuse_others(paths: Sequence[Path], configuration: Configuration | None = None) -> None:
     """UserError unless all that some artifacts were made of is there unchanged, in its place, and of the configuration.
 
-    All are of the frames of one manifest. Without a configuration, it is that of the `config.json` of the experiment where they lie. What is older than the files beside it, or came
-    from another seed or experiment, would pass for current otherwise.
+    All are of the frames of one manifest. Without a configuration, it is that of the `config.json` of the experiment where they
+    lie. What is older than the files beside it, or came from another seed or experiment, would pass for current otherwise.
     """
     digest, seen = cache(recorded_sha256), set[Path]()
     for path in paths:
@@ -105,31 +103,6 @@ def refuse_others(paths: Sequence[Path], configuration: Configuration | None = N
             if wanted is not None:
                 refuse_other_settings(path, wanted, made)
             refuse_misplaced(path, made)
-
-
-Model = tuple[str | None, str, int]
-"""Whose evaluation it is: its recipe, None for what recipes share, the row and the seed."""
-
-
-def by_model(
-    evaluations: Sequence[Evaluation], known: Collection[tuple[str | None, str]], seeds: Sequence[int]
-) -> dict[Model, Evaluation]:
-    """The evaluations by the model that they are of; UserError for a row that is not known, and for one that is there twice."""
-    found: dict[Model, Evaluation] = {}
-    for item in evaluations:
-        model = (item.recipe, item.row, item.seed)
-        if model[:2] not in known or item.seed not in seeds:
-            raise UserError(
-                f"{item.path}: this table must have no evaluation of {_named(item)}, found one; leave it out"
-            )
-        if model in found:
-            raise UserError(f"{item.path}: {_named(item)} is already in {found[model].path}; name one of them")
-        found[model] = item
-    return found
-
-
-def _named(item: Evaluation) -> str:
-    return f"{item.row}{f' of recipe {item.recipe}' if item.recipe else ''}, seed {item.seed}"
 
 
 def contents_of_labels(path: Path) -> set[str]:
@@ -165,33 +138,22 @@ def accuracy_of(evaluations: Sequence[Path], accuracy: Sequence[Path]) -> dict[P
     return found
 
 
-def row_names(stages: int) -> tuple[str, ...]:
-    """The rows of the table in order; all but the control and the oracle must be there."""
-    return ("source only", "warm-up", "control", *(f"stage {k}" for k in range(1, stages + 1)), "oracle")
-
-
-def by_row(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
-    """The evaluations of every row that occurs, rows in the order of the table, seeds ascending."""
-    names = {item.row for item in evaluations}
+def by_run(evaluations: Sequence[Evaluation], runs: Sequence[str]) -> dict[str, list[Evaluation]]:
+    """The evaluations of some runs, in the order of `runs`, seeds ascending."""
     ordered = sorted(evaluations, key=lambda item: item.seed)
-    return {name: [e for e in ordered if e.row == name] for name in row_names(len(names)) if name in names}
+    return {run: [item for item in ordered if item.run == run] for run in runs}
 
 
 def check_evaluations(
-    evaluations: Sequence[Evaluation],
-    classes: Sequence[str],
-    seeds: Sequence[int],
-    stages: int,
-    optional: Sequence[str] = (),
+    evaluations: Sequence[Evaluation], classes: Sequence[str], seeds: Sequence[int], runs: Sequence[str]
 ) -> None:
-    """Returns when the evaluations make one complete table: these classes, same frames, every row with every seed.
+    """Returns when the evaluations make one complete table: these classes, same frames, every run with every seed.
 
-    Raises UserError naming the file otherwise. The control, the oracle and `optional` rows may be left out, but not for
-    some seeds only.
+    Raises UserError naming the file otherwise.
     """
     if not evaluations:
         raise UserError("a table needs evaluations, found none; name the evaluation.json files")
-    first, known = evaluations[0], row_names(stages)
+    first = evaluations[0]
     seen: dict[tuple[str, int], Path] = {}
     for item in evaluations:
         if item.classes != tuple(classes):
@@ -205,30 +167,29 @@ def check_evaluations(
                 f"{item.path}: the frames must be those of {first.path} ({first.frames}), found {item.frames}; "
                 "evaluate both with one manifest"
             )
-        if item.row not in known:
-            raise UserError(f"{item.path}: the row must be one of {', '.join(known)}, found {item.row!r}")
+        if item.run not in runs:
+            raise UserError(
+                f"{item.path}: the model must be one of {', '.join(runs)}, found {item.run!r}; leave it out"
+            )
         if item.seed not in seeds:
             raise UserError(f"{item.path}: the seed must be one of {_listed(seeds)}, found {item.seed}")
-        if (item.row, item.seed) in seen:
+        if (item.run, item.seed) in seen:
             raise UserError(
-                f"{item.path}: row {item.row!r}, seed {item.seed} is already in {seen[item.row, item.seed]}; "
-                "name one of them"
+                f"{item.path}: {item.run}, seed {item.seed} is already in {seen[item.run, item.seed]}; name one of them"
             )
-        seen[item.row, item.seed] = item.path
-    for row in known:
-        paths = {seed: path for (name, seed), path in seen.items() if name == row}
-        if paths or row not in ("control", "oracle", *optional):
-            _check_seeds(row, paths, seeds)
+        seen[item.run, item.seed] = item.path
+    for run in runs:
+        _check_seeds(run, {seed: path for (name, seed), path in seen.items() if name == run}, seeds)
 
 
-def _check_seeds(row: str, paths: Mapping[int, Path], seeds: Sequence[int]) -> None:
+def _check_seeds(run: str, paths: Mapping[int, Path], seeds: Sequence[int]) -> None:
     missing = [seed for seed in seeds if seed not in paths]
     if not missing:
         return
     found = ", ".join(str(path) for path in paths.values()) or "no file"
     raise UserError(
-        f"row {row!r}: an evaluation of every seed ({_listed(seeds)}) must be given, "
-        f"missing seed {_listed(missing)}, found {found}; evaluate the missing seeds first"
+        f"{run}: an evaluation of every seed ({_listed(seeds)}) must be given, missing seed {_listed(missing)}, found {found}; "
+        "evaluate the missing seeds first"
     )
 
 

@@ -21,6 +21,8 @@ from caguda.paper.escapes import in_picture
 
 GAP, HEADING = 0.04, 0.36
 """Inches between two panels, and above the panels of a block."""
+LETTER = 0.06
+"""Of a heading: inches of a letter that is not narrow."""
 OPACITY = 0.62
 """Of labels that are painted over an image."""
 UNIT = (0.0, 1.0, 1.0, 0.0)
@@ -65,7 +67,7 @@ def _occurring(blocks: Sequence[Block], table: ClassTable) -> list[int]:
     return [int(category) for category in present if category < table.count]
 
 
-def qualitative(blocks: Sequence[Block], table: ClassTable, also: Mapping[str, str] = MappingProxyType({})) -> Figure:
+def side_by_side(blocks: Sequence[Block], table: ClassTable, also: Mapping[str, str] = MappingProxyType({})) -> Figure:
     """Segmentations side by side, one block below the other, and a legend of the categories that occur in them.
 
     All blocks have the panel size of the one with most columns; a panel has the shape of the first frame's input.
@@ -97,7 +99,7 @@ def _draw(figure: Figure, block: Block, table: ClassTable, top: float, size: tup
     _text(figure, WIDTH / 2, top + 0.12, block.title, "bold")
     for column, title in enumerate(block.columns):
         x = left + column * (width + GAP)
-        _text(figure, x + width / 2, top + HEADING - 0.09, title)
+        _text(figure, x + width / 2, top + HEADING - 0.09, in_picture(title, int(width / LETTER)))
         for row, frame in enumerate(block.frames):
             axes = _panel(figure, (x, top + HEADING + row * (height + GAP), width, height))
             if title not in frame:
@@ -119,5 +121,5 @@ def _text(figure: Figure, left: float, top: float, text: str, weight: str = "nor
 
 
 def write_figure(blocks: Sequence[Block], table: ClassTable, output: Path, told: Mapping[str, Any]) -> None:
-    """Writes the segmentations as a PNG with the text `told`; see qualitative."""
-    save(qualitative(blocks, table), output, told)
+    """Writes the segmentations as a PNG with the text `told`; see side_by_side."""
+    save(side_by_side(blocks, table), output, told)

@@ -16,20 +16,21 @@ from caguda.paper.table import ABSENT, Statistic, markdown_table, show
 
 @dataclass(frozen=True)
 class Line:
-    """A row: its name in plain text and in LaTeX, where its values come from, and percentages by column, nan for none."""
+    """A row: its name in plain text and in LaTeX, where its values come from, and percentages by column, nan for none.
+
+    `adapts` where a bold number may be its.
+    """
 
     label: str
     latex: str
     origin: str
     values: tuple[Statistic, ...]
+    adapts: bool = True
 
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """A table for people. The last `means` columns, among them the gain, are shown with their deviations.
-
-    A line whose label begins with "source only" is a baseline, which no bold number is looked for in.
-    """
+    """A table for people. The last `means` columns, among them the gain, are shown with their deviations."""
 
     title: str
     note: str
@@ -50,7 +51,7 @@ class PrintedTable:
         places = []
         for line in self.lines:
             means = [-math.inf if math.isnan(value.mean) else round(value.mean, 1) for value in line.values]
-            places.append([-math.inf] * len(means) if line.label.lower().startswith("source only") else means)
+            places.append(means if line.adapts else [-math.inf] * len(means))
         top = [max(column) for column in zip(*places, strict=True)]
         return [[mean == high > 0 for mean, high in zip(means, top, strict=True)] for means in places]
 
@@ -78,7 +79,7 @@ def to_markdown(table: PrintedTable) -> str:
         for i, line in enumerate(table.lines)
     ]
     head = ("row", "origin", *map(in_markdown, table.columns))
-    return f"# {table.title}\n\n{markdown_table(head, body)}\n\n{table.note}\n"
+    return f"# {in_markdown(table.title)}\n\n{markdown_table(head, body)}\n\n{in_markdown(table.note)}\n"
 
 
 def to_latex(table: PrintedTable) -> str:

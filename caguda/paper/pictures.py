@@ -32,9 +32,9 @@ def _digest(path: Path) -> str:
     return content_of(path) if weights is None else str(weights)
 
 
-def description(made_by: str, recipe: str | None = None, files: Sequence[Path] = ()) -> dict[str, Any]:
-    """What the text `Description` of a picture tells: the verb, and in a report's picture the recipe and what it shows."""
-    return {"made_by": made_by, "recipe": recipe, "shows": shown(files)}
+def description(made_by: str, files: Sequence[Path] = ()) -> dict[str, Any]:
+    """What the text `Description` of a picture tells: the verb, and in a report's picture what it shows."""
+    return {"made_by": made_by, "shows": shown(files)}
 
 
 def pixels(picture: Image.Image) -> str:
@@ -42,8 +42,11 @@ def pixels(picture: Image.Image) -> str:
     return hashlib.sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).hexdigest()
 
 
-def refuse_other_picture(path: Path, made_by: str, recipe: str, known: Collection[str]) -> set[str]:
-    """What a PNG shows, as digests; UserError unless this verb drew it of a recipe, and of nothing else than `known`."""
+def refuse_other_picture(path: Path, made_by: str, known: Collection[str], may_be_empty: bool = False) -> set[str]:
+    """What a PNG shows, as digests; UserError unless this verb drew it, and of nothing else than `known`.
+
+    It shows something, unless it `may_be_empty`.
+    """
     try:
         with Image.open(io.BytesIO(read_regular(path))) as image:
             image.load()
@@ -59,7 +62,8 @@ def refuse_other_picture(path: Path, made_by: str, recipe: str, known: Collectio
         raise UserError(
             f"{path}: the picture must be as `{made_by}` drew it, found other pixels; move it away and make it again"
         )
-    if told["recipe"] not in (None, recipe) or not told["shows"] or not set(told["shows"]) <= set(known):
-        raise UserError(f"{path}: the picture must show the models and labels of the report, found others of recipe "
-                        f"{told['recipe']}; draw it again")  # fmt: skip
+    if not (told["shows"] or may_be_empty) or not set(told["shows"]) <= set(known):
+        raise UserError(
+            f"{path}: the picture must show the models and labels of the report, found others; draw it again"
+        )
     return set(told["shows"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,23 +15,17 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from caguda.artifacts.atomic import read_json, write_atomically
-from caguda.artifacts.identity import KINDS, read_artifact
+from caguda.artifacts.chain import inputs_of, provenance_of, recorded_sha256
+from caguda.artifacts.identity import KINDS, kind_of, model_of, read_artifact
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.files import read_regular
-from caguda.paper.charts import PART_COLORS, job_title, label_parts, shown_rows
-from caguda.paper.evaluations import Evaluation, refuse_others
-from caguda.paper.report_files import labels_of_stages, refuse_other_files
-from caguda.paper.table import ABSENT, Row, best, note, read_evaluations, show, table_rows, to_csv
-
-ROW_NOTES = {
-    "source only": "no adaptation",
-    "AdaBN": "target statistics, no training",
-    "warm-up": "adversarial global alignment",
-    "control": "from the warm-up, no target",
-    "oracle": "trained with target labels",
-}
+from caguda.paper.charts import PART_COLORS, label_parts
+from caguda.paper.evaluations import refuse_others
+from caguda.paper.report_files import labels_of_models, refuse_other_files
+from caguda.paper.rows import ModelRow, main_model, models_of_figure
+from caguda.paper.table import ABSENT, Row, best, note, read_evaluations, report_rows, show, table_rows, to_csv
 
 
 @dataclass(frozen=True)
@@ -49,12 +42,22 @@ class Artifact:
 
 
 @dataclass(frozen=True)
-class StageLabels:
-    """The pseudo-labels of one stage and seed, as `diagnose` found them."""
+class LabelsOfModel:
+    """The pseudo-labels that one model of one seed was trained on, as `diagnose` found them."""
 
-    stage: str
-    seed: str
+    name: str
+    seed: int
     summary: Mapping[str, Any]
+
+    @property
+    def of_both(self) -> bool:
+        """Whether they are by anchors and by probability, which are told of together."""
+        return sorted(self.summary["labels"]) == ["anchor", "probability"]
+
+    @property
+    def rules(self) -> list[str]:
+        """The rules that they are by."""
+        return sorted(self.summary["labels"])
 
     @property
     def accuracy(self) -> Mapping[str, Any]:
@@ -84,12 +87,6 @@ class StageLabels:
         return result
 
 
-def seed_of(path: Path) -> str:
-    """The seed that a path names in a folder `seedS`; empty where it names none."""
-    found = [match[1] for part in path.parts if (match := re.fullmatch(r"seed(\d+)", part))]
-    return found[-1] if found else ""
-
-
 def percent(share: float | None) -> str:
     """A share in 0..1 as percent with one decimal; "-" for None."""
     return ABSENT if share is None else f"{100.0 * share:.1f}"
@@ -115,38 +112,69 @@ def data_uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
-def artifact(path: Path, folder: Path) -> Artifact:
-    """The entry of a file in the list of artifacts; its link is relative to the report's folder."""
-    made = read_json(path).get("provenance", {}) if path.suffix == ".json" else {}
+def artifact(path: Path, folder: Path, names: Mapping[str, str]) -> Artifact:
+    """The entry of a file in the list of artifacts; its link is relative to the report's folder.
+
+    `names` are what rows are called, by the model; a file of a model says itself of which.
+    """
+    content = read_json(path) if path.suffix == ".json" else {}
+    made = content.get("provenance", {})
     href = quote(os.path.relpath(path, folder).replace(os.sep, "/"))
-    inside, of = seed_of(path) != "", path.parent if path.parent.name == "labels" else path
-    name = f"{job_title(of)}: {path.stem.replace('_', ' ')}" if inside else path.name
-    return Artifact(name, seed_of(path), path, href, made.get("seconds"), made.get("created", ""), made)
+    model = content.get("run") or (_model_behind(path, made) if made else "")
+    what = path.stem.replace("_", " ")
+    name = f"{names.get(model, model)}: {what}" if model else (what if made else path.name)
+    seed = "" if made.get("seed") is None else str(made["seed"])
+    return Artifact(name, seed, path, href, made.get("seconds"), made.get("created", ""), made)
 
 
-def stage_labels(labels: Sequence[Path], checkpoints: Sequence[Path]) -> list[StageLabels]:
-    """What is told of the pseudo-labels that each checkpoint of a stage was trained on, by stage and seed."""
+def _model_behind(path: Path, made: Mapping[str, Any]) -> str:
+    """The model that an artifact is, or whose evidence its pseudo-labels are made of; empty where it tells of none."""
+    if made["made_by"] != "diagnose":
+        return model_of(made)
+    evidence = [file for file in _inputs(path) if kind_of(file) == KINDS["evidence"]]
+    models = [file for each in evidence for file in _inputs(each) if file.suffix == ".safetensors"]
+    return "".join(model_of(provenance_of(file)) for file in models[:1])
+
+
+def _inputs(path: Path) -> list[Path]:
+    return [item.path for item in inputs_of(path, recorded_sha256)]
+
+
+def labels_of_rows(
+    configuration: Configuration, rows: Sequence[ModelRow], labels: Sequence[Path], checkpoints: Sequence[Path]
+) -> list[LabelsOfModel]:
+    """What is told of the pseudo-labels that each checkpoint was trained on, in the order of the rows, then of seeds."""
     read = {path: read_artifact(path, KINDS["diagnose"]) for path in labels}
-    trained = labels_of_stages(labels, checkpoints)
-    found = [StageLabels(job_title(path), seed_of(path), read[told]) for path, told in trained.items()]
-    return sorted(found, key=lambda item: (len(item.stage), item.stage, len(item.seed), item.seed))
+    trained = labels_of_models(configuration, labels, checkpoints)
+    made = {path: provenance_of(path) for path in trained}
+    names = {row.model: row.name for row in rows}
+    order = sorted(trained, key=lambda path: (list(names).index(model_of(made[path])), made[path]["seed"]))
+    return [LabelsOfModel(names[model_of(made[path])], made[path]["seed"], read[trained[path]]) for path in order]
 
 
-def headline(rows: Sequence[Row]) -> dict[str, Any]:
-    """The rows that the report opens with, and the share of the distance to the oracle that the last stage closes."""
-    named = {row.name: row for row in rows}
-    source, last = rows[0], [row for row in rows if row.name.startswith("stage")][-1]
-    oracle = named.get("oracle")
-    assert source.as_trained is not None and last.as_trained is not None
+def headline(rows: Sequence[Row], main: ModelRow) -> dict[str, Any]:
+    """The rows that the report opens with, and the share of the distance to the reference that the main one closes."""
+    first, last = rows[0], next(row for row in rows if row.of is main and not row.is_adabn)
+    reference = next((row for row in rows if row.of.is_reference), None)
+    assert first.as_trained is not None and last.as_trained is not None
     closed = None
-    if oracle is not None and oracle.as_trained is not None and oracle.as_trained.gain.mean > 0:
-        closed = last.as_trained.gain.mean / oracle.as_trained.gain.mean
-    return {"source": source, "last": last, "oracle": oracle, "adabn": named.get("AdaBN"), "closed": closed}
+    if reference is not None and reference.as_trained is not None and reference.as_trained.gain.mean > 0:
+        closed = last.as_trained.gain.mean / reference.as_trained.gain.mean
+    if last is first or main.is_reference:
+        closed = None
+    adabn = next((row for row in rows if row.is_adabn), None)
+    return {"source": first, "last": last, "oracle": reference, "adabn": adabn, "closed": closed}
+
+
+def shown_rows(rows: Sequence[Row], models: Sequence[str]) -> list[Row]:
+    """The rows of the per-class pictures as trained: the first one, those of some models, and references."""
+    trained = [row for row in rows if row.as_trained is not None]
+    return [row for row in trained if row is rows[0] or row.of.model in models or row.of.is_reference]
 
 
 def per_class(table: ClassTable, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """For every category, and for their mean, its colour and its IoU as trained in each row of the chart."""
-    shown = [(row, row.as_trained) for row in shown_rows(rows) if row.as_trained is not None]
+    """For every category, and for their mean, its colour and its IoU as trained in each of some rows."""
+    shown = [(row, row.as_trained) for row in rows if row.as_trained is not None]
     entries: list[dict[str, Any]] = [
         {
             "name": name,
@@ -174,7 +202,7 @@ def render(context: Mapping[str, Any]) -> str:
 
 def write_report(
     configuration: Configuration,
-    recipe: str,
+    report: str,
     *,
     table: Path,
     figure: Path,
@@ -184,43 +212,53 @@ def write_report(
     checkpoints: Sequence[Path],
     output: Path,
 ) -> None:
-    """Writes the report of a recipe. Refuses what write_table refuses.
+    """Writes the page of a report. Refuses what write_table refuses.
 
-    `checkpoints` are the JSON files beside the weights, `labels` what `diagnose` wrote of the pseudo-labels of every stage.
+    `checkpoints` are the JSON files beside the weights, `labels` what `diagnose` wrote of the pseudo-labels of every model that
+    was trained on some.
 
     The file needs no other: pictures are inside, nothing is fetched. Links to artifacts are relative. The same inputs
     give the same bytes.
     """
-    read = read_evaluations(configuration, recipe, evaluations)
+    models = report_rows(configuration, report)
+    read = read_evaluations(configuration, models, evaluations)
     refuse_others([*evaluations, *labels, *checkpoints], configuration)
-    _require_table(table, read)
-    refuse_other_files(recipe, read, labels, checkpoints, {"figure": figure, "curves": curves})
-    rows, classes = table_rows(read), class_table(configuration)
+    _require_table(table, to_csv(read, models))
+    refuse_other_files(configuration, models, read, labels, checkpoints, {"figure": figure, "curves": curves})
     files = [*checkpoints, *evaluations, *labels, table, figure, curves]
+    names = {row.model: row.name for row in models}
+    artifacts = [artifact(path, output.parent, names) for path in files]
     context = {
         "config": configuration,
-        "recipe": recipe,
+        "report": report,
         "frames": read[0].frames,
-        "rows": rows,
-        "row_notes": ROW_NOTES,
-        "best_trained": best_values(rows, "as_trained"),
-        "best_target": best_values(rows, "target_statistics"),
-        "headline": headline(rows),
-        "note": note(configuration),
-        "classes": per_class(classes, rows),
-        "shown": [row for row in shown_rows(rows) if row.as_trained is not None],
-        "names": classes.names,
-        "labels": stage_labels(labels, checkpoints),
+        "note": note(configuration, models),
+        "names": class_table(configuration).names,
+        "labels": labels_of_rows(configuration, models, labels, checkpoints),
         "part_colors": PART_COLORS,
         "figure": data_uri(figure),
         "curves": data_uri(curves),
-        "artifacts": (artifacts := [artifact(path, output.parent) for path in files]),
+        "artifacts": artifacts,
         "spent": spent(artifacts),
         "versions": versions(artifacts),
         "settings": yaml.safe_dump(decisive(configuration), sort_keys=False, width=100, default_flow_style=None),
+        **_results(configuration, models, table_rows(read, models)),
     }
     with write_atomically(output) as temporary:
         temporary.write_text(render(context), encoding="utf-8")
+
+
+def _results(configuration: Configuration, models: Sequence[ModelRow], rows: Sequence[Row]) -> dict[str, Any]:
+    """What the page says of scores."""
+    shown = shown_rows(rows, models_of_figure(configuration, models))
+    return {
+        "rows": rows,
+        "best_trained": best_values(rows, "as_trained"),
+        "best_target": best_values(rows, "target_statistics"),
+        "headline": headline(rows, main_model(models)),
+        "shown": shown,
+        "classes": per_class(class_table(configuration), shown),
+    }
 
 
 def decisive(configuration: Configuration) -> dict[str, Any]:
@@ -239,9 +277,9 @@ def spent(artifacts: Sequence[Artifact]) -> list[tuple[str, int, float]]:
     return sorted(((verb, len(each), sum(each)) for verb, each in seconds.items()), key=lambda entry: -entry[2])
 
 
-def _require_table(path: Path, evaluations: Sequence[Evaluation]) -> None:
-    """UserError unless the file is the table of these evaluations, to the last byte."""
-    if read_regular(path) != to_csv(evaluations).encode():
+def _require_table(path: Path, expected: str) -> None:
+    """UserError unless the file is the table of the evaluations, to the last byte."""
+    if read_regular(path) != expected.encode():
         raise UserError(
             f"{path}: the table must be that of the evaluations, found another; move it away and make it again"
         )

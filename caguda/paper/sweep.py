@@ -10,16 +10,20 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from caguda.ablations import sweep
 from caguda.artifacts.ownership import refuse_foreign
+from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper.charts import INK, MUTED, WIDTH, save, style
-from caguda.paper.evaluations import accuracy_of, by_model, read_evaluation, refuse_others
+from caguda.paper.evaluations import accuracy_of, check_evaluations, read_evaluation, refuse_others
 from caguda.paper.formats import Line, PrintedTable
 from caguda.paper.pictures import description
+from caguda.paper.rows import table_models
 from caguda.paper.table import statistic
 from caguda.paper.tables import measured_note, write_formats
+from caguda.pseudo_labels.anchor import AnchorRule
+from caguda.pseudo_labels.probability import ProbabilityRule
+from caguda.runs import rules_of
 
 KINDS = ("anchor", "probability")
 COLUMNS = (*(f"{kind} labels, {what}" for kind in KINDS for what in ("coverage", "precision")), "mIoU", "gain")
@@ -48,16 +52,16 @@ def write_sweep(
     refuse_foreign(output.with_suffix(".png"))
     refuse_others([*evaluations, *accuracy], configuration)
     found = points(configuration, evaluations, accuracy)
-    configured = configuration.labels
+    configured = thresholds_of(configuration, table_models(configuration, "sweep")[0])
     unknown = all(math.isnan(value) for point in found for values in point.values for value in values[:4])
     lines = []
     for point in found:
-        same = (point.margin, point.p0) == (configured.margin, configured.p0)
+        same = (point.margin, point.p0) == configured
         label = f"margin {point.margin:g}, P0 {point.p0:g}" + (" (configured)" if same else "")
         lines.append(Line(label, label, "measured", tuple(map(statistic, zip(*point.values, strict=True)))))
     note = (
         measured_note(configuration)
-        + "One stage from the warm-up, with the losses of the first recipe. Coverage is the share of the target's "
+        + "The runs differ in the thresholds of their pseudo-labels. Coverage is the share of the target's "
         "training pixels with a truth that get a label, precision the share of these that are right; neither is known to "
         "the training. Gain in points over the configured thresholds, paired by seed. Thresholds chosen by this table "
         "would be chosen by target labels."
@@ -66,29 +70,60 @@ def write_sweep(
     write_formats(
         PrintedTable(f"Thresholds: {configuration.experiment}", note, COLUMNS, len(COLUMNS), tuple(lines)), output
     )
-    save(sweep_chart(found, configured.margin, configured.p0), output.with_suffix(".png"), description("sweep"))
+    save(sweep_chart(found, *configured), output.with_suffix(".png"), description("sweep"))
+
+
+def thresholds_of(configuration: Configuration, model: str) -> tuple[float, float]:
+    """The margin and P0 that a model's pseudo-labels are made with; UserError unless they are by anchors and by probability."""
+    anchor, probability = _rules(configuration, model)
+    return anchor.margin, probability.p0
+
+
+def _rules(configuration: Configuration, model: str) -> tuple[AnchorRule, ProbabilityRule]:
+    rules = rules_of(configuration, model)
+    anchor, probability = rules.get("anchor"), rules.get("probability")
+    if not isinstance(anchor, AnchorRule) or not isinstance(probability, ProbabilityRule):
+        raise UserError(
+            f"tables.sweep: every run must be labelled by anchors and by probability, found {model}; leave it out"
+        )
+    return anchor, probability
+
+
+def _refuse_incomparable(configuration: Configuration, runs: Sequence[str]) -> None:
+    """UserError unless every run has a pair of thresholds of its own, and all margins are in one unit."""
+    first, seen = _rules(configuration, runs[0])[0], dict[tuple[float, float], str]()
+    for run in runs:
+        if (unit := _rules(configuration, run)[0].unit) != first.unit:
+            raise UserError(
+                f"tables.sweep: all margins must be in the unit {first.unit}, found {unit} of {run}; leave it out"
+            )
+        if (other := seen.setdefault(thresholds_of(configuration, run), run)) != run:
+            raise UserError(
+                f"tables.sweep: every run must have thresholds of its own, found {other} and {run} with the same; leave "
+                "one out"
+            )
 
 
 def points(configuration: Configuration, evaluations: Sequence[Path], accuracy: Sequence[Path]) -> list[Point]:
-    """The points of a sweep, margins first, each in rising order; UserError where a seed is missing."""
-    thresholds, recipe = configuration.labels, next(iter(configuration.recipes))
-    chains = {name: thresholds.model_copy(update={key: value}) for name, (key, value) in sweep(thresholds).items()}
-    rows = [(name, "stage 1") for name in (*chains, recipe)]
-    models = by_model([read_evaluation(path) for path in evaluations], rows, configuration.seeds)
-    known = accuracy_of([item.path for item in models.values()], accuracy)
+    """The points of a sweep, margins first, each in rising order; UserError where a seed is missing.
+
+    Gains are over the first run of the table, which has the configured thresholds.
+    """
+    runs = table_models(configuration, "sweep")
+    _refuse_incomparable(configuration, runs)
+    read = [read_evaluation(path) for path in evaluations]
+    check_evaluations(read, class_table(configuration).names, configuration.seeds, runs)
+    known = accuracy_of([item.path for item in read], accuracy)
     scores = {
-        (item.recipe, item.seed): (*_shares(known.get(item.path, {})), 100.0 * item.as_trained.miou)
-        for item in models.values()
+        (item.run, item.seed): (*_shares(known.get(item.path, {})), 100.0 * item.as_trained.miou) for item in read
     }
     found = []
-    for name, chosen in (chains | {recipe: thresholds}).items():
-        values = []
-        for seed in configuration.seeds:
-            if missing := [f"{key}, seed {seed}" for key in (name, recipe) if (key, seed) not in scores]:
-                raise UserError(f"{missing[0]}: a sweep needs an evaluation for every seed, found none; make it first")
-            values.append((*scores[name, seed], scores[name, seed][-1] - scores[recipe, seed][-1]))
-        found.append(Point(chosen.margin, chosen.p0, tuple(values)))
-    return sorted(found, key=lambda point: (point.p0 != thresholds.p0, point.margin, point.p0))
+    for run in runs:
+        values = [
+            (*scores[run, seed], scores[run, seed][-1] - scores[runs[0], seed][-1]) for seed in configuration.seeds
+        ]
+        found.append(Point(*thresholds_of(configuration, run), tuple(values)))
+    return sorted(found, key=lambda point: (point.p0 != found[0].p0, point.margin, point.p0))
 
 
 def _shares(accuracy: Mapping[str, Any]) -> list[float]:

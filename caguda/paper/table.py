@@ -12,26 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from caguda.ablations import chains
 from caguda.artifacts.atomic import write_atomically
-from caguda.artifacts.identity import refuse_other_recipe
 from caguda.classes import class_table, smaller_sets
 from caguda.config import Configuration
-from caguda.errors import printable
+from caguda.errors import UserError, first, printable
 from caguda.paper.escapes import in_csv, in_markdown
-from caguda.paper.evaluations import Evaluation, Score, by_row, check_evaluations, read_evaluation, refuse_others
+from caguda.paper.evaluations import Evaluation, Score, by_run, check_evaluations, read_evaluation, refuse_others
+from caguda.paper.rows import ModelRow, notes_of, rows_of
+from caguda.runs import imported_files, reports
 
 ABSENT = "-"
-LABELS = {"control": "source CE control"}
-_NOTES = {
-    "all": "Every value is the last iterate: nothing is selected on target labels.",
-    "oracle": "The oracle trains on target labels and is a reference, no adapted row.",
-    "AdaBN": "AdaBN is source only with batch normalisation statistics re-estimated on target training frames, without any "
-    "training.",
-    "control": "The source CE control goes on from the warm-up with the source cross entropy alone, for as many iterations "
-    "as all stages together.",
-}
-NOTE = " ".join(_NOTES.values())
+LAST_ITERATE = "Every value is the last iterate: nothing is selected on target labels."
+REFERENCE = "The {} has seen target labels and is a reference, no adapted row."
+ADABN = "AdaBN is {} with batch normalisation statistics re-estimated on target training frames, without any training."
 SMALLER = (
     "mIoU16 is the mean without terrain, truck and train, mIoU13 without wall, fence and pole too. Both are means of the "
     "IoUs above, from one confusion matrix of all trained categories; a network that is trained with fewer categories is "
@@ -62,20 +55,26 @@ class Summary:
 class Row:
     """A row of the table; `as_trained` is None for AdaBN, `target_statistics` for a network without batch norm."""
 
-    name: str
+    of: ModelRow
     seeds: tuple[int, ...]
     as_trained: Summary | None
     target_statistics: Summary | None
+    is_adabn: bool = False
+
+    @property
+    def name(self) -> str:
+        """The row's name in short."""
+        return "AdaBN" if self.is_adabn else self.of.name
 
     @property
     def label(self) -> str:
         """The row's name in print."""
-        return LABELS.get(self.name, self.name)
+        return "AdaBN" if self.is_adabn else self.of.title
 
     @property
     def adapted(self) -> bool:
-        """Whether the row adapts without target labels: all but source only and the oracle."""
-        return self.name not in ("source only", "oracle")
+        """Whether the row adapts without target labels."""
+        return self.is_adabn or self.of.adapts
 
 
 def statistic(values: Sequence[float]) -> Statistic:
@@ -98,21 +97,22 @@ def _summary(scores: Sequence[Score | None], base: Sequence[float]) -> Summary |
     return Summary(each, statistic(miou), statistic(gain), tuple(smaller))
 
 
-def table_rows(evaluations: Sequence[Evaluation]) -> tuple[Row, ...]:
-    """The rows in the order source only, AdaBN, warm-up, control, stages, oracle; see check_evaluations.
+def table_rows(evaluations: Sequence[Evaluation], rows: Sequence[ModelRow]) -> tuple[Row, ...]:
+    """The rows in their order, gains over the first of them; see check_evaluations.
 
-    AdaBN is the target-statistics score of source only. Both are left out where they do not exist.
+    AdaBN is the target-statistics score of a first row that is source only, and comes behind it where it exists.
     """
-    groups = by_row(evaluations)
-    base = [100.0 * item.as_trained.miou for item in next(iter(groups.values()))]
-    rows: list[Row] = []
-    for name, items in groups.items():
+    groups = by_run(evaluations, [row.model for row in rows])
+    base = [100.0 * item.as_trained.miou for item in groups[rows[0].model]]
+    found: list[Row] = []
+    for of in rows:
+        items = groups[of.model]
         seeds = tuple(item.seed for item in items)
         target = _summary([item.target_statistics for item in items], base)
-        rows.append(Row(name, seeds, _summary([item.as_trained for item in items], base), target))
-        if name == "source only" and target is not None:
-            rows.append(Row("AdaBN", seeds, None, target))
-    return tuple(rows)
+        found.append(Row(of, seeds, _summary([item.as_trained for item in items], base), target))
+        if of is rows[0] and of.is_source_only and target is not None:
+            found.append(Row(of, seeds, None, target, is_adabn=True))
+    return tuple(found)
 
 
 def show(value: Statistic | None, sign: bool = False) -> str:
@@ -152,7 +152,7 @@ def _summary_table(rows: Sequence[Row]) -> str:
     trained = [row.as_trained.miou if row.as_trained else None for row in rows]
     target = [row.target_statistics.miou if row.target_statistics else None for row in rows]
     columns = [
-        [row.label for row in rows],
+        [in_markdown(row.label) for row in rows],
         _bold([show(value) for value in trained], best(rows, trained)),
         [show(row.as_trained.gain if row.as_trained and row is not rows[0] else None, True) for row in rows],
         _bold([show(value) for value in target], best(rows, target)),
@@ -174,16 +174,18 @@ def _class_table(classes: Sequence[str], rows: Sequence[Row], summaries: Sequenc
     for name, values in zip((*classes, *_means(classes)), zip(*columns, strict=True), strict=True):
         means = [show(Statistic(value.mean, None)) for value in values]
         body.append((in_markdown(name), *_bold(means, best(rows, values))))
-    return markdown_table(("class", *(row.name for row in rows)), body)
+    return markdown_table(("class", *(in_markdown(row.name) for row in rows)), body)
 
 
-def note(configuration: Configuration) -> str:
+def note(configuration: Configuration, rows: Sequence[ModelRow]) -> str:
     """What a reader must know of the rows, what is left out, and which models were brought from elsewhere."""
-    rows = ("all", "AdaBN", *configuration.trained_bounds)
-    notes = [text for name, text in _NOTES.items() if name in rows]
+    notes = [LAST_ITERATE, *(REFERENCE.format(row.title) for row in rows if row.is_reference)]
+    notes += [ADABN.format(rows[0].title)] if rows[0].is_source_only else []
+    notes += notes_of(configuration, rows)
     if configuration.left_out:
         notes.append(f"Left out: {', '.join(configuration.left_out)}.")
-    brought = [f"the model of {run} is {path}" for run, path in configuration.start_from.items()]
+    shown = {row.model for row in rows}
+    brought = [f"the model of {run} is {path}" for run, path in imported_files(configuration).items() if run in shown]
     if brought:
         notes.append(f"Not trained here: {', '.join(brought)}.")
     return " ".join(notes)
@@ -194,22 +196,22 @@ def _filled(text: str) -> str:
     return textwrap.fill(text, 116, break_on_hyphens=False, break_long_words=False)
 
 
-def to_markdown(title: str, evaluations: Sequence[Evaluation], note: str = NOTE) -> str:
+def to_markdown(title: str, evaluations: Sequence[Evaluation], models: Sequence[ModelRow], note: str) -> str:
     """The table as Markdown: what was run, a summary, then one table per kind of statistics with classes as rows.
 
     IoU and mIoU in percent; the best adapted value is bold; lines stay below 120 columns for up to five stages.
     """
-    rows, first = table_rows(evaluations), evaluations[0]
+    rows, first = table_rows(evaluations, models), evaluations[0]
     seeds = ", ".join(str(seed) for seed in rows[0].seeds)
     spread = "mean ± sample standard deviation over seeds" if len(rows[0].seeds) > 1 else "one seed, no deviation"
     run = (
         f"Seeds: {seeds} ({spread}). Evaluation: {first.frames} target frames, {len(first.classes)} classes. "
-        f"IoU in percent, gain in points over {rows[0].label} as trained; best adapted value in bold."
+        f"IoU in percent, gain in points over {in_markdown(rows[0].label)} as trained; best adapted value in bold."
     )
     parts = [f"# {title}", _filled(run), _filled(in_markdown(printable(note))), _summary_table(rows)]
     tables = (
         ("as trained", [(row, row.as_trained) for row in rows]),
-        ("with target statistics", [(row, row.target_statistics) for row in rows if row.name != "source only"]),
+        ("with target statistics", [(row, row.target_statistics) for row in rows if not _is_told_by_adabn(row, rows)]),
     )
     for heading, pairs in tables:
         known = [(row, summary) for row, summary in pairs if summary is not None]
@@ -222,43 +224,56 @@ def to_markdown(title: str, evaluations: Sequence[Evaluation], note: str = NOTE)
     return "\n\n".join(parts) + "\n"
 
 
-def to_csv(evaluations: Sequence[Evaluation]) -> str:
+def _is_told_by_adabn(row: Row, rows: Sequence[Row]) -> bool:
+    """Whether a row's target statistics are those of the row AdaBN."""
+    return row is rows[0] and any(other.is_adabn for other in rows)
+
+
+def to_csv(evaluations: Sequence[Evaluation], rows: Sequence[ModelRow]) -> str:
     """The table as CSV: one line per row, kind of statistics and seed; percent; an absent category's cell is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    classes = evaluations[0].classes
+    classes, groups = evaluations[0].classes, by_run(evaluations, [row.model for row in rows])
     writer.writerow(("row", "statistics", "seed", "frames", *map(in_csv, classes), *_means(classes), "gain"))
-    base = {item.seed: item.as_trained.miou for item in next(iter(by_row(evaluations).values()))}
-    for item in (item for items in by_row(evaluations).values() for item in items):
-        scores = (("as trained", item.as_trained), ("target", item.target_statistics))
-        for statistics, score in scores:
+    base = {item.seed: item.as_trained.miou for item in groups[rows[0].model]}
+    for row, item in [(of, item) for of in rows for item in groups[of.model]]:
+        for statistics, score in (("as trained", item.as_trained), ("target", item.target_statistics)):
             if score is not None:
                 values = (*score.iou.tolist(), score.miou, *score.smaller.values(), score.miou - base[item.seed])
                 cells = ["" if math.isnan(value) else f"{100.0 * value:.1f}" for value in values]
-                name = "AdaBN" if (item.row, statistics) == ("source only", "target") else item.row
+                is_adabn = row is rows[0] and row.is_source_only and statistics == "target"
+                name = "AdaBN" if is_adabn else in_csv(row.name)
                 writer.writerow((name, statistics, item.seed, item.frames, *cells))
     return text.getvalue()
 
 
-def read_evaluations(configuration: Configuration, recipe: str, paths: Sequence[Path]) -> list[Evaluation]:
-    """The evaluations in the files, of one recipe, complete for the experiment's seeds and stages; UserError otherwise.
+def report_rows(configuration: Configuration, report: str) -> list[ModelRow]:
+    """The rows of a report; UserError where the configuration has none of this name."""
+    known = reports(configuration)
+    if report not in known:
+        raise UserError(f"--report {report}: the configuration has no such report, only {first(list(known))}")
+    return rows_of(configuration, known[report])
+
+
+def read_evaluations(configuration: Configuration, rows: Sequence[ModelRow], paths: Sequence[Path]) -> list[Evaluation]:
+    """The evaluations in the files, of these rows, complete for the experiment's seeds; UserError otherwise.
 
     All that they were made of must be there unchanged: one that is older than its checkpoint would pass for current.
     """
     refuse_others(paths, configuration)
     evaluations = [read_evaluation(path) for path in paths]
-    refuse_other_recipe(recipe, list(chains(configuration)), {item.path: item.recipe for item in evaluations})
-    names, optional = class_table(configuration).names, () if "pretrain" in configuration.runs else ("source only",)
-    check_evaluations(evaluations, names, configuration.seeds, configuration.stages.count, optional)
+    check_evaluations(evaluations, class_table(configuration).names, configuration.seeds, [row.model for row in rows])
     return evaluations
 
 
 def write_table(
-    configuration: Configuration, recipe: str, evaluations: Sequence[Path], csv: Path, markdown: Path
+    configuration: Configuration, report: str, evaluations: Sequence[Path], csv: Path, markdown: Path
 ) -> None:
-    """Writes the result table of a recipe as CSV and as Markdown; see check_evaluations for what is refused."""
-    read = read_evaluations(configuration, recipe, evaluations)
-    title = f"{configuration.experiment}, {recipe}"
-    for path, text in ((csv, to_csv(read)), (markdown, to_markdown(title, read, note(configuration)))):
+    """Writes the result table of a report as CSV and as Markdown; see check_evaluations for what is refused."""
+    rows = report_rows(configuration, report)
+    read = read_evaluations(configuration, rows, evaluations)
+    title = f"{configuration.experiment}, {report}"
+    texts = {csv: to_csv(read, rows), markdown: to_markdown(title, read, rows, note(configuration, rows))}
+    for path, text in texts.items():
         with write_atomically(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

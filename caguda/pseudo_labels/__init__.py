@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from caguda.config_frames import Section
 from caguda.kinds import known
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 LONGEST = 60
 
-Evidence = Mapping[str, NDArray[Any]]
+Evidence = Mapping[str, "NDArray[Any]"]
 """What a frozen model says of one image, by the names of the arrays of an evidence store, (h, w) each."""
 
 
@@ -27,10 +28,22 @@ class Rule(Section):
     reads: ClassVar[tuple[str, ...]]
     name: ClassVar[str]
 
-    def labels(self, evidence: Evidence, anchor_distance: float) -> NDArray[np.uint8]:
+    def of_stage(self, stage: int) -> Self:
+        """The rule as stage `stage` of a chain is labelled with, from 1: the same one unless its settings grow by stages."""
+        return self
+
+    def prepare(self, images: Iterable[Evidence], categories: int) -> Any:
+        """What the rule must know of all images together before it labels one, such as thresholds, as JSON values.
+
+        `images` gives the arrays `reads` of every image, one after another, and may be gone through once. None by default.
+        """
+        return None
+
+    def labels(self, evidence: Evidence, anchor_distance: float, prepared: Any) -> NDArray[np.uint8]:
         """The pseudo-label of every pixel, (h, w): a category where the pixel is active, 255 elsewhere.
 
-        `anchor_distance` is the mean distance between two anchors, in the units of the features.
+        `anchor_distance` is the mean distance between two anchors, in the units of the features; `prepared` is what `prepare`
+        has given.
         """
         raise NotImplementedError
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from caguda.classes import IGNORE
-from caguda.config_frames import NonNegative
+from caguda.config_frames import IGNORE, NonNegative
 from caguda.kinds import register
 from caguda.pseudo_labels import Evidence, Rule
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @register("rule", "anchor")
@@ -26,7 +26,9 @@ class AnchorRule(Rule):
         """The margin of Eq. 6 in the units of the features."""
         return self.margin * (anchor_distance if self.unit == "mean_anchor_distance" else 1.0)
 
-    def labels(self, evidence: Evidence, anchor_distance: float) -> NDArray[np.uint8]:
+    def labels(self, evidence: Evidence, anchor_distance: float, prepared: Any) -> NDArray[np.uint8]:
         """The closest anchor of every pixel with d2 - d1 > margin, strictly and in float32; 255 elsewhere. Eq. 6 and 7."""
+        import numpy as np
+
         active = evidence["margin"] > np.float32(self.threshold(anchor_distance))
         return np.where(active, evidence["nearest_anchor"], np.uint8(IGNORE))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from caguda.classes import IGNORE
-from caguda.config_frames import Fraction
+from caguda.config_frames import IGNORE, Fraction
 from caguda.kinds import register
 from caguda.pseudo_labels import Evidence, Rule
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @register("rule", "probability")
@@ -21,7 +21,9 @@ class ProbabilityRule(Rule):
     reads: ClassVar[tuple[str, ...]] = ("predicted", "confidence")
     p0: Fraction
 
-    def labels(self, evidence: Evidence, anchor_distance: float) -> NDArray[np.uint8]:
+    def labels(self, evidence: Evidence, anchor_distance: float, prepared: Any) -> NDArray[np.uint8]:
         """The most probable category of every pixel with a softmax > P0, strictly and in float32; 255 elsewhere. Eq. 11."""
+        import numpy as np
+
         active = evidence["confidence"] > np.float32(self.p0)
         return np.where(active, evidence["predicted"], np.uint8(IGNORE))

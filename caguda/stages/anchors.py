@@ -24,11 +24,11 @@ from caguda.datasets.io import labels_of
 from caguda.datasets.loader import inference_batches, read_batches
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
-from caguda.datasets.workers import ahead, behind
+from caguda.datasets.workers import in_background, prefetched
 from caguda.equations.anchors import ClassSums, anchors_from, class_sums, correctly_predicted, image_means, labels_at
 from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import estimate_statistics
-from caguda.stages.parts import refuse_gaps, refuse_others, share
+from caguda.stages.parts import refuse_gaps, refuse_others, units_of_part
 from caguda.stages.runtime import prepare, restore_network
 
 BLOCKS = 64  # of the source's frames; sums are kept of each, and added in their order
@@ -51,7 +51,7 @@ def sum_part(
     frames = read_manifest(manifest, configuration=configuration).frames("source")
     network, description = restore_network(checkpoint, device, table, configuration, manifest)
     blocks = blocks_of(len(frames), size)
-    own = share(blocks, part, parts, "source")
+    own = units_of_part(blocks, part, parts, "source")
     if description["target_statistics"]:
         batches = inference_batches(frames, size)
         estimate_statistics(network, (scaled(batch, device) for _, batch in batches))
@@ -62,7 +62,7 @@ def sum_part(
                 yield block, images, torch.stack([labels_of(frames[i], table) for i in places])
 
     def passed() -> Iterator[tuple[range, Tensor, Tensor, Tensor]]:
-        for block, images, labels in ahead(read()):
+        for block, images, labels in prefetched(read()):
             features, logits, _ = network(scaled(images, device))
             yield block, features, logits, labels.to(device)
 
@@ -74,7 +74,7 @@ def sum_part(
 
     total = sum(map(len, own))
     with tqdm(total=total, desc=f"anchors {part}/{parts}", disable=not sys.stderr.isatty()) as bar:
-        blockwise = groupby(behind(passed(), added), key=itemgetter(0))
+        blockwise = groupby(in_background(passed(), added), key=itemgetter(0))
         found = [reduce(ClassSums.__add__, (sums for _, sums in batches)) for _, batches in blockwise]
     made_by = provenance("anchor-part", _settings(configuration), [manifest, checkpoint], None, started, output)
     save_class_sums(output, found, {"first_block": blocks.index(own[0]), "provenance": made_by})

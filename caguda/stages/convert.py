@@ -14,9 +14,10 @@ from caguda.artifacts.checkpoint import load_checkpoint, load_weights, not_finit
 from caguda.artifacts.provenance import provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
-from caguda.errors import UserError
+from caguda.errors import UserError, first
 from caguda.networks.deeplab_v3plus import DeepLabV3Plus
 from caguda.networks.layers.weights import misfit, read_pickle
+from caguda.runs import described, imported_files
 
 # How names in our state dict of DeepLab v3+ begin, and in the authors'.
 NAMES = {
@@ -60,7 +61,7 @@ def convert_anchors(configuration: Configuration, input: Path, output: Path) -> 
 
 
 def convert_checkpoint(configuration: Configuration, input: Path, output: Path) -> None:
-    """Write a checkpoint of the authors' DeepLab v3+ as one of ours, which `import` or `start_from` can bring into an experiment.
+    """Write a checkpoint of the authors' DeepLab v3+ as one of ours, which `import` can bring into an experiment.
 
     Their networks see RGB in 0..1 as it is, so the configured one must be a deeplab_v3plus with normalisation `unit`.
     UserError unless the file has all of that network's weights, and no others.
@@ -102,13 +103,16 @@ def convert_checkpoint(configuration: Configuration, input: Path, output: Path) 
 
 
 def import_checkpoint(configuration: Configuration, run: str, seed: int, input: Path, output: Path) -> None:
-    """Write a checkpoint of elsewhere as that of a run before the stages, which is not trained then.
+    """Write a checkpoint of elsewhere as that of a run whose method is `imported`.
 
     `input` is a checkpoint of this pipeline, or the weights alone, of which the configured network and classes are then
     believed. The provenance says that it was imported and, if it is known, what made it. UserError unless the weights
     are those of the configured network for the configured classes.
     """
     started = time.time()
+    if run not in imported_files(configuration):
+        raise UserError(f"--run {run}: must be a run whose method is imported, found {first(list(imported_files(configuration))) or 'none'} "
+                        "in the configuration; name one")  # fmt: skip
     network, table = configuration.network, class_table(configuration)
     theirs: dict[str, Any] = {}
     if input.with_suffix(".json").exists():
@@ -120,12 +124,12 @@ def import_checkpoint(configuration: Configuration, run: str, seed: int, input: 
     if found := misfit(given, built.state_dict()):
         raise UserError(
             f"{input}: the weights of the configured network with {table.count} categories are needed, found {found}; "
-            "check the keys network, classes and start_from"
+            "check the keys network, classes and runs"
         )
     if broken := not_finite(given):
         raise UserError(f"{input}: every weight must be finite, found {broken} that is not; take another model")
     built.load_state_dict(given)
-    settings = {**configuration.model_dump(mode="json", include={"network"}), "run": run}
+    settings = {**configuration.model_dump(mode="json", include={"network"}), "run": described(configuration, run)}
     made_by = provenance("import", settings, [input], seed, started, output)
     description = {
         "architecture": network.model_dump(mode="json"),
@@ -143,13 +147,13 @@ def _refuse_another(path: Path, found: Mapping[str, Any], network: Mapping[str, 
     if found["classes"] != classes:
         raise UserError(
             f"{path}: the checkpoint must be for the configured categories, {len(classes)} of them, found one for "
-            f"{len(found['classes'])} other or otherwise ordered ones; check the keys classes and start_from"
+            f"{len(found['classes'])} other or otherwise ordered ones; check the keys classes and runs"
         )
     for key in sorted({*network, *found["architecture"]} - {"weights"}):
         if (given := found["architecture"].get(key)) != network.get(key):
             raise UserError(
                 f"{path}: the checkpoint must be of the configured network, found {key} {given} instead of "
-                f"{network.get(key)}; check the keys network and start_from"
+                f"{network.get(key)}; check the keys network and runs"
             )
 
 

@@ -1,8 +1,8 @@
-"""How good a checkpoint is on labelled frames, and how right the pseudo-labels were: for people, never for training."""
+"""How good a checkpoint is on labelled frames: for people, never for training."""
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,20 @@ from tqdm import tqdm
 
 from caguda.artifacts.atomic import write_json
 from caguda.artifacts.identity import KINDS, model_of, read_artifact
-from caguda.artifacts.label_arrays import LabelStatistics, relabelled
 from caguda.artifacts.provenance import provenance
 from caguda.classes import UNWRITTEN, ClassTable, class_table, smaller_sets
 from caguda.config import Configuration, Inference
 from caguda.datasets.frame import Frame, label_of
-from caguda.datasets.io import labels_of, raw_values, read_bytes, to_train_ids
+from caguda.datasets.io import raw_values, read_bytes, to_train_ids
 from caguda.datasets.loader import inference_batches
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
-from caguda.datasets.workers import behind
-from caguda.equations.anchors import labels_at
+from caguda.datasets.workers import in_background
 from caguda.equations.metrics import confusion_matrix, counts_by_value, iou, mean_iou
 from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import batch_norms, estimate_statistics
 from caguda.networks.layers.inference import Views, largest, views
-from caguda.stages.labelling import relative_files, verified_labelling
 from caguda.stages.runtime import prepare, restore_network
-
-ROWS = {"pretrain": "source only", "warmup": "warm-up"}
 
 
 @torch.inference_mode()
@@ -61,8 +56,7 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
     model = model_of(made_by)
     settings = configuration.model_dump(mode="json", include={"inference"})
     result = {
-        "row": ROWS.get(model.name, model.name),
-        "recipe": model.recipe,
+        "run": model,
         "seed": made_by["seed"],
         "frames": len(frames),
         "classes": list(table.names),
@@ -72,23 +66,17 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
     }
     write_json(output, result)
     second = "" if adapted is None else f", with target statistics {100 * float(mean_iou(adapted)):.1f}"
-    print(f"evaluate: {made_by['made_by']} mIoU {100 * float(mean_iou(trained)):.1f}{second} -> {output}")
+    print(f"evaluate: {model or made_by['made_by']} mIoU {100 * float(mean_iou(trained)):.1f}{second} -> {output}")
 
 
 def _refuse_other_evaluation(output: Path, made: Mapping[str, Any]) -> None:
     """UserError where the output would replace the evaluation of another model than one with this provenance."""
     if not output.exists():
         return
-    before = read_artifact(output, KINDS["evaluate"])
-    model = model_of(made)
-    of = f" of recipe {before['recipe']}" if before["recipe"] else ""
-    if (before["row"], before["recipe"], before["seed"]) != (
-        ROWS.get(model.name, model.name),
-        model.recipe,
-        made["seed"],
-    ):
+    before, model = read_artifact(output, KINDS["evaluate"]), model_of(made)
+    if (before["run"], before["seed"]) != (model, made["seed"]):
         raise UserError(f"{output}: an output must be new or replace the evaluation of the same model, found one of "
-                        f"{before['row']}{of}, seed {before['seed']}; choose another output")  # fmt: skip
+                        f"{before['run']}, seed {before['seed']}; choose another output")  # fmt: skip
 
 
 def _confusion(
@@ -103,20 +91,20 @@ def _confusion(
     def judge(seen: tuple[list[int], Views]) -> list[Tensor]:
         indices, found = seen
         pairs = zip(indices, largest(found), strict=True)
-        return [judged(prediction, label_of(frames[i]), table, frames[i].label_sha256) for i, prediction in pairs]
+        return [confusion_of(prediction, label_of(frames[i]), table, frames[i].label_sha256) for i, prediction in pairs]
 
     batches = inference_batches(frames, batch_size)
     seen = ((indices, views(network, scaled(images, device), inference)) for indices, images in batches)
     total = torch.zeros(table.count, table.count, dtype=torch.int64)
     with tqdm(total=len(frames), desc="evaluate", disable=not sys.stderr.isatty()) as bar:
-        for matrices in behind(seen, judge):
+        for matrices in in_background(seen, judge):
             for matrix in matrices:
                 total += matrix
             bar.update(len(matrices))
     return total
 
 
-def judged(
+def confusion_of(
     prediction: UInt8[Tensor, "H W"], label: Path, table: ClassTable, sha256: str | None = None
 ) -> Int64[Tensor, "c c"]:
     """The confusion matrix of one image with the truth in a label file; UserError if it cannot be read or is unknown.
@@ -148,50 +136,3 @@ def _scores(confusion: Tensor, table: ClassTable) -> dict[str, Any]:
 
 def _known(value: float) -> float | None:
     return None if np.isnan(value) else value
-
-
-def diagnose(
-    configuration: Configuration, manifest: Path, evidence: Path, labels: Sequence[Path], output: Path
-) -> None:
-    """Write what the pseudo-labels of both rules are together, and how right they are where a truth is known.
-
-    Diagnostics only: no training reads this. Shares are of all pixels at the resolution of f_D, `accuracy` is over those
-    with a truth, null where none is known. "anchor only" are the pixels that anchors activate and probability does not.
-    """
-    started = time.time()
-    table = class_table(configuration, configuration.target)
-    frames = read_manifest(manifest, configuration=configuration).frames("target")
-    labelling = verified_labelling(configuration, manifest, evidence, labels, output)
-    c = table.count
-    every, assigned, everywhere = LabelStatistics(c), LabelStatistics(c), LabelStatistics(c)
-    for index in tqdm(range(labelling.count), desc="diagnose", disable=not sys.stderr.isatty()):
-        row = labelling.read(index)
-        every.add(row)
-        if frames[index].label is not None:
-            truth = truth_at(frames[index], table, labelling.shape)
-            assigned.add(row, truth)
-            everywhere.add(relabelled(row, -1.0, -1.0), truth)
-    known = sum(frame.label is not None for frame in frames)
-    scores, all_pixels = assigned.scores(table.names), everywhere.scores(table.names)
-    scores |= {"nearest_anchor_all": all_pixels["anchor"], "predicted_all": all_pixels["probability"]}
-    inputs, seed = [manifest, evidence, *labels], labelling.evidence.attributes["provenance"]["seed"]
-    content = {
-        **relative_files(evidence, labels, output),
-        "margin": None if np.isnan(labelling.margin) else labelling.margin,
-        "p0": labelling.p0,
-        "seed": seed,
-        "images": labelling.count,
-        **every.summary(table.names),
-        "images_with_truth": known,
-        "accuracy": scores if known else None,
-        "provenance": provenance("diagnose", {}, inputs, seed, started, output),
-    }
-    write_json(output, content)
-    share = content["share"]
-    print(f"diagnose: {labelling.count} images, active by anchors {share['anchor']:.1%}, by probability "
-          f"{share['probability']:.1%}, by either {share['either']:.1%} -> {output}")  # fmt: skip
-
-
-def truth_at(frame: Frame, table: ClassTable, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-    """The train ids of a frame's label at the resolution (h, w) of a store, IGNORE where void."""
-    return labels_at(labels_of(frame, table)[None], size)[0].numpy()

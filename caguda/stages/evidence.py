@@ -15,7 +15,7 @@ from tqdm import tqdm
 from caguda.artifacts.anchors import Anchors, load_anchors
 from caguda.artifacts.atomic import sha256, write_json
 from caguda.artifacts.evidence import EVIDENCE, create_evidence_store, evidence_faults
-from caguda.artifacts.identity import KINDS, read_artifact, refuse_other_origin
+from caguda.artifacts.identity import KINDS, model_of, read_artifact, refuse_other_origin
 from caguda.artifacts.journal import Journal
 from caguda.artifacts.maps import MapStore, open_store, remove_partial_files, shard_size, write_shard
 from caguda.artifacts.provenance import provenance, same_origin
@@ -27,12 +27,12 @@ from caguda.datasets.io import image_of
 from caguda.datasets.loader import read_ahead
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
-from caguda.datasets.workers import behind
+from caguda.datasets.workers import in_background
 from caguda.equations.labels import by_anchor, by_probability
 from caguda.errors import UserError, first
 from caguda.networks.layers.network import SegmentationNetwork
 from caguda.recorded import refuse_other_settings
-from caguda.stages.parts import refuse_apart, refuse_gaps, share
+from caguda.stages.parts import refuse_apart, refuse_gaps, units_of_part
 from caguda.stages.runtime import prepare, restore_network
 
 
@@ -53,7 +53,11 @@ def create_evidence(
     features = network(scaled(image_of(frames[0])[None], device)).features
     distance = _anchors_of(anchors, network, manifest, checkpoint, configuration).mean_distance
     made_by = _provenance("evidence", configuration, [manifest, checkpoint, anchors], seed, started, store)
-    attributes = {"anchor_distance": None if np.isnan(distance) else distance, "provenance": made_by}
+    attributes = {
+        "model": model_of(description["provenance"]),
+        "anchor_distance": None if np.isnan(distance) else distance,
+        "provenance": made_by,
+    }
     ids, shape = [frame.id for frame in frames], (features.shape[-2], features.shape[-1])
     per_shard = shard_size(len(ids), configuration.compute.inference_batch_size)
     if not refuse_other_begun(store, EVIDENCE, made_by):
@@ -122,7 +126,7 @@ def write_part(
     frames = read_manifest(manifest, configuration=configuration).frames("target")
     inputs = [manifest, checkpoint, anchors]
     opened = _opened(configuration, store, frames, inputs)
-    own = share(range(len(opened.shards)), part, parts, "target")
+    own = units_of_part(range(len(opened.shards)), part, parts, "target")
     journal = Journal(opened, f"{part}-of-{parts}")
     done = journal.written(own)
     left = [number for number in own if number not in done]
@@ -136,7 +140,7 @@ def write_part(
         done[number] = write_shard(opened, number, maps)
         journal.add(number, done[number])
 
-    written = behind(zip(left, made, strict=True), write)
+    written = in_background(zip(left, made, strict=True), write)
     for _ in tqdm(written, f"evidence {part}/{parts}", len(left), disable=not sys.stderr.isatty()):
         pass
     images = range(opened.shards[own[0]].start, opened.shards[own[-1]].stop)

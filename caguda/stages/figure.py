@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from caguda.ablations import chains
-from caguda.artifacts.identity import ModelOf, model_of, refuse_other_recipe
+from caguda.artifacts.identity import KINDS, model_of, read_artifact
 from caguda.artifacts.provenance import content_of
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration, Inference
+from caguda.config_run import Method
 from caguda.datasets.frame import Frame
 from caguda.datasets.io import image_of, labels_of
 from caguda.datasets.manifest import read_manifest
@@ -21,74 +21,115 @@ from caguda.errors import UserError
 from caguda.networks.layers.inference import most_probable
 from caguda.paper.figures import Block, write_figure
 from caguda.paper.pictures import description as told
-from caguda.stages.labelling import verified_labelling
+from caguda.paper.rows import ModelRow, main_model, models_of_figure
+from caguda.paper.table import report_rows
+from caguda.runs import place_in_chain, rules_of, run_of
+from caguda.stages.labelling import Labelling, verified_labelling
 from caguda.stages.runtime import prepare, restore_network
 
 ROWS = 4
+COLUMNS = {"anchor": "anchors"}
+"""What the labels of a rule are by, where that is another word than the rule's name."""
 
 
 @torch.inference_mode()
-def qualitative(
+def draw_figure(
     configuration: Configuration,
     manifest: Path,
-    recipe: str,
+    report: str,
     seed: int,
     checkpoints: Sequence[Path],
-    evidence: Path,
-    labels: Sequence[Path],
     output: Path,
+    evidence: Path | None = None,
+    labels: Sequence[Path] = (),
 ) -> None:
     """Draw evenly spaced evaluation frames with the networks' predictions, and target frames with their pseudo-labels.
 
-    `checkpoints` are those of source only and warm-up, as far as they are there, and of the recipe's last stage; `labels` are
-    those that the last stage was trained on, else a UserError. The frames are chosen by their place in the set alone.
+    `checkpoints` are those of the report's main model and of the last of each run that led to it; `labels` are those that the
+    main model was trained on, else a UserError. The frames are chosen by their place in the set alone.
     """
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     table = class_table(configuration)
-    evaluation_table, target_table = (
-        class_table(configuration, d) for d in (configuration.evaluation, configuration.target)
-    )
     read = read_manifest(manifest, configuration=configuration)
-    refuse_other_recipe(recipe, list(chains(configuration)))
+    rows = report_rows(configuration, report)
+    _refuse_other_rules(configuration, main_model(rows).model, evidence, labels)
     restored = [restore_network(path, device, table, configuration, manifest) for path in checkpoints]
-    last = ModelOf(f"stage {configuration.stages.count}", recipe)
-    names = _columns(checkpoints, [description["provenance"] for _, description in restored], last)
+    names = _columns(configuration, rows, checkpoints, [description["provenance"] for _, description in restored])
     networks = {name: network for name, (network, _) in zip(names, restored, strict=True)}
-    for path, name, (_, description) in zip(checkpoints, names, restored, strict=True):
-        _refuse_others(path, description["provenance"], seed, labels if name == "last stage" else ())
-    target = read.frames("target")
-    labelling = verified_labelling(configuration, manifest, evidence, labels, output)
+    for path, (_, description) in zip(checkpoints, restored, strict=True):
+        is_main = model_of(description["provenance"]) == main_model(rows).model
+        _refuse_others(path, description["provenance"], seed, labels if is_main else ())
     evaluated = _spaced(read.frames("evaluation"))
+    evaluation_table = class_table(configuration, configuration.evaluation)
     predicted = Block(
-        f"(a) evaluation frames, {recipe}, seed {seed}",
+        f"(a) evaluation frames, {report}, seed {seed}",
         ("input", "truth", *networks),
         [
             _row(frame, evaluation_table) | _predictions(networks, frame, configuration.inference, device)
             for _, frame in evaluated
         ],
     )
-    columns = ("input", "truth", "by anchors", "by probability")
+    blocks = [predicted]
+    if evidence is not None:
+        labelling = verified_labelling(configuration, manifest, evidence, labels, output)
+        blocks.append(_labelled(configuration, labelling, read.frames("target"), main_model(rows).name))
+    write_figure(blocks, table, output, told("figure", [*checkpoints, *labels]))
+    print(f"figure: {len(evaluated)} evaluation frames, pseudo-labels of {len(labels)} rules -> {output}")
+
+
+def _refuse_other_rules(
+    configuration: Configuration, model: str, evidence: Path | None, labels: Sequence[Path]
+) -> None:
+    """UserError unless the labels are by the rules that a model is trained with, and their evidence is given with them."""
+    run = run_of(configuration, model)
+    reads = isinstance(run, Method) and run.reads_pseudo_labels
+    wanted = sorted(rules_of(configuration, model)) if reads else []
+    found = sorted(read_artifact(path, KINDS["labels"])["rule"]["name"] for path in labels)
+    if found != wanted:
+        raise UserError(
+            f"--labels: labels {_by(wanted)} must be given, found {_by(found)}; name those that {model} was trained on"
+        )
+    if reads != (evidence is not None):
+        raise UserError(
+            f"--evidence: must be given just where labels are, found {'it alone' if evidence else 'labels alone'}"
+        )
+
+
+def _by(rules: Sequence[str]) -> str:
+    return "by " + " and by ".join(rules) if rules else "of no rule"
+
+
+def _labelled(configuration: Configuration, labelling: Labelling, frames: Sequence[Frame], name: str) -> Block:
+    """Target frames with the pseudo-labels that a model was trained on, a column for each rule."""
+    table = class_table(configuration, configuration.target)
+    columns = {f"by {COLUMNS.get(rule, rule)}": rule for rule in sorted(labelling.rules)}
     rows = []
-    for index, frame in _spaced(target):
-        arrays = labelling.read(index)
-        labelled = {"by anchors": arrays.anchor_label, "by probability": arrays.probability_label}
-        rows.append(_row(frame, target_table) | labelled)
-    assigned = Block(f"(b) pseudo-labels of stage {configuration.stages.count} on target frames", columns, rows)
-    write_figure([predicted, assigned], table, output, told("figure", recipe, [*checkpoints, *labels]))
-    print(f"figure: {len(evaluated)} evaluation and {len(rows)} target frames -> {output}")
+    for index, frame in _spaced(frames):
+        labelled = {column: labelling.label(rule, index) for column, rule in columns.items()}
+        rows.append(_row(frame, table) | labelled)
+    return Block(f"(b) pseudo-labels of {name} on target frames", ("input", "truth", *columns), rows)
 
 
-def _columns(checkpoints: Sequence[Path], made: Sequence[Mapping[str, Any]], last: ModelOf) -> list[str]:
+def _columns(
+    configuration: Configuration,
+    rows: Sequence[ModelRow],
+    checkpoints: Sequence[Path],
+    made: Sequence[Mapping[str, Any]],
+) -> list[str]:
     """What the predictions of each model are called, by its provenance; UserError unless they are those of the figure."""
-    known = {ModelOf("pretrain"): "source only", ModelOf("warmup"): "warm-up", last: "last stage"}
-    names = [known.get(model_of(each), "") for each in made]
-    for path, name in zip(checkpoints, names, strict=True):
-        if not name or names.count(name) > 1:
-            raise UserError(f"{path}: the figure must have one model each of source only, warm-up and {last}, found "
-                            f"{'two of one' if name else 'another'}; leave it out")  # fmt: skip
-    if "last stage" not in names:
-        raise UserError(f"--checkpoints: the figure must have the model of {last}, found none; name its checkpoint")
-    return names
+    main, wanted = main_model(rows), models_of_figure(configuration, rows)
+    is_last = main.name.endswith(f"stage {place_in_chain(main.model)}")
+    called = {row.model: "last stage" if row is main and is_last else row.name for row in rows}
+    found = [model_of(each) for each in made]
+    for path, model in zip(checkpoints, found, strict=True):
+        if model not in wanted or found.count(model) > 1:
+            raise UserError(f"{path}: the figure must have one model each of {', '.join(wanted)}, found "
+                            f"{'two of one' if model in wanted else 'another'}; leave it out")  # fmt: skip
+    if missing := [model for model in wanted if model not in found]:
+        raise UserError(
+            f"--checkpoints: the figure must have the model of {missing[0]}, found none; name its checkpoint"
+        )
+    return [called[model] for model in found]
 
 
 def _refuse_others(path: Path, made: Mapping[str, Any], seed: int, labels: Sequence[Path]) -> None:

@@ -8,8 +8,8 @@ from caguda.artifacts.atomic import write_json
 from caguda.artifacts.provenance import provenance
 from caguda.config import Configuration
 from caguda.datasets.scenes import mark_scenes
-from caguda.datasets.street import jobs, write_street
 from caguda.errors import UserError
+from caguda.street import jobs, write_street
 
 
 def generate(configuration: Configuration, output: Path) -> None:

@@ -25,13 +25,13 @@ from caguda.datasets.io import image_of
 from caguda.datasets.transforms import scaled
 from caguda.equations.labels import by_anchor
 from caguda.errors import UserError
-from caguda.paper import label_charts
 from caguda.paper.charts import save
-from caguda.paper.label_tables import inspection
 from caguda.paper.pictures import description
-from caguda.stages.evaluate import truth_at
+from caguda.stages.diagnose import truth_at
 from caguda.stages.origin import Origin, open_origin
 from caguda.stages.runtime import prepare, restore_network
+from caguda.viewer import charts as label_charts
+from caguda.viewer.tables import inspection
 
 FRAMES_OF_FEATURES, PIXELS_OF_A_FRAME = 8, 600
 TOLD_OF_A_TRIAL = ("share", "per_category")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from caguda.ablations import rules_of
 from caguda.artifacts.atomic import read_json
 from caguda.artifacts.chain import refuse_other_manifest
 from caguda.artifacts.evidence import EVIDENCE, evidence_faults
@@ -27,18 +26,24 @@ from caguda.errors import UserError
 from caguda.pseudo_labels import Rule, rule_from
 from caguda.pseudo_labels.anchor import AnchorRule
 from caguda.pseudo_labels.probability import ProbabilityRule
+from caguda.runs import model_before, models, rules_of
 
 RULES = ("anchor", "probability")
 
 
 @dataclass(frozen=True, eq=False)
 class Labelling:
-    """An evidence store, and the pseudo-labels of both rules: those of vouched stores, or what the rules make of the evidence."""
+    """An evidence store, and the pseudo-labels of some rules: those of vouched stores, or what the rules make of the evidence."""
 
     path: Path
     evidence: MapStore
     rules: Mapping[str, Rule]
     labels: Mapping[str, MapStore]
+
+    @property
+    def has_both(self) -> bool:
+        """Whether its rules are just that by anchors and that by probability, so that they can be seen together."""
+        return sorted(self.rules) == sorted(RULES)
 
     @property
     def count(self) -> int:
@@ -59,6 +64,11 @@ class Labelling:
     def categories(self) -> tuple[str, ...]:
         """The names of the c categories."""
         return self.evidence.categories
+
+    @property
+    def model(self) -> str:
+        """The run whose model made the evidence, RUN or RUN/stageK; of a model from elsewhere the path of the evidence."""
+        return str(self.evidence.attributes.get("model") or self.evidence.path)
 
     @property
     def anchor_distance(self) -> float:
@@ -94,7 +104,7 @@ class Labelling:
         maps = self.evidence.read_all(index)
         if wrong := evidence_faults(maps, len(self.categories)):
             raise UserError(f"{self.evidence.path}: image {self.image_ids[index]}: {wrong[0]}; make the evidence again")
-        by_anchor, by_probability = (self._label(name, index, maps) for name in RULES)
+        by_anchor, by_probability = (self.label(name, index, maps) for name in RULES)
         active = (by_anchor != IGNORE) * BY_ANCHOR + (by_probability != IGNORE) * BY_PROBABILITY
         return LabelArrays(
             active=active.astype(np.uint8),
@@ -106,23 +116,29 @@ class Labelling:
             confidence=maps["confidence"],
         )
 
-    def _label(self, name: str, index: int, maps: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
-        if name in self.labels:
-            return self.labels[name].read(index, "label")
-        return self.rules[name].labels(maps, self.anchor_distance)
+    def label(self, rule: str, index: int, maps: Mapping[str, NDArray[Any]] | None = None) -> NDArray[np.uint8]:
+        """The label of every pixel of one image by one of the rules; `maps` is its evidence, where that was read already."""
+        if rule in self.labels:
+            return self.labels[rule].read(index, "label")
+        seen = self.evidence.read_all(index) if maps is None else maps
+        return self.rules[rule].labels(seen, self.anchor_distance, None)
 
 
 def labelling_of_files(path: Path, evidence: Path, labels: Sequence[Path]) -> Labelling:
-    """The pseudo-labels of vouched stores; UserError unless they are of both rules, and of this evidence.
+    """The pseudo-labels of vouched stores; UserError unless they are of one rule each, and of this evidence.
 
     `path` is for messages.
     """
     seen = vouched_store(evidence, EVIDENCE)
     stores = {file: vouched_store(file, LABELS) for file in labels}
     by_rule = {store.attributes["rule"]["name"]: store for store in stores.values()}
-    if sorted(by_rule) != sorted(RULES) or len(stores) != len(RULES):
-        raise UserError(f"{path}: labels by {' and by '.join(RULES)} must be given, found those by {', '.join(by_rule)}; name one "
-                        "store of each")  # fmt: skip
+    if not labels:
+        raise UserError(f"{path}: labels of at least one rule must be given, found none; name a store of each")
+    if len(by_rule) != len(labels):
+        names = [stores[file].attributes["rule"]["name"] for file in labels]
+        second = next(place for place, rule in enumerate(names) if rule in names[:place])
+        raise UserError(f"{labels[second]}: labels of different rules must be given, found those by {names[second]} in "
+                        f"{labels[names.index(names[second])]} too; name one store of each rule")  # fmt: skip
     digest = read_json(evidence)["digest"]
     for file, store in stores.items():
         if store.attributes["evidence_digest"] != digest or store.image_ids != seen.image_ids:
@@ -149,6 +165,14 @@ def verified_labelling(
 
 def open_labelling(path: Path) -> Labelling:
     """The pseudo-labels that a JSON of `diagnose` names; or evidence, whole or not, under the experiment's thresholds."""
+    found = _opened(path)
+    if not found.has_both:
+        raise UserError(f"{path}: labels by {' and by '.join(RULES)} must be there to be looked at together, found those by "
+                        f"{', '.join(found.rules)}; name others")  # fmt: skip
+    return found
+
+
+def _opened(path: Path) -> Labelling:
     is_of_a_rule = (path / "zarr.json").is_file() and kind_of_store(path)[0] is LABELS
     if (path.is_dir() and not is_of_a_rule) or path.name == "evidence.json":
         store = store_at(path, EVIDENCE)
@@ -156,13 +180,23 @@ def open_labelling(path: Path) -> Labelling:
         if configuration is None:
             raise UserError(f"{path}: the thresholds must be known, found no config.json of an experiment above it; name the "
                             "JSON of its labels, MODEL/labels/RULE+RULE.json")  # fmt: skip
-        return Labelling(path, store, rules_of(configuration.labels), {})
+        return Labelling(path, store, _rules_for(configuration, path), {})
     told = {} if is_of_a_rule else read_json(path)
     if not isinstance(told.get("labels"), dict) or not isinstance(told.get("evidence"), str):
         raise UserError(f"{path}: pseudo-labels are needed, found something else; name MODEL/labels/RULE+RULE.json, or "
                         "MODEL/evidence/evidence.zarr")  # fmt: skip
     folder = path.parent
     return labelling_of_files(path, folder / told["evidence"], [folder / name for name in told["labels"].values()])
+
+
+def _rules_for(configuration: Configuration, path: Path) -> dict[str, Rule]:
+    """The rules by anchors and by probability of the first run that is labelled with the evidence at `path`, or of the first at all."""
+    both = [model for model in models(configuration) if sorted(rules_of(configuration, model)) == sorted(RULES)]
+    if not both:
+        raise UserError(f"{path}: the thresholds must be known, found no run of {configuration.experiment} that is labelled by "
+                        f"{' and by '.join(RULES)}; name the JSON of its labels")  # fmt: skip
+    own = [model for model in both if f"/{model_before(configuration, model)}/evidence" in path.absolute().as_posix()]
+    return rules_of(configuration, (own or both)[0])
 
 
 def relative_files(evidence: Path, labels: Sequence[Path], output: Path) -> dict[str, Any]:

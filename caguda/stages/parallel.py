@@ -42,13 +42,13 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def say(text: str) -> None:
+def print_once(text: str) -> None:
     """Print a line, once for all processes."""
     if rank() == 0:
         print(text, flush=True)
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum of a tensor over all processes, without a gradient."""
     values = values.detach().clone()
     if size() > 1:
@@ -56,7 +56,7 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def agreed(number: int) -> int:
+def all_reduce_max(number: int) -> int:
     """The largest of the numbers that the processes give; all of them go on only when the last has given its own."""
     value = torch.tensor(number)
     if size() > 1:
@@ -64,7 +64,7 @@ def agreed(number: int) -> int:
     return int(value)
 
 
-def of_the_first(value: T) -> T:
+def broadcast(value: T) -> T:
     """The value of the first process, in all of them."""
     values = [value]
     if size() > 1:
@@ -72,7 +72,7 @@ def of_the_first(value: T) -> T:
     return values[0]
 
 
-def shared(module: nn.Module) -> nn.Module:
+def data_parallel(module: nn.Module) -> nn.Module:
     """The module as every process must call it, so that its gradients are averaged over all of them."""
     if size() == 1:
         return module

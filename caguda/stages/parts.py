@@ -11,7 +11,7 @@ from caguda.errors import UserError
 T = TypeVar("T")
 
 
-def share(units: Sequence[T], part: int, parts: int, set_name: str) -> Sequence[T]:
+def units_of_part(units: Sequence[T], part: int, parts: int, set_name: str) -> Sequence[T]:
     """The units of work of part `part` of `parts` (1-based): consecutive ones, as many as in the others or one more.
 
     A unit is never divided, since the last bits of a feature may depend on the batch that it is in. UserError where a

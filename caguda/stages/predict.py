@@ -19,10 +19,10 @@ from caguda.config import Configuration
 from caguda.datasets.loader import read_ahead
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.datasets.transforms import scaled
-from caguda.datasets.workers import behind
+from caguda.datasets.workers import in_background
 from caguda.errors import UserError
 from caguda.networks.layers.inference import Views, largest, views
-from caguda.stages.parts import divided, share
+from caguda.stages.parts import divided, units_of_part
 from caguda.stages.runtime import prepare, restore_network
 from caguda.version import METHOD_VERSION
 
@@ -50,8 +50,8 @@ def predict_part(
     if table.label_ids.max() > 255:
         raise UserError(f"predict: label ids must be at most 255 for an 8-bit file, found {table.label_ids.max()}")
     read = read_manifest(manifest, [name], configuration)
-    frames = read.frames(name)
-    own = share(list(batches(read.entries(name), configuration.compute.inference_batch_size)), part, parts, name)
+    frames, size = read.frames(name), configuration.compute.inference_batch_size
+    own = units_of_part(list(batches(read.entries(name), size)), part, parts, name)
     of = manifest if name == "evaluation" else None  # the test set has a manifest of its own
     network, description = restore_network(checkpoint, device, table, configuration, of)
     settings = configuration.model_dump(mode="json", include={"inference"})
@@ -70,12 +70,12 @@ def predict_part(
         for i, ids in zip(batch, label_ids[largest(found).cpu().numpy()], strict=True):
             digests[frames[i].id] = write_prediction(folder, journal, frames[i].id, keys[frames[i].id], ids)
 
-    batched, inference = read_ahead(frames, left), configuration.inference
-    seen = ((batch, views(network, scaled(images, device), inference)) for batch, images in batched)
-    for _ in tqdm(behind(seen, write), f"predict {part}/{parts}", len(left), disable=not sys.stderr.isatty()):
+    inference = configuration.inference
+    seen = ((batch, views(network, scaled(images, device), inference)) for batch, images in read_ahead(frames, left))
+    for _ in tqdm(in_background(seen, write), f"predict {part}/{parts}", len(left), disable=not sys.stderr.isatty()):
         pass
-    seed = description["provenance"]["seed"]
-    made_by = provenance("predict-part", divided(configuration), [manifest, checkpoint], seed, started, output)
+    inputs, seed = [manifest, checkpoint], description["provenance"]["seed"]
+    made_by = provenance("predict-part", divided(configuration), inputs, seed, started, output)
     write_json(output, {"part": part, "parts": parts, "files": digests, "provenance": made_by})
     print(f"predict: part {part} of {parts}, {len(keys)} frames, {kept} of them from an earlier call -> {folder}")
 

@@ -56,7 +56,7 @@ def _keep_freed_memory() -> None:
         libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def place(network: M, device: torch.device) -> M:
+def to_device(network: M, device: torch.device) -> M:
     """The network on the device, its convolutions in channels-last order."""
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -79,7 +79,7 @@ def restore_network(
     if made.get("method_version") != METHOD_VERSION:
         raise UserError(
             f"{path}: the checkpoint must be of version {METHOD_VERSION} of the method, found {made.get('method_version')}; train it "
-            "again, or bring it by start_from"
+            "again, or bring it by a run whose method is imported"
         )
     refuse_other_checkpoint(path, configuration, manifest)
     if description["classes"] != list(table.names):
@@ -90,4 +90,4 @@ def restore_network(
     settings = network_settings(description["architecture"], path.with_suffix(".json"))
     network = settings.build(len(description["classes"]))
     network.load_state_dict(weights)
-    return place(network, device).eval(), description
+    return to_device(network, device).eval(), description

@@ -1,4 +1,4 @@
-"""The one training loop: pretraining, warm-up, stages, control and oracle differ only in their step."""
+"""The one training loop: methods differ only in their step."""
 
 import math
 import signal
@@ -20,26 +20,26 @@ from tqdm import tqdm
 
 from caguda.artifacts.checkpoint import not_finite
 from caguda.artifacts.state import count_attempt, load_state, lock, save_state
-from caguda.config import Optimiser, Training
+from caguda.config_run import Optimiser, Training
 from caguda.datasets.loader import Sample
 from caguda.equations.schedule import poly
 from caguda.errors import UserError
 from caguda.networks.layers.network import ParameterGroup, SegmentationNetwork
-from caguda.stages.parallel import agreed, of_the_first, rank, say, size, total
+from caguda.stages.parallel import all_reduce_max, all_reduce_sum, broadcast, print_once, rank, size
 
 Batch = tuple[Sample, ...]
-Step = Callable[[Batch], Iterator[tuple[Tensor, Mapping[str, Tensor]]]]
+Step = Callable[[Batch, int], Iterator[tuple[Tensor, Mapping[str, Tensor]]]]
 REPORTS = 25
 PATIENCE = 30  # seconds that a batch may take to come once a signal has
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained: modules, their optimisers, batches from an iteration on, and the step that is taken on each.
+    """What is trained: modules, their optimisers, batches from an iteration on, and the step that is taken on each in an iteration.
 
     A step yields objectives, each with the loss terms to report; each is differentiated before the next is asked for,
-    so that what one needed in memory is free for the next. Gradients add up. `of` says which model it is: its saved state
-    is that of no other.
+    so that what one needed in memory is free for the next. Gradients add up. Modules without an optimiser are kept and
+    saved. `of` says which model it is: its saved state is that of no other.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Job:
     training: Training
     scaler: GradScaler
     of: str = ""
+    after_update: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -110,18 +111,19 @@ def train(job: Job, directory: Path, fingerprint: str, save_every: int) -> Progr
             started = time.monotonic()
             torch.manual_seed(iteration * size() + rank())
             _set_rates(job, iteration)
-            _record(job, progress, _gradients(job, partial(signals.wait_for, batches)))
+            _record(job, progress, _gradients(job, partial(signals.wait_for, batches), iteration))
             _update(job)
+            job.after_update()
             progress.iteration = iteration + 1
             progress.seconds += time.monotonic() - started
-            stop = agreed(signals.received[0] if signals.received else 0)
+            stop = all_reduce_max(signals.received[0] if signals.received else 0)
             if stop or progress.iteration % save_every == 0 or progress.iteration == end:
                 _refuse_broken_weights(job, progress)
                 if rank() == 0:
                     save_state(state, _state(job, progress, fingerprint))
             if stop:
-                agreed(0)  # none ends before the first has saved
-                say(f"{job.name}: stopped by signal {stop} after iteration {progress.iteration}; state saved")
+                all_reduce_max(0)  # none ends before the first has saved
+                print_once(f"{job.name}: stopped by signal {stop} after iteration {progress.iteration}; state saved")
                 raise SystemExit(128 + stop)
     return progress
 
@@ -134,15 +136,15 @@ def _set_rates(job: Job, iteration: int) -> None:
             group["lr"] = group["initial_lr"] * factor
 
 
-def _gradients(job: Job, next_batch: Callable[[], Batch]) -> dict[str, float]:
+def _gradients(job: Job, next_batch: Callable[[], Batch], iteration: int) -> dict[str, float]:
     """The loss terms, means over the batches of one update and over all processes; fills the gradients likewise."""
     sums: dict[str, Tensor] = {}
     for _ in range(job.training.accumulate):
-        for objective, terms in job.step(next_batch()):
+        for objective, terms in job.step(next_batch(), iteration):
             job.scaler.scale(objective / job.training.accumulate).backward()
             for name, value in terms.items():
                 sums[name] = value.detach() + sums.get(name, 0.0)
-    means = total(torch.stack(list(sums.values()))) / (size() * job.training.accumulate)
+    means = all_reduce_sum(torch.stack(list(sums.values()))) / (size() * job.training.accumulate)
     return dict(zip(sums, means.tolist(), strict=True))
 
 
@@ -197,8 +199,8 @@ def _state(job: Job, progress: Progress, fingerprint: str) -> dict[str, Any]:
 
 def _restore(job: Job, path: Path, fingerprint: str) -> Progress:
     """How far the first process's state has come, which all go on from; UserError if they have not read the same inputs."""
-    state, first = of_the_first((load_state(path), fingerprint) if rank() == 0 else (None, ""))
-    if agreed(int(first != fingerprint)):
+    state, first = broadcast((load_state(path), fingerprint) if rank() == 0 else (None, ""))
+    if all_reduce_max(int(first != fingerprint)):
         raise UserError(
             f"{job.name}: all processes of a training must read the same inputs, found different ones: files were changed "
             "while they were read; give the same command again"
@@ -209,7 +211,7 @@ def _restore(job: Job, path: Path, fingerprint: str) -> Progress:
         )
     if state is None or state["fingerprint"] != fingerprint:
         if state is not None:
-            say(f"{job.name}: {path} was made with other settings or inputs; starting afresh")
+            print_once(f"{job.name}: {path} was made with other settings or inputs; starting afresh")
         return Progress(0, 0.0, 0, {}, [])
     _refuse_unfit(job, state, path)
     for name, module in job.modules.items():
@@ -218,7 +220,7 @@ def _restore(job: Job, path: Path, fingerprint: str) -> Progress:
         optimiser.load_state_dict(state["optimisers"][name])
     job.scaler.load_state_dict(state["scaler"])
     progress = Progress(**state["progress"])
-    say(f"{job.name}: continues after iteration {progress.iteration} of {job.training.iterations}")
+    print_once(f"{job.name}: continues after iteration {progress.iteration} of {job.training.iterations}")
     return progress
 
 

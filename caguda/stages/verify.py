@@ -140,7 +140,7 @@ def _kind(path: Path) -> tuple[str, Check]:
     except ValueError as error:
         raise UserError(f"{path}: the file must hold JSON, found: {error}; make it again") from None
     keys = content.keys() if isinstance(content, dict) else ()
-    if not {SEAL, "provenance", "recipes"}.intersection(keys):  # every artifact has two of them
+    if not {SEAL, "provenance", "runs", "recipes"}.intersection(keys):  # every artifact has two of them
         return NOT_OURS, lambda _: []
     _require(path, sealed=is_sealed(raw))
     return next((KINDS[key] for key in KINDS if key in keys), (NOT_OURS, lambda _: []))
@@ -265,7 +265,8 @@ def _is_as_checked(root: Path, entry: Mapping[str, Any], kind: str) -> bool:
 
 
 KINDS: dict[str, tuple[str, Check]] = {
-    "recipes": ("configuration", _once(read_configuration)),
+    "runs": ("configuration", _once(read_configuration)),
+    "recipes": ("configuration", _once(read_configuration)),  # of an earlier version, which is refused
     "weights_sha256": ("checkpoint", _once(_read_checkpoint)),
     "folder": ("predictions", check_predictions),
     "as_trained": ("evaluation", _once(read_evaluation)),

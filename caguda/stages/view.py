@@ -19,12 +19,11 @@ from caguda.datasets.frame import Frame
 from caguda.datasets.io import decode_image, read_bytes
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError, printable
-from caguda.paper.charts import job_title
-from caguda.paper.overlays import ViewedFrame, agreement, write_sheet
-from caguda.paper.view import VIEWED, Page, write_page
-from caguda.stages.evaluate import truth_at
+from caguda.stages.diagnose import truth_at
 from caguda.stages.labelling import Labelling
 from caguda.stages.origin import open_origin
+from caguda.viewer.overlays import ViewedFrame, agreement, write_sheet
+from caguda.viewer.page import VIEWED, Page, write_page
 
 SHEETS = 4
 """How many frames, evenly spaced, are drawn where none are asked for."""
@@ -89,7 +88,7 @@ class Scene:
     @property
     def titles(self) -> list[str]:
         """What the pseudo-labels are called: after the model that made them, or by their paths where these are the same."""
-        titles = [f"labels of {job_title(store.evidence.path)}" for store in self.stores]
+        titles = [f"labels of {store.model}" for store in self.stores]
         return titles if len(set(titles)) == len(titles) else [str(store.path) for store in self.stores]
 
     def frame(self, index: int) -> ViewedFrame:

@@ -1,10 +1,10 @@
-# Category anchors of the source under the model that the stage starts from (Eq. 4): sums by parts, then all of them added.
+# Category anchors of the source under a model (Eq. 4): sums by parts, then all of them added.
 
 
 rule anchor_part:
     input:
         manifest=MANIFEST,
-        checkpoint=labeller,
+        checkpoint=checkpoint_of,
     output:
         f"{EVIDENCE}/parts/anchors.{{part}}-of-{{parts}}.h5",
     log:
@@ -32,8 +32,8 @@ rule anchor_part:
 rule anchors:
     input:
         manifest=MANIFEST,
-        checkpoint=labeller,
-        parts=lambda wildcards: parts_of(evidence_folder(labeller(wildcards)), "anchors.h5"),
+        checkpoint=checkpoint_of,
+        parts=lambda wildcards: parts_of(of_model(wildcards.seed, wildcards.model, "evidence"), "anchors.h5"),
     output:
         f"{EVIDENCE}/anchors.h5",
     log:

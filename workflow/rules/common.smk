@@ -9,18 +9,31 @@ from functools import cache
 from pathlib import Path
 
 import caguda
-from caguda.ablations import chains, known_rules, labelling_of, rules_of, sweep, thresholds_of
 from caguda.artifacts.atomic import write_json
 from caguda.errors import UserError, first, printable
-from caguda.recorded import network_plugin, plugins_of
+from caguda.config_run import Method
+from caguda.recorded import plugins_of, plugins_of_rule, settings_of_run
+from caguda.runs import (
+    anchors_of_evidence,
+    imported_files,
+    known_rules,
+    labelling_of,
+    model_before,
+    models,
+    models_before,
+    reports,
+    rules_of,
+    run_of,
+    trained_models,
+)
 from caguda.staleness import silent_products, stale_artifacts
 from caguda.version import METHOD_VERSION
 from caguda.workflow import (
-    held,
+    lock_of,
     merged_by_parent,
     merged_files,
     one_line,
-    refuse_stages,
+    refuse_other_models,
     set_aside,
     tell_of_earlier_layout,
     validated,
@@ -86,7 +99,7 @@ onstart:
     try:
         if configuration.left_out:
             print(f"caguda: left out: {', '.join(configuration.left_out)}", file=sys.stderr)
-        LOCKS.append(held(Path(CONFIG).parent))
+        LOCKS.append(lock_of(Path(CONFIG).parent))
         tell_of_earlier_layout(Path(CONFIG).parent)
         set_aside(Path(path) for job in workflow.dag.needrun_jobs() for path in job.output)
         write_json(Path(CONFIG), SETTINGS)
@@ -98,7 +111,7 @@ onstart:
         )
 
 
-def placed(path: str) -> str:
+def below_prefix(path: str) -> str:
     """Where a path lies that Snakemake does not know as a file: below the prefix of a workflow that imports this one."""
     return str(workflow.modifier.modify_path(path))
 
@@ -114,10 +127,7 @@ def renewed(wildcards) -> list[str]:
     and what it was made of.
     """
     if workflow.is_main_process:
-        refuse_stages(
-            workflow.dag_settings.targets, placed(EXPERIMENT), configuration.stages.count, configuration_name()
-        )
-        folder, known = Path(placed(EXPERIMENT)), set(map(placed, every_artifact()))
+        folder, known = Path(below_prefix(EXPERIMENT)), set(map(below_prefix, every_artifact()))
         found = stale_artifacts(configuration, folder)
         forgotten = [
             path for path in silent_products(folder) if workflow.persistence.metadata(IOFile(str(path), None)) is None
@@ -130,50 +140,53 @@ def renewed(wildcards) -> list[str]:
     return []
 
 
-# Paths: EXPERIMENT, SEED, STAGE and MODEL are folders; a run is a folder that holds one checkpoint. What a frozen model says
-# lies beside its checkpoint, whoever trains on it: anchors and evidence in MODEL/evidence, pseudo-labels in MODEL/labels/RULE.
+# Paths: EXPERIMENT, SEED and MODEL are folders; a model is the folder of a run, or of one of its stages, RUN/stageK, and holds
+# one checkpoint. What a frozen model says lies beside its checkpoint, whoever trains on it: anchors and evidence in
+# MODEL/evidence, pseudo-labels in MODEL/labels/RULE.
 
 EXPERIMENT = f"results/{configuration.experiment}"
 SEED = f"{EXPERIMENT}/seed{{seed}}"
-STAGE = f"{SEED}/{{recipe}}/stage{{stage}}"
 MODEL = f"{SEED}/{{model}}"
 EVIDENCE = f"{MODEL}/evidence"
 LABELS = f"{MODEL}/labels"
-CONFIG = placed(f"{EXPERIMENT}/config.json")
+CONFIG = below_prefix(f"{EXPERIMENT}/config.json")
 MANIFEST = f"{EXPERIMENT}/manifest.json"
 GENERATED = [f"{EXPERIMENT}/generated.json"] if configuration.street else []
 MANIFEST_OF = {"evaluation": MANIFEST, "test": f"{EXPERIMENT}/manifest.test.json"}
 PREDICTED = "test" if configuration.test else "evaluation"
 PACKED = f"{EXPERIMENT}/packed/{{domain}}.h5"
-STAGES = range(1, configuration.stages.count + 1)
-BOUNDS = configuration.trained_bounds
+REPORT = f"{EXPERIMENT}/reports/{{report}}"
 DIAGNOSED = configuration.target.labels is not None
-RUNS = list(configuration.runs)
-TRAINED = [run for run in RUNS if run not in configuration.start_from]
-CHAINS = chains(configuration)
-SWEEP = sweep(configuration.labels)
-CHAIN = "|".join(re.escape(name) for name in CHAINS)
+MODELS = models(configuration)
+TRAINED = trained_models(configuration)
+REPORTS = reports(configuration)
 RULES = known_rules(configuration)
-LABELLINGS = {labelling_of(configuration, recipe): recipe for recipe in CHAINS}
-"""The name of the pseudo-labels of every chain of stages, and one of the chains that have them."""
-FIRST_RECIPE = next(iter(configuration.recipes))
+LABELLINGS = {labelling_of(configuration, model) for model in MODELS} - {""}
+"""The names of all pseudo-labels that a model is trained on: the folders of their rules."""
+FIRST_REPORT = next(iter(REPORTS))
 FIRST_SEED = configuration.seeds[0]
 
 
+ANY_MODEL = r"[A-Za-z0-9][A-Za-z0-9_-]*(?:/stage[1-9]\d*)?"
+"""The pattern of a model's name, also of one that the configuration has not, so that a rule can say so."""
+
+
+def one_of(names) -> str:
+    """The pattern of a wildcard that is one of some names."""
+    return "|".join(map(re.escape, names)) or "none"
+
+
 wildcard_constraints:
-    seed="|".join(str(seed) for seed in configuration.seeds),
-    recipe=CHAIN,
+    seed=one_of(map(str, configuration.seeds)),
+    model=ANY_MODEL,
+    report=one_of(REPORTS),
+    rule=one_of(RULES),
+    labelling=one_of(LABELLINGS),
     domain="source|target",
-    stage=r"[1-9]\d*",
-    imported="|".join(configuration.start_from) or "none",
     number="[1-4]",
-    model=rf"pretrain|warmup|({CHAIN})/stage[1-9]\d*",
-    rule="|".join(map(re.escape, RULES)),
-    labelling="|".join(re.escape(labelling) for labelling in LABELLINGS),
     part=r"[1-9]\d*",
     parts=r"[1-9]\d*",
     frames="|".join(MANIFEST_OF),
-    run=rf"pretrain|warmup|control|oracle|({CHAIN})/stage[1-9]\d*",
 
 
 # `python` in a rule is the interpreter that runs Snakemake, whether or not its environment was activated; with
@@ -187,14 +200,6 @@ python = python.replace("{", "{{").replace("}", "}}")  # Snakemake formats the p
 shell.prefix(f"{python}; export CAGUDA_WORKFLOW=$PPID; ")
 
 
-# What decides the weights of any training beside its own section.
-TRAINING = {
-    "precision": configuration.compute.precision,
-    "tf32": configuration.compute.tf32,
-    "compile": configuration.compute.compile,
-    "reduction": configuration.losses.reduction,
-    **network_plugin(configuration),
-}
 TRAINER_CORES = configuration.compute.processes * (configuration.compute.threads + configuration.compute.workers)
 
 
@@ -208,60 +213,66 @@ def caches(*domains: str) -> list[str]:
 DATA_ARTIFACTS = [*GENERATED, MANIFEST]
 
 
+def of_model(seed: int | str, model: str, name: str) -> str:
+    """An artifact in the folder of a model."""
+    return f"{EXPERIMENT}/seed{seed}/{model}/{name}"
+
+
 def brought(run: str) -> list[str]:
-    """The files of a model that stands for a run: its weights and, where it is there, their description."""
-    weights = Path(configuration.start_from[run])
+    """The files of an imported model: its weights and, where it is there, their description."""
+    weights = Path(imported_files(configuration)[run])
     return [local(str(path)) for path in (weights, weights.with_suffix(".json")) if path == weights or path.exists()]
 
 
-def model_before(seed: int | str, recipe: str, stage: int) -> str:
-    """The checkpoint that a stage starts from: the previous stage's, or the one that the recipe starts from."""
-    run = f"{recipe}/stage{stage - 1}" if stage > 1 else CHAINS[recipe].start
-    return f"{EXPERIMENT}/seed{seed}/{run}/checkpoint.safetensors"
+def known_model(wildcards) -> str:
+    """The model of a job; or one line and the end, where the configuration has none of its name."""
+    if wildcards.model not in MODELS:
+        refuse_other_models(workflow.dag_settings.targets, below_prefix(EXPERIMENT), MODELS, configuration_name())
+    return wildcards.model
 
 
-def labeller(wildcards) -> str:
-    """The checkpoint beside which evidence lies."""
-    return f"{EXPERIMENT}/seed{wildcards.seed}/{wildcards.model}/checkpoint.safetensors"
+def checkpoint_of(wildcards) -> str:
+    """The checkpoint that lies in the folder of a model."""
+    return of_model(wildcards.seed, known_model(wildcards), "checkpoint.safetensors")
 
 
-def anchors_of(wildcards) -> str:
-    """The anchors that the evidence in MODEL is made with: those of its own features, or of the first stage's."""
-    recipe, _, stage = wildcards.model.partition("/")
-    return (
-        anchors_for(wildcards.seed, recipe, int(stage.removeprefix("stage")) + 1)
-        if stage
-        else f"{evidence_folder(labeller(wildcards))}/anchors.h5"
-    )
+def anchors_beside(seed: int | str, model: str) -> str:
+    """The anchors that the evidence of a model is made with: those of its own features, or of what its chain started from."""
+    return of_model(seed, anchors_of_evidence(configuration, model), "evidence/anchors.h5")
 
 
-def evidence_folder(checkpoint: str) -> str:
-    """Where the evidence of a checkpoint lies."""
-    return f"{os.path.dirname(checkpoint)}/evidence"
+def initial_of(seed: int | str, model: str) -> list[str]:
+    """The checkpoint that a training starts from; none where it starts from fresh weights."""
+    before = model_before(configuration, model)
+    return [] if before is None else [of_model(seed, before, "checkpoint.safetensors")]
 
 
-def anchors_for(seed: int | str, recipe: str, stage: int) -> str:
-    """The anchors that a stage trains on."""
-    model = model_before(seed, recipe, stage if configuration.anchors.every_stage else 1)
-    return f"{evidence_folder(model)}/anchors.h5"
+def anchors_for(seed: int | str, model: str) -> list[str]:
+    """The anchors that a training needs; none where its method needs none."""
+    before = model_before(configuration, model)
+    return [anchors_beside(seed, before)] if run_of(configuration, model).uses_anchors else []
 
 
-def evidence_for(seed: int | str, recipe: str, stage: int) -> str:
-    """The evidence that a stage's pseudo-labels are made of."""
-    return f"{evidence_folder(model_before(seed, recipe, stage))}/evidence.json"
+def reads_labels(model: str) -> bool:
+    """Whether a model is trained on cached pseudo-labels."""
+    run = run_of(configuration, model)
+    return isinstance(run, Method) and run.reads_pseudo_labels
 
 
-def labels_for(seed: int | str, recipe: str, stage: int) -> list[str]:
-    """The pseudo-labels that a stage trains on, those of each rule."""
-    folder = os.path.dirname(model_before(seed, recipe, stage))
-    rules = rules_of(thresholds_of(configuration, recipe)).values()
-    return [f"{folder}/labels/{rule.folder}/labels.json" for rule in rules]
+def labels_for(seed: int | str, model: str) -> list[str]:
+    """The pseudo-labels that a training reads, those of each rule; none where its method reads none."""
+    before, rules = model_before(configuration, model), rules_of(configuration, model).values()
+    return [of_model(seed, before, f"labels/{rule.folder}/labels.json") for rule in rules if reads_labels(model)]
 
 
-def labelling_for(seed: int | str, recipe: str, stage: int) -> str:
-    """What is told of the pseudo-labels that a stage trains on."""
-    folder = os.path.dirname(model_before(seed, recipe, stage))
-    return f"{folder}/labels/{labelling_of(configuration, recipe)}.json"
+def evidence_for(seed: int | str, model: str) -> str:
+    """The evidence that the pseudo-labels of a training are made of."""
+    return of_model(seed, model_before(configuration, model), "evidence/evidence.json")
+
+
+def labelling_for(seed: int | str, model: str) -> str:
+    """What is told of the pseudo-labels that a training reads."""
+    return of_model(seed, model_before(configuration, model), f"labels/{labelling_of(configuration, model)}.json")
 
 
 def parts_of(folder: str, artifact: str) -> list[str]:
@@ -274,18 +285,13 @@ def parts_of(folder: str, artifact: str) -> list[str]:
     def files(parts: int) -> list[str]:
         return [f"{folder}/parts/{name}.{part}-of-{parts}.{suffix}" for part in range(1, parts + 1)]
 
-    first = sorted(path.stem for path in Path(placed(folder), "parts").glob(f"{name}.1-of-*.{suffix}"))
+    first = sorted(path.stem for path in Path(below_prefix(folder), "parts").glob(f"{name}.1-of-*.{suffix}"))
     found = [stem.rpartition("-")[2] for stem in first]
     numbers = [configuration.compute.parts, *(int(number) for number in found if number.isdecimal())]
-    whole = (files(parts) for parts in numbers if all(os.path.exists(placed(path)) for path in files(parts)))
+    whole = (files(parts) for parts in numbers if all(os.path.exists(below_prefix(path)) for path in files(parts)))
     return next(whole, files(configuration.compute.parts))
 
 
-def chain_of(recipe: str) -> list[str]:
-    """The runs that make a recipe's last model, in order."""
-    return [*RUNS, *(f"{recipe}/stage{stage}" for stage in STAGES)]
-
-
-def of_all_seeds(folders: list[str], artifact: str) -> list[str]:
-    """One artifact from each of some folders, seed by seed."""
-    return [f"{EXPERIMENT}/seed{seed}/{folder}/{artifact}" for seed in configuration.seeds for folder in folders]
+def of_all_seeds(names: list[str], artifact: str) -> list[str]:
+    """One artifact of each of some models, seed by seed."""
+    return [of_model(seed, model, artifact) for seed in configuration.seeds for model in names]

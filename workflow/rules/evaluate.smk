@@ -1,16 +1,16 @@
-# Every run's model on the target's evaluation frames.
+# Every model on the target's evaluation frames.
 
 
 rule evaluate:
     input:
         manifest=MANIFEST,
-        checkpoint=f"{SEED}/{{run}}/checkpoint.safetensors",
+        checkpoint=checkpoint_of,
     output:
-        f"{SEED}/{{run}}/evaluation.json",
+        f"{MODEL}/evaluation.json",
     log:
-        f"{SEED}/{{run}}/log/evaluate.txt",
+        f"{MODEL}/log/evaluate.txt",
     benchmark:
-        f"{SEED}/{{run}}/benchmark/evaluate.tsv"
+        f"{MODEL}/benchmark/evaluate.tsv"
     conda:
         "../envs/caguda.yaml"
     threads: configuration.compute.threads

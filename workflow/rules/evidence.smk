@@ -6,8 +6,8 @@
 rule evidence_store:
     input:
         manifest=MANIFEST,
-        checkpoint=labeller,
-        anchors=anchors_of,
+        checkpoint=checkpoint_of,
+        anchors=lambda wildcards: anchors_beside(wildcards.seed, wildcards.model),
     output:
         created=f"{EVIDENCE}/evidence.created.json",
         group=f"{EVIDENCE}/evidence.zarr/zarr.json",
@@ -37,8 +37,8 @@ rule evidence_part:
         created=rules.evidence_store.output.created,
         group=rules.evidence_store.output.group,
         manifest=MANIFEST,
-        checkpoint=labeller,
-        anchors=anchors_of,
+        checkpoint=checkpoint_of,
+        anchors=lambda wildcards: anchors_beside(wildcards.seed, wildcards.model),
     output:
         f"{EVIDENCE}/parts/evidence.{{part}}-of-{{parts}}.json",
     log:
@@ -68,7 +68,7 @@ rule evidence:
     input:
         created=rules.evidence_store.output.created,
         group=rules.evidence_store.output.group,
-        parts=lambda wildcards: parts_of(evidence_folder(labeller(wildcards)), "evidence.json"),
+        parts=lambda wildcards: parts_of(of_model(wildcards.seed, wildcards.model, "evidence"), "evidence.json"),
     output:
         f"{EVIDENCE}/evidence.json",
     log:

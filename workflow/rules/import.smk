@@ -1,18 +1,20 @@
-# Models that a user brings, in place of those of runs before the stages, which are not trained then.
+# Models that a user brings, of the runs whose method is `imported`.
 
-if configuration.start_from:
+if imported_files(configuration):
 
     rule import_checkpoint:
         input:
-            lambda wildcards: brought(wildcards.imported),
+            lambda wildcards: brought(wildcards.model),
             renewed,
         output:
-            checkpoint=f"{SEED}/{{imported}}/checkpoint.safetensors",
-            description=f"{SEED}/{{imported}}/checkpoint.json",
+            checkpoint=f"{MODEL}/checkpoint.safetensors",
+            description=f"{MODEL}/checkpoint.json",
         log:
-            f"{SEED}/{{imported}}/log/import.txt",
+            f"{MODEL}/log/import.txt",
         benchmark:
-            f"{SEED}/{{imported}}/benchmark/import.tsv"
+            f"{MODEL}/benchmark/import.tsv"
+        wildcard_constraints:
+            model=one_of(imported_files(configuration)),
         priority: 100
         conda:
             "../envs/caguda.yaml"
@@ -25,5 +27,5 @@ if configuration.start_from:
             settings=fingerprint("network", "classes"),
             method_version=METHOD_VERSION,
         shell:
-            "python -m caguda import --config {params.config:q} --run {wildcards.imported:q} --seed {wildcards.seed:q}"
+            "python -m caguda import --config {params.config:q} --run {wildcards.model:q} --seed {wildcards.seed:q}"
             " --input {input[0]:q} --output {output.checkpoint:q} > {log:q} 2>&1"

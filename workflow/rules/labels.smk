@@ -21,7 +21,9 @@ rule labels:
         runtime=120,
     params:
         config=CONFIG,
-        settings=lambda wildcards: json.dumps(RULES[wildcards.rule].described()),
+        settings=lambda wildcards: json.dumps(
+            {"rule": RULES[wildcards.rule].described(), **plugins_of_rule(RULES[wildcards.rule])}
+        ),
         method_version=METHOD_VERSION,
         store=subpath(output.group, parent=True),
     shell:
@@ -29,13 +31,13 @@ rule labels:
         " --store {params.store:q} --output {output.labels:q} > {log:q} 2>&1"
 
 
-# What both rules label together, and how right they are where a truth is known: for people, no training reads it.
+# What some rules label together, and how right they are where a truth is known: for people, no training reads it.
 rule diagnose:
     input:
         manifest=MANIFEST,
         evidence=f"{EVIDENCE}/evidence.json",
         labels=lambda wildcards: [
-            f"{os.path.dirname(labeller(wildcards))}/labels/{rule}/labels.json"
+            of_model(wildcards.seed, wildcards.model, f"labels/{rule}/labels.json")
             for rule in wildcards.labelling.split("+")
         ],
     output:

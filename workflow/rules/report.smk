@@ -1,21 +1,21 @@
-# What is told about a recipe: its table over all seeds, pictures and curves of the first one, and the report.
+# A report: its table over all seeds, pictures and curves of the first one, and the page.
 
 
 rule table:
     input:
-        evaluations=lambda wildcards: of_all_seeds([*chain_of(wildcards.recipe), *BOUNDS], "evaluation.json"),
+        evaluations=lambda wildcards: of_all_seeds(REPORTS[wildcards.report], "evaluation.json"),
     output:
         csv=report(
-            f"{EXPERIMENT}/{{recipe}}/table.csv",
+            f"{REPORT}/table.csv",
             caption="../report/table.rst",
-            category="Recipe {recipe}",
+            category="Report {report}",
             labels={"content": "scores of every model"},
         ),
-        md=f"{EXPERIMENT}/{{recipe}}/table.md",
+        md=f"{REPORT}/table.md",
     log:
-        f"{EXPERIMENT}/{{recipe}}/log/table.txt",
+        f"{REPORT}/log/table.txt",
     benchmark:
-        f"{EXPERIMENT}/{{recipe}}/benchmark/table.tsv"
+        f"{REPORT}/benchmark/table.tsv"
     conda:
         "../envs/caguda.yaml"
     threads: 1
@@ -24,9 +24,10 @@ rule table:
         runtime=10,
     params:
         config=CONFIG,
+        names=lambda wildcards: names_of(REPORTS[wildcards.report]),
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda table --config {params.config:q} --recipe {wildcards.recipe:q}"
+        "python -m caguda table --config {params.config:q} --report {wildcards.report:q}"
         " --evaluations {input.evaluations:q} --output-csv {output.csv:q} --output-md {output.md:q} > {log:q} 2>&1"
 
 
@@ -34,22 +35,22 @@ rule figure:
     input:
         manifest=MANIFEST,
         checkpoints=lambda wildcards: [
-            f"{EXPERIMENT}/seed{FIRST_SEED}/{run}/checkpoint.safetensors"
-            for run in (*RUNS, chain_of(wildcards.recipe)[-1])
+            of_model(FIRST_SEED, model, "checkpoint.safetensors")
+            for model in models_of_figure(configuration, report_rows(wildcards.report))
         ],
-        evidence=lambda wildcards: evidence_for(FIRST_SEED, wildcards.recipe, STAGES[-1]),
-        labels=lambda wildcards: labels_for(FIRST_SEED, wildcards.recipe, STAGES[-1]),
+        evidence=lambda wildcards: shown_evidence(wildcards.report),
+        labels=lambda wildcards: labels_for(FIRST_SEED, main_of(wildcards.report)),
     output:
         report(
-            f"{EXPERIMENT}/{{recipe}}/figure.png",
+            f"{REPORT}/figure.png",
             caption="../report/figure.rst",
-            category="Recipe {recipe}",
+            category="Report {report}",
             labels={"content": "predictions and pseudo-labels"},
         ),
     log:
-        f"{EXPERIMENT}/{{recipe}}/log/figure.txt",
+        f"{REPORT}/log/figure.txt",
     benchmark:
-        f"{EXPERIMENT}/{{recipe}}/benchmark/figure.tsv"
+        f"{REPORT}/benchmark/figure.tsv"
     conda:
         "../envs/caguda.yaml"
     threads: 1
@@ -59,64 +60,33 @@ rule figure:
         runtime=30,
     params:
         config=CONFIG,
+        names=lambda wildcards: names_of(REPORTS[wildcards.report]),
         settings=fingerprint("inference"),
         method_version=METHOD_VERSION,
         seed=FIRST_SEED,
     shell:
         "python -m caguda figure --config {params.config:q} --manifest {input.manifest:q}"
-        " --recipe {wildcards.recipe:q} --seed {params.seed:q} --checkpoints {input.checkpoints:q}"
+        " --report {wildcards.report:q} --seed {params.seed:q} --checkpoints {input.checkpoints:q}"
         " --evidence {input.evidence:q} --labels {input.labels:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule curves:
     input:
         checkpoints=lambda wildcards: [
-            f"{EXPERIMENT}/seed{FIRST_SEED}/{run}/checkpoint.json"
-            for run in chain_of(wildcards.recipe)
-            if run not in configuration.start_from
+            of_model(FIRST_SEED, model, "checkpoint.json")
+            for model in models_of_curves(configuration, report_rows(wildcards.report))
         ],
     output:
         report(
-            f"{EXPERIMENT}/{{recipe}}/curves.png",
+            f"{REPORT}/curves.png",
             caption="../report/curves.rst",
-            category="Recipe {recipe}",
+            category="Report {report}",
             labels={"content": "loss curves"},
         ),
     log:
-        f"{EXPERIMENT}/{{recipe}}/log/curves.txt",
+        f"{REPORT}/log/curves.txt",
     benchmark:
-        f"{EXPERIMENT}/{{recipe}}/benchmark/curves.tsv"
-    conda:
-        "../envs/caguda.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        method_version=METHOD_VERSION,
-    shell:
-        "python -m caguda curves --checkpoints {input.checkpoints:q} --output {output:q} > {log:q} 2>&1"
-
-
-rule report:
-    input:
-        table=f"{EXPERIMENT}/{{recipe}}/table.csv",
-        figure=f"{EXPERIMENT}/{{recipe}}/figure.png",
-        curves=f"{EXPERIMENT}/{{recipe}}/curves.png",
-        evaluations=rules.table.input.evaluations,
-        labels=lambda wildcards: labellings_of(wildcards.recipe),
-        checkpoints=lambda wildcards: of_all_seeds([*chain_of(wildcards.recipe), *BOUNDS], "checkpoint.json"),
-    output:
-        report(
-            f"{EXPERIMENT}/{{recipe}}/report.html",
-            caption="../report/report.rst",
-            category="Recipe {recipe}",
-            labels={"content": "all results on one page"},
-        ),
-    log:
-        f"{EXPERIMENT}/{{recipe}}/log/report.txt",
-    benchmark:
-        f"{EXPERIMENT}/{{recipe}}/benchmark/report.tsv"
+        f"{REPORT}/benchmark/curves.tsv"
     conda:
         "../envs/caguda.yaml"
     threads: 1
@@ -125,9 +95,44 @@ rule report:
         runtime=10,
     params:
         config=CONFIG,
+        names=lambda wildcards: names_of(REPORTS[wildcards.report]),
         method_version=METHOD_VERSION,
     shell:
-        "python -m caguda report --config {params.config:q} --recipe {wildcards.recipe:q} --table {input.table:q}"
+        "python -m caguda curves --config {params.config:q} --report {wildcards.report:q}"
+        " --checkpoints {input.checkpoints:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        table=f"{REPORT}/table.csv",
+        figure=f"{REPORT}/figure.png",
+        curves=f"{REPORT}/curves.png",
+        evaluations=rules.table.input.evaluations,
+        labels=lambda wildcards: labellings_of(REPORTS[wildcards.report]),
+        checkpoints=lambda wildcards: of_all_seeds(REPORTS[wildcards.report], "checkpoint.json"),
+    output:
+        report(
+            f"{REPORT}/report.html",
+            caption="../report/report.rst",
+            category="Report {report}",
+            labels={"content": "all results on one page"},
+        ),
+    log:
+        f"{REPORT}/log/report.txt",
+    benchmark:
+        f"{REPORT}/benchmark/report.tsv"
+    conda:
+        "../envs/caguda.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        config=CONFIG,
+        names=lambda wildcards: names_of(REPORTS[wildcards.report]),
+        method_version=METHOD_VERSION,
+    shell:
+        "python -m caguda report --config {params.config:q} --report {wildcards.report:q} --table {input.table:q}"
         " --figure {input.figure:q} --curves {input.curves:q} --evaluations {input.evaluations:q}"
         " --labels {input.labels:q} --checkpoints {input.checkpoints:q}"
         " --output {output:q} > {log:q} 2>&1"

@@ -5,13 +5,13 @@
 rule predict_part:
     input:
         manifest=lambda wildcards: MANIFEST_OF[wildcards.frames],
-        checkpoint=f"{SEED}/{{run}}/checkpoint.safetensors",
+        checkpoint=checkpoint_of,
     output:
-        f"{SEED}/{{run}}/predictions/parts/{{frames}}.{{part}}-of-{{parts}}.json",
+        f"{MODEL}/predictions/parts/{{frames}}.{{part}}-of-{{parts}}.json",
     log:
-        f"{SEED}/{{run}}/log/predict_part.{{frames}}.{{part}}-of-{{parts}}.txt",
+        f"{MODEL}/log/predict_part.{{frames}}.{{part}}-of-{{parts}}.txt",
     benchmark:
-        f"{SEED}/{{run}}/benchmark/predict_part.{{frames}}.{{part}}-of-{{parts}}.tsv"
+        f"{MODEL}/benchmark/predict_part.{{frames}}.{{part}}-of-{{parts}}.tsv"
     conda:
         "../envs/caguda.yaml"
     threads: configuration.compute.threads
@@ -23,7 +23,7 @@ rule predict_part:
         config=CONFIG,
         settings=fingerprint("inference"),
         method_version=METHOD_VERSION,
-        folder=placed(f"{SEED}/{{run}}/predictions/{{frames}}"),
+        folder=below_prefix(f"{MODEL}/predictions/{{frames}}"),
     shell:
         "python -m caguda predict-part --config {params.config:q} --manifest {input.manifest:q}"
         " --checkpoint {input.checkpoint:q} --set {wildcards.frames:q} --folder {params.folder:q}"
@@ -33,16 +33,16 @@ rule predict_part:
 rule predict:
     input:
         manifest=lambda wildcards: MANIFEST_OF[wildcards.frames],
-        checkpoint=f"{SEED}/{{run}}/checkpoint.safetensors",
+        checkpoint=checkpoint_of,
         parts=lambda wildcards: parts_of(
-            f"{EXPERIMENT}/seed{wildcards.seed}/{wildcards.run}/predictions", f"{wildcards.frames}.json"
+            of_model(wildcards.seed, wildcards.model, "predictions"), f"{wildcards.frames}.json"
         ),
     output:
-        f"{SEED}/{{run}}/predictions/{{frames}}.json",
+        f"{MODEL}/predictions/{{frames}}.json",
     log:
-        f"{SEED}/{{run}}/log/predict.{{frames}}.txt",
+        f"{MODEL}/log/predict.{{frames}}.txt",
     benchmark:
-        f"{SEED}/{{run}}/benchmark/predict.{{frames}}.tsv"
+        f"{MODEL}/benchmark/predict.{{frames}}.tsv"
     conda:
         "../envs/caguda.yaml"
     threads: 1
@@ -62,14 +62,14 @@ rule predict:
 rule submission_zip:
     input:
         manifest=MANIFEST_OF[PREDICTED],
-        predictions=f"{SEED}/{{run}}/predictions/{PREDICTED}.json",
+        predictions=f"{MODEL}/predictions/{PREDICTED}.json",
     output:
-        archive=f"{SEED}/{{run}}/submission.zip",
-        description=f"{SEED}/{{run}}/submission.json",
+        archive=f"{MODEL}/submission.zip",
+        description=f"{MODEL}/submission.json",
     log:
-        f"{SEED}/{{run}}/log/submission.txt",
+        f"{MODEL}/log/submission.txt",
     benchmark:
-        f"{SEED}/{{run}}/benchmark/submission.tsv"
+        f"{MODEL}/benchmark/submission.tsv"
     conda:
         "../envs/caguda.yaml"
     threads: 1

@@ -24,6 +24,7 @@ rule paper_table:
         runtime=10,
     params:
         config=CONFIG,
+        names=lambda wildcards: names_of(table_runs(f"table{wildcards.number}")),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda paper-table --config {params.config:q} --number {wildcards.number:q}"
@@ -32,8 +33,8 @@ rule paper_table:
 
 rule sweep_table:
     input:
-        evaluations=of_all_seeds([f"{recipe}/stage{stage}" for recipe, stage in SWEPT], "evaluation.json"),
-        accuracy=[labelling_for(seed, *swept) for seed in configuration.seeds for swept in SWEPT],
+        evaluations=lambda wildcards: of_all_seeds(table_runs("sweep"), "evaluation.json"),
+        accuracy=lambda wildcards: labellings_of(table_runs("sweep")),
     output:
         csv=report(
             f"{EXPERIMENT}/tables/sweep.csv",
@@ -60,6 +61,7 @@ rule sweep_table:
         runtime=10,
     params:
         config=CONFIG,
+        names=lambda wildcards: names_of(table_runs("sweep")),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda sweep --config {params.config:q} --evaluations {input.evaluations:q}"
@@ -68,20 +70,20 @@ rule sweep_table:
 
 rule label_frames:
     input:
-        labels=lambda wildcards: labelling_for(FIRST_SEED, wildcards.recipe, 1),
+        labels=lambda wildcards: pictured_labels(wildcards.report),
         manifest=MANIFEST,
     output:
         report(
-            directory(f"{EXPERIMENT}/{{recipe}}/labels/frames"),
+            directory(f"{REPORT}/labels/frames"),
             patterns=["{name}.png"],
             caption="../report/label_frames.rst",
-            category="Recipe {recipe}",
+            category="Report {report}",
             labels={"content": "pseudo-labels of {name}"},
         ),
     log:
-        f"{EXPERIMENT}/{{recipe}}/log/label_frames.txt",
+        f"{REPORT}/log/label_frames.txt",
     benchmark:
-        f"{EXPERIMENT}/{{recipe}}/benchmark/label_frames.tsv"
+        f"{REPORT}/benchmark/label_frames.tsv"
     conda:
         "../envs/caguda.yaml"
     threads: 1
@@ -96,20 +98,20 @@ rule label_frames:
 
 rule label_charts:
     input:
-        labels=lambda wildcards: labelling_for(FIRST_SEED, wildcards.recipe, 1),
+        labels=lambda wildcards: pictured_labels(wildcards.report),
         manifest=MANIFEST,
     output:
         report(
-            directory(f"{EXPERIMENT}/{{recipe}}/labels/charts"),
+            directory(f"{REPORT}/labels/charts"),
             patterns=["{name}.png"],
             caption="../report/label_charts.rst",
-            category="Recipe {recipe}",
+            category="Report {report}",
             labels={"content": "pseudo-labels: {name}"},
         ),
     log:
-        f"{EXPERIMENT}/{{recipe}}/log/label_charts.txt",
+        f"{REPORT}/log/label_charts.txt",
     benchmark:
-        f"{EXPERIMENT}/{{recipe}}/benchmark/label_charts.tsv"
+        f"{REPORT}/benchmark/label_charts.tsv"
     conda:
         "../envs/caguda.yaml"
     threads: 1
@@ -125,19 +127,19 @@ rule label_charts:
 rule class_chart:
     input:
         evaluations=lambda wildcards: of_all_seeds(
-            [source_only("classes.png"), chain_of(wildcards.recipe)[-1]], "evaluation.json"
+            [REPORTS[wildcards.report][0], main_of(wildcards.report)], "evaluation.json"
         ),
     output:
         report(
-            f"{EXPERIMENT}/{{recipe}}/classes.png",
+            f"{REPORT}/classes.png",
             caption="../report/classes.rst",
-            category="Recipe {recipe}",
+            category="Report {report}",
             labels={"content": "gains and confusions of every category"},
         ),
     log:
-        f"{EXPERIMENT}/{{recipe}}/log/classes.txt",
+        f"{REPORT}/log/classes.txt",
     benchmark:
-        f"{EXPERIMENT}/{{recipe}}/benchmark/classes.tsv"
+        f"{REPORT}/benchmark/classes.tsv"
     conda:
         "../envs/caguda.yaml"
     threads: 1
@@ -146,6 +148,7 @@ rule class_chart:
         runtime=10,
     params:
         config=CONFIG,
+        names=lambda wildcards: names_of(REPORTS[wildcards.report]),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda class-chart --config {params.config:q} --evaluations {input.evaluations:q} --output {output:q}"

@@ -1,5 +1,0 @@
-"""Generated street scenes with the 19 Cityscapes categories: a small stand-in for GTA5 to Cityscapes."""
-
-from caguda.datasets.street.frames import frame_paths, jobs, render, write_street
-
-__all__ = ["frame_paths", "jobs", "render", "write_street"]

@@ -1,0 +1,100 @@
+"""The frames that a training reads, with their labels or pseudo-labels, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from caguda.artifacts.maps import MapStore
+from caguda.artifacts.packed import PackedFrames
+from caguda.classes import ClassTable, class_table
+from caguda.config import Configuration
+from caguda.config_run import DomainName, Method
+from caguda.datasets.demands import refuse_sizes
+from caguda.datasets.frame import Frame, require_labels
+from caguda.datasets.io import labels_of
+from caguda.datasets.loader import LabelMaps, Sample, TrainingFrames, training_batches
+from caguda.datasets.manifest import Manifest, read_manifest
+from caguda.datasets.transforms import Pixels
+from caguda.errors import UserError
+from caguda.stages import parallel
+from caguda.stages.pack import open_caches
+
+Batches = Callable[[int], Iterator[tuple[Sample, ...]]]
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """The label maps of frames that all have labels, for processes that load frames too."""
+
+    frames: Sequence[Frame]
+    table: ClassTable
+    cache: PackedFrames | None
+
+    def __call__(self, index: int) -> dict[str, Pixels]:
+        return {"label": self.cache.label(index) if self.cache else labels_of(self.frames[index], self.table)}
+
+
+@dataclass(frozen=True)
+class _PseudoLabels:
+    """The pseudo-labels of a frame by the name of their rule, for processes that load frames too."""
+
+    stores: Mapping[str, MapStore]
+
+    def __call__(self, index: int) -> dict[str, Pixels]:
+        return {f"{rule}_label": torch.from_numpy(store.read(index, "label")) for rule, store in self.stores.items()}
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The checked frames of an experiment, and the packed caches that they may be read from."""
+
+    configuration: Configuration
+    manifest: Manifest
+    caches: Mapping[str, PackedFrames]
+
+    def training(
+        self, domain: DomainName, method: Method, order: str, seed: int, maps: LabelMaps | None
+    ) -> TrainingFrames:
+        """The frames of a domain for training, with these label maps; `order` and the seed decide which come when."""
+        cache = self.caches.get(domain)
+        purpose, augmentation = f"{order} {domain}", method.augmentation_of(domain)
+        images = cache.image if cache is not None else None
+        return TrainingFrames(self.manifest.frames(domain), maps, augmentation, seed, purpose, images)
+
+    def truth(self, domain: DomainName) -> LabelMaps:
+        """The label maps of a domain's frames, which must all have labels."""
+        frames, cache = self.manifest.frames(domain), self.caches.get(domain)
+        require_labels(frames)
+        table = class_table(self.configuration, getattr(self.configuration, domain))
+        return _Truth(frames, table, cache if cache is not None and cache.labelled else None)
+
+
+def open_frames(configuration: Configuration, manifest: Path, packed: Sequence[Path], method: Method) -> Frames:
+    """The checked frames of a manifest; UserError unless they fit the trainings, and caches are of domains that are read."""
+    read = read_manifest(manifest, configuration=configuration)
+    refuse_sizes(configuration, manifest, {name: read.entries(name) for name in ("source", "target")})
+    caches = open_caches(packed, read, configuration)
+    if unread := caches.keys() - method.reads.keys():
+        raise UserError(f"--packed: {method.method} must be given caches of the {' and '.join(method.reads)} alone, found one of the "
+                        f"{min(unread)}; leave it out")  # fmt: skip
+    return Frames(configuration, read, caches)
+
+
+def batches_of(frames: Frames, method: Method, order: str, seed: int, stores: Mapping[str, MapStore]) -> Batches:
+    """A function of the first iteration: from there on, this process's share of the batches of every domain that is read."""
+    streams = []
+    for domain, read in method.reads.items():
+        maps: LabelMaps | None = None
+        if read != "images":
+            maps = frames.truth(domain) if read == "truth" else _PseudoLabels(dict(sorted(stores.items())))
+        streams.append(frames.training(domain, method, order, seed, maps))
+    size, workers = method.batch_size, frames.configuration.compute.workers
+    end, each = method.iterations * method.accumulate, method.accumulate
+    share = (parallel.rank(), parallel.size())
+    return lambda start: zip(
+        *(training_batches(stream, size, start * each, end, workers, share) for stream in streams), strict=True
+    )

@@ -1,0 +1,1 @@
+"""Looking at pseudo-labels: pictures, tables for a terminal, and the page."""

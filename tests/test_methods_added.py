@@ -1,0 +1,221 @@
+"""Methods and rules that are added by files outside the package, trained for a few iterations through the real workflow."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from frame_trees import SHARED
+from torch import nn
+from workflow_runs import SMOKE, Workflow
+
+from caguda import kinds
+from caguda.artifacts.atomic import read_json, sha256
+from caguda.artifacts.labels import LABELS
+from caguda.artifacts.state import load_state
+from caguda.artifacts.vouched import vouched_store
+from caguda.networks.layers.network import Outputs
+
+TESTS = Path(__file__).parent
+FILES = [TESTS / name for name in ("advent_method.py", "class_balanced_rule.py", "mean_teacher_method.py")]
+LONGEST = 40
+RUNS: dict[str, Any] = {
+    "pretrain": {"iterations": 12},
+    "warmup": None,
+    "cag": None,
+    "control": None,
+    "oracle": None,
+    "advent": {
+        "method": "advent", "start": "pretrain", "iterations": 6, "weight": 1.0e-3,
+        "discriminator": {"learning_rate": 1.0e-3, "width": 4},
+    },
+    "cbst": {
+        "method": "self_training", "start": "pretrain", "stages": 2, "iterations": 6,
+        "pseudo_labels": {"class_balanced": {"portion": 0.2}},
+    },
+    "teacher": {"method": "mean_teacher", "start": "pretrain", "iterations": 6, "p0": 0.2},
+}  # fmt: skip
+REPORTS = {"others": ["pretrain", "advent", "teacher", "cbst"]}
+
+
+@pytest.fixture(autouse=True)
+def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Plugins that a test loads are unknown to the next one."""
+    modules = set(sys.modules)
+    for kind in kinds.FOLDERS:
+        kinds.known(kind)
+    monkeypatch.setattr(kinds, "_REGISTERED", {kind: dict(classes) for kind, classes in kinds._REGISTERED.items()})
+    monkeypatch.setattr(kinds, "_LOADED", {})
+    yield
+    for name in set(sys.modules) - modules:
+        if name.startswith("caguda_plugin_"):
+            del sys.modules[name]
+
+
+def golden(name: str) -> dict[str, np.ndarray]:
+    path = SHARED / "golden" / "methods" / f"{name}_a.npz"
+    if not path.exists():
+        pytest.skip(f"outputs of public functions are absent: {path}; name their folder with CAGUDA_SHARED")
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def loaded(kind: kinds.Kind, name: str) -> type[Any]:
+    kinds.load_plugins(FILES)
+    return kinds.find(kind, name)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_each_is_one_short_file(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
+def test_the_adversary_of_advent_sees_weighted_self_information() -> None:
+    arrays = golden("advent")
+    logits = torch.from_numpy(arrays["target_logits"])
+    seen = loaded("method", "advent").discriminated(None, Outputs(logits, logits))
+    torch.testing.assert_close(seen, torch.from_numpy(arrays["self_information"]))
+
+
+def test_the_thresholds_of_cbst_are_those_of_its_code() -> None:
+    arrays = golden("cbst")
+    assert arrays["downsampling"] == 4
+    confidence, predicted = arrays["probability"].max(1), arrays["probability"].argmax(1).astype(np.uint8)
+    images = [{"predicted": label, "confidence": sure} for label, sure in zip(predicted, confidence, strict=True)]
+    rule = loaded("rule", "class_balanced")(portion=float(arrays["portion"]))
+    found = rule.prepare(iter(images), arrays["probability"].shape[1])
+    np.testing.assert_array_equal(np.float32(found), arrays["threshold_kc"])
+    certain = arrays["pseudo_label"] == predicted  # of the predicted category, which is all that evidence has
+    for image, label, same in zip(images, arrays["pseudo_label"], certain, strict=True):
+        given = rule.labels(image, 1.0, found)
+        np.testing.assert_array_equal(given[same], label[same])
+        assert set(np.unique(given[~same & (label == 255)])) <= {255}
+
+
+def test_a_teacher_is_the_moving_average_of_the_parameters() -> None:
+    arrays = golden("dacs")
+
+    def network(prefix: str) -> nn.Module:
+        state = {
+            key.removeprefix(f"{prefix}."): torch.from_numpy(values)
+            for key, values in arrays.items()
+            if key.startswith(f"{prefix}.")
+        }
+        made = nn.Sequential(
+            nn.Conv2d(*state["0.weight"].shape[1::-1], state["0.weight"].shape[-1], padding=1),
+            nn.BatchNorm2d(len(state["1.weight"])),
+            nn.Conv2d(*state["2.weight"].shape[1::-1], state["2.weight"].shape[-1]),
+        )
+        made.load_state_dict(state)
+        return made
+
+    class Told:
+        network: nn.Module
+        parts: dict[str, nn.Module]
+        iteration: int
+
+    method = loaded("method", "mean_teacher")
+    for iteration in (0, 5, 500):
+        told = Told()
+        told.network, told.parts, told.iteration = network("student"), {"teacher": network("teacher_before")}, iteration
+        method.after_update(method.model_construct(decay=0.99), told)
+        expected = network(f"teacher_after_iteration{iteration}")
+        for kept, weight in zip(told.parts["teacher"].parameters(), expected.parameters(), strict=True):
+            torch.testing.assert_close(kept, weight)
+
+
+# The workflow
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
+    """The smoke experiment with runs of methods and of a rule from outside the package, and a report of them."""
+    folder = tmp_path_factory.mktemp("methods")
+    content = yaml.safe_load(SMOKE.read_text(encoding="utf-8"))
+    content |= {"plugins": [str(file) for file in FILES], "reports": REPORTS, "tables": {}}
+    content["runs"] = {
+        name: run if run is None or name != "pretrain" else content["runs"]["pretrain"] | run
+        for name, run in RUNS.items()
+    }
+    (folder / "smoke.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    workflow = Workflow(folder, folder / "smoke.yaml")
+    done = workflow.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workflow
+
+
+def test_every_run_is_trained_and_evaluated_and_nothing_is_left_to_do(trained: Workflow) -> None:
+    models = ("pretrain", "advent", "teacher", "cbst/stage1", "cbst/stage2")
+    found = {
+        path.parent.relative_to(trained.results / "seed0").as_posix()
+        for path in trained.results.rglob("evaluation.json")
+    }
+    assert found == set(models)
+    assert trained.planned() == set()
+    page = (trained.results / "reports" / "others" / "report.html").read_text(encoding="utf-8")
+    assert all(name in page for name in ("advent", "teacher", "class_balanced", "stage 2"))
+
+
+def test_what_a_plugin_decides_is_recorded(trained: Workflow) -> None:
+    made = {
+        name: read_json(trained.results / "seed0" / name / "checkpoint.json")["provenance"]["settings"]
+        for name in ("pretrain", "advent", "teacher", "cbst/stage1")
+    }
+    assert "plugins" not in made["pretrain"] and "plugins" not in made["cbst/stage1"]
+    assert made["advent"]["plugins"] == {FILES[0].name: sha256(FILES[0])}
+    assert made["teacher"]["plugins"] == {FILES[2].name: sha256(FILES[2])}
+    labels = next((trained.results / "seed0" / "pretrain" / "labels").glob("class_balanced-0.2-*/labels.json"))
+    assert read_json(labels)["provenance"]["settings"]["plugins"] == {FILES[1].name: sha256(FILES[1])}
+
+
+def test_the_losses_are_those_of_the_method(trained: Workflow) -> None:
+    terms = {
+        name: set(read_json(trained.results / "seed0" / name / "checkpoint.json")["metrics"]["history"][-1])
+        - {"iteration"}
+        for name in ("advent", "teacher", "cbst/stage1")
+    }
+    assert terms["advent"] == {"source_cross_entropy", "adversarial", "discriminator"}
+    assert terms["teacher"] == {"source_cross_entropy", "teacher_cross_entropy"}
+    assert terms["cbst/stage1"] == {"source_cross_entropy", "class_balanced_cross_entropy"}
+
+
+def test_a_teacher_is_part_of_the_state_and_differs_from_the_network(trained: Workflow) -> None:
+    state = load_state(trained.results / "seed0" / "teacher" / "state" / "state.pt")
+    assert (
+        state is not None
+        and set(state["modules"]) == {"network", "teacher"}
+        and set(state["optimisers"]) == {"network"}
+    )
+    network, teacher = (state["modules"][name] for name in ("network", "teacher"))
+    moved = [key for key in network if network[key].is_floating_point() and not torch.equal(network[key], teacher[key])]
+    assert network.keys() == teacher.keys() and len(moved) > 5
+
+
+def test_a_rule_grows_with_the_stages_and_its_thresholds_are_told(trained: Workflow) -> None:
+    seed = trained.results / "seed0"
+    stages = [
+        next(path.glob("labels/class_balanced-*/labels.json")) for path in (seed / "pretrain", seed / "cbst" / "stage1")
+    ]
+    told = [read_json(path) for path in stages]
+    assert [each["rule"]["portion"] for each in told] == [0.2, 0.25]
+    assert all(len(each["prepared"]) == 19 and 0 < min(each["prepared"]) for each in told)
+    shares = []
+    for path in stages:
+        store = vouched_store(path, LABELS)
+        shares.append(float(np.mean([store.read(index, "active") for index in range(store.count)])))
+    assert 0.1 < shares[0] < 0.25 and shares[0] < shares[1] < 0.3
+
+
+def test_another_content_of_a_plugin_makes_its_runs_stale_alone(trained: Workflow, tmp_path: Path) -> None:
+    changed = tmp_path / FILES[0].name
+    changed.write_text(FILES[0].read_text(encoding="utf-8") + "\n# another\n", encoding="utf-8")
+    content = yaml.safe_load(trained.configfile.read_text(encoding="utf-8"))
+    content["plugins"][0] = str(changed)
+    (tmp_path / "smoke.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    copy = Workflow(trained.directory, tmp_path / "smoke.yaml")
+    planned = {job.output[0] for job in copy.plan() if job.rule == "train"}
+    assert planned == {"seed0/advent/checkpoint.safetensors"}

@@ -1,0 +1,37 @@
+# The training of every model: source only, a warm-up, a stage of Algorithm 1, a baseline, a control, the oracle.
+# It is given what its method needs: the checkpoint that it starts from, and that model's anchors and pseudo-labels.
+
+
+rule train:
+    input:
+        manifest=MANIFEST,
+        packed=lambda wildcards: caches(*run_of(configuration, known_model(wildcards)).reads),
+        initial=lambda wildcards: initial_of(wildcards.seed, wildcards.model),
+        anchors=lambda wildcards: anchors_for(wildcards.seed, wildcards.model),
+        labels=lambda wildcards: labels_for(wildcards.seed, wildcards.model),
+    output:
+        checkpoint=f"{MODEL}/checkpoint.safetensors",
+        description=f"{MODEL}/checkpoint.json",
+    log:
+        f"{MODEL}/log/train.txt",
+    benchmark:
+        f"{MODEL}/benchmark/train.tsv"
+    wildcard_constraints:
+        model=rf"(?!(?:{one_of(imported_files(configuration))})/){ANY_MODEL}",
+    priority: 100
+    conda:
+        "../envs/caguda.yaml"
+    threads: TRAINER_CORES
+    resources:
+        gpu=configuration.compute.processes,
+        mem_mb=16000,
+        runtime=2880,
+    params:
+        config=CONFIG,
+        settings=lambda wildcards: json.dumps(settings_of_run(configuration, wildcards.model), sort_keys=True),
+        method_version=METHOD_VERSION,
+        state=below_prefix(f"{MODEL}/state"),
+    shell:
+        "exec python -m caguda train --config {params.config:q} --seed {wildcards.seed:q} --run {wildcards.model:q}"
+        " --manifest {input.manifest:q} --initial {input.initial:q} --anchors {input.anchors:q} --labels {input.labels:q}"
+        " --output {output.checkpoint:q} --state {params.state:q} --packed {input.packed:q} > {log:q} 2>&1"
