@@ -5,7 +5,7 @@ import fcntl
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -120,10 +120,13 @@ def set_aside(outputs: Iterable[Path]) -> None:
             print(f"caguda: {printable(said)}", file=sys.stderr)
 
 
-def tell_of_earlier_layout(folder: Path) -> None:
-    """Says in one line what of an experiment's folder is of an earlier version, and lies where nothing looks for it now."""
+def tell_of_earlier_layout(folder: Path, runs: Collection[str]) -> None:
+    """Says in one line what of an experiment's folder is of an earlier version, and lies where nothing looks for it now.
+
+    The folder of one of the experiment's `runs` is not meant, whatever it is called.
+    """
     places = ("seed*/pretrain", "seed*/stage*/labels.json", "seed*/*/stage*/labels.json", "*/report.html")
-    if found := sorted({path for place in places for path in folder.glob(place)}):
+    if found := sorted({path for place in places for path in folder.glob(place) if path.name not in runs}):
         said = (
             f"{first(found)}: results of an earlier version, which nothing reads any more (runs are named by the YAML, reports are "
             "in reports/, pseudo-labels beside the model that made their evidence); move them away where they are not wanted"

@@ -16,6 +16,8 @@ import pytest
 import yaml
 from workflow_runs import ROOT, SMOKE, Workflow, environment
 
+from caguda.workflow import tell_of_earlier_layout
+
 TABLE = {"reports/cag/table.csv", "reports/cag/report.html"}
 REPORT = {*TABLE, "reports/cag/figure.png", "reports/cag/curves.png"}
 CONTROL = {"seed0/control/checkpoint.safetensors", "seed0/control/evaluation.json"}
@@ -248,6 +250,23 @@ def test_a_second_call_is_refused_while_the_first_lives(tmp_path: Path) -> None:
         done = workflow.run()
     assert done.returncode != 0 and "one call at a time may work here" in done.stdout + done.stderr
     assert [path.name for path in workflow.results.iterdir()] == ["lock"]
+
+
+def test_what_is_of_an_earlier_version_is_told_and_a_run_of_such_a_name_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = ("seed0/stage1/labels.json", "seed1/cag/stage1/labels.json", "cag/report.html", "seed0/pretrain/state.pt")
+    for name in (*earlier, "reports/cag/report.html", "seed0/cag/stage1/labels/a+b.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    tell_of_earlier_layout(tmp_path, ["source_only", "cag"])
+    said = capsys.readouterr().err
+    assert said.startswith(f"caguda: {tmp_path}/cag/report.html, {tmp_path}/seed0/pretrain, ")
+    assert " and 1 more: results of an earlier version" in said and said.count("\n") == 1
+    for name in earlier[:3]:
+        (tmp_path / name).unlink()
+    tell_of_earlier_layout(tmp_path, ["pretrain", "cag"])
+    assert capsys.readouterr().err == ""
 
 
 def vouching(workflow: Workflow, stage: int, kind: str) -> Path:

@@ -100,7 +100,7 @@ onstart:
         if configuration.left_out:
             print(f"caguda: left out: {', '.join(configuration.left_out)}", file=sys.stderr)
         LOCKS.append(lock_of(Path(CONFIG).parent))
-        tell_of_earlier_layout(Path(CONFIG).parent)
+        tell_of_earlier_layout(Path(CONFIG).parent, configuration.runs)
         set_aside(Path(path) for job in workflow.dag.needrun_jobs() for path in job.output)
         write_json(Path(CONFIG), SETTINGS)
     except UserError as error:
