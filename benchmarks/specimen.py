@@ -159,7 +159,7 @@ def make(folder: Path, frames: Path | None, **changes: Any) -> Tree:
 def _in_this_process() -> Iterator[None]:
     """Frames are written and opened by a thread: processes take seconds to start."""
     with ExitStack() as patched:
-        for module in ("stages.pack", "datasets.check", "datasets.street.frames"):
+        for module in ("stages.pack", "datasets.check", "street.frames"):
             patched.enter_context(mock.patch(f"caguda.{module}.workers", lambda *_: ThreadPoolExecutor(1)))
         yield
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
@@ -89,7 +90,7 @@ class RunSettings(Section):
         for key in ("title", "note"):
             if (text := getattr(self, key)) is not None and not is_plain(text):
                 raise ValueError(f"{key}: must be one line without control characters, found {text!a:.60}")
-        if self.title is not None and self.title.startswith(("=", "-", "@")):
+        if self.title is not None and re.match(r"[=@-]|\+\S", self.title):
             raise ValueError(f"title: must not begin as a formula of a spreadsheet does, found {self.title!a:.60}")
         return self
 
@@ -127,7 +128,7 @@ class Imported(RunSettings):
         return self.has_seen == "target labels"
 
 
-class Method(RunSettings, Training):
+class Method(Training, RunSettings):
     """The settings of a run that is trained: those of its method, of its training, and where it starts.
 
     A method is a subclass in one file, registered by `@register("method", NAME)`, with a field `method: Literal[NAME]`. It says

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -93,6 +94,8 @@ def refuse_impossible_runs(
 
     `lists` are those of reports and tables by their key. They may name runs that are left out.
     """
+    if taken := [name for name in runs if re.fullmatch(r"seed\d+", name)]:
+        raise ValueError(f"runs: {taken[0]} is the name of a seed's folder, choose another name")
     starts = {name: start for name, run in made.items() if (start := getattr(run, "start", None)) is not None}
     for name, start in starts.items():
         _refuse_other_model(f"runs.{name}.start", start, made, runs)

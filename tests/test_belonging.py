@@ -254,6 +254,18 @@ def test_a_report_takes_what_is_told_of_all_labels_of_a_model(results: Results) 
                     **{"label-summaries": [*one, *summaries]})  # fmt: skip
 
 
+def test_a_sweep_takes_what_is_told_of_all_labels_of_a_model(results: Results) -> None:
+    one, told = [results.new / "one.json"], results.sound("report")["label-summaries"]
+    of_one: dict[str, list[Path | str]] = {"evidence": [SEED / "warmup/evidence/evidence.json"], "output": [*one]}
+    assert results.call("diagnose", **of_one | {"all-labels": labels_of("warmup")[:1]}) == (0, "")
+    config, made = results.new / "config.json", read_json(Path("results/smoke/config.json"))
+    write_json(config, made | {"tables": {"sweep": ["cag/stage1"]}})
+    sound: dict[str, list[Path | str]] = {"config": [config], "evaluations": [SEED / "cag/stage1/evaluation.json"]}
+    for accuracy in ([*one], [*one, told[0]], [*told]):
+        results.refused("sweep", **sound, accuracy=accuracy)
+    assert results.call("sweep", **sound, accuracy=[told[0]], output=[results.new / "sweep.csv"])[0] == 0
+
+
 def test_a_figure_is_of_the_models_that_its_columns_name(results: Results) -> None:
     models = results.sound("figure")["checkpoints"]
     results.refused("figure", "must have the model of cag/stage2", checkpoints=models[:2])

@@ -299,6 +299,17 @@ def test_an_evaluation_of_another_model_is_not_replaced(own: Miniature) -> None:
     assert read_json(output)["run"] == "warmup"
 
 
+def test_an_evaluation_of_an_earlier_version_is_not_replaced(own: Miniature) -> None:
+    output = own.folder / "evaluation.json"
+    evaluate(own.configuration(), own.manifest, own.weights("warmup"), output)
+    before = read_json(output)
+    write_json(output, {"row": "warm-up", "recipe": None} | {key: before[key] for key in before if key != "run"})
+    with pytest.raises(
+        UserError, match="the evaluation of the same model, found one of a model from elsewhere, seed 0"
+    ):
+        evaluate(own.configuration(), own.manifest, own.weights("warmup"), output)
+
+
 def test_a_model_that_started_from_another_stage_is_refused(own: Miniature) -> None:
     """The run of its `start` has more stages now; the key itself is the same."""
     named = {"runs__after": {"like": "control", "start": "cag", "iterations": 1}}

@@ -55,6 +55,12 @@ def test_a_value_of_the_wrong_kind_is_one_line(tmp_path: Path, key: str, value: 
     assert said in message and key.replace("__", ".") in message
 
 
+def test_a_run_must_not_have_the_name_of_a_seeds_folder(tmp_path: Path) -> None:
+    for name in ("seed0", "seed12"):
+        said = refused(tmp_path, **{f"runs__{name}": {"like": "pretrain"}})
+        assert f"runs: {name} is the name of a seed's folder, choose another name" in said
+
+
 @pytest.mark.parametrize("name", ["lock", "log", "state", "packed", "check", "data", "labels", "stage1", "seeds"])
 def test_a_run_may_have_the_name_of_other_folders(tmp_path: Path, name: str) -> None:
     parse_configuration(values(tmp_path, **{f"runs__{name}": {"like": "pretrain"}}), tmp_path / "odd.yaml")

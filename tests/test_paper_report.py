@@ -25,7 +25,7 @@ from caguda.paper import charts
 from caguda.paper.figures import Block, side_by_side, write_figure
 from caguda.paper.pictures import description
 from caguda.paper.report import artifact, duration, labels_of_rows, spent, write_report
-from caguda.paper.rows import models_of_curves
+from caguda.paper.rows import models_of_curves, models_of_figure
 from caguda.paper.table import read_evaluations, report_rows, show, table_rows, to_csv
 
 FILES = ("figure.png", "curves.png", "table.csv")
@@ -146,7 +146,8 @@ def report(config: Configuration, paths: Mapping[str, list[Path]], folder: Path,
     figure, curves, table = (folder / file for file in FILES)
     rows = report_rows(config, name)
     shown = label_files(paths["labels"][-1]) if paths["labels"] else []
-    draw(figure, "figure", [paths["checkpoints"][0], *shown])
+    pictured = models_of_figure(config, rows)
+    draw(figure, "figure", [*(path for path in paths["checkpoints"] if model(path) in pictured), *shown])
     story = models_of_curves(config, rows)
     draw(curves, "curves", [path for path in paths["checkpoints"] if model(path) in story])
     table.write_text(to_csv(read_evaluations(config, rows, paths["evaluations"]), rows))

@@ -62,7 +62,10 @@ def test_the_chain_goes_back_to_frames_and_settings(mini: Miniature, capsys: pyt
     manifest = read_json(mini.manifest)
     assert f"target: 8 frames in {manifest['target']['root']}, digest {manifest['target']['digest'][:12]}" in found
     made = read_json(mini.weights("stage").with_suffix(".json"))["provenance"]
-    assert f"by train, seed 0, settings {made['configuration'][:12]}" in found and made["machine"]["host"] in found
+    assert (
+        f"by train cag/stage1, seed 0, settings {made['configuration'][:12]}" in found
+        and made["machine"]["host"] in found
+    )
 
 
 def test_the_same_as_json_has_the_settings(mini: Miniature, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,8 +124,11 @@ def accuracy_of(evaluations: Sequence[Path], accuracy: Sequence[Path]) -> dict[P
     used: set[Path] = set()
     for path in evaluations:
         (model,) = [item.path for item in inputs_of(path, recorded_sha256) if item.path.suffix == ".safetensors"]
-        trained_on = contents_of_inputs(provenance_of(model))
-        fitting = [name for name, contents in of_labels.items() if contents <= trained_on]
+        made = provenance_of(model)
+        trained_on, rules = contents_of_inputs(made), made["settings"].get("run", {}).get("pseudo_labels", {})
+        fitting = [
+            name for name, contents in of_labels.items() if contents <= trained_on and len(contents) == len(rules)
+        ]
         if len(fitting) != 1:
             raise UserError(f"{path}: the statistics of just the labels that its model was trained on must be given, found "
                             f"{len(fitting)}; name one for every evaluation")  # fmt: skip

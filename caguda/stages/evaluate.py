@@ -74,9 +74,9 @@ def _refuse_other_evaluation(output: Path, made: Mapping[str, Any]) -> None:
     if not output.exists():
         return
     before, model = read_artifact(output, KINDS["evaluate"]), model_of(made)
-    if (before["run"], before["seed"]) != (model, made["seed"]):
+    if (found := before.get("run"), before["seed"]) != (model, made["seed"]):
         raise UserError(f"{output}: an output must be new or replace the evaluation of the same model, found one of "
-                        f"{before['run']}, seed {before['seed']}; choose another output")  # fmt: skip
+                        f"{found or 'a model from elsewhere'}, seed {before['seed']}; choose another output")  # fmt: skip
 
 
 def _confusion(

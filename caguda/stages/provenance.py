@@ -8,6 +8,7 @@ from typing import Any
 
 from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.chain import inputs_of, provenance_of
+from caguda.artifacts.identity import model_of
 from caguda.artifacts.maps import open_store
 from caguda.artifacts.stores import kind_of_store
 from caguda.errors import UserError, printable
@@ -67,7 +68,7 @@ def _lines(chain: dict[str, Any], indent: str) -> list[str]:
     if made := chain["made"]:
         seed = "" if made["seed"] is None else f", seed {made['seed']}"
         found += [
-            f"{indent}  by {made['made_by']}{seed}, settings {made['configuration'][:12]}, method {made['method_version']}",
+            f"{indent}  by {' '.join(filter(None, (made['made_by'], model_of(made))))}{seed}, settings {made['configuration'][:12]}, method {made['method_version']}",
             f"{indent}  {made['created']}, {made['seconds']:.0f} s on {made['machine']['host']}, caguda {made['caguda']}",
         ]
     for name, frames in chain["frames"].items():
