@@ -181,7 +181,7 @@ class Method(Training, RunSettings):
         """The name that, with the seed, decides the order of frames and their augmentation.
 
         Runs with the same name see the same frames, so that they are compared on equal data. `stage` is 1 and one more for
-        each model before it that was trained on pseudo-labels.
+        each model before it of the same chain, or that was trained with anchors or pseudo-labels.
         """
         return f"stage {stage}"
 

@@ -98,9 +98,13 @@ def models_before(configuration: Configuration, model: str) -> Iterator[str]:
 
 
 def adaptation_stage(configuration: Configuration, model: str) -> int:
-    """1, and one more for every model before it that was trained with anchors or pseudo-labels."""
-    before = [run_of(configuration, other) for other in models_before(configuration, model)]
-    return 1 + sum(isinstance(run, Method) and (run.uses_anchors or run.reads_pseudo_labels) for run in before)
+    """1, and one more for every model before it of the same chain, or that was trained with anchors or pseudo-labels."""
+    own = model.partition("/")[0]
+    before = [(other.partition("/")[0], run_of(configuration, other)) for other in models_before(configuration, model)]
+    return 1 + sum(
+        name == own or (isinstance(run, Method) and (run.uses_anchors or run.reads_pseudo_labels))
+        for name, run in before
+    )
 
 
 def place_in_chain(model: str) -> int:

@@ -89,7 +89,7 @@ def test_what_a_model_has_seen_is_what_all_runs_that_led_to_it_have() -> None:
         "spoilt/stage1": "reference",
     }
     rows = named(config, "source_only", "spoilt/stage1", "oracle")
-    assert "The oracle has seen target labels" in note(config, rows) and "The stage 1 has seen" in note(config, rows)
+    assert "The oracle trains on target labels" in note(config, rows) and "The stage 1 has seen" in note(config, rows)
 
 
 @pytest.mark.parametrize(

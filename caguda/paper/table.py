@@ -19,11 +19,11 @@ from caguda.errors import UserError, first, printable
 from caguda.paper.escapes import in_csv, in_markdown
 from caguda.paper.evaluations import Evaluation, Score, by_run, check_evaluations, read_evaluation, refuse_others
 from caguda.paper.rows import ModelRow, notes_of, rows_of
-from caguda.runs import imported_files, reports
+from caguda.runs import imported_files, reports, run_of
 
 ABSENT = "-"
 LAST_ITERATE = "Every value is the last iterate: nothing is selected on target labels."
-REFERENCE = "The {} has seen target labels and is a reference, no adapted row."
+REFERENCE = "The {} {} target labels and is a reference, no adapted row."
 ADABN = "AdaBN is {} with batch normalisation statistics re-estimated on target training frames, without any training."
 SMALLER = (
     "mIoU16 is the mean without terrain, truck and train, mIoU13 without wall, fence and pole too. Both are means of the "
@@ -179,7 +179,8 @@ def _class_table(classes: Sequence[str], rows: Sequence[Row], summaries: Sequenc
 
 def note(configuration: Configuration, rows: Sequence[ModelRow]) -> str:
     """What a reader must know of the rows, what is left out, and which models were brought from elsewhere."""
-    notes = [LAST_ITERATE, *(REFERENCE.format(row.title) for row in rows if row.is_reference)]
+    seen = {row: "trains on" if run_of(configuration, row.model).is_reference else "has seen" for row in rows}
+    notes = [LAST_ITERATE, *(REFERENCE.format(row.title, seen[row]) for row in rows if row.is_reference)]
     notes += [ADABN.format(rows[0].title)] if rows[0].is_source_only else []
     notes += notes_of(configuration, rows)
     if configuration.left_out:

@@ -24,7 +24,6 @@ from caguda.runs import (
     reports,
     rules_of,
     run_of,
-    trained_models,
 )
 from caguda.staleness import silent_products, stale_artifacts
 from caguda.version import METHOD_VERSION
@@ -156,9 +155,7 @@ MANIFEST_OF = {"evaluation": MANIFEST, "test": f"{EXPERIMENT}/manifest.test.json
 PREDICTED = "test" if configuration.test else "evaluation"
 PACKED = f"{EXPERIMENT}/packed/{{domain}}.h5"
 REPORT = f"{EXPERIMENT}/reports/{{report}}"
-DIAGNOSED = configuration.target.labels is not None
 MODELS = models(configuration)
-TRAINED = trained_models(configuration)
 REPORTS = reports(configuration)
 RULES = known_rules(configuration)
 LABELLINGS = {labelling_of(configuration, model) for model in MODELS} - {""}
