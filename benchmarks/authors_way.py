@@ -21,16 +21,14 @@ from torch.nn import functional
 
 from caguda.equations import IGNORE
 from caguda.equations.losses import objective
-from caguda.methods.cag import CategoryAnchors, Weights
-from caguda.stages.session import Session
-from caguda.stages.training import Batch, Step
+from caguda.methods.cag import Cag, Weights
+from caguda.stages.session import Batch, Objective, Session
+from caguda.stages.training import Step
 
 AT_LEAST = 10
 
 
-def authors_step(
-    session: Session, method: CategoryAnchors, labelling: nn.Module, thresholds: Mapping[str, float]
-) -> Step:
+def authors_step(session: Session, method: Cag, labelling: nn.Module, thresholds: Mapping[str, float]) -> Step:
     """The step of an iteration, with the terms of `caguda.methods.cag`; means over pixels or class means."""
     network, anchors, choice = session.data_parallel("network"), session.anchors, method.distance
     assert (method.reduction, method.target_resolution) == ("mean", "features") and anchors.present.all()
@@ -44,8 +42,10 @@ def authors_step(
             planes = planes * one_hot(logits.softmax(1).argmax(1), len(vectors))
         return DISTANCES[choice.norm](features / unit, planes, in_units)
 
-    def step(batch: Batch, _iteration: int) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
-        source, target = ({name: value.to(session.device) for name, value in sample.items()} for sample in batch)
+    def step(batch: Batch, _iteration: int) -> Iterator[Objective]:
+        source, target = (
+            {name: value.to(session.device) for name, value in sample.items()} for sample in batch.values()
+        )
         images = source["image"].float() / 255
         features, logits, _ = network(images)
         enlarged = functional.interpolate(logits, images.shape[2:], mode="bilinear")

@@ -45,7 +45,7 @@ def job_of(process: psutil.Process) -> str | None:
         words = process.cmdline() if verb == "train" else []
     except psutil.Error:
         return None
-    return f"{verb} {words[words.index('--run') + 1]}" if "--run" in words else verb
+    return f"{verb} {words[words.index('--model') + 1]}" if "--model" in words else verb
 
 
 def victims(call: Call) -> dict[str, list[psutil.Process]]:

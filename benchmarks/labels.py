@@ -37,11 +37,11 @@ from caguda.artifacts.labels import LABELS, create_label_store
 from caguda.artifacts.maps import open_store, shard_size, write_shard
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.configfile import load_configuration, parse_configuration
-from caguda.runs import known_rules
+from caguda.runs import rules_by_folder
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
 from caguda.stages.evidence import create_evidence, verify_evidence
-from caguda.stages.train import train_run
+from caguda.stages.train import train_model
 
 ROOT = Path(__file__).parents[1]
 LABEL_IDS = CITYSCAPES_19.label_ids
@@ -210,7 +210,7 @@ def experiment(folder: Path, frames: int) -> list[Path]:
         folder / name for name in ("manifest.json", "checkpoint.safetensors", "anchors.h5", "evidence.zarr")
     )
     check(configuration, manifest)
-    train_run(configuration, 0, "source_only", manifest, checkpoint, folder / "state")
+    train_model(configuration, 0, "source_only", manifest, checkpoint, folder / "state")
     sum_part(configuration, manifest, checkpoint, 1, 1, folder / "sums.h5")
     construct_anchors(configuration, manifest, checkpoint, [folder / "sums.h5"], anchors)
     create_evidence(configuration, manifest, checkpoint, anchors, store, folder / "created.json")
@@ -228,7 +228,7 @@ def jobs(frames: int) -> list[tuple[float, float]]:
         found = [job("evidence-part", folder, given | {"part": 1, "parts": 1, "output": folder / "part.json"})]
         with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence):
             verify_evidence(paths[-1], [folder / "part.json"], folder / "evidence.json")
-        rule, *_ = known_rules(load_configuration(folder / "config.json"))
+        rule, *_ = rules_by_folder(load_configuration(folder / "config.json"))
         given = {
             "evidence": folder / "evidence.json",
             "store": folder / "labels.zarr",

@@ -41,16 +41,16 @@ import zarr
 from torch import Tensor
 
 from caguda.artifacts.checkpoint import save_checkpoint
-from caguda.artifacts.provenance import provenance
+from caguda.artifacts.provenance import new_provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
 from caguda.datasets.io import read_image
-from caguda.datasets.loader import read_batches
+from caguda.datasets.loader import images_of
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.networks.layers.batch_norm import estimate_statistics
-from caguda.recorded import settings_of_run
+from caguda.recorded_settings import settings_of_run
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
 from caguda.stages.evaluate import evaluate
@@ -107,7 +107,7 @@ class Experiment:
             "classes": list(class_table(self.configuration).names),
             "target_statistics": False,
             "metrics": {},
-            "provenance": provenance("train", settings, [self.inputs[1]], 0, time.time(), self.inputs[1]),
+            "provenance": new_provenance("train", settings, [self.inputs[1]], 0, time.time(), self.inputs[1]),
         }
         save_checkpoint(self.inputs[2], network.state_dict(), description)
 
@@ -139,8 +139,8 @@ class Experiment:
 
     def decoded(self, name: SetName) -> list[Tensor]:
         """The images of a set in memory, in batches."""
-        frames = read_manifest(self.inputs[1]).frames(name)
-        return [images for _, images in read_batches(frames, range(len(frames)), self.batch)]
+        manifest = read_manifest(self.inputs[1])
+        return [images_of(manifest.frames(name), batch) for batch in manifest.batches(name, self.batch)]
 
     @property
     def batch(self) -> int:

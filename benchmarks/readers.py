@@ -24,7 +24,7 @@ from caguda.stages.labels import make_labels
 from caguda.stages.predict import predict_part
 from caguda.stages.predictions import list_predictions
 from caguda.stages.submission import submission
-from caguda.stages.train import train_run
+from caguda.stages.train import train_model
 
 
 def _trains(run: str, *, packed: bool = False, resumed: bool = False) -> Callable[[Tree, Path], list[Path]]:
@@ -36,7 +36,7 @@ def _trains(run: str, *, packed: bool = False, resumed: bool = False) -> Callabl
         caches = [tree / f"packed/{domain}.h5" for domain in domains] if packed else []
         output = new / "checkpoint.safetensors"
         given = inputs_of(tree, run)
-        train_run(tree.configuration, 0, run, tree.manifest, output, state, packed=caches, **given)
+        train_model(tree.configuration, 0, run, tree.manifest, output, state, packed=caches, **given)
         return [output]
 
     return read

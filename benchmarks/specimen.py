@@ -23,7 +23,7 @@ from caguda.config import Configuration
 from caguda.configfile import load_configuration, parse_configuration
 from caguda.paper.charts import write_curves
 from caguda.paper.table import write_table
-from caguda.runs import known_rules, labelling_of, rules_of
+from caguda.runs import labelling_name, rules_by_folder, rules_of
 from caguda.stages import training
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
@@ -35,7 +35,7 @@ from caguda.stages.labels import make_labels
 from caguda.stages.pack import pack
 from caguda.stages.predict import predict_part
 from caguda.stages.predictions import list_predictions
-from caguda.stages.train import train_run
+from caguda.stages.train import train_model
 from caguda.street import write_street
 
 ITERATIONS, PARTS = 3, 2
@@ -87,12 +87,12 @@ class Tree:
     @property
     def swept(self) -> str:
         """The folder of another rule, with which a run that nobody trains is labelled."""
-        return next(folder for folder in known_rules(self.configuration) if folder not in self.rules)
+        return next(folder for folder in rules_by_folder(self.configuration) if folder not in self.rules)
 
     @property
     def labelling(self) -> str:
         """The name of what is told of the labels of both rules."""
-        return f"{labelling_of(self.configuration, STAGE)}.json"
+        return f"{labelling_name(self.configuration, STAGE)}.json"
 
     def evidence(self, stage: int, name: str = "evidence.json", seed: int = 0) -> Path:
         """What the model says that a stage starts from."""
@@ -178,7 +178,7 @@ def _make_seed(tree: Tree, configuration: Configuration, seed: int) -> None:
             _see(tree, configuration, int(run[-1]), seed)
             _label(tree, configuration, int(run[-1]), seed)
         output = tree.weights(run, seed)
-        train_run(configuration, seed, run, tree.manifest, output, output.with_name("state"), **given)
+        train_model(configuration, seed, run, tree.manifest, output, output.with_name("state"), **given)
     for run in RUNS:
         evaluate(configuration, tree.manifest, tree.weights(run, seed), tree / f"seed{seed}/{run}/evaluation.json")
     _predict(tree, configuration, seed)
@@ -188,7 +188,7 @@ def inputs_of(tree: Tree, run: str, seed: int = 0) -> dict[str, Any]:
     """What the training of a model is given beside frames."""
     if run == RUNS[0]:
         return {}
-    given: dict[str, Any] = {"initial": tree.weights(RUNS[RUNS.index(run) - 1], seed)}
+    given: dict[str, Any] = {"start": tree.weights(RUNS[RUNS.index(run) - 1], seed)}
     if run in RUNS[2:]:
         stage = int(run[-1])
         given |= {"anchors": tree.evidence(stage, "anchors.h5", seed), "labels": tree.labels(stage, seed)}

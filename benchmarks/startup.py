@@ -27,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from caguda.cli import VERBS
+from caguda.verbs import VERBS
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "config" / "demo.yaml"
@@ -40,7 +40,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 def start_of(verb: str) -> list[str]:
     """The command of a process that does what `caguda VERB` does until its function is called."""
-    module = VERBS[verb][0].partition(":")[0]
+    module = VERBS[verb].function.partition(":")[0]
     code = (
         "import importlib, pathlib; from caguda.cli import _parser; from caguda.configfile import load_configuration; "
         f"_parser(); load_configuration(pathlib.Path({str(DEMO)!r})); importlib.import_module('caguda.{module}')"

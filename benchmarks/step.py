@@ -42,7 +42,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from caguda.config import Configuration
 from caguda.stages.runtime import to_device
-from caguda.stages.training import Job, _gradients, _update, build_optimiser
+from caguda.stages.training import TrainingSetup, _gradients, _update, build_optimiser
 
 AUTHORS, OURS = "the authors' way", "ours"
 WAYS: dict[str, dict[str, Any]] = {  # by title, what `compute` says
@@ -69,7 +69,7 @@ class Row(NamedTuple):
     rate: float
 
 
-def job_of(given: Setting, way: str) -> Job:
+def setup_of(given: Setting, way: str) -> TrainingSetup:
     """The training that takes its steps in this way; the network is changed."""
     network, method = given.network, given.method
     if way == AUTHORS:
@@ -81,15 +81,15 @@ def job_of(given: Setting, way: str) -> Job:
         step = given.session().step
     scaler = GradScaler(given.device.type, enabled=given.compute.precision == "float16")
     optimiser = build_optimiser(network, method.optimiser, method.optimiser.learning_rate)
-    return Job(way, {"network": network}, {"network": optimiser}, lambda _: iter(()), step, method, scaler)
+    return TrainingSetup(way, {"network": network}, {"network": optimiser}, lambda _: iter(()), step, method, scaler)
 
 
 @torch.no_grad()
 def terms_of(given: Setting, way: str) -> dict[str, float]:
     """The loss terms of the batch, with batch normalisation and dropout as in evaluation."""
-    job = job_of(given, way)
-    job.modules["network"].eval()
-    return {name: float(value) for _, terms in job.step(given.batch, 0) for name, value in terms.items()}
+    setup = setup_of(given, way)
+    setup.modules["network"].eval()
+    return {name: float(value) for _, terms in setup.step(given.batch, 0) for name, value in terms.items()}
 
 
 def refuse_other_values(configuration: Configuration, shape: tuple[int, int, int]) -> None:
@@ -100,11 +100,11 @@ def refuse_other_values(configuration: Configuration, shape: tuple[int, int, int
         assert value > 0 and abs(theirs[name] / value - 1) < 1e-4, f"{name}: theirs {theirs[name]}, ours {value}"
 
 
-def seconds_of(job: Job, given: Setting) -> float:
+def seconds_of(setup: TrainingSetup, given: Setting) -> float:
     """The wall-clock time of one update, until its results are there."""
     started = time.perf_counter()
-    _gradients(job, lambda: given.batch, 0)
-    _update(job)
+    _gradients(setup, lambda: given.batch, 0)
+    _update(setup)
     if given.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
@@ -118,12 +118,12 @@ def measure(given: Setting, way: str) -> Row:
     before = torch.cuda.memory_allocated() if on_gpu else memory("VmRSS")
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    job = job_of(given, way)
+    setup = setup_of(given, way)
     for _ in range(5 if on_gpu else 1):
-        seconds_of(job, given)
+        seconds_of(setup, given)
     seconds: list[float] = []
     while len(seconds) < AT_LEAST or sum(seconds) < SAMPLE:
-        seconds.append(seconds_of(job, given))
+        seconds.append(seconds_of(setup, given))
     peak = torch.cuda.max_memory_allocated() if on_gpu else memory("VmHWM")
     return Row(seconds, peak, before, machine_rate(given.device, given.compute.precision))
 

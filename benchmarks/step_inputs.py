@@ -15,13 +15,12 @@ from caguda.config import Compute, Configuration
 from caguda.configfile import load_configuration
 from caguda.datasets.loader import enlarge
 from caguda.equations.labels import by_anchor, by_probability, pseudo_labels
-from caguda.methods.cag import CategoryAnchors
+from caguda.methods.cag import Cag
 from caguda.networks.layers.batch_norm import estimate_statistics
 from caguda.networks.layers.network import SegmentationNetwork
 from caguda.runs import method_of
 from caguda.stages.runtime import prepare
-from caguda.stages.session import AnchorTensors, Session
-from caguda.stages.training import Batch
+from caguda.stages.session import AnchorTensors, Batch, Session
 
 CONFIG = Path(__file__).parents[1] / "config"
 FILES = {
@@ -36,7 +35,7 @@ ACTIVE, CERTAIN = 0.8, 0.75  # shares of pixels that get a label, about as in th
 class Setting(NamedTuple):
     """What the step of a stage is given: its method, a network, anchors, thresholds and one batch of either domain."""
 
-    method: CategoryAnchors
+    method: Cag
     compute: Compute
     network: SegmentationNetwork
     anchors: AnchorTensors
@@ -62,10 +61,10 @@ def configured(network: str, **compute: Any) -> Configuration:
     return made.model_copy(update={"compute": changed})
 
 
-def method_in(configuration: Configuration) -> CategoryAnchors:
+def method_in(configuration: Configuration) -> Cag:
     """The method of a configuration's stages."""
     method = method_of(configuration, "cag/stage1")
-    assert isinstance(method, CategoryAnchors)
+    assert isinstance(method, Cag)
     return method
 
 
@@ -109,13 +108,17 @@ def setting(configuration: Configuration, shape: tuple[int, int, int]) -> Settin
     thresholds = {"margin": between(gap, ACTIVE), "p0": between(confidence, CERTAIN)}
     anchored = by_anchor(features, vectors, present, thresholds["margin"])
     probable = by_probability(network.classifier(features), thresholds["p0"])
-    source = {"label": network(scaled[0]).logits.argmax(1).to(torch.uint8)}
-    target = {
-        "anchor_label": pseudo_labels(anchored.nearest, anchored.active),
-        "probability_label": pseudo_labels(probable.predicted, probable.active),
+    label_maps = {
+        "source": {"label": network(scaled[0]).logits.argmax(1).to(torch.uint8)},
+        "target": {
+            "anchor_label": pseudo_labels(anchored.nearest, anchored.active),
+            "probability_label": pseudo_labels(probable.predicted, probable.active),
+        },
     }
-    samples = ({"image": part.cpu()} for part in images.split(count))
-    batch = tuple(sample | at_size(maps, size) for sample, maps in zip(samples, (source, target), strict=True))
+    batch = {
+        domain: {"image": part.cpu(), **at_size(maps, size)}
+        for part, (domain, maps) in zip(images.split(count), label_maps.items(), strict=True)
+    }
     pairwise = torch.cdist(vectors, vectors).cpu().numpy()
     pixel_count = torch.full((CATEGORIES,), 1000).numpy()
     mean_distance = Anchors(vectors.cpu().numpy(), pixel_count, pairwise[0], pairwise).mean_distance

@@ -1,4 +1,4 @@
-"""Class tables: which raw label value is which category, what it is called and how it is painted. No torch."""
+"""Class tables: the categories of an experiment, with names, colours and raw label values. No torch."""
 
 from __future__ import annotations
 
@@ -12,22 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caguda.config import Configuration
-from caguda.config_frames import IGNORE as VOID
 from caguda.config_frames import Domain, LabelValues
+from caguda.config_types import IGNORE as IGNORE  # noqa: PLC0414  re-exported
 from caguda.errors import UserError
-from caguda.kinds import find
+from caguda.registry import registered_class
 
-IGNORE = VOID
-"""The train id of a void pixel: no loss, no score."""
 UNWRITTEN = 254
-"""What a label store holds where nothing was written yet, and what a class table has for an unknown raw value; never a
-category."""
+"""The value of a label store where nothing was written yet, and of an unknown raw value; never a category."""
 
 _Color = tuple[int, int, int]
 
 
 class Decoder(Protocol):
-    """What reads label files: the layout of their set."""
+    """Decodes label files: the layout of their set."""
 
     def decode_label(self, content: bytes, path: Path) -> NDArray[Any]:
         """The raw values (H, W), uint8 or uint16, of a label file's content; `path` is for messages."""
@@ -35,11 +32,10 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True)
 class ClassTable:
-    """The c categories of an experiment, and how a set's label files hold them; a train id is a place in `names`.
+    """The c categories of an experiment, and their values in the label files of a set. A train id is an index of `names`.
 
-    `train_id` maps a raw value of a label file to its train id, 0 to c - 1, or to IGNORE if the value is void.
-    A value that is not in it is unknown, and a label file that holds one is refused. `decoder` is the layout
-    of the set, which reads its label files; None: PNGs of one channel.
+    `train_id` maps a raw value of a label file to its train id, 0 to c - 1, or to IGNORE if the value is void. Other values
+    are unknown, and a label file with one is refused. `decoder` is the layout of the set; None: PNGs of one channel.
     """
 
     names: tuple[str, ...]
@@ -63,7 +59,7 @@ class ClassTable:
 
     @cached_property
     def label_ids(self) -> NDArray[np.uint16]:
-        """The raw value of every category, (c,): the way back from train ids to label ids. Read-only."""
+        """The raw value of every category, (c,), which maps train ids back to label ids. Read-only."""
         raw = {train: value for value, train in sorted(self.train_id.items(), reverse=True) if train != IGNORE}
         label_ids = np.array([raw[train] for train in range(self.count)], dtype=np.uint16)
         label_ids.setflags(write=False)
@@ -77,7 +73,7 @@ class ClassTable:
 
 
 class _Category(NamedTuple):
-    """A category: its label id in Cityscapes and GTA5, its class id in SYNTHIA (None: it has none), name and colour."""
+    """A category: its label id in Cityscapes and GTA5, its class id in SYNTHIA or None, its name and its colour."""
 
     label_id: int
     synthia: int | None
@@ -112,8 +108,8 @@ _WITHOUT: dict[str, tuple[str, ...]] = {
     "cityscapes16": ("terrain", "truck", "train"),
     "cityscapes13": ("terrain", "truck", "train", "wall", "fence", "pole"),
 }
-# All values that are known, and that of each category. -1, the licence plate, is written as 255 in 8 bits; GTA5 has it as
-# 34. SYNTHIA's 22 is lane marking.
+# All known raw values, and the value of each category. The licence plate, -1, is 255 in 8 bits, and 34 in GTA5.
+# SYNTHIA's 22 is lane marking.
 _RAW: dict[LabelValues, tuple[tuple[int, ...], list[int | None]]] = {
     "label ids": ((*range(35), 255), [row.label_id for row in _CITYSCAPES]),
     "train ids": ((*range(19), 255), list(range(19))),
@@ -122,9 +118,9 @@ _RAW: dict[LabelValues, tuple[tuple[int, ...], list[int | None]]] = {
 
 
 @cache
-def _named_table(classes: str, held: LabelValues, decoder: Decoder | None) -> ClassTable:
-    """The table of a name in `classes` for label files that hold these values; categories that it lacks are void."""
-    known, values = _RAW[held]
+def _named_table(classes: str, label_values: LabelValues, decoder: Decoder | None) -> ClassTable:
+    """The table of a name in `classes` for label files with these values. The other categories are void."""
+    known, values = _RAW[label_values]
     kept = [(raw, row) for raw, row in zip(values, _CITYSCAPES, strict=True) if row.name not in _WITHOUT[classes]]
     return ClassTable(
         names=tuple(row.name for _, row in kept),
@@ -139,18 +135,18 @@ CITYSCAPES_19 = _named_table("cityscapes19", "label ids", None)
 
 
 def class_table(configuration: Configuration, domain: Domain | None = None) -> ClassTable:
-    """The categories of an experiment, and what of them the raw values in the label files of a set are.
+    """The class table of an experiment for the label files of a set.
 
-    A table by name knows Cityscapes' label ids and train ids and SYNTHIA's ids; which of them a set's files hold is told
-    by its layout, and without a set they are label ids. A listed table has the order of the list, and its raw values are
-    those of every set. UserError where only a plugin that was not loaded knows the set's layout.
+    A table by name is for Cityscapes' label ids, its train ids or SYNTHIA's ids, as the layout of the set says, or for label
+    ids without a set. A listed table has the order of the list, and the same raw values in every set. UserError if the
+    set's layout is unknown, as that of a plugin that was not loaded.
     """
-    layout = None if domain is None else find("layout", domain.layout)()
+    layout = None if domain is None else registered_class("layout", domain.layout)()
     if isinstance(configuration.classes, str):
-        held = "label ids" if layout is None else layout.label_values(domain)
-        if held not in _RAW:
-            raise UserError(f"{type(layout).__name__}.label_values: must be one of {', '.join(_RAW)}, found {held!r}")
-        return _named_table(configuration.classes, held, layout)
+        values = "label ids" if layout is None else layout.label_values(domain)
+        if values not in _RAW:
+            raise UserError(f"{type(layout).__name__}.label_values: must be one of {', '.join(_RAW)}, found {values!r}")
+        return _named_table(configuration.classes, values, layout)
     void = {raw: IGNORE for raw in configuration.ignore}
     return ClassTable(
         names=tuple(entry.name for entry in configuration.classes),
@@ -161,9 +157,9 @@ def class_table(configuration: Configuration, domain: Domain | None = None) -> C
 
 
 def smaller_sets(names: tuple[str, ...]) -> dict[int, list[int]]:
-    """The train ids of Cityscapes' 16 and 13 categories among its 19, and of the 13 among the 16, by their number.
+    """The train ids of Cityscapes' 16 and 13 categories in its 19, or of the 13 in its 16, by the number of categories.
 
-    Empty for every other table: a mean over fewer categories is told only where it is a convention.
+    Empty for every other table: a mean over fewer categories is reported only where that is a convention.
     """
     tables = [_named_table(classes, "label ids", None).names for classes in _WITHOUT]
     if names not in tables:

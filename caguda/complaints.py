@@ -1,4 +1,4 @@
-"""What the validation of a YAML found, in plain words."""
+"""Faults that pydantic finds in a YAML, in plain words."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from caguda.kinds import known
+from caguda.registry import registered
 
-LONGEST = 60  # characters of a value that was found
-KINDS = {
+LONGEST = 60  # characters of a value in a message
+WORDS_BY_TYPE = {
     "int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
     "int_parsing_size": "a whole number of at most 4300 digits", "float_type": "a number",
     "float_parsing": "a number", "finite_number": "a finite number", "bool_type": "true or false",
@@ -23,7 +23,7 @@ LIMITS = {
 
 
 def complaint(item: ErrorDetails) -> str:
-    """One fault of the YAML: its key, what it must be, what it is."""
+    """A fault as one message: the key, what its value must be, and what it is."""
     key = _key(item)
     if item["type"] == "value_error":
         return ".".join(part for part in (key, item["msg"].removeprefix("Value error, ")) if part)
@@ -36,22 +36,21 @@ def complaint(item: ErrorDetails) -> str:
         context = item["ctx"]
         return f"{key}.name: must be one of {context['expected_tags']}, found {shown(context['tag'])} (the key plugins brings others)"
     hint = "; put it in quotes" if item["type"] == "string_type" and isinstance(item["input"], int | float) else ""
-    return f"{key}: must be {_wanted(item)}, found {shown(item['input'])}{hint}"
+    return f"{key}: must be {_expected(item)}, found {shown(item['input'])}{hint}"
 
 
 def _key(item: ErrorDetails) -> str:
     location = [part for part in item["loc"] if not str(part).startswith(("tuple[", "literal["))]
-    if location[:1] == ["network"] and location[1:2] and location[1] in known("network"):
+    if location[:1] == ["network"] and location[1:2] and location[1] in registered("network"):
         del location[1]
-    name = [str(part) for part in location if part != "[key]"]
-    return ".".join(name)
+    return ".".join(str(part) for part in location if part != "[key]")
 
 
-def _wanted(item: ErrorDetails) -> str:
-    """What a value must be."""
+def _expected(item: ErrorDetails) -> str:
+    """The values that a key may have, in words."""
     kind, context = item["type"], item.get("ctx", {})
-    if kind in KINDS:
-        return KINDS[kind]
+    if kind in WORDS_BY_TYPE:
+        return WORDS_BY_TYPE[kind]
     if kind in LIMITS:
         name, words = LIMITS[kind]
         return f"{words} {context[name]}"
@@ -72,7 +71,7 @@ def _wanted(item: ErrorDetails) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a message names it, in one line and cut where it is long."""
+    """A value for a message: on one line, and cut if it is long."""
     try:
         text = " ".join(repr(value).split())
     except ValueError:  # of a whole number too long to be printed

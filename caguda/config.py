@@ -1,4 +1,4 @@
-"""The YAML of an experiment as frozen models: every key is known, typed and checked before anything runs."""
+"""The YAML of an experiment as a frozen pydantic model: every key is known, typed and checked before anything runs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, create_model, model_validator
 
-from caguda.config_frames import ClassEntry, Domain, Factor, Few, LabelValue, Positive, Section, Seed, Street
+from caguda.config_frames import ClassEntry, Domain, Street
 from caguda.config_network import NetworkSettings, network_classes, one_of
-from caguda.config_run import Method, Model, Name, Run, RunSettings
-from caguda.kinds import load_plugins
-from caguda.whole_runs import refuse_impossible_runs, with_whole_runs
+from caguda.config_run import Method, ModelReference, Name, Run, RunSettings, run_name
+from caguda.config_types import Count, Factor, LabelValue, Positive, Section, Seed
+from caguda.registry import load_plugins
+from caguda.run_inheritance import refuse_impossible_runs, with_inherited_keys
 
 
 def _each_once(what: str, values: Sequence[Hashable]) -> None:
@@ -22,8 +23,8 @@ def _each_once(what: str, values: Sequence[Hashable]) -> None:
         raise ValueError(f"{what} must occur once, found more than once: {', '.join(twice)}")
 
 
-class Anchors(Section):
-    """CAC, Eq. 4: which pixels make an anchor, what it is the mean of, and whether every stage makes its own."""
+class AnchorSettings(Section):
+    """The category anchors (CAC, Eq. 4): their pixels, their mean, and whether every stage has anchors of its own."""
 
     pixels: Literal["all", "correct"] = "all"
     mean: Literal["pixels", "images"] = "pixels"
@@ -31,14 +32,14 @@ class Anchors(Section):
     every_stage: bool = True
 
     @model_validator(mode="after")
-    def _minimum_is_per_image(self) -> Anchors:
+    def _minimum_is_per_image(self) -> AnchorSettings:
         if self.mean == "pixels" and self.min_pixels > 1:
             raise ValueError(f"min_pixels: a minimum per image needs mean: images, found {self.min_pixels} without it")
         return self
 
 
 class Inference(Section):
-    """How a finished network is asked about a frame: at these scales, each also mirrored with `flip`."""
+    """The inference of a finished network: scales of a frame, each also mirrored with `flip`."""
 
     scales: Annotated[tuple[Factor, ...], Field(min_length=1)] = (1.0,)
     flip: bool = False
@@ -50,20 +51,21 @@ class Inference(Section):
 
 
 class Compute(Section):
-    """How the machine is used; of these, `threads`, `processes`, `precision`, `tf32` and `compile` change last digits.
+    """The use of the machine.
 
-    And `inference_batch_size` the statistics of batch normalisation that are estimated on the target.
+    `threads`, `processes`, `precision`, `tf32` and `compile` change last digits of the results, and `inference_batch_size`
+    the statistics of batch normalisation that are estimated on the target.
     """
 
-    threads: Few = 1
+    threads: Count = 1
     workers: Annotated[int, Field(ge=0, le=4096)] = 0
-    processes: Few = 1
-    parts: Few = 1
+    processes: Count = 1
+    parts: Count = 1
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     tf32: bool = False
     compile: bool = False
     recompute_activations: bool = False
-    inference_batch_size: Few = 8
+    inference_batch_size: Count = 8
     save_every: Positive = 50
 
 
@@ -73,8 +75,8 @@ Table = Literal["table1", "table2", "table3", "table4", "sweep"]
 class Configuration(Section):
     """A whole experiment.
 
-    `training` holds the keys that runs share, in so far as a run does not say otherwise. A report and a table are lists of
-    runs; a run with stages stands for all of them, RUN/stageK for one.
+    `training` has keys for all runs; a run's own keys override them. A report and a table are lists of runs: a run with
+    stages stands for all its stages, RUN/stageK for one.
     """
 
     experiment: Name
@@ -90,11 +92,11 @@ class Configuration(Section):
     evaluation: Domain
     test: Domain | None = None
     network: SerializeAsAny[NetworkSettings]  # with the keys of a network that only a plugin knows
-    anchors: Anchors = Anchors()
+    anchors: AnchorSettings = AnchorSettings()
     training: dict[str, Any] = Field(default_factory=dict)
     runs: Annotated[dict[Name, Run], Field(min_length=1)]
-    reports: dict[Name, Annotated[tuple[Model, ...], Field(min_length=1)]] = Field(default_factory=dict)
-    tables: dict[Table, Annotated[tuple[Model, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    reports: dict[Name, Annotated[tuple[ModelReference, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    tables: dict[Table, Annotated[tuple[ModelReference, ...], Field(min_length=1)]] = Field(default_factory=dict)
     inference: Inference = Inference()
     compute: Compute = Compute()
 
@@ -118,7 +120,7 @@ class Configuration(Section):
     @model_validator(mode="before")
     @classmethod
     def _runs_have_all_their_keys(cls, values: Any) -> Any:
-        return with_whole_runs(values) if isinstance(values, dict) else values
+        return with_inherited_keys(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _runs_are_possible(self) -> Configuration:
@@ -133,34 +135,40 @@ class Configuration(Section):
                 )
         lists = {f"reports.{name}": models for name, models in self.reports.items()}
         lists |= {f"tables.{name}": models for name, models in self.tables.items()}
-        refuse_impossible_runs(self.made, self.runs, lists)
-        shown = {model.partition("/")[0]: None for models in self.reports.values() for model in models} or self.runs
-        if self.made.keys().isdisjoint(shown):
+        refuse_impossible_runs(self.active_runs, self.runs, lists)
+        listed = {run_name(model): None for models in self.reports.values() for model in models} or self.runs
+        if self.active_runs.keys().isdisjoint(listed):
             key = "reports" if self.reports else "runs"
             raise ValueError(
-                f"{key}: at least one run must be made, found only runs that are left out: {', '.join(shown)}"
+                f"{key}: at least one run must be made, found only runs that are left out: {', '.join(listed)}"
             )
         return self
 
     @property
-    def made(self) -> dict[str, RunSettings]:
-        """The runs that are made, by name: those of the YAML but for what is left out."""
-        return {name: run for name, run in self.runs.items() if run is not None and not self._lacks_labels(run)}
+    def active_runs(self) -> dict[str, RunSettings]:
+        """The runs that are made, by name. A run that is null is left out, and one on target labels if there are none."""
+        return {name: run for name in self.runs if (run := self.active_run(name)) is not None}
+
+    def active_run(self, name: str) -> RunSettings | None:
+        """The settings of a run that is made; None if it is left out or there is none of this name."""
+        run = self.runs.get(name)
+        return None if run is None or self._lacks_labels(run) else run
 
     def _lacks_labels(self, run: RunSettings) -> bool:
-        return isinstance(run, Method) and run.reads_target_labels and self.target.labels is None
+        return self.target.labels is None and isinstance(run, Method) and run.reads_target_labels
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """What a reader of the results might look for and is not made, each with its reason."""
-        nothing = [f"{name} (runs.{name} is null)" for name, run in self.runs.items() if run is None]
+        """The runs and results that are not made, each with the reason, for readers of the results."""
+        null = [f"{name} (runs.{name} is null)" for name, run in self.runs.items() if run is None]
+        if self.target.labels is not None:
+            return tuple(null)
         unlabelled = [name for name, run in self.runs.items() if run is not None and self._lacks_labels(run)]
-        what = " and ".join([*unlabelled, "the accuracy of pseudo-labels"])
-        return (*nothing, *([f"{what} (the target has no labels)"] if self.target.labels is None else []))
+        return (*null, f"{' and '.join([*unlabelled, 'the accuracy of pseudo-labels'])} (the target has no labels)")
 
     @property
     def root(self) -> Path:
-        """The folder that all datasets' roots are relative to."""
+        """The folder that the roots of all data sets are relative to."""
         return Path(self.data_root)
 
     def domain_root(self, domain: Domain) -> Path:
@@ -168,12 +176,12 @@ class Configuration(Section):
         return self.root / domain.root
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """How another process gets it: by its values, as the class is made anew there."""
+        """Pickle the values alone: another process makes the class anew."""
         return _of_values, (self.model_dump(),)
 
 
 def configuration_model() -> type[Configuration]:
-    """The model that a YAML is validated by: a Configuration whose network is one of those that are registered now."""
+    """The pydantic model of a YAML: a Configuration whose network is one of those registered now."""
     return _model_with(network_classes())
 
 
@@ -189,6 +197,6 @@ def _model_with(networks: tuple[type[NetworkSettings], ...]) -> type[Configurati
 
 
 def _of_values(values: dict[str, Any]) -> Configuration:
-    """An experiment that was sent by another process; its plugins are loaded first, as its model needs them."""
+    """The experiment that another process has pickled. Its plugins are loaded first."""
     load_plugins(map(Path, values.get("plugins", ())))
     return configuration_model().model_validate(values)

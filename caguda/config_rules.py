@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -10,28 +9,29 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError, Validatio
 from pydantic_core import PydanticCustomError
 
 from caguda.complaints import complaint
-from caguda.config_frames import ONLY_LOOKED_AT
-from caguda.kinds import known
+from caguda.config_types import UNKNOWN_NAMES_ALLOWED
+from caguda.errors import did_you_mean
 from caguda.pseudo_labels import Rule
+from caguda.registry import classes_by_name
 
 
 class UnknownRule(Rule, extra="allow"):
-    """The settings of a rule that only a plugin knows, as who looks at artifacts and runs no plugin reads them."""
+    """The unchecked settings of a plugin's rule, for commands that look at artifacts and run no plugin."""
 
 
 def _rule(name: Any, settings: Any, info: ValidationInfo) -> Rule:
     """A rule of the YAML; ValueError names the first fault."""
-    rules = known("rule")
+    rules = classes_by_name("rule", Rule, "name")
     if isinstance(settings, Rule):
         return settings
     if not isinstance(settings, Mapping):
         raise ValueError(f"{name}: must be keys with values, found {settings!r:.60}")  # noqa: TRY004
     if name not in rules:
-        if info.context == ONLY_LOOKED_AT:
-            return UnknownRule.model_construct(**settings)
-        near = difflib.get_close_matches(str(name), rules, n=1)
-        hint = f", did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{name}: must be one of {', '.join(rules)}{hint} (the key plugins brings others)")
+        if info.context == UNKNOWN_NAMES_ALLOWED:
+            return UnknownRule.model_construct(**{str(key): value for key, value in settings.items()})
+        raise ValueError(
+            f"{name}: must be one of {', '.join(rules)}{did_you_mean(name, rules)} (the key plugins brings others)"
+        )
     try:
         rule: Rule = rules[name].model_validate(settings, context=info.context)
     except ValidationError as error:

@@ -1,36 +1,45 @@
-"""The section `runs` of the YAML: what the settings of every run have, and which methods there are. No torch."""
+"""The section `runs` of the YAML: the base classes of a run's settings, and the known methods. No torch."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 from caguda.complaints import complaint
-from caguda.config_frames import ONLY_LOOKED_AT, Augmentation, Few, Fraction, NonNegative, Positive, Section
+from caguda.config_frames import Augmentation
 from caguda.config_rules import PseudoLabels
-from caguda.errors import UserError, is_plain
-from caguda.kinds import known
+from caguda.config_types import UNKNOWN_NAMES_ALLOWED, Count, Fraction, NonNegative, Positive, Section
+from caguda.errors import did_you_mean, is_plain
+from caguda.registry import classes_by_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from caguda.stages.session import Batch, Session
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)]
-Model = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(/stage[1-9][0-9]*)?$", max_length=120)]
-"""A run, whose last model is meant, or RUN/stageK, the model of one of its stages."""
+_NAME = "[A-Za-z0-9][A-Za-z0-9_-]*"
+MODEL_PATTERN = rf"{_NAME}(?:/stage[1-9]\d*)?"
+"""The name of a model as a regular expression: RUN, or RUN/stageK."""
+STAGE = re.compile(r"(.+)/stage([1-9]\d*)")
+Name = Annotated[str, Field(pattern=rf"^{_NAME}$", max_length=100)]
+ModelReference = Annotated[str, Field(pattern=rf"^{_NAME}(/stage[1-9][0-9]*)?$", max_length=120)]
+"""RUN means the last model of that run, RUN/stageK the model of one stage."""
 DomainName = Literal["source", "target"]
 Read = Literal["images", "truth", "pseudo-labels"]
-"""What a training reads of a domain's frames beside their images: nothing, their labels, or cached pseudo-labels."""
+"""The frames that a training reads of a domain: images alone, with true labels, or with cached pseudo-labels."""
+
+
+def run_name(model: str) -> str:
+    """The name of a model's run; the model is RUN or RUN/stageK."""
+    return model.partition("/")[0]
 
 
 class Optimiser(Section):
-    """How weights are updated; the learning rate falls to 0 at `poly_iterations`, the end of the training if absent."""
+    """The optimiser. The learning rate falls to 0 at `poly_iterations`, by default at the end of the training."""
 
     name: Literal["sgd", "adamw"]
     learning_rate: Annotated[float, Field(gt=0.0)]
@@ -43,13 +52,13 @@ class Optimiser(Section):
 class Training(Section):
     """One run of the training loop; `batch_size` counts the images of all processes, `accumulate` batches per update.
 
-    `target_augmentation` is what is done to the target's frames, `augmentation` where it is absent. Losses are means over
-    what counts in a batch, or sums, as `reduction` says.
+    The target's frames have `target_augmentation`, or `augmentation` if it is absent. `reduction` makes a loss the mean or
+    the sum over the pixels that count in a batch.
     """
 
     iterations: Positive
-    batch_size: Few
-    accumulate: Few = 1
+    batch_size: Count
+    accumulate: Count = 1
     optimiser: Optimiser
     batch_norm: Literal["train", "frozen"]
     target_statistics: bool = False
@@ -65,25 +74,25 @@ class Training(Section):
         return self
 
     def augmentation_of(self, domain: str) -> Augmentation:
-        """What is done to the frames of a domain."""
+        """The augmentation of a domain's frames."""
         return self.target_augmentation or self.augmentation if domain == "target" else self.augmentation
 
 
-class Part(NamedTuple):
-    """A module beside the network: trained from this learning rate on, or only kept where it has none."""
+class ExtraModule(NamedTuple):
+    """A module beside the network. It is trained with this initial learning rate; None: it is not trained."""
 
     module: nn.Module
     learning_rate: float | None = None
 
 
 class RunSettings(Section):
-    """What every entry of `runs` has: the name of its method, and what tables call it (`title`) and say of it (`note`)."""
+    """The keys of every entry of `runs`: its method, and its `title` and `note` in tables."""
 
     method: str
     title: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     note: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
     about: ClassVar[str] = ""
-    """What the method does, in the few words that a report has for it."""
+    """A description of the run in a few words, for reports."""
 
     @model_validator(mode="after")
     def _texts_are_plain_lines(self) -> RunSettings:
@@ -96,9 +105,9 @@ class RunSettings(Section):
 
     @property
     def adapts(self) -> bool:
-        """Whether the run adapts the model that it starts from to the target, without its labels.
+        """Whether the run adapts its first weights to the target without target labels.
 
-        A model of which a run adapts, and none has seen those labels, is one that a table may call the best.
+        A table may mark a model as best if some run behind it adapts and none has seen target labels.
         """
         return True
 
@@ -109,9 +118,9 @@ class RunSettings(Section):
 
 
 class Imported(RunSettings):
-    """A model from elsewhere in place of one that is trained: a checkpoint, or the weights of the configured network.
+    """A model from elsewhere in place of a trained one: a checkpoint, or weights of the configured network.
 
-    `has_seen` says how a table takes it: trained on the source alone, on the target too, or on the target's labels.
+    `has_seen` tells a table what the model was trained on: the source alone, the target too, or the target's labels.
     """
 
     method: Literal["imported"]
@@ -129,29 +138,28 @@ class Imported(RunSettings):
 
 
 class Method(Training, RunSettings):
-    """The settings of a run that is trained: those of its method, of its training, and where it starts.
+    """The settings of a run that is trained: those of its method and of its training, and its start.
 
-    A method is a subclass in one file, registered by `@register("method", NAME)`, with a field `method: Literal[NAME]`. It says
-    what it reads, and gives the loss terms of a step.
+    A method is a subclass in one file, registered by `@register("method", NAME)`, with a field `method: Literal[NAME]`. It
+    declares what it reads, and computes the loss terms of a step.
 
-    `start` is the run whose last model it starts from; fresh weights without one. `stages: K` makes a chain of models
-    RUN/stage1 to RUN/stageK, each from the one before.
+    The run starts from the model `start`, or from fresh weights without it. `stages: K` makes a chain of models RUN/stage1
+    to RUN/stageK, each from the one before.
     """
 
-    start: Model | None = None
-    stages: Few | None = None
+    start: ModelReference | None = None
+    stages: Count | None = None
     pseudo_labels: PseudoLabels = Field(default_factory=dict)
     uses_anchors: ClassVar[bool] = False
-    """Whether it needs the category anchors of the model that it starts from."""
+    """Whether it reads the category anchors of the model that it starts from."""
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Method:
-        labelled = "pseudo-labels" in self.reads.values()
-        if labelled and not self.pseudo_labels:
+        if self.reads_pseudo_labels and not self.pseudo_labels:
             raise ValueError("pseudo_labels: at least one rule must be given")
-        if self.pseudo_labels and not (labelled or self.uses_anchors):
+        if self.pseudo_labels and not self.uses_frozen_model:
             raise ValueError(f"pseudo_labels: {self.method} uses none, leave the key out")
-        if (labelled or self.uses_anchors) and self.start is None:
+        if self.uses_frozen_model and self.start is None:
             raise ValueError(f"start: {self.method} must start from a run, whose model gives anchors and pseudo-labels")
         if self.stages is not None and self.start is None:
             raise ValueError("start: a run with stages must start from another run")
@@ -159,67 +167,63 @@ class Method(Training, RunSettings):
 
     @property
     def reads(self) -> Mapping[DomainName, Read]:
-        """The domains of which a step gets a batch, in this order, and what it reads of their frames beside images."""
+        """The domains of a step's batches, in this order, each with what is read of its frames."""
         raise NotImplementedError
 
     @property
     def reads_pseudo_labels(self) -> bool:
-        """Whether cached pseudo-labels of the model that it starts from are among its inputs."""
+        """Whether it reads cached pseudo-labels, made by the model that it starts from."""
         return "pseudo-labels" in self.reads.values()
 
     @property
+    def uses_frozen_model(self) -> bool:
+        """Whether it reads anchors or pseudo-labels of the frozen model that it starts from."""
+        return self.uses_anchors or self.reads_pseudo_labels
+
+    @property
     def reads_target_labels(self) -> bool:
-        """Whether the target's labels are among its inputs."""
+        """Whether it reads the target's true labels."""
         return self.reads.get("target") == "truth"
 
     @property
     def is_reference(self) -> bool:
-        """Whether the run sees the target's labels."""
         return self.reads_target_labels
 
-    def frame_order(self, stage: int) -> str:
-        """The name that, with the seed, decides the order of frames and their augmentation.
+    def frame_order(self, adaptation: int) -> str:
+        """A name that decides, with the seed, the order of the frames and their augmentation.
 
-        Runs with the same name see the same frames, so that they are compared on equal data. `stage` is 1 and one more for
-        each model before it of the same chain, or that was trained with anchors or pseudo-labels.
+        Runs with the same name see the same frames in the same order, for a fair comparison. `adaptation` is the number of
+        adaptations up to the model, this one included; see `runs.adaptation_number`.
         """
-        return f"stage {stage}"
+        return f"stage {adaptation}"
 
-    def parts(self, session: Session) -> Mapping[str, Part]:
-        """The modules that it trains or keeps beside the network, by name; torch's random numbers are seeded before."""
+    def extra_modules(self, session: Session) -> Mapping[str, ExtraModule]:
+        """New modules beside the network by name, such as a teacher. torch's seed is set before the call."""
         return {}
 
     def step(self, session: Session, batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
-        """The objectives of one batch, each with the loss terms to report.
+        """Yields the objectives of one batch, each with the loss terms to report.
 
-        Each is differentiated before the next is asked for, so that what one needed in memory is free for the next.
-        Gradients add up.
+        The loop calls backward() on each before it resumes the generator, which frees the memory of one objective before the
+        next is computed. Gradients add up.
         """
         raise NotImplementedError
 
     def after_update(self, session: Session) -> None:
-        """Called after every update of the weights: a place to move a teacher's."""
+        """Called after every update of the weights, for instance to move those of a teacher."""
 
 
 class UnknownMethod(RunSettings, extra="allow"):
-    """The settings of a method that only a plugin knows, as who looks at artifacts and runs no plugin reads them."""
+    """The unchecked settings of a plugin's method, for commands that look at artifacts and run no plugin."""
 
-    start: Model | None = None
-    stages: Few | None = None
-    pseudo_labels: dict[str, Any] = Field(default_factory=dict)
+    start: ModelReference | None = None
+    stages: Count | None = None
+    pseudo_labels: PseudoLabels = Field(default_factory=dict)
 
 
 def method_classes() -> dict[str, type[RunSettings]]:
-    """The settings of every known method by its name; a UserError where one cannot be chosen by it."""
-    found = known("method")
-    for name, cls in found.items():
-        field = cls.model_fields.get("method") if issubclass(cls, Method) else None
-        if field is None or name not in get_args(field.annotation):
-            raise UserError(
-                f'{cls.__module__}: the method {name} must be a Method with the field method: Literal["{name}"], found '
-                f"{cls.__qualname__} without it; add it"
-            )
-    return {"imported": Imported, **found}
+    """The settings of every known method by its name. UserError if one has another name than it is registered by."""
+    return {"imported": Imported, **classes_by_name("method", Method, "method")}
 
 
 def _run(values: Any, info: ValidationInfo) -> Any:
@@ -230,20 +234,15 @@ def _run(values: Any, info: ValidationInfo) -> Any:
         raise PydanticCustomError("dict_type", "Input should be the settings of a run")
     if "method" not in values:
         raise ValueError("method: this key is required")
-    methods, name = method_classes(), values["method"]
-    if not isinstance(name, str) or name not in methods:
-        if isinstance(name, str) and info.context == ONLY_LOOKED_AT:
-            return _of_method(UnknownMethod, values, info)
-        near = difflib.get_close_matches(str(name), methods, n=1)
-        hint = f", did you mean {near[0]}?" if near else ""
+    classes, method = method_classes(), values["method"]
+    cls: type[RunSettings] | None = classes.get(method) if isinstance(method, str) else None
+    if cls is None and isinstance(method, str) and info.context == UNKNOWN_NAMES_ALLOWED:
+        cls = UnknownMethod
+    if cls is None:
         raise ValueError(
-            f"method: must be one of {', '.join(methods)}, found {name!r:.60}{hint} (the key plugins brings others)"
+            f"method: must be one of {', '.join(classes)}, found {method!r:.60}{did_you_mean(method, classes)} (the key "
+            "plugins brings others)"
         )
-    return _of_method(methods[name], values, info)
-
-
-def _of_method(cls: type[RunSettings], values: Mapping[str, Any], info: ValidationInfo) -> RunSettings:
-    """The settings of a run by its method; ValueError names the first fault."""
     try:
         return cls.model_validate(values, context=info.context)
     except ValidationError as error:
@@ -251,4 +250,4 @@ def _of_method(cls: type[RunSettings], values: Mapping[str, Any], info: Validati
 
 
 Run = Annotated[SerializeAsAny[RunSettings] | None, BeforeValidator(_run)]
-"""An entry of `runs`: the settings of its method; None for a run of a base that is left out."""
+"""An entry of `runs`: the settings of its method, or None for a run of a base that is left out."""

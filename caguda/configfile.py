@@ -1,4 +1,4 @@
-"""Reading an experiment's YAML and its bases: every fault is one line that names the file and the key."""
+"""Reads an experiment from a YAML and its bases. Every fault is one line that names the file and the key."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,25 +11,25 @@ from pydantic import TypeAdapter, ValidationError
 
 from caguda.complaints import complaint, shown
 from caguda.config import Configuration, configuration_model
-from caguda.config_frames import ONLY_LOOKED_AT
 from caguda.config_network import NetworkSettings, UnknownNetwork, network_classes, one_of
 from caguda.config_run import Imported
+from caguda.config_types import UNKNOWN_NAMES_ALLOWED
 from caguda.errors import UserError
 from caguda.files import SEAL, is_sealed, read_regular
-from caguda.kinds import known, load_plugins
-from caguda.merging import Layer, Merged, merge_all, origin
-from caguda.whole_runs import section_of, source_of
+from caguda.merging import Layer, Merged, layer_of, merge_all
+from caguda.registry import load_plugins, registered
+from caguda.run_inheritance import section_of, source_of
 
 BASE = "base"
 PLUGINS = "plugins"
-SHOWN = 5
-LARGEST = 100_000
+FAULTS_SHOWN = 5
+MOST_VALUES = 100_000
 
 
 def _one_line(error: ValidationError, content: Mapping[str, Any], path: Path, layers: Sequence[Layer]) -> str:
-    """The first faults of a YAML on one line, one of what several runs take from one place.
+    """The first faults of a YAML on one line. A fault in a value that several runs inherit is named once.
 
-    Of a class table only those of the form that it has, a name or a list.
+    pydantic tries a class table as a name and as a list; only the faults of the form in the YAML are shown.
     """
     faults = [
         complaint(item)
@@ -37,38 +37,39 @@ def _one_line(error: ValidationError, content: Mapping[str, Any], path: Path, la
         if not (item["type"] == "literal_error" and item["loc"][0] == "classes" and isinstance(item["input"], list))
         and not (item["type"] == "tuple_type" and item["loc"][0] == "classes" and isinstance(item["input"], str))
     ]
-    told = {(source_of(content, _keys(fault)), fault.partition(": ")[2]): fault for fault in reversed(faults)}
-    different = [fault for fault in faults if fault in told.values()]
-    more = [f"and {len(different) - SHOWN} more"] if len(different) > SHOWN else []
-    return f"{path}: " + "; ".join([fault + _where(fault, content, path, layers) for fault in different[:SHOWN]] + more)
+    first = {(source_of(content, _keys(fault)), fault.partition(": ")[2]): fault for fault in reversed(faults)}
+    distinct = [fault for fault in faults if fault in first.values()]
+    shown_faults = [fault + _origin(fault, content, path, layers) for fault in distinct[:FAULTS_SHOWN]]
+    more = [f"and {len(distinct) - FAULTS_SHOWN} more"] if len(distinct) > FAULTS_SHOWN else []
+    return f"{path}: {'; '.join([*shown_faults, *more])}"
 
 
 def _keys(fault: str) -> list[str]:
-    """The keys of a fault, without the place in a list; a run may have a number for its name."""
-    names = fault.partition(": ")[0].split(".")
-    named = 2 if names[0] == "runs" else 1
-    return names[:named] + list(takewhile(lambda key: not key.isdigit(), names[named:]))
+    """The path of keys in a fault, up to the index in a list; a run's name may be a number."""
+    keys = fault.partition(": ")[0].split(".")
+    first = 2 if keys[0] == "runs" else 1
+    return keys[:first] + list(takewhile(lambda key: not key.isdigit(), keys[first:]))
 
 
-def _where(fault: str, content: Mapping[str, Any], path: Path, layers: Sequence[Layer]) -> str:
-    """The file that a fault is in, where that is not the one at `path`, and the section that a run has the value from.
+def _origin(fault: str, content: Mapping[str, Any], path: Path, layers: Sequence[Layer]) -> str:
+    """The file of a fault if it is not `path`, and the section that a run inherits the value from.
 
-    Empty where it is the run's own and in that file, or no file has the key.
+    Empty if the run itself has the value in `path`, or no file has the key.
     """
     keys = _keys(fault)
     source = source_of(content, keys)
-    name = origin(layers, source)
-    is_here = name is None or len(layers) == 1 or Path(name).absolute() == path.absolute()
-    places = [*([] if is_here else [str(name)]), *([] if source == tuple(keys) else [section_of(source)])]
-    return f" (in {': '.join(places)})" if places else ""
+    file = layer_of(layers, source)
+    origins = []
+    if file is not None and len(layers) > 1 and Path(file).absolute() != path.absolute():
+        origins.append(file)
+    if source != tuple(keys):
+        origins.append(section_of(source))
+    return f" (in {': '.join(origins)})" if origins else ""
 
 
 def parse_configuration(values: Any, path: Path, layers: Sequence[Layer] = ()) -> Configuration:
-    """The validated experiment of a mapping, after its plugins were run.
-
-    `path` is where it came from, `layers` who says what, for messages.
-    """
-    content = whole_plugins(_mapping(values, path), path.parent, path)
+    """The validated experiment of a mapping, after its plugins were run; `path` and `layers` are for messages."""
+    content = with_absolute_plugins(_mapping(values, path), path.parent, path)
     if isinstance(files := content.get(PLUGINS), list):
         try:
             load_plugins([Path(file) for file in files if isinstance(file, str)])
@@ -77,21 +78,21 @@ def parse_configuration(values: Any, path: Path, layers: Sequence[Layer] = ()) -
     return _validated(content, path, layers)
 
 
-def whole_plugins(content: Mapping[str, Any], folder: Path, path: Path) -> dict[str, Any]:
-    """The keys of an experiment with whole paths of plugins, which are relative to a folder; `path` is for messages."""
-    if not isinstance(given := content.get(PLUGINS), list):
+def with_absolute_plugins(content: Mapping[str, Any], folder: Path, path: Path) -> dict[str, Any]:
+    """The keys of an experiment with absolute paths of plugins, given relative to a folder; `path` is for messages."""
+    if not isinstance(files := content.get(PLUGINS), list):
         return dict(content)
-    whole = [
-        os.path.abspath(folder / _expanded(file, PLUGINS, path)) if isinstance(file, str) else file for file in given
+    absolute = [
+        os.path.abspath(folder / _expanded(file, PLUGINS, path)) if isinstance(file, str) else file for file in files
     ]
-    return {**content, PLUGINS: whole}
+    return {**content, PLUGINS: absolute}
 
 
 def _validated(
     content: Mapping[str, Any], path: Path, layers: Sequence[Layer], context: str | None = None,
     model: type[Configuration] | None = None,
 ) -> Configuration:  # fmt: skip
-    """The experiment of some keys, of every known network unless a `model` is given; a UserError names the first faults."""
+    """The validated experiment; by default its network is one that is known. UserError names the first faults."""
     try:
         configuration = (model or configuration_model()).model_validate(content, context=context)
     except ValidationError as error:
@@ -107,7 +108,7 @@ def _validated(
 
 
 def network_settings(values: Any, path: Path) -> NetworkSettings:
-    """The validated settings of a network, as a checkpoint's JSON has them; `path` is that JSON, for messages."""
+    """The validated settings of a network from the JSON of a checkpoint; `path` is that JSON, for messages."""
     try:
         settings: NetworkSettings = TypeAdapter(one_of(network_classes())).validate_python(values)
     except ValidationError as error:
@@ -123,56 +124,58 @@ def network_settings(values: Any, path: Path) -> NetworkSettings:
 
 
 def configuration_beside(path: Path) -> Configuration | None:
-    """The `config.json` of the experiment that an artifact lies in, where the workflow leaves it; None without one."""
-    found = (folder / "config.json" for folder in path.absolute().parents)
+    """The experiment of an artifact: the workflow's `config.json` in the nearest folder above it; None without one."""
+    files = (folder / "config.json" for folder in path.absolute().parents)
     return next(
-        (read_configuration(file) for file in found if file.is_file() and SEAL.encode() in file.read_bytes()), None
+        (read_configuration(file) for file in files if file.is_file() and SEAL.encode() in file.read_bytes()), None
     )
 
 
-def _expanded(given: str, key: str, path: Path) -> str:
+def _expanded(text: str, key: str, path: Path) -> str:
     """A path of the YAML with its environment variables and `~` replaced."""
-    if "\0" in given:
+    if "\0" in text:
         raise UserError(
-            f"{path}: {key}: a path must be text without control characters, found {given!r:.60}; write the path"
+            f"{path}: {key}: a path must be text without control characters, found {text!r:.60}; write the path"
         )
-    expanded = os.path.expandvars(os.path.expanduser(given))
+    expanded = os.path.expandvars(os.path.expanduser(text))
     if "$" in expanded:
         raise UserError(
-            f"{path}: {key}: {given} names an environment variable that is not set; set it, or write the path itself"
+            f"{path}: {key}: {text} names an environment variable that is not set; set it, or write the path itself"
         )
     return expanded
 
 
 def _double_keys(node: Any) -> list[str]:
-    """The keys that occur more than once in a mapping of a YAML tree; the loader would keep the last in silence."""
-    children = node.value if isinstance(node, yaml.CollectionNode) else []
-    keys: list[str] = []
+    """The keys that a mapping of a YAML tree has more than once; the loader would keep the last without a word."""
+    keys = [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    inner = [key for child in _children(node) for key in _double_keys(child)]
+    return [key for key in keys if keys.count(key) > 1] + inner
+
+
+def _size(node: Any, sizes: dict[int, int]) -> int:
+    """The number of values in a YAML tree. An alias counts as all that it repeats. `sizes` are those of nodes by id."""
+    if id(node) not in sizes:
+        sizes[id(node)] = 1
+        sizes[id(node)] += sum(_size(child, sizes) for child in _children(node))
+    return sizes[id(node)]
+
+
+def _children(node: Any) -> list[Any]:
+    """The nodes of a YAML sequence, or the keys and values of a mapping."""
     if isinstance(node, yaml.MappingNode):
-        keys = [str(key.value) for key, _ in children]
-        children = [child for _, child in children]
-    return [key for key in keys if keys.count(key) > 1] + [key for child in children for key in _double_keys(child)]
-
-
-def _size(node: Any, known: dict[int, int]) -> int:
-    """How many values a YAML tree has once its aliases stand for what they repeat."""
-    if id(node) not in known:
-        known[id(node)] = 1
-        children = node.value if isinstance(node, yaml.CollectionNode) else []
-        pairs = [child for pair in children for child in pair] if isinstance(node, yaml.MappingNode) else children
-        known[id(node)] = 1 + sum(_size(child, known) for child in pairs)
-    return known[id(node)]
+        return [child for pair in node.value for child in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file; a UserError where it is none, repeats itself without end, or has a key twice."""
+    """The content of a YAML file. UserError if it is no YAML, grows too large by its aliases, or has a key twice."""
     try:
         raw = read_regular(path, "correct the name")
         text = raw.decode("utf-8")
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        if tree is not None and (size := _size(tree, {})) > LARGEST:
+        if tree is not None and (size := _size(tree, {})) > MOST_VALUES:
             raise UserError(
-                f"{path}: a configuration must have at most {LARGEST} values, found {size} with its aliases"
+                f"{path}: a configuration must have at most {MOST_VALUES} values, found {size} with its aliases"
             )
         double = _double_keys(tree)
         values = yaml.safe_load(text)
@@ -193,7 +196,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def _mapping(values: Any, path: Path) -> dict[str, Any]:
-    """The keys and values of a file, without the seal of the workflow's JSON."""
+    """The keys and values of a file, without the checksum of the workflow's JSON."""
     if values is None:
         raise UserError(f"{path}: the configuration is empty")
     if not isinstance(values, Mapping):
@@ -202,23 +205,23 @@ def _mapping(values: Any, path: Path) -> dict[str, Any]:
 
 
 def _read_one(path: Path) -> dict[str, Any]:
-    """The keys and values of one file, perhaps with a base, and whole paths of plugins; what the workflow writes is complete and can have none."""
+    """The keys and values of one file, with absolute paths of plugins. The workflow's JSON is complete and has no base."""
     values = read_yaml(path)
     content = _mapping(values, path)
     if SEAL in values and BASE in content:
         raise UserError(
             f"{path}: {BASE}: a file with the key {SEAL} must be complete, found a base; start the workflow again"
         )
-    return whole_plugins(content, path.parent, path)
+    return with_absolute_plugins(content, path.parent, path)
 
 
 def read_merged(path: Path) -> Merged:
-    """A YAML merged with its base, which may have a base in turn; the key `base` itself is left out."""
-    files, layers = [path], [_read_one(path)]
-    while BASE in layers[-1]:
-        base = base_of(layers[-1].pop(BASE), files[-1].parent, str(files[-1]))
+    """A YAML merged with its base, which may have a base in turn; without the key `base`."""
+    files, contents = [path], [_read_one(path)]
+    while BASE in contents[-1]:
+        base = base_of(contents[-1].pop(BASE), files[-1].parent, str(files[-1]))
         try:
-            layers.append(_read_one(base))
+            contents.append(_read_one(base))
         except UserError as error:
             raise UserError(f"{files[-1]}: {BASE}: {error}") from None
         files.append(base)
@@ -227,31 +230,35 @@ def read_merged(path: Path) -> Merged:
             raise UserError(
                 f"{path}: {BASE}: no file may be below itself, found the circle {circle}; name another base"
             )
-    parts = [Layer(str(file), values) for file, values in zip(files, layers, strict=True)]
-    return merge_all(Merged(layer.values, (layer,)) for layer in reversed(parts))
+    layers = [Layer(str(file), values) for file, values in zip(files, contents, strict=True)]
+    return merge_all(Merged(layer.values, (layer,)) for layer in reversed(layers))
 
 
-def base_of(named: Any, folder: Path, where: str) -> Path:
-    """The file that a key `base` names, relative to a folder; `where` the key stands is for the message."""
-    if not isinstance(named, str) or not named:
+def base_of(base: Any, folder: Path, file: str) -> Path:
+    """The path of a base, given relative to a folder; `file` has the key, for messages."""
+    if not isinstance(base, str) or not base:
         raise UserError(
-            f"{where}: {BASE}: must be the path of one YAML, found {shown(named)}; name one, or leave the key out"
+            f"{file}: {BASE}: must be the path of one YAML, found {shown(base)}; name one, or leave the key out"
         )
-    return folder / named
+    return folder / base
 
 
 def load_configuration(path: Path) -> Configuration:
-    """The validated experiment of a YAML file and its bases (or of the JSON that the workflow writes), after its plugins were run."""
+    """The validated experiment of a YAML and its bases, or of the workflow's JSON, after its plugins were run."""
     merged = read_merged(path)
     return parse_configuration(merged.values, path, merged.layers)
 
 
 def read_configuration(path: Path) -> Configuration:
-    """The same for looking at artifacts: no plugin is run, and a name that only one of them knows is let through."""
+    """The same for looking at artifacts: no plugin is run, and names that only a plugin defines are allowed."""
     merged = read_merged(path)
-    network = merged.values.get("network")
-    if not isinstance(network, dict) or not isinstance(name := network.get("name"), str) or name in known("network"):
-        return _validated(merged.values, path, merged.layers, ONLY_LOOKED_AT)
-    named = {**merged.values, "network": {"name": name}}
-    found = _validated(named, path, merged.layers, ONLY_LOOKED_AT, Configuration)
-    return found.model_copy(update={"network": UnknownNetwork.model_construct(**network)})
+    values, layers = merged.values, merged.layers
+    network = section if isinstance(section := values.get("network"), dict) else {}
+    name = network.get("name")
+    if not isinstance(name, str) or name in registered("network"):
+        return _validated(values, path, layers, UNKNOWN_NAMES_ALLOWED)
+    named = {**values, "network": {"name": name}}
+    configuration = _validated(named, path, layers, UNKNOWN_NAMES_ALLOWED, Configuration)
+    return configuration.model_copy(
+        update={"network": UnknownNetwork.model_construct(**{str(key): value for key, value in network.items()})}
+    )

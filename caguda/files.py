@@ -1,4 +1,4 @@
-"""Reading what is a file, and nothing that would be waited for; the seal of the JSON files that verbs write."""
+"""Reading of regular files only, and the checksum in the last line of each JSON file that a verb writes."""
 
 import hashlib
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 from caguda.errors import UserError
 
 SEAL = "sha256_of_all_above"
+"""The last key of a JSON file of ours: the SHA-256 of all bytes above it."""
 
 
 def refuse_irregular(path: Path) -> None:
-    """UserError where a pipe, socket or device is, which would be waited for."""
+    """UserError if the path is a pipe, socket or device, on which a read might wait forever."""
     try:
         irregular = path.exists() and not path.is_file() and not path.is_dir()
     except OSError as error:
@@ -21,7 +22,7 @@ def refuse_irregular(path: Path) -> None:
 
 
 def read_regular(path: Path, remedy: str = "make it first") -> bytes:
-    """The content of a regular file; a UserError where there is none, or a pipe or device that would be waited for."""
+    """The content of a regular file. UserError if there is none, or a pipe, socket or device."""
     try:
         refuse_irregular(path)
         return path.read_bytes()
@@ -30,11 +31,11 @@ def read_regular(path: Path, remedy: str = "make it first") -> bytes:
 
 
 def seal(above: bytes) -> bytes:
-    """The last line and the brace of a JSON that begins with these bytes."""
+    """The end of a JSON file that begins with these bytes: the line with their SHA-256, and the closing brace."""
     return f' "{SEAL}": "{hashlib.sha256(above).hexdigest()}"\n}}\n'.encode()
 
 
 def is_sealed(content: bytes) -> bool:
-    """Whether these are, to the last bit, the bytes of a file that `write_json` wrote."""
+    """Whether the content ends with the right SHA-256 of all bytes above it, as `write_json` writes it."""
     end = len(seal(b""))
     return content[-end:] == seal(content[:-end])

@@ -1,4 +1,4 @@
-"""The processes of a verb: ended with their workflow, and started, watched and ended together where several share a training.
+"""The processes of a verb: they end with their workflow, and those that share a training start and end together.
 
 No torch.
 """
@@ -20,15 +20,15 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import FrameType
 
-GRACE = 5.0  # seconds in which the others may say what they have to say when one has failed
+GRACE = 5.0  # seconds in which the other processes may report when one has failed
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a verb ended: its exit code, what it has to say on stderr, and whether that is a fault of the program."""
+    """The end of a verb: its exit code, its message for stderr, and whether that is a fault of the program."""
 
     code: int
-    said: str = ""
+    message: str = ""
     fault: bool = False
 
 
@@ -36,33 +36,33 @@ Work = Callable[[], Outcome]
 
 
 def launch(processes: int, work: Work) -> Outcome:
-    """What `work` ends with in as many new processes, which find each other by `parallel`.
+    """The outcome of `work` in as many new processes, which connect by `parallel`.
 
-    SIGTERM and SIGINT are handed on to all of them. When one fails the others are ended, and the cause is what is
-    told: an error that a process reports, else the signal that killed one, else a fault of the program. Processes end
-    with this one, SIGKILL included.
+    SIGTERM and SIGINT are passed on to all of them. When one fails the others are ended, and the outcome is the cause: an
+    error that a process reports, else the signal that killed one, else a fault of the program. The processes end with this
+    one, even on SIGKILL.
     """
     context, received, started = get_context("spawn"), list[int](), list[SpawnProcess]()
 
-    def hand_on(number: int, _frame: FrameType | None) -> None:
+    def pass_on(number: int, _frame: FrameType | None) -> None:
         received.append(number)
         _signal(started, number)
 
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
-    ends: dict[Connection, SpawnProcess] = {}
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    receivers: dict[Connection, SpawnProcess] = {}
     try:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             for rank in range(processes):
                 receiver, sender = context.Pipe(duplex=False)
-                place = (rank, processes, listener.getsockname()[1], listener if rank == 0 else None)
-                process = context.Process(target=_take_part, args=(place, sender, work))
+                group = (rank, processes, listener.getsockname()[1], listener if rank == 0 else None)
+                process = context.Process(target=_take_part, args=(group, sender, work))
                 process.start()
                 sender.close()
                 started.append(process)
-                ends[receiver] = process
-        for number in received:  # which may have come before all were there
+                receivers[receiver] = process
+        for number in received:  # before all processes had started
             _signal(started, number)
-        reports, killed = _outcomes(ends)
+        reports, killed = _outcomes(receivers)
     finally:
         _signal(started, signal.SIGKILL)
         for number, handler in before.items():
@@ -76,25 +76,25 @@ def _signal(processes: list[SpawnProcess], number: int) -> None:
             os.kill(process.pid, number)
 
 
-def _outcomes(ends: dict[Connection, SpawnProcess]) -> tuple[list[Outcome], list[SpawnProcess]]:
-    """What the processes have reported, and those that were ended as another one had failed; all have ended."""
+def _outcomes(receivers: dict[Connection, SpawnProcess]) -> tuple[list[Outcome], list[SpawnProcess]]:
+    """The reports of all processes, after all have ended, and the processes killed because another one failed."""
     reports: list[Outcome] = []
     killed: list[SpawnProcess] = []
     deadline: float | None = None
-    while ends:
-        for receiver in wait(list(ends), None if deadline is None else max(0.0, deadline - time.monotonic())):
+    while receivers:
+        for receiver in wait(list(receivers), None if deadline is None else max(0.0, deadline - time.monotonic())):
             assert isinstance(receiver, Connection)
             try:
                 reports.append(receiver.recv())
             except EOFError:
-                process = ends.pop(receiver)
+                process = receivers.pop(receiver)
                 process.join()
                 if process.exitcode:
                     deadline = deadline or time.monotonic() + GRACE
         if any(report.code for report in reports):
             deadline = deadline or time.monotonic() + GRACE
         if deadline is not None and time.monotonic() >= deadline:
-            killed = list(ends.values())
+            killed = list(receivers.values())
             _signal(killed, signal.SIGKILL)
             for process in killed:
                 process.join()
@@ -103,10 +103,10 @@ def _outcomes(ends: dict[Connection, SpawnProcess]) -> tuple[list[Outcome], list
 
 
 def _cause(reports: list[Outcome], ended: list[SpawnProcess], received: list[int]) -> Outcome:
-    """Of all that was reported, and of exit codes, what the others have followed from."""
+    """The outcome that caused the others, from the reports and the exit codes of processes that ended by themselves."""
     failed = [report for report in reports if report.code]
-    if told := [report for report in failed if not report.fault]:
-        return told[0]
+    if errors := [report for report in failed if not report.fault]:
+        return errors[0]
     if deaths := [-process.exitcode for process in ended if process.exitcode is not None and process.exitcode < 0]:
         if received:
             return Outcome(128 + received[0])
@@ -119,28 +119,28 @@ def _cause(reports: list[Outcome], ended: list[SpawnProcess], received: list[int
     return failed[0] if failed else Outcome(max(process.exitcode or 0 for process in ended))
 
 
-def _take_part(place: tuple[int, int, int, socket.socket | None], report: Connection, work: Work) -> None:
-    """One of the processes: it meets the others, works, and reports how that ended."""
+def _take_part(group: tuple[int, int, int, socket.socket | None], sender: Connection, work: Work) -> None:
+    """Run one of the processes: connect to the others, work, and report the outcome. `group` is for `parallel.join`."""
     signal.signal(signal.SIGINT, _interrupt_once)
     threading.Thread(target=_end_with_the_launcher, daemon=True).start()
-    os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # libraries would tell at length that another process has ended
+    os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # otherwise libraries print many lines when another process ends
     try:
-        from caguda.stages import parallel  # torch, which the launcher does without
+        from caguda.stages import parallel  # imports torch, which the launcher does not need
 
-        parallel.join(*place)
+        parallel.join(*group)
         outcome = work()
     except SystemExit as end:
         outcome = Outcome(end.code if isinstance(end.code, int) else 1)
     except KeyboardInterrupt:
         outcome = Outcome(128 + signal.SIGINT, "caguda: interrupted")
-    except BaseException:  # noqa: BLE001  the launcher tells it
+    except BaseException:  # noqa: BLE001  the launcher prints it
         outcome = Outcome(1, traceback.format_exc().rstrip(), fault=True)
-    report.send(outcome)
+    sender.send(outcome)
     sys.exit(outcome.code)
 
 
 def _interrupt_once(_number: int, _frame: FrameType | None) -> None:
-    """Ctrl-C reaches a process twice, from the terminal and from the launcher."""
+    """Obey the first SIGINT alone: Ctrl-C reaches a process twice, from the terminal and from the launcher."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -153,15 +153,15 @@ def _end_with_the_launcher() -> None:
 
 
 def end_with(workflow: str | None) -> None:
-    """From now on SIGTERM reaches this process when `workflow` has ended, the Snakemake that a rule started it from.
+    """Send SIGTERM to this process when the Snakemake that started it ends; `workflow` is the process id of Snakemake.
 
-    A verb would otherwise work on after a SIGKILL of Snakemake, unseen, beside those of the next call. A number that is
-    none of a process above this one has come with the environment from elsewhere and means nothing. Linux only.
+    Otherwise a verb would work on after a SIGKILL of Snakemake, beside the verbs of the next call. An id that is no
+    ancestor of this process came with the environment from elsewhere and is ignored. Linux only.
     """
     if workflow is None or not workflow.isdecimal() or not hasattr(os, "pidfd_open"):
         return
     try:
-        opened = os.pidfd_open(int(workflow))
+        pidfd = os.pidfd_open(int(workflow))
     except ProcessLookupError:
         print(
             f"caguda: error: the workflow that this verb is of has ended, process {workflow}; give its command again, or "
@@ -169,22 +169,22 @@ def end_with(workflow: str | None) -> None:
             file=sys.stderr,
         )
         sys.exit(128 + signal.SIGTERM)
-    except (OSError, OverflowError):  # a kernel without it, or no number of a process
+    except (OSError, OverflowError):  # an old kernel, or no process id
         return
-    if int(workflow) not in _above():
-        os.close(opened)
+    if int(workflow) not in _ancestors():
+        os.close(pidfd)
         return
 
-    def wait() -> None:
-        select.select([opened], [], [])
+    def terminate_after() -> None:
+        select.select([pidfd], [], [])
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=wait, daemon=True).start()
+    threading.Thread(target=terminate_after, daemon=True).start()
 
 
-def _above() -> Iterator[int]:
-    """The process that started this one, the one that started that, and so on."""
+def _ancestors() -> Iterator[int]:
+    """The ids of the parent process, its parent, and so on."""
     process = os.getpid()
-    with suppress(OSError):  # it has ended meanwhile, or belongs to somebody else
+    with suppress(OSError):  # the process has ended meanwhile, or belongs to another user
         while process > 1:
             yield (process := int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1]))

@@ -1,6 +1,6 @@
-"""An experiment as one complete YAML: every key with its value, and the file that the value comes from.
+"""Prints an experiment as one complete YAML: every key, its value, and the file that sets it.
 
-Of a value that a run takes from another run or from `training`, that as well.
+For a value that a run inherits, the other run or `training` is named too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import yaml
 
 from caguda.configfile import parse_configuration, read_merged
 from caguda.errors import is_plain, printable
-from caguda.merging import has, merge_all, origin
-from caguda.whole_runs import section_of, source_of, with_whole_runs
+from caguda.merging import has, layer_of, merge_all
+from caguda.run_inheritance import section_of, source_of, with_inherited_keys
 
 WIDTH = 120
 DEFAULT = "default"
@@ -31,31 +31,31 @@ _Dumper.add_representer(str, _text)
 
 
 def print_configuration(files: Sequence[Path]) -> None:
-    """Print the experiment of YAMLs, a later one above those before it, as one YAML that says all of it."""
+    """Print the experiment of several YAMLs as one complete YAML; a later file overrides an earlier one."""
     merged = merge_all(map(read_merged, files))
     name = Path(" + ".join(map(str, files)))
     configuration = parse_configuration(merged.values, name, merged.layers)
-    short, whole = _names([layer.name for layer in merged.layers]), with_whole_runs(merged.values)
+    short_names, inherited = _names([layer.name for layer in merged.layers]), with_inherited_keys(merged.values)
 
     def origin_of(keys: tuple[str, ...]) -> str:
         source = source_of(merged.values, keys)
-        file = origin(merged.layers, source) if has(whole, keys) else None
+        file = layer_of(merged.layers, source) if has(inherited, keys) else None
         if file is None:
             return DEFAULT
-        return short[file] if source == keys else f"{short[file]}: {section_of(source)}"
+        return short_names[file] if source == keys else f"{short_names[file]}: {section_of(source)}"
 
     print("\n".join(_lines(configuration.model_dump(mode="json"), (), origin_of)))
 
 
 def _names(files: Sequence[str]) -> dict[str, str]:
-    """How comments call each file: by its name alone, or by its path where two have one name."""
-    known = {file: Path(file).name for file in files}
-    names = list(known.values())
-    return {file: printable(name if names.count(name) == 1 else file) for file, name in known.items()}
+    """The name of each file in comments: its path if two files have the same name."""
+    by_file = {file: Path(file).name for file in files}
+    names = list(by_file.values())
+    return {file: printable(name if names.count(name) == 1 else file) for file, name in by_file.items()}
 
 
 def _lines(values: Mapping[str, Any], above: tuple[str, ...], origin_of: Origin) -> Iterator[str]:
-    """The lines of a section; what is short and comes from one file stands on one line."""
+    """The lines of a section. A short value from one file is on one line."""
     indent = "  " * len(above)
     for name, value in values.items():
         keys = (*above, name)
@@ -78,7 +78,7 @@ def _divisible(value: Any) -> bool:
 
 
 def _leaves(value: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The keys of every value below some keys that is no mapping, or an empty one."""
+    """The paths of keys to all values that are no mapping, or an empty one."""
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
             yield from _leaves(inner, (*keys, name))

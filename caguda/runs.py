@@ -1,45 +1,43 @@
-"""The runs of an experiment as a graph: its models, where each starts, and what it is labelled with. No torch.
+"""The runs of an experiment as a graph: its models, the start of each, and the rules of its pseudo-labels. No torch.
 
-A model is called by the folder that it lies in below its seed: RUN, or RUN/stageK where the run is a chain of stages.
+The name of a model is its folder below the seed: RUN, or RUN/stageK of a run with stages.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from caguda.config import Configuration
-from caguda.config_run import Imported, Method, RunSettings
+from caguda.config_run import STAGE, Imported, Method, RunSettings, run_name
 from caguda.errors import UserError, first
 from caguda.pseudo_labels import Rule
 
-STAGE = re.compile(r"(.+)/stage([1-9]\d*)")
-_NOT_DECISIVE = {"title", "note", "stages"}
-"""The keys of a run that do not change a model: how tables call it, and how many stages follow."""
+_KEYS_THAT_CHANGE_NO_MODEL = {"title", "note", "stages"}
+"""The keys of a run that do not change a model: its texts in tables, and the number of stages."""
 
 
-def models_of(name: str, run: RunSettings) -> list[str]:
-    """The models of a run, in order: one, or one for every stage."""
+def models_of_run(name: str, run: RunSettings) -> list[str]:
+    """The models of a run, in order: one, or one for each stage."""
     stages = getattr(run, "stages", None)
     return [name] if stages is None else [f"{name}/stage{stage}" for stage in range(1, stages + 1)]
 
 
 def models(configuration: Configuration) -> list[str]:
     """Every model that is made, in the order of the YAML."""
-    return [model for name, run in configuration.made.items() for model in models_of(name, run)]
+    return [model for name, run in configuration.active_runs.items() for model in models_of_run(name, run)]
 
 
 def run_of(configuration: Configuration, model: str) -> RunSettings:
-    """The settings of the run that a model is of; UserError where the configuration has no such model."""
-    run = configuration.made.get(model.partition("/")[0])
-    if run is None or model not in models_of(model.partition("/")[0], run):
+    """The settings of a model's run. UserError if the configuration has no such model."""
+    run = configuration.active_run(run_name(model))
+    if run is None or model not in models_of_run(run_name(model), run):
         raise UserError(f"{model}: the configuration has no such model, only {first(models(configuration))}")
     return run
 
 
 def method_of(configuration: Configuration, model: str) -> Method:
-    """The method that a model is trained by; UserError for a model that is brought."""
+    """The settings of a model that is trained. UserError for an imported model."""
     run = run_of(configuration, model)
     if not isinstance(run, Method):
         raise UserError(
@@ -49,90 +47,89 @@ def method_of(configuration: Configuration, model: str) -> Method:
 
 
 def trained_models(configuration: Configuration) -> list[str]:
-    """The models that are trained here."""
+    """The models that are trained here, not imported."""
     return [model for model in models(configuration) if not isinstance(run_of(configuration, model), Imported)]
 
 
 def imported_files(configuration: Configuration) -> dict[str, str]:
-    """The file of every model that is brought, by the name of its run."""
-    return {name: run.file for name, run in configuration.made.items() if isinstance(run, Imported)}
+    """The file of every imported model, by the name of its run."""
+    return {name: run.file for name, run in configuration.active_runs.items() if isinstance(run, Imported)}
 
 
-def expanded(configuration: Configuration, names: Iterable[str]) -> list[str]:
-    """The models that a list of runs stands for, each once: all stages of a chain, none of a run that is left out."""
-    found: list[str] = []
+def models_listed(configuration: Configuration, names: Iterable[str]) -> list[str]:
+    """The models of a list of runs, each once: all stages of a chain, none of a run that is left out."""
+    listed: list[str] = []
     for name in names:
-        run = configuration.made.get(name.partition("/")[0])
+        run = configuration.active_run(run_name(name))
         if run is not None:
-            found += [name] if STAGE.fullmatch(name) else models_of(name, run)
-    return list(dict.fromkeys(found))
+            listed += [name] if STAGE.fullmatch(name) else models_of_run(name, run)
+    return list(dict.fromkeys(listed))
 
 
 def reports(configuration: Configuration) -> dict[str, list[str]]:
-    """The models of every report, by its name; without the key `reports` one report, `runs`, of all.
+    """The models of every report, by its name. Without the key `reports`, one report `runs` has all models.
 
-    A report whose runs are all left out is none.
+    A report is left out if all its runs are.
     """
     if not configuration.reports:
         return {"runs": models(configuration)}
-    listed = {name: expanded(configuration, names) for name, names in configuration.reports.items()}
-    return {name: found for name, found in listed.items() if found}
+    listed = {name: models_listed(configuration, names) for name, names in configuration.reports.items()}
+    return {name: report for name, report in listed.items() if report}
 
 
 def model_before(configuration: Configuration, model: str) -> str | None:
-    """The model that another one starts from: the stage before it, or the last model of `start`; None for fresh weights."""
+    """The model that a model starts from: the stage before it, or the last model of `start`; None for fresh weights."""
     run = run_of(configuration, model)
     stage = STAGE.fullmatch(model)
     if stage and int(stage[2]) > 1:
         return f"{stage[1]}/stage{int(stage[2]) - 1}"
     start: str | None = getattr(run, "start", None)
-    return None if start is None else expanded(configuration, [start])[-1]
+    return None if start is None else models_listed(configuration, [start])[-1]
 
 
 def models_before(configuration: Configuration, model: str) -> Iterator[str]:
-    """The models that led to another one, the nearest first."""
+    """The chain of models that a model starts from, the nearest first."""
     before = model_before(configuration, model)
     while before is not None:
         yield before
         before = model_before(configuration, before)
 
 
-def adaptation_stage(configuration: Configuration, model: str) -> int:
-    """1, and one more for every model before it of the same chain, or that was trained with anchors or pseudo-labels."""
-    own = model.partition("/")[0]
-    before = [(other.partition("/")[0], run_of(configuration, other)) for other in models_before(configuration, model)]
+def adaptation_number(configuration: Configuration, model: str) -> int:
+    """The number of adaptations up to a model: 1 for itself, and 1 for each model before it that counts as one.
+
+    Those are the earlier stages of the same run, and models trained with anchors or pseudo-labels.
+    """
+    before = [(run_name(earlier), run_of(configuration, earlier)) for earlier in models_before(configuration, model)]
     return 1 + sum(
-        name == own or (isinstance(run, Method) and (run.uses_anchors or run.reads_pseudo_labels))
-        for name, run in before
+        name == run_name(model) or (isinstance(run, Method) and run.uses_frozen_model) for name, run in before
     )
 
 
-def place_in_chain(model: str) -> int:
+def stage_number(model: str) -> int:
     """k of RUN/stageK; 1 for a run without stages."""
     stage = STAGE.fullmatch(model)
     return int(stage[2]) if stage else 1
 
 
 def rules_of(configuration: Configuration, model: str) -> dict[str, Rule]:
-    """The rules of the pseudo-labels that a model is trained with, by name; none where its method has none."""
-    run = run_of(configuration, model)
-    rules: dict[str, Rule] = getattr(run, "pseudo_labels", {})
-    return {name: rule.of_stage(place_in_chain(model)) for name, rule in rules.items() if isinstance(rule, Rule)}
+    """The rules of a model's pseudo-labels by name, in the stage of the model; empty if it is trained without any."""
+    rules: dict[str, Rule] = getattr(run_of(configuration, model), "pseudo_labels", {})
+    return {name: rule.of_stage(stage_number(model)) for name, rule in rules.items()}
 
 
-def known_rules(configuration: Configuration) -> dict[str, Rule]:
-    """Every rule that some model is labelled with, by the name of its folder."""
-    every = [rules_of(configuration, model) for model in models(configuration)]
-    return {rule.folder: rule for rules in every for rule in rules.values()}
+def rules_by_folder(configuration: Configuration) -> dict[str, Rule]:
+    """The rules of all models' pseudo-labels, by the name of their folder."""
+    return {rule.folder: rule for model in models(configuration) for rule in rules_of(configuration, model).values()}
 
 
-def labelling_of(configuration: Configuration, model: str) -> str:
-    """The name of the pseudo-labels that a model is trained with: the folders of its rules."""
+def labelling_name(configuration: Configuration, model: str) -> str:
+    """The name of a model's labelling: the folders of its rules, joined by +."""
     return "+".join(rule.folder for rule in rules_of(configuration, model).values())
 
 
-def anchors_of_evidence(configuration: Configuration, model: str) -> str:
-    """The model whose anchors the evidence beside a model is made with: its own, or those that its chain started from."""
+def model_of_anchors(configuration: Configuration, model: str) -> str:
+    """The model whose anchors make the evidence of a model: itself, or the model that its chain started from."""
     stage = STAGE.fullmatch(model)
     if configuration.anchors.every_stage or not stage:
         return model
@@ -140,11 +137,11 @@ def anchors_of_evidence(configuration: Configuration, model: str) -> str:
     return model if before is None else before
 
 
-def described(configuration: Configuration, model: str) -> dict[str, Any]:
-    """The settings that decide a model, as JSON values: its name and the keys of its run."""
+def deciding_settings(configuration: Configuration, model: str) -> dict[str, Any]:
+    """The settings that decide a model, as JSON values: its name and keys of its run."""
     run = run_of(configuration, model)
-    left = _NOT_DECISIVE | ({"file", "has_seen"} if isinstance(run, Imported) else set())
-    values = run.model_dump(mode="json", exclude=left)
+    excluded = _KEYS_THAT_CHANGE_NO_MODEL | ({"file", "has_seen"} if isinstance(run, Imported) else set())
+    values = run.model_dump(mode="json", exclude=excluded)
     if rules := rules_of(configuration, model):
         values["pseudo_labels"] = {name: rule.model_dump(mode="json") for name, rule in rules.items()}
     return {"name": model, **values}

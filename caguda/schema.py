@@ -1,4 +1,4 @@
-"""The JSON schema of an experiment's YAML, for editors: names, types and ranges, not what several keys must hold together."""
+"""The JSON schema of an experiment's YAML, for editors: names, types and ranges, without conditions on several keys."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -8,21 +8,21 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from caguda.config import configuration_model
-from caguda.config_run import Training, method_classes
+from caguda.config_run import Imported, Training
 from caguda.configfile import BASE
-from caguda.kinds import FOLDERS, known
-from caguda.whole_runs import LIKE
+from caguda.registry import registered_in_package
+from caguda.run_inheritance import LIKE
 
 DERIVED = "InDerivedFile"
-"""Ends the name of a section's schema for files with a base, where any key may be left out."""
+"""The end of a section's name in the schema of files with a base, where any key may be left out."""
 RUN = "Run"
 WHOLE = ("experiment", "data_root")
-"""Keys by which a file without a base is known to be a whole experiment, and no part that is laid above one."""
+"""A file without a base that has one of these keys is a whole experiment; another one is merged above an experiment."""
 Schema = dict[str, Any]
 
 
 def _derived(node: Any) -> Any:
-    """A part of the schema for files with a base: their mappings may lack keys, their lists are whole."""
+    """A part of the schema for files with a base: their mappings may lack keys, their lists may not."""
     if isinstance(node, list):
         return [_derived(child) for child in node]
     if not isinstance(node, dict) or node.get("type") == "array":
@@ -38,28 +38,23 @@ def _of_each(properties: Schema) -> Schema:
     return {key: _derived(child) for key, child in properties.items()}
 
 
-def _of_the_package(kind: Any, classes: Mapping[str, type[Any]]) -> dict[str, type[Any]]:
-    """The classes that no plugin brings, nor a test."""
-    return {name: cls for name, cls in classes.items() if cls.__module__.startswith(f"{FOLDERS[kind]}.")}
-
-
 def _runs(
     sections: Mapping[str, Schema], methods: Mapping[str, str], rules: Mapping[str, str]
 ) -> tuple[Schema, Schema]:
     """The schema of an entry of `runs` in a whole experiment, and in a file with a base.
 
-    `methods` and `rules` are the names of their sections by their own. The keys of every method are known, with `method` those of
-    that one. What a run may have from `training` need not be said, nor with `like` anything, at any depth.
+    `methods` and `rules` map a name to its section in `sections`. A run with the key `method` has the keys of that method, a
+    run without it those of any. It may lack keys of `training`, and with `like` any key, at any depth.
     """
     complete = {name: sections[section]["properties"] for name, section in methods.items()}
-    own = {name: _of_each(keys) for name, keys in complete.items()}
-    known_keys = {
-        key: _either(keys[key] for keys in own.values() if key in keys) for keys in own.values() for key in keys
+    partial = {name: _of_each(keys) for name, keys in complete.items()}
+    of_any_method = {
+        key: _either(keys[key] for keys in partial.values() if key in keys) for keys in partial.values() for key in keys
     }
-    likeness = {"title": "Like", "type": "string", "minLength": 1,
+    like = {"title": "Like", "type": "string", "minLength": 1,
                 "description": "Another run, whose keys this one has where it does not say otherwise, but for title and note."}  # fmt: skip
-    properties = known_keys | {
-        LIKE: likeness,
+    properties = of_any_method | {
+        LIKE: like,
         "method": {"title": "Method", "anyOf": [{"enum": list(methods)}, {"type": "string"}]},
         "pseudo_labels": {
             "title": "Pseudo Labels",
@@ -69,7 +64,8 @@ def _runs(
         },
     }
     allowed = [
-        _where({"method": {"const": name}}, {"propertyNames": {"enum": [LIKE, *keys]}}) for name, keys in own.items()
+        _where({"method": {"const": name}}, {"propertyNames": {"enum": [LIKE, *keys]}})
+        for name, keys in partial.items()
     ]
     allowed.append({"if": {"not": {"required": ["method"]}}, "then": {"propertyNames": {"enum": list(properties)}}})
     derived = {"title": RUN, "type": ["object", "null"], "properties": properties, "allOf": allowed}
@@ -86,24 +82,24 @@ def _runs(
 
 
 def _where(properties: Schema, then: Schema, further: Schema | None = None) -> Schema:
-    """A schema that holds where some keys are there and have certain values."""
+    """A schema for mappings that have some keys with certain values."""
     return {"if": {"properties": properties, "required": list(properties), **(further or {})}, "then": then}
 
 
 def _either(schemas: Iterable[Schema]) -> Schema:
-    """What one of some schemas takes, each told once."""
-    different = [json.loads(text) for text in dict.fromkeys(map(json.dumps, schemas))]
-    return different[0] if len(different) == 1 else {"title": different[0]["title"], "anyOf": different}
+    """A schema that accepts what any of some schemas accepts, without duplicates."""
+    distinct = [json.loads(text) for text in dict.fromkeys(map(json.dumps, schemas))]
+    return distinct[0] if len(distinct) == 1 else {"title": distinct[0]["title"], "anyOf": distinct}
 
 
 def schema() -> Schema:
-    """The schema of whole experiments, and of files with a base or parts that are laid above one, which may lack any key."""
-    methods = {"imported": method_classes()["imported"]} | _of_the_package("method", method_classes())
-    rules = _of_the_package("rule", known("rule"))
+    """The schema of whole experiments, and of files with a base or merged above an experiment, which may lack any key."""
+    methods: dict[str, type[BaseModel]] = {"imported": Imported, **registered_in_package("method")}
+    rules = registered_in_package("rule")
     models: list[type[BaseModel]] = [configuration_model(), Training, *methods.values(), *rules.values()]
-    refs, found = models_json_schema([(model, "validation") for model in models])
+    refs, definitions = models_json_schema([(model, "validation") for model in models])
     names = [refs[model, "validation"]["$ref"].rpartition("/")[2] for model in models]
-    sections: dict[str, Schema] = found["$defs"]
+    sections: dict[str, Schema] = definitions["$defs"]
     complete, of_methods = sections.pop(names[0]), dict(zip(methods, names[2:], strict=False))
     run, derived_run = _runs(sections, of_methods, dict(zip(rules, names[2 + len(methods) :], strict=True)))
     for name in (*of_methods.values(), "RunSettings", "Rule"):

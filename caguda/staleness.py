@@ -1,153 +1,136 @@
-"""Which artifacts of an experiment are not what its configuration and its frames would give now. No torch.
+"""The artifacts of an experiment that its configuration and its frames would make otherwise now. No torch.
 
-Snakemake remembers in `.snakemake` with what it made a file, and that does not travel with results. Artifacts do: each
-says its settings and its inputs.
+Snakemake remembers in `.snakemake` how it made a file, but that does not travel with results. Artifacts do: each records its
+settings and its inputs.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from caguda.artifacts.atomic import read_json, sha256
-from caguda.artifacts.chain import Input, inputs_of, provenance_of, recorded_sha256
+from caguda.artifacts.chain import Input, files_below, inputs_of, provenance_of, recorded_sha256
+from caguda.artifacts.checks import misplacement
 from caguda.artifacts.identity import model_of
 from caguda.artifacts.provenance import content_of
 from caguda.config import Configuration
 from caguda.datasets.changes import changed_frames
 from caguda.datasets.scenes import other_scenes
 from caguda.errors import UserError, first
-from caguda.recorded import other_settings, refuse_misplaced
+from caguda.recorded_settings import differing_settings
 from caguda.runs import imported_files
 
-_UNREAD = ("check", "check-test", "log", "benchmark", "state", "data", "packed")
-_PARTS = ("anchor-part", "evidence-part", "predict-part")
-"""The verbs of which several share a pass over frames: it is divided by batches, whose size must be the same for all."""
-
-Compared = Callable[[Path], list[Input]]
-"""What an artifact was made of, beside what is there now."""
+_FOLDERS_WITHOUT_ARTIFACTS = ("check", "check-test", "log", "benchmark", "state", "data", "packed")
+_PART_VERBS = ("anchor-part", "evidence-part", "predict-part")
+"""The verbs whose jobs share a pass over frames by whole batches, so that all need the same batch size."""
 
 
 def stale_artifacts(configuration: Configuration, folder: Path) -> dict[Path, str]:
-    """Of the artifacts in an experiment's folder, those that must be made again, each with the reason.
+    """The artifacts in an experiment's folder that must be made again, each with the reason.
 
-    An artifact is stale when its settings are not the configuration's, when it lies in the folder of another seed or run,
-    or when something that it was made of is gone or has another content; a manifest, when frames were added, removed or
-    changed. What cannot be read is left to the verb that reads it, which says so.
+    An artifact is stale if its settings are not the configuration's, if it lies in the folder of another seed or run, or if
+    an input is missing or has another content; a manifest is, if frames were added, removed or changed. An unreadable
+    artifact is left to the verb that reads it, which refuses it.
     """
-    compared = partial(inputs_of, digest=cache(recorded_sha256), content=cache(content_of))
-    found = {}
-    for path in _artifacts(folder, set()):
+    compared_inputs = partial(inputs_of, digest=cache(recorded_sha256), content=cache(content_of))
+    reasons = {}
+    for path in files_below(folder, _may_hold_artifacts):
+        if path.suffix not in (".json", ".h5") or path.name == "config.json":
+            continue
         try:
-            reason = _reason(configuration, path, provenance_of(path), compared)
+            reason = _reason(configuration, path, compared_inputs)
         except (UserError, OSError, LookupError, TypeError, ValueError, AttributeError):
             continue
         if reason:
-            found[path] = reason
-    return found
+            reasons[path] = reason
+    return reasons
 
 
-def silent_products(experiment: Path) -> list[Path]:
-    """Tables, pictures, pages and archives in an experiment's folder, which do not say all that they were made of."""
+def products_without_provenance(experiment: Path) -> list[Path]:
+    """The tables, pictures, pages and archives in an experiment's folder, which do not record all their inputs."""
     tables = [
         f"{folder}/*.{suffix}" for folder in ("tables", "reports/*") for suffix in ("csv", "md", "tex", "html", "png")
     ]
-    places = (*tables, "reports/*/labels/*", "seed*/**/submission.zip")
-    return sorted(path for place in places for path in experiment.glob(place))
+    patterns = (*tables, "reports/*/labels/*", "seed*/**/submission.zip")
+    return sorted(path for pattern in patterns for path in experiment.glob(pattern))
 
 
-def _artifacts(folder: Path, seen: set[Path]) -> Iterator[Path]:
-    """The files in an experiment's folder that say what they were made of; no chunks are looked at."""
-    if (place := folder.resolve()) in seen or not folder.is_dir():
-        return
-    seen.add(place)
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir():
-            is_of_a_run = re.fullmatch(r"seed\d+", folder.name)  # whatever it is called
-            if entry.suffix not in (".zarr", ".partial") and (is_of_a_run or entry.name not in _UNREAD):
-                yield from _artifacts(entry, seen)
-        elif entry.suffix in (".json", ".h5") and entry.is_file() and entry.name != "config.json":
-            yield entry
+def _may_hold_artifacts(folder: Path) -> bool:
+    is_of_a_run = re.fullmatch(r"seed\d+", folder.parent.name)  # which may have any name
+    return folder.suffix not in (".zarr", ".partial") and (
+        bool(is_of_a_run) or folder.name not in _FOLDERS_WITHOUT_ARTIFACTS
+    )
 
 
-def _reason(configuration: Configuration, path: Path, made: Mapping[str, Any], compared: Compared) -> str | None:
-    """Why an artifact is stale; None where it is not, and where it says nothing of its making."""
-    if not made:
+def _reason(configuration: Configuration, path: Path, inputs: Callable[[Path], list[Input]]) -> str | None:
+    """The reason why an artifact is stale; None if it is not, or has no provenance."""
+    if not (provenance := provenance_of(path)):
         return None
-    if path.name == "checkpoint.json" and (origin := _other_origin(configuration, path, made)):
+    made_by = provenance["made_by"]
+    if path.name == "checkpoint.json" and (origin := _other_origin(configuration, path, provenance)):
         return origin
-    if found := other_settings(configuration, made, path) + _of_its_kind(configuration, path, made):
-        return f"made with {first(found)}"
-    try:
-        refuse_misplaced(path, made)
-    except UserError as error:
-        return str(error).partition(": ")[2]
-    if made["made_by"] in ("check", "check-test") and (changed := changed_frames(configuration, read_json(path), path)):
-        return first(changed)
-    if made["made_by"] == "import":
-        return None
-    changed = [text for item in compared(path) if (text := _changed(item))]
-    return first(changed) if changed else None
+    settings = differing_settings(configuration, provenance, path)
+    if settings := settings + _differences_of_kind(configuration, path, provenance):
+        return f"made with {first(settings)}"
+    if misplaced := misplacement(path, provenance):
+        return misplaced
+    changes = changed_frames(configuration, read_json(path), path) if made_by in ("check", "check-test") else []
+    if not changes and made_by != "import":
+        changes = [change for item in inputs(path) if (change := _change(item))]
+    return first(changes) if changes else None
 
 
-def _other_origin(configuration: Configuration, path: Path, made: Mapping[str, Any]) -> str | None:
-    """Whether a model was trained or brought, where the configuration says other; None where it agrees.
+def _other_origin(configuration: Configuration, path: Path, provenance: Mapping[str, Any]) -> str | None:
+    """The reason if a model was trained that is to be imported now, or the other way round; None if it is neither.
 
-    A brought file of the same name to which nothing has happened since it was copied is not read again.
+    An imported file of the same path that has not changed since it was copied is not read again.
     """
-    if made["made_by"] not in ("train", "import"):
-        return f"made by {made['made_by']}, a verb of an earlier version"
-    brought = imported_files(configuration).get(model_of(made))
-    if made["made_by"] == "train":
-        return f"trained, where {brought} is to be imported" if brought else None
-    if brought is None:
+    if provenance["made_by"] not in ("train", "import"):
+        return f"made by {provenance['made_by']}, a verb of an earlier version"
+    imported = imported_files(configuration).get(model_of(provenance))
+    if provenance["made_by"] == "train":
+        return f"trained, where {imported} is to be imported" if imported else None
+    if imported is None:
         return "imported, where it is to be trained"
-    file = Path(brought)
-    if not file.is_file():  # whoever opens it says so
+    file = Path(imported)
+    if not file.is_file():  # the verb that opens it refuses that
         return None
-    same = str(file.absolute()) == made["imported"]["path"] and file.stat().st_ctime <= path.stat().st_mtime
-    recorded = [item["sha256"] for item in made["inputs"].values()]
-    return None if same or sha256(file) in recorded else f"imported from another file than {brought}"
+    same = str(file.absolute()) == provenance["imported"]["path"] and file.stat().st_ctime <= path.stat().st_mtime
+    recorded = [item["sha256"] for item in provenance["inputs"].values()]
+    return None if same or sha256(file) in recorded else f"imported from another file than {imported}"
 
 
-def _of_its_kind(configuration: Configuration, path: Path, made: Mapping[str, Any]) -> list[str]:
-    """The settings that decide one kind of artifact and are no section of the configuration, where they are others."""
-    kind, settings = made["made_by"], made["settings"]
-    folder = path.parents[1] if kind in _PARTS else path.parent
-    if kind in (*_PARTS, "evidence") and not (folder / f"{path.name.split('.')[0]}{path.suffix}").exists():
+def _differences_of_kind(configuration: Configuration, path: Path, provenance: Mapping[str, Any]) -> list[str]:
+    """The differing settings that only one kind of artifact has, and that are no section of the configuration."""
+    made_by, settings = provenance["made_by"], provenance["settings"]
+    folder = path.parents[1] if made_by in _PART_VERBS else path.parent
+    if made_by in (*_PART_VERBS, "evidence") and not (folder / f"{path.name.split('.')[0]}{path.suffix}").exists():
         size, recorded = configuration.compute.inference_batch_size, settings["inference_batch_size"]
         if size != recorded:
             return [f"compute.inference_batch_size {recorded}, not {size}"]
-    if kind == "evidence":
-        return _other_anchors(configuration, path, made)
-    if kind == "generate":
+    if made_by == "evidence":
+        is_of_a_stage = re.search(r"/seed\d+/[^/]+/stage\d+/evidence/[^/]+$", path.absolute().as_posix())
+        has_own_anchors = any(item["from_here"] == "anchors.h5" for item in provenance["inputs"].values())
+        if is_of_a_stage and has_own_anchors != configuration.anchors.every_stage:
+            return [f"anchors.every_stage {has_own_anchors}, not {configuration.anchors.every_stage}"]
+    if made_by == "generate":
         if owner := other_scenes(configuration):
             return [f"scenes below {configuration.root} of {owner}, with other settings"]
-        there = sum(1 for _ in configuration.root.glob("*/**/*.png"))
-        files = read_json(path)["files"]
-        return [] if there >= files else [f"{files} files below {configuration.root}, where {there} are"]
+        count, recorded = sum(1 for _ in configuration.root.glob("*/**/*.png")), read_json(path)["files"]
+        if count < recorded:
+            return [f"{recorded} files below {configuration.root}, where {count} are"]
     return []
 
 
-def _other_anchors(configuration: Configuration, path: Path, made: Mapping[str, Any]) -> list[str]:
-    """Whether the evidence of a stage is made with its own anchors or those that its chain started from, where the others are due."""
-    is_of_a_stage = re.search(r"/seed\d+/[^/]+/stage\d+/evidence/[^/]+$", path.absolute().as_posix())
-    own = any(item["from_here"] == "anchors.h5" for item in made["inputs"].values())
-    wanted = configuration.anchors.every_stage
-    return [f"anchors.every_stage {own}, not {wanted}"] if is_of_a_stage and own != wanted else []
-
-
-def _changed(item: Input) -> str | None:
-    """What has become of something that an artifact was made of; None where it is unchanged."""
+def _change(item: Input) -> str | None:
+    """The change of an input since it was used; None if it is unchanged."""
     if item.path.suffix == ".safetensors" and not item.path.with_suffix(".json").exists():
         return f"{item.path.with_suffix('.json')} missing"
-    if item.path.name in ("labels.json", "evidence.json") and not _store_exists(item.path):
-        return f"{item.path.with_suffix('.zarr')} missing"
+    store = item.path.with_suffix(".zarr")
+    if item.path.name in ("labels.json", "evidence.json") and not (store / "zarr.json").is_file():
+        return f"{store} missing"
     return None if item.state == "unchanged" else f"{item.path} {item.state}"
-
-
-def _store_exists(vouching: Path) -> bool:
-    return (vouching.with_suffix(".zarr") / "zarr.json").is_file()

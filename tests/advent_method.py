@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from caguda.kinds import register
 from caguda.methods.adversarial import Adversarial
 from caguda.networks.layers.network import Outputs
+from caguda.registry import register
 
 
 @register("method", "advent")
@@ -16,7 +16,7 @@ class AdvEnt(Adversarial):
     method: Literal["advent"]
     about: ClassVar[str] = "adversarial alignment of self-information"
 
-    def discriminated(self, outputs: Outputs) -> Tensor:
+    def discriminator_input(self, outputs: Outputs) -> Tensor:
         """Weighted self-information, -p log2 p / log2 c for every category, (n, c, h, w)."""
         probability = outputs.logits.softmax(dim=1)
         return -probability * torch.log2(probability + 1e-30) / math.log2(probability.shape[1])

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caguda.classes import IGNORE
-from caguda.config_frames import Fraction
-from caguda.kinds import register
+from caguda.config_types import Fraction
 from caguda.pseudo_labels import Evidence, Rule
+from caguda.registry import register
 
 
 @register("rule", "agreement")

@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from caguda.config_frames import IGNORE, Fraction
-from caguda.kinds import register
+from caguda.config_types import IGNORE, Fraction
 from caguda.pseudo_labels import Evidence, Rule
+from caguda.registry import register
 
 
 @register("rule", "class_balanced")

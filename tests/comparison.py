@@ -10,10 +10,10 @@ import numpy as np
 import yaml
 from workflow_runs import SMOKE, Workflow
 
-from caguda.artifacts.atomic import SEAL
 from caguda.artifacts.maps import open_store
 from caguda.artifacts.stores import kind_of_store
 from caguda.artifacts.vouched import verify_store
+from caguda.files import SEAL
 
 VOLATILE = {"provenance", "seconds", "attempts", "root", "metadata_sha256", SEAL}
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caguda.config_frames import Few
 from caguda.config_network import NetworkSettings
-from caguda.kinds import register
+from caguda.config_types import Count
 from caguda.networks.layers.network import SegmentationNetwork
+from caguda.registry import register
 
 
 class Block(nn.Module):
@@ -52,8 +52,8 @@ class AllMLP(nn.Module):
 @register("network", "depthwise")
 class Depthwise(NetworkSettings):
     name: Literal["depthwise"]
-    width: Few = 32
-    feature_channels: Few = 64
+    width: Count = 32
+    feature_channels: Count = 64
 
     def build(self, categories: int) -> SegmentationNetwork:
         widths, channels = [self.width * factor for factor in (1, 2, 4, 8)], self.feature_channels

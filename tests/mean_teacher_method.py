@@ -4,14 +4,12 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from torch import Tensor
-
-from caguda.config_frames import Fraction
-from caguda.config_run import DomainName, Method, Part, Read
+from caguda.config_run import DomainName, ExtraModule, Method, Read
+from caguda.config_types import Fraction
 from caguda.equations.labels import by_probability, pseudo_labels
 from caguda.equations.losses import feature_cross_entropy, image_cross_entropy
-from caguda.kinds import register
-from caguda.stages.session import Batch, Session
+from caguda.registry import register
+from caguda.stages.session import Batch, Objective, Session
 
 
 @register("method", "mean_teacher")
@@ -24,17 +22,18 @@ class MeanTeacher(Method):
     def reads(self) -> Mapping[DomainName, Read]:
         return {"source": "truth", "target": "images"}
 
-    def parts(self, session: Session) -> Mapping[str, Part]:
-        return {"teacher": Part(copy.deepcopy(session.network).eval().requires_grad_(False))}
+    def extra_modules(self, session: Session) -> Mapping[str, ExtraModule]:
+        return {"teacher": ExtraModule(copy.deepcopy(session.network).eval().requires_grad_(False))}
 
-    def step(self, session: Session, batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+    def step(self, session: Session, batch: Batch) -> Iterator[Objective]:
         source, images = batch["source"], batch["target"]["image"]
         loss = session.reduced(image_cross_entropy(session.outputs(source["image"]).logits, source["label"]))
         yield loss, {"source_cross_entropy": loss}
-        label, _, active = by_probability(session.parts["teacher"](images / 255).logits, self.p0)
+        label, _, active = by_probability(session.extra_modules["teacher"](images / 255).logits, self.p0)
         loss = session.reduced(feature_cross_entropy(session.outputs(images).logits, pseudo_labels(label, active)))
         yield loss, {"teacher_cross_entropy": loss}
 
     def after_update(self, session: Session) -> None:
-        for kept, weight in zip(session.parts["teacher"].parameters(), session.network.parameters(), strict=True):
-            kept.data.lerp_(weight.data, 1 - min(1 - 1 / (session.iteration + 1), self.decay))
+        teacher, decay = session.extra_modules["teacher"], min(1 - 1 / (session.iteration + 1), self.decay)
+        for average, weight in zip(teacher.parameters(), session.network.parameters(), strict=True):
+            average.data.lerp_(weight.data, 1 - decay)

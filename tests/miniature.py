@@ -13,14 +13,14 @@ from caguda.artifacts.maps_metadata import MapFormat, digest_of_metadata, metada
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
-from caguda.recorded import settings_of_run
+from caguda.recorded_settings import settings_of_run
 from caguda.runs import rules_of
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
 from caguda.stages.diagnose import diagnose
 from caguda.stages.evidence import create_evidence, verify_evidence, write_part
 from caguda.stages.labels import make_labels
-from caguda.stages.train import train_run
+from caguda.stages.train import train_model
 from caguda.street import write_street
 
 UNSEEN = "unicorn"
@@ -102,7 +102,7 @@ class Miniature:
     def train(self, name: str, run: str, configuration: Configuration, **inputs: Any) -> Path:
         """The weights of a model, RUN or RUN/stageK, in the folder `name`."""
         output, state = self.weights(name), self.folder / name / "state"
-        train_run(configuration, 0, run, self.manifest, output, state, **inputs)
+        train_model(configuration, 0, run, self.manifest, output, state, **inputs)
         return output
 
     def anchors(self, output: Path, configuration: Configuration, checkpoint: Path, parts: int = 1) -> Path:
@@ -145,17 +145,17 @@ class Miniature:
         return made
 
     def stage(
-        self, name: str, configuration: Configuration, initial: Path, labelling: Path, run: str = "cag/stage1"
+        self, name: str, configuration: Configuration, start: Path, labelling: Path, run: str = "cag/stage1"
     ) -> Path:
         """The weights of a stage in the folder `name`, trained on the pseudo-labels that `labelling` tells of."""
         anchors = labelling.with_name("anchors.h5")
-        return self.train(name, run, configuration, initial=initial, anchors=anchors, labels=label_files(labelling))
+        return self.train(name, run, configuration, start=start, anchors=anchors, labels=label_files(labelling))
 
     def chain(self) -> None:
         """Source only, warm-up, labels and stage 1, in folders of these names."""
         configuration = self.configuration()
         source_only = self.train("pretrain", "pretrain", configuration)
-        warm = self.train("warmup", "warmup", configuration, initial=source_only)
+        warm = self.train("warmup", "warmup", configuration, start=source_only)
         self.stage("stage", configuration, warm, self.label("labels", configuration, warm))
 
 

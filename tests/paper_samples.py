@@ -16,7 +16,7 @@ from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.config_run import Method
 from caguda.configfile import parse_configuration
-from caguda.runs import described, labelling_of, model_before, models, place_in_chain, rules_of, run_of
+from caguda.runs import deciding_settings, labelling_name, model_before, models, rules_of, run_of, stage_number
 from caguda.version import METHOD_VERSION
 
 TRAINING = {
@@ -190,7 +190,7 @@ def write_model(path: Path, made: dict[str, Any], history: list[dict[str, float]
 def write_evaluation(path: Path, run: str, seed: int, scores: Sequence[Any], model: Path) -> Path:
     """Writes an evaluation of a model: what `score` gives of two confusion matrices, the second one or None."""
     made = provenance("evaluate", seed, 3.25, path, [model])
-    content = {"run": run, "seed": seed, "frames": 150, "classes": scores[2]}
+    content = {"model": run, "seed": seed, "frames": 150, "classes": scores[2]}
     return _write(path, content | {"as_trained": scores[0], "target_statistics": scores[1], "provenance": made})
 
 
@@ -203,11 +203,11 @@ def write_labels(before: Path, config: Configuration, seed: int, model: str, tru
         files[name] = folder / rule.folder / "labels.json"
         made = provenance("labels", seed, 4.0, files[name], [evidence])
         _write(files[name], {"store": "labels.zarr", "rule": rule.described(), "provenance": made})
-    told = folder / f"{labelling_of(config, model)}.json"
+    told = folder / f"{labelling_name(config, model)}.json"
     named = {name: os.path.relpath(file, folder) for name, file in files.items()}
     made = provenance("diagnose", seed, 8.5, told, [evidence, *files.values()])
     content = {"evidence": os.path.relpath(evidence, folder), "labels": named, "seed": seed}
-    statistics = _statistics(class_table(config).names, list(files), place_in_chain(model), truth)
+    statistics = _statistics(class_table(config).names, list(files), stage_number(model), truth)
     _write(told, content | statistics | {"provenance": made})
     return list(files.values()), told
 
@@ -221,14 +221,14 @@ def write_experiment(
     for seed in config.seeds:
         within = root / config.experiment / f"seed{seed}"
         for number, model in enumerate(models(config)):
-            run, k = run_of(config, model), place_in_chain(model)
+            run, k = run_of(config, model), stage_number(model)
             weights, made_of, told = within / model / "checkpoint.safetensors", list[Path](), list[Path]()
             if isinstance(run, Method) and run.reads_pseudo_labels:
                 before = within / str(model_before(config, model)) / "checkpoint.safetensors"
                 made_of, summary = write_labels(before, config, seed, model, truth)
                 told = [summary] if summary not in paths["labels"] else []
             verb, terms = ("train" if isinstance(run, Method) else "import"), TERMS.get(run.method, TERMS["cag"])
-            made = provenance(verb, seed, 75.0, weights, made_of, described(config, model))
+            made = provenance(verb, seed, 75.0, weights, made_of, deciding_settings(config, model))
             write_model(weights, made, _history(terms, number) if verb == "train" else None)
             trained, target = QUALITY.get(model, (0.69 + 0.015 * k, 0.73 + 0.01 * k))
             scores = (score(confusion(len(names), trained, seed)), score(confusion(len(names), target, seed + 50)))

@@ -50,7 +50,7 @@ def test_a_run_of_the_base_is_left_out_or_of_another_method(tmp_path: Path) -> N
     other = {"method": "adversarial", "iterations": 9, "weight": 0, "discriminator": {"learning_rate": 1}}
     path = derived(tmp_path / "own.yaml", DEMO, runs={"oracle": None, "control": other, "cag": {"stages": 4}})
     made = load_configuration(path)
-    assert list(made.made) == ["source_only", "warm-up", "cag", "control"] and made.runs["oracle"] is None
+    assert list(made.active_runs) == ["source_only", "warm-up", "cag", "control"] and made.runs["oracle"] is None
     assert made.left_out == ("oracle (runs.oracle is null)",)
     assert made.runs["control"].start is None and made.runs["control"].title is None
     assert made.runs["cag"].stages == 4
@@ -236,6 +236,11 @@ def test_files_are_merged_in_their_order_each_above_its_base(tmp_path: Path) -> 
     written_out = tmp_path / "whole.yaml"
     written_out.write_text(yaml.safe_dump(dict(read_merged(second).values)))
     assert merged_files([first, written_out], {}).values == merged_files([first, second], {}).values
+    without = merged_files([first, second], {"street": None, "runs": {"oracle": "null"}}).values
+    assert without["street"] is None and without["runs"] == values["runs"] | {
+        "oracle": None,
+        "cag": without["runs"]["cag"],
+    }
     with pytest.raises(UserError, match=r"--config: base: only a file has a base"):
         merged_files([first], {"base": "demo.yaml"})
 
@@ -268,6 +273,7 @@ def test_the_workflow_sees_the_merged_values(tmp_path: Path) -> None:
     assert config["street"] == smoke["street"] and shown_config(tmp_path, "--configfile", str(SMOKE)) == smoke
 
 
+@pytest.mark.slow
 def test_a_derived_experiment_is_planned_and_run_like_one_that_is_written_out(
     finished: Workflow, tmp_path: Path
 ) -> None:

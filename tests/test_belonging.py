@@ -12,12 +12,12 @@ from workflow_runs import Workflow
 
 from caguda.artifacts.anchors import Anchors, load_anchors, save_anchors
 from caguda.artifacts.atomic import read_json, write_json
-from caguda.artifacts.identity import WRITES
+from caguda.artifacts.outputs import WRITES
 from caguda.artifacts.state import load_state, save_state
-from caguda.cli import VERBS, main
+from caguda.cli import main
 from caguda.errors import UserError
-from caguda.options import OPTIONS
 from caguda.stages.labels import make_labels
+from caguda.verbs import VERBS
 
 RUNS = ["pretrain", "warmup", "control", "oracle", "cag/stage1", "cag/stage2"]
 SEED = Path("results/smoke/seed0")
@@ -36,11 +36,16 @@ def told_of(model: str) -> Path:
 
 
 def words_of(options: Mapping[str, object]) -> list[str]:
-    """The words of a call, by the names of its options in VERBS."""
+    """The words of a call, by the flags of its options without dashes."""
     found = []
     for name, values in options.items():
-        found += [OPTIONS[name][0], *map(str, values if isinstance(values, list) else [values])]
+        found += [f"--{name}", *map(str, values if isinstance(values, list) else [values])]
     return found
+
+
+def options_of(verb: str) -> list[str]:
+    """The flags of a verb's options without dashes."""
+    return [option.flag.removeprefix("--") for option in VERBS[verb].options]
 
 
 @dataclass
@@ -58,11 +63,10 @@ class Results:
         options: dict[str, list[Path | str]] = {
             "config": ["results/smoke/config.json"], "report": ["cag"], "seed": ["0"], "set": ["evaluation"],
             "manifest": ["results/smoke/manifest.json"], "evaluations": [*evaluations],
-            "checkpoints": [*models], "label-summaries": [told_of(model) for model in LABELLED],
-            "evidence": [SEED / "cag/stage1/evidence/evidence.json"], "all-labels": labels_of("cag/stage1"),
-            "evidence-if-any": [SEED / "cag/stage1/evidence/evidence.json"], "labels-if-any": labels_of("cag/stage1"),
+            "checkpoints": [*models], "evidence": [SEED / "cag/stage1/evidence/evidence.json"],
+            "labels": labels_of("cag/stage1"),
             "figure": [cag / "figure.png"], "curves": [cag / "curves.png"], "table": [cag / "table.csv"],
-            "csv": [self.new / "table.csv"], "markdown": [self.new / "table.md"], "output": [self.new / f"output{WRITES[verb][0]}"],
+            "output-csv": [self.new / "table.csv"], "output-md": [self.new / "table.md"], "output": [self.new / f"output{WRITES[verb][0]}"],
             "number": ["1"],
         }  # fmt: skip
         if verb == "figure":
@@ -70,9 +74,11 @@ class Results:
             options |= {"checkpoints": [SEED / run / "checkpoint.safetensors" for run in runs]}
         if verb in ("class-chart", "paper-table"):
             options["evaluations"] = [evaluations[0], *evaluations[1:2] * (verb == "paper-table"), evaluations[5]]
+        if verb == "report":
+            options["labels"] = [told_of(model) for model in LABELLED]
         if verb == "curves":
-            options["checkpoints-if-any"] = [*models[:2], *models[4:]]
-        return {option: options[option] for option in VERBS[verb][2].split() if option in options}
+            options["checkpoints"] = [*models[:2], *models[4:]]
+        return {option: options[option] for option in options_of(verb) if option in options}
 
     def call(self, verb: str, /, **changed: list[Path | str]) -> tuple[int, str]:
         """The exit code of a call with some options changed, and what it says."""
@@ -109,7 +115,7 @@ def test_a_table_is_of_a_report_of_the_configuration(results: Results) -> None:
 
 @pytest.mark.parametrize("verb", ["table", "report", "class-chart", "curves", "figure"])
 def test_a_file_that_is_named_twice_is_refused(results: Results, verb: str) -> None:
-    option = next(option for option in VERBS[verb][2].split() if option.startswith(("evaluations", "checkpoints")))
+    option = next(option for option in options_of(verb) if option.startswith(("evaluations", "checkpoints")))
     files = results.sound(verb)[option]
     results.refused(verb, str(files[0]), "named once", **{option: [*files, files[0]]})
 
@@ -127,7 +133,7 @@ def test_an_evaluation_under_another_name_counts_once(results: Results, verb: st
 
 WRONG_KINDS = {
     "evaluations": [told_of("warmup")],
-    "label-summaries": [
+    "labels": [
         SEED / "warmup/evaluation.json", SEED / "warmup/evidence/evidence.json", *labels_of("warmup"),
     ],
     "checkpoints": [SEED / "warmup/evaluation.json"],
@@ -144,7 +150,7 @@ def test_a_report_takes_no_file_of_another_kind(results: Results, option: str) -
     results.refused("report", "config.json", **{option: [*files[:-1], Path("results/smoke/config.json")]})
 
 
-@pytest.mark.parametrize("option", ["checkpoints", "label-summaries", "evaluations"])
+@pytest.mark.parametrize("option", ["checkpoints", "labels", "evaluations"])
 def test_a_report_takes_all_files_and_no_others(results: Results, option: str) -> None:
     files = results.sound("report")[option]
     results.refused("report", **{option: files[:-1]})
@@ -160,7 +166,7 @@ def with_reports(results: Results, **reports: list[str]) -> list[Path | str]:
 
 def test_a_report_takes_no_picture_of_other_models(results: Results) -> None:
     picture = results.new / "other.png"
-    drawn = {"checkpoints-if-any": [SEED / run / "checkpoint.json" for run in ("pretrain", "control")]}
+    drawn = {"checkpoints": [SEED / run / "checkpoint.json" for run in ("pretrain", "control")]}
     assert results.call("curves", output=[picture], **drawn)[0] == 0
     results.refused(
         "report", "other.png: the curves must be of all models of the report", "none of warmup", curves=[picture]
@@ -185,11 +191,11 @@ def test_a_report_takes_no_picture_of_another_report(results: Results) -> None:
     of_first = {"config": config, "report": ["first"], "output": [results.new / "first.png"]}
     runs = ("pretrain", "warmup", "cag/stage1")
     models = {"checkpoints": [SEED / run / "checkpoint.safetensors" for run in runs]}
-    labels = {"evidence-if-any": [SEED / "warmup/evidence/evidence.json"], "labels-if-any": labels_of("warmup")}
+    labels = {"evidence": [SEED / "warmup/evidence/evidence.json"], "labels": labels_of("warmup")}
     assert results.call("figure", **of_first, **models, **labels) == (0, "")
     results.refused("report", "first.png: the figure must be of pretrain, warmup, cag/stage2, found one of cag/stage1, ",
                     config=config, figure=[results.new / "first.png"])  # fmt: skip
-    drawn = {"checkpoints-if-any": [SEED / run / "checkpoint.json" for run in runs]}
+    drawn = {"checkpoints": [SEED / run / "checkpoint.json" for run in runs]}
     (results.new / "first.png").unlink()
     assert results.call("curves", **of_first, **drawn) == (0, "")
     results.refused("report", "first.png: ", "none of cag/stage2", config=config, curves=[results.new / "first.png"])
@@ -239,25 +245,25 @@ def test_curves_are_of_models_of_their_report(results: Results) -> None:
     config = with_reports(results, few=["pretrain", "warmup", "cag/stage1"])
     control = SEED / "control/checkpoint.json"
     results.refused("curves", str(control), "must be of models of the report few, found control", config=config, report=["few"],
-                    **{"checkpoints-if-any": [SEED / "pretrain/checkpoint.json", control]})  # fmt: skip
+                    checkpoints=[SEED / "pretrain/checkpoint.json", control])  # fmt: skip
 
 
 def test_a_report_takes_what_is_told_of_all_labels_of_a_model(results: Results) -> None:
     """Not of those by one of its rules alone."""
     one = [results.new / "one.json"]
     told: dict[str, list[Path | str]] = {"evidence": [SEED / "warmup/evidence/evidence.json"], "output": [*one]}
-    assert results.call("diagnose", **told | {"all-labels": labels_of("warmup")[:1]}) == (0, "")
-    summaries = results.sound("report")["label-summaries"]
+    assert results.call("diagnose", **told | {"labels": labels_of("warmup")[:1]}) == (0, "")
+    summaries = results.sound("report")["labels"]
     results.refused("report", "the statistics of the labels that a model was trained on must be given once",
-                    **{"label-summaries": [*one, *summaries[1:]]})  # fmt: skip
+                    labels=[*one, *summaries[1:]])  # fmt: skip
     results.refused("report", "one.json: labels must be those that a model was trained on",
-                    **{"label-summaries": [*one, *summaries]})  # fmt: skip
+                    labels=[*one, *summaries])  # fmt: skip
 
 
 def test_a_sweep_takes_what_is_told_of_all_labels_of_a_model(results: Results) -> None:
-    one, told = [results.new / "one.json"], results.sound("report")["label-summaries"]
+    one, told = [results.new / "one.json"], results.sound("report")["labels"]
     of_one: dict[str, list[Path | str]] = {"evidence": [SEED / "warmup/evidence/evidence.json"], "output": [*one]}
-    assert results.call("diagnose", **of_one | {"all-labels": labels_of("warmup")[:1]}) == (0, "")
+    assert results.call("diagnose", **of_one | {"labels": labels_of("warmup")[:1]}) == (0, "")
     config, made = results.new / "config.json", read_json(Path("results/smoke/config.json"))
     write_json(config, made | {"tables": {"sweep": ["cag/stage1"]}})
     sound: dict[str, list[Path | str]] = {"config": [config], "evaluations": [SEED / "cag/stage1/evaluation.json"]}
@@ -279,56 +285,56 @@ def test_a_figure_is_of_the_models_that_its_columns_name(results: Results) -> No
 def test_a_figure_is_of_the_labels_that_its_last_model_was_trained_on(results: Results) -> None:
     """And of the evidence that these were made of: here the evidence and labels beside another model are of other ones."""
     evidence, labels = [SEED / "warmup/evidence/evidence.json"], labels_of("warmup")
-    others: dict[str, list[Path | str]] = {"evidence-if-any": [*evidence], "labels-if-any": labels}
+    others: dict[str, list[Path | str]] = {"evidence": [*evidence], "labels": labels}
     results.refused("figure", str(labels[0]), "labels must be those that", **others)
-    results.refused("figure", "must be made of", "found those of other evidence", **{"evidence-if-any": [*evidence]})
+    results.refused("figure", "must be made of", "found those of other evidence", evidence=[*evidence])
     both = [labels_of("cag/stage1")[0], labels[1]]
-    results.refused("figure", str(both[1]), "labels must be those that", **{"labels-if-any": both})
+    results.refused("figure", str(both[1]), "labels must be those that", labels=both)
     needed = "--labels: labels by anchor and by probability must be given, found"
     for one, rule in zip(labels_of("cag/stage1"), ("anchor", "probability"), strict=True):
-        results.refused("figure", f"{needed} by {rule};", **{"labels-if-any": [one]})
-    for none in ({}, {"evidence-if-any": [*evidence]}):
-        results.refused("figure", f"{needed} of no rule; name those", **none, **{"labels-if-any": []})
+        results.refused("figure", f"{needed} by {rule};", labels=[one])
+    for none in ({}, {"evidence": [*evidence]}):
+        results.refused("figure", f"{needed} of no rule; name those", **none, labels=[])
     wrong = [labels_of("cag/stage1")[0]]
-    results.refused("figure", str(wrong[0]), "must vouch for a whole evidence store", **{"evidence-if-any": wrong})
-    results.refused("figure", "--evidence: must be given just where labels are", **{"evidence-if-any": []})
+    results.refused("figure", str(wrong[0]), "must vouch for a whole evidence store", evidence=wrong)
+    results.refused("figure", "--evidence: must be given just where labels are", evidence=[])
     config = with_reports(results, first=["pretrain", "warmup"])
     first = {"config": config, "report": ["first"], "checkpoints": results.sound("figure")["checkpoints"][:2]}
     results.refused("figure", "--labels: labels of no rule must be given, found by anchor and by probability", **first)
-    first |= {"labels-if-any": []}
+    first |= {"labels": []}
     results.refused("figure", "--evidence: must be given just where labels are, found it alone", **first)
-    assert results.call("figure", **first | {"evidence-if-any": []}) == (0, "")
+    assert results.call("figure", **first | {"evidence": []}) == (0, "")
 
 
 def test_labels_beside_another_model_are_not_told_of(results: Results) -> None:
     output = [results.new / "told.json"]
-    told = {"evidence": [SEED / "warmup/evidence/evidence.json"], "all-labels": labels_of("warmup"), "output": output}
+    told = {"evidence": [SEED / "warmup/evidence/evidence.json"], "labels": labels_of("warmup"), "output": output}
     assert results.call("diagnose", **told) == (0, "")
     output[0].unlink()
-    results.refused("diagnose", "found those of other evidence", **told | {"all-labels": labels_of("cag/stage1")})
+    results.refused("diagnose", "found those of other evidence", **told | {"labels": labels_of("cag/stage1")})
     results.refused(
         "diagnose", "found those of other evidence", **told | {"evidence": results.sound("diagnose")["evidence"]}
     )
     mixed = [labels_of("warmup")[0], labels_of("cag/stage1")[1]]
-    results.refused("diagnose", str(mixed[1]), "found those of other evidence", **told | {"all-labels": mixed})
+    results.refused("diagnose", str(mixed[1]), "found those of other evidence", **told | {"labels": mixed})
 
 
 def test_a_stage_takes_no_labels_beside_another_model(results: Results) -> None:
     """Not those of the model before the one that it starts from, which are of the same run, rules and frames."""
     sound: dict[str, list[Path | str]] = {
-        "initial": [SEED / "cag/stage1/checkpoint.safetensors"], "anchors-if-any": [SEED / "cag/stage1/evidence/anchors.h5"],
-        "run": ["cag/stage2"], "state": [results.new / "state"],
+        "start": [SEED / "cag/stage1/checkpoint.safetensors"], "anchors": [SEED / "cag/stage1/evidence/anchors.h5"],
+        "model": ["cag/stage2"], "state": [results.new / "state"],
     }  # fmt: skip
     for labels in (labels_of("warmup"), [labels_of("cag/stage1")[0], labels_of("warmup")[1]]):
-        results.refused("train", "found labels of another", **sound | {"labels-if-any": labels})
+        results.refused("train", "found labels of another", **sound | {"labels": labels})
     other = [SEED / "warmup/evidence/anchors.h5"]
-    results.refused("train", str(other[0]), "found labels of another", **sound | {"anchors-if-any": other})
+    results.refused("train", str(other[0]), "found labels of another", **sound | {"anchors": other})
 
 
 def test_curves_are_of_models(results: Results) -> None:
     others = (told_of("warmup"), labels_of("warmup")[0], SEED / "warmup/evidence/evidence.json")
     for wrong in (SEED / "warmup/evaluation.json", *others, Path("results/smoke/config.json")):
-        results.refused("curves", str(wrong), "must be the JSON of a checkpoint", **{"checkpoints-if-any": [wrong]})
+        results.refused("curves", str(wrong), "must be the JSON of a checkpoint", checkpoints=[wrong])
 
 
 OUTPUTS = {
@@ -349,10 +355,10 @@ def test_no_artifact_of_another_kind_is_replaced(
 ) -> None:
     output, none = own.folder / name, own.folder / "none.json"
     given = {"config": own.yaml(), "manifest": own.manifest, "checkpoint": own.weights("warmup"), "evidence": none,
-             "anchors": own.folder / "none.h5", "all-labels": none, "store": own.folder / "labels/evidence.zarr",
+             "anchors": own.folder / "none.h5", "labels": none, "store": own.folder / "labels/evidence.zarr",
              "rule": "probability-0.3", "part": 1, "parts": 1, "part-files": none, "output": output}  # fmt: skip
     before = {path: path.read_bytes() for path in own.folder.rglob("*") if path.is_file()}
-    said = refused(verb, {option: given[option] for option in VERBS[verb][2].split()}, capsys)
+    said = refused(verb, {option: given[option] for option in options_of(verb)}, capsys)
     assert f"{output}: an output must be a new file or one that `{verb}` wrote before" in said
     assert {path: path.read_bytes() for path in own.folder.rglob("*") if path.is_file()} == before
 
@@ -376,8 +382,8 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
 
 LABELLED_RUNS = ("cag/stage1", "cag/stage2", "nothing/stage2")
 NEEDED = {
-    "pretrain": [], "oracle": [], "warmup": ["initial"], "control": ["initial"],
-    **{run: ["initial", "anchors-if-any", "labels-if-any"] for run in LABELLED_RUNS},
+    "pretrain": [], "oracle": [], "warmup": ["start"], "control": ["start"],
+    **{run: ["start", "anchors", "labels"] for run in LABELLED_RUNS},
 }  # fmt: skip
 """What a training is given beside frames."""
 
@@ -388,16 +394,15 @@ def given(mini: Miniature, call: str, output: Path) -> dict[str, object]:
     labels = mini.folder / "labels"
     store = labels if verb == "evidence-part" else output
     sound = {
-        "config": mini.yaml(), "manifest": mini.manifest, "checkpoint": mini.weights("warmup"), "seed": 0, "run": run,
-        "initial": mini.weights({"warmup": "pretrain"}.get(run, "warmup")), "anchors": labels / "anchors.h5",
-        "all-labels": label_files(labels / "labels.json"), "evidence": labels / "evidence.json",
+        "config": mini.yaml(), "manifest": mini.manifest, "checkpoint": mini.weights("warmup"), "seed": 0, "model": run,
+        "start": mini.weights({"warmup": "pretrain"}.get(run, "warmup")), "anchors": labels / "anchors.h5",
+        "labels": label_files(labels / "labels.json"), "evidence": labels / "evidence.json",
         "store": store / ("labels.zarr" if verb == "labels" else "evidence.zarr"), "rule": "probability-0.3",
         "part": 1, "parts": 1, "set": "evaluation", "folder": output / "predictions", "state": output / "state",
         "output": output / f"output{WRITES[verb][0]}",
     }  # fmt: skip
-    sound |= {"anchors-if-any": sound["anchors"], "labels-if-any": sound["all-labels"]}
-    left = {"initial", "anchors-if-any", "labels-if-any"} - set(NEEDED.get(run, ()))
-    return {option: sound[option] for option in VERBS[verb][2].split() if option in sound.keys() - left}
+    left = {"start", "anchors", "labels"} - set(NEEDED[run]) if verb == "train" else set()
+    return {option: sound[option] for option in options_of(verb) if option in sound.keys() - left}
 
 
 def refused(verb: str, options: dict[str, object], capsys: pytest.CaptureFixture[str]) -> str:
@@ -410,14 +415,14 @@ def refused(verb: str, options: dict[str, object], capsys: pytest.CaptureFixture
 
 
 STRANGE = {
-    "train warmup": ["initial"],
-    "train control": ["initial"],
-    "train cag/stage1": ["initial", "anchors-if-any", "labels-if-any"],
+    "train warmup": ["start"],
+    "train control": ["start"],
+    "train cag/stage1": ["start", "anchors", "labels"],
     "anchor-part": ["checkpoint"],
     "evidence-store": ["checkpoint", "anchors"],
     "evidence-part": ["checkpoint", "anchors", "store"],
     "evaluate": ["checkpoint"],
-    "diagnose": ["evidence", "all-labels"],
+    "diagnose": ["evidence", "labels"],
     "predict-part": ["checkpoint"],
 }
 
@@ -439,7 +444,7 @@ def test_labels_of_one_rule_of_other_frames_are_refused(
     mini: Miniature, stranger: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Among sound ones of the other rule."""
-    for verb, option in (("train cag/stage1", "labels-if-any"), ("diagnose", "all-labels")):
+    for verb, option in (("train cag/stage1", "labels"), ("diagnose", "labels")):
         options, theirs = given(mini, verb, tmp_path), given(stranger, verb, tmp_path)
         pairs = list(zip(options[option], theirs[option], strict=True))  # type: ignore[call-overload]
         for both in ([pairs[0][0], pairs[1][1]], [pairs[0][1], pairs[1][0]]):
@@ -471,24 +476,24 @@ def test_a_manifest_of_other_settings_is_refused(
 
 
 MODELS = [
-    ("warmup", {"initial": "warmup"}, "must be the model of pretrain, found that of warmup"),
-    ("warmup", {"initial": "stage"}, "must be the model of pretrain, found that of cag/stage1"),
-    ("control", {"initial": "pretrain"}, "must be the model of warmup, found that of pretrain"),
-    ("control", {"initial": "stage"}, "must be the model of warmup, found that of cag/stage1"),
-    ("cag/stage1", {"initial": "pretrain"}, "must be the model of warmup, found that of pretrain"),
-    ("cag/stage1", {"initial": "stage"}, "must be the model of warmup, found that of cag/stage1"),
+    ("warmup", {"start": "warmup"}, "must be the model of pretrain, found that of warmup"),
+    ("warmup", {"start": "stage"}, "must be the model of pretrain, found that of cag/stage1"),
+    ("control", {"start": "pretrain"}, "must be the model of warmup, found that of pretrain"),
+    ("control", {"start": "stage"}, "must be the model of warmup, found that of cag/stage1"),
+    ("cag/stage1", {"start": "pretrain"}, "must be the model of warmup, found that of pretrain"),
+    ("cag/stage1", {"start": "stage"}, "must be the model of warmup, found that of cag/stage1"),
     ("cag/stage2", {}, "must be the model of cag/stage1, found that of warmup"),
-    ("nothing/stage2", {"initial": "stage"}, "must be the model of nothing/stage1, found that of cag/stage1"),
-    ("cag/stage1", {"run": "cag/stage99"}, "cag/stage99: the configuration has no such model, only "),
-    ("cag/stage1", {"run": "cag/stage0"}, "cag/stage0: the configuration has no such model, only "),
-    ("cag/stage1", {"run": "cag"}, "cag: the configuration has no such model, only "),
-    ("warmup", {"run": "warmup/stage1"}, "warmup/stage1: the configuration has no such model, only "),
-    ("warmup", {"run": "nosuch"}, "nosuch: the configuration has no such model, only "),
+    ("nothing/stage2", {"start": "stage"}, "must be the model of nothing/stage1, found that of cag/stage1"),
+    ("cag/stage1", {"model": "cag/stage99"}, "cag/stage99: the configuration has no such model, only "),
+    ("cag/stage1", {"model": "cag/stage0"}, "cag/stage0: the configuration has no such model, only "),
+    ("cag/stage1", {"model": "cag"}, "cag: the configuration has no such model, only "),
+    ("warmup", {"model": "warmup/stage1"}, "warmup/stage1: the configuration has no such model, only "),
+    ("warmup", {"model": "nosuch"}, "nosuch: the configuration has no such model, only "),
     ("warmup", {"seed": 1}, "the model to start from must be of seed 1, found one of seed 0"),
-    ("warmup", {"run": "oracle"}, "--initial: must not be given for oracle, which is trained by supervised, found some"),
-    ("pretrain", {"run": "warmup"}, "--initial: must be given for warmup, which is trained by adversarial, found none"),
-    ("cag/stage1", {"run": "control"}, "--anchors: must not be given for control, which is trained by supervised, found some"),
-    ("warmup", {"run": "cag/stage1"}, "--anchors: must be given for cag/stage1, which is trained by cag, found none"),
+    ("warmup", {"model": "oracle"}, "--start: must not be given for oracle, which is trained by supervised, found some"),
+    ("pretrain", {"model": "warmup"}, "--start: must be given for warmup, which is trained by adversarial, found none"),
+    ("cag/stage1", {"model": "control"}, "--anchors: must not be given for control, which is trained by supervised, found some"),
+    ("warmup", {"model": "cag/stage1"}, "--anchors: must be given for cag/stage1, which is trained by cag, found none"),
 ]  # fmt: skip
 
 
@@ -497,7 +502,7 @@ def test_a_training_starts_from_the_model_before_it(
     mini: Miniature, run: str, changes: dict[str, object], message: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    named = {name: mini.weights(str(value)) if name == "initial" else value for name, value in changes.items()}
+    named = {name: mini.weights(str(value)) if name == "start" else value for name, value in changes.items()}
     assert message in refused("train", given(mini, f"train {run}", tmp_path) | named, capsys)
     assert not list(tmp_path.glob("*.*"))
 
@@ -506,15 +511,15 @@ def test_labels_are_given_to_those_alone_that_read_them(
     mini: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = given(mini, "train cag/stage1", tmp_path)
-    labels = options.pop("labels-if-any")
+    labels = options.pop("labels")
     said = refused("train", options, capsys)
     assert "--labels: must be given for cag/stage1, which is trained by cag, found none" in said
-    own = given(mini, "train control", tmp_path) | {"labels-if-any": labels}
+    own = given(mini, "train control", tmp_path) | {"labels": labels}
     said = refused("train", own, capsys)
     assert "--labels: must not be given for control, which is trained by supervised, found some" in said
     renewed = mini.configuration(runs__renewed={"like": "cag", "method": "cag_every_iteration", "stages": None})
     write_json(tmp_path / "renewed.json", renewed.model_dump(mode="json"))
-    own = options | {"config": tmp_path / "renewed.json", "run": "renewed", "labels-if-any": labels}
+    own = options | {"config": tmp_path / "renewed.json", "model": "renewed", "labels": labels}
     said = refused("train", own, capsys)
     assert "--labels: must not be given for renewed, which is trained by cag_every_iteration, found some" in said
 
@@ -527,7 +532,7 @@ def test_a_run_that_starts_from_a_chain_starts_from_its_last_stage_or_the_one_na
         write_json(tmp_path / f"{before.replace('/', '')}.json", changed.model_dump(mode="json"))
         options = given(mini, "train control", tmp_path) | {"config": tmp_path / f"{before.replace('/', '')}.json"}
         for initial, found in (("warmup", "warmup"), ("stage", "cag/stage1")):
-            said = refused("train", options | {"initial": mini.weights(initial)}, capsys)
+            said = refused("train", options | {"start": mini.weights(initial)}, capsys)
             assert f"must be the model of {before}, found that of {found}" in said
 
 
@@ -536,7 +541,7 @@ def test_a_model_that_is_brought_is_not_trained(
 ) -> None:
     mine = mini.configuration(runs__mine={"method": "imported", "file": "mine.safetensors"})
     write_json(tmp_path / "mine.json", mine.model_dump(mode="json"))
-    options = given(mini, "train pretrain", tmp_path) | {"config": tmp_path / "mine.json", "run": "mine"}
+    options = given(mini, "train pretrain", tmp_path) | {"config": tmp_path / "mine.json", "model": "mine"}
     assert "mine: this must be a model that is trained, found one that is brought from elsewhere" in refused(
         "train", options, capsys
     )
@@ -624,10 +629,10 @@ def test_nothing_is_written_beside_another_model(
     ]
     place = {"labels": "labels/probability-0.3/new", "diagnose": "labels/new"}.get(verb, "evidence/new")
     options: dict[str, object] = given(own, verb, seeds) | {"checkpoint": model / "checkpoint.safetensors"}
-    options |= {"anchors": model / "evidence/anchors.h5", "evidence": model / "evidence/evidence.json", "all-labels": labels,
+    options |= {"anchors": model / "evidence/anchors.h5", "evidence": model / "evidence/evidence.json", "labels": labels,
                 "part-files": model / "evidence/anchors.1-of-1.h5", "output": other / f"{place}{WRITES[verb][0]}",
                 "store": other / f"{place}.zarr"}  # fmt: skip
-    options = {option: options[option] for option in VERBS[verb][2].split()}
+    options = {option: options[option] for option in options_of(verb)}
     before = sorted(seeds.rglob("*"))
     said = refused(verb, options, capsys)
     assert f"{options['output']}: an output must lie in no folder of another experiment, seed, run or report" in said
@@ -653,7 +658,7 @@ def test_evidence_beside_another_model_is_refused(
         options = given(own, "labels", copy.parents[1] / "labels") | {"evidence": copy}
         assert found in refused("labels", options, capsys)
         options = given(own, "diagnose", seeds / "new") | {"evidence": copy}
-        options["all-labels"] = sorted((warm / "labels").glob("*/labels.json"))
+        options["labels"] = sorted((warm / "labels").glob("*/labels.json"))
         assert found in refused("diagnose", options, capsys)
         assert main(["verify", str(copy)]) == 1 and f"fault: {found}" in capsys.readouterr().out
         assert not (copy.parents[1] / "labels").exists() and not (seeds / "new").exists()
@@ -668,9 +673,9 @@ def test_labels_beside_another_model_are_refused(
             Path(shutil.copytree(folder, seeds / beside / "labels" / folder.name)) / "labels.json"
             for folder in sorted((warm / "labels").iterdir())
         ]
-        options = given(own, "train cag/stage1", seeds / "new") | {"initial": warm / "checkpoint.safetensors"}
-        options |= {"anchors-if-any": warm / "evidence/anchors.h5", "labels-if-any": copies}
+        options = given(own, "train cag/stage1", seeds / "new") | {"start": warm / "checkpoint.safetensors"}
+        options |= {"anchors": warm / "evidence/anchors.h5", "labels": copies}
         assert f"{copies[0]}: " in refused("train", options, capsys)
         options = given(own, "diagnose", seeds / "new") | {"evidence": warm / "evidence/evidence.json"}
-        assert f"{copies[0]}: " in refused("diagnose", options | {"all-labels": copies}, capsys)
+        assert f"{copies[0]}: " in refused("diagnose", options | {"labels": copies}, capsys)
     assert not (seeds / "new").exists()

@@ -296,14 +296,14 @@ def test_an_evaluation_of_another_model_is_not_replaced(own: Miniature) -> None:
     evaluate(*given, own.weights("warmup"), output)
     with pytest.raises(UserError, match="must be new or replace the evaluation of the same model, found one of warmup"):
         evaluate(*given, own.weights("pretrain"), output)
-    assert read_json(output)["run"] == "warmup"
+    assert read_json(output)["model"] == "warmup"
 
 
 def test_an_evaluation_of_an_earlier_version_is_not_replaced(own: Miniature) -> None:
     output = own.folder / "evaluation.json"
     evaluate(own.configuration(), own.manifest, own.weights("warmup"), output)
     before = read_json(output)
-    write_json(output, {"row": "warm-up", "recipe": None} | {key: before[key] for key in before if key != "run"})
+    write_json(output, {"row": "warm-up", "recipe": None} | {key: before[key] for key in before if key != "model"})
     with pytest.raises(
         UserError, match="the evaluation of the same model, found one of a model from elsewhere, seed 0"
     ):
@@ -314,7 +314,7 @@ def test_a_model_that_started_from_another_stage_is_refused(own: Miniature) -> N
     """The run of its `start` has more stages now; the key itself is the same."""
     named = {"runs__after": {"like": "control", "start": "cag", "iterations": 1}}
     one = own.configuration(**named, runs__cag__stages=1)
-    own.train("after", "after", one, initial=own.weights("stage"))
+    own.train("after", "after", one, start=own.weights("stage"))
     evaluate(one, own.manifest, own.weights("after"), own.folder / "after.json")
     with pytest.raises(UserError, match=r"found runs\.after\.start cag/stage1, not cag/stage2"):
         evaluate(own.configuration(**named), own.manifest, own.weights("after"), own.folder / "again.json")
@@ -437,7 +437,7 @@ def test_check_and_check_test_know_their_own_manifests(tmp_path: Path, capsys: S
 def test_a_training_writes_into_no_folder_of_another_run(own: Miniature, capsys: Said) -> None:
     """It would be refused by every reader, hours later."""
     sound = ("--config", own.yaml(runs__mine={"method": "imported", "file": "mine.safetensors"}))
-    trained = ("train", *sound, "--manifest", own.manifest, "--state", own.folder / "s", "--run")
+    trained = ("train", *sound, "--manifest", own.manifest, "--state", own.folder / "s", "--model")
     for run, seed, place in (
         ("pretrain", 9, "seed0/pretrain"), ("pretrain", 0, "seed0/warmup"), ("pretrain", 0, "seed0/cag/stage1"),
         ("pretrain", 0, "seed0"), ("pretrain", 0, "seed0/pretrain/labels"), ("pretrain", 0, "seed0/pretrain/stage1"),
@@ -447,7 +447,7 @@ def test_a_training_writes_into_no_folder_of_another_run(own: Miniature, capsys:
         output = own.folder / place / "checkpoint.safetensors"
         said = called(capsys, *trained, run, "--seed", seed, "--output", output)
         assert f"{output}: an output must lie in no folder of another experiment, seed, run or report" in said
-    imported = ("import", *sound, "--seed", 0, "--input", own.weights("warmup"), "--run", "mine", "--output")
+    imported = ("import", *sound, "--seed", 0, "--input", own.weights("warmup"), "--model", "mine", "--output")
     for place in ("warmup", "mine/stage1", "mine/evidence"):
         said = called(capsys, *imported, own.folder / "seed0" / place / "checkpoint.safetensors")
         assert "another experiment, seed, run" in said
@@ -456,26 +456,26 @@ def test_a_training_writes_into_no_folder_of_another_run(own: Miniature, capsys:
 def test_no_model_is_replaced_by_that_of_another_run_or_by_one_that_is_brought(own: Miniature, capsys: Said) -> None:
     """Not in a folder of any name; the model of the same run is, unless it was made of other files or is brought."""
     sound = ("--config", own.yaml(runs__mine={"method": "imported", "file": "mine.safetensors"}))
-    trained = ("train", *sound, "--manifest", own.manifest, "--state", own.folder / "s", "--seed", 0, "--run")
+    trained = ("train", *sound, "--manifest", own.manifest, "--state", own.folder / "s", "--seed", 0, "--model")
     before = {path: path.read_bytes() for path in own.folder.rglob("checkpoint.*")}
     for run, folder, writer in (
-        ("oracle", "pretrain", "train --run pretrain"), ("pretrain", "warmup", "train --run warmup"),
-        ("nothing/stage1", "stage", "train --run cag/stage1"), ("cag/stage2", "stage", "train --run cag/stage1"),
+        ("oracle", "pretrain", "train --model pretrain"), ("pretrain", "warmup", "train --model warmup"),
+        ("nothing/stage1", "stage", "train --model cag/stage1"), ("cag/stage2", "stage", "train --model cag/stage1"),
     ):  # fmt: skip
         said = called(capsys, *trained, run, "--output", own.weights(folder))
-        assert f"must be a new file or one that `train --run {run}` wrote before, found one of `{writer}`" in said
-    said = called(capsys, *trained, "warmup", "--initial", own.weights("stage"), "--output", own.weights("warmup"))
+        assert f"must be a new file or one that `train --model {run}` wrote before, found one of `{writer}`" in said
+    said = called(capsys, *trained, "warmup", "--start", own.weights("stage"), "--output", own.weights("warmup"))
     assert "found one that was made of ../pretrain/checkpoint.safetensors" in said
-    imported = ("import", *sound, "--seed", 0, "--input", own.weights("warmup"), "--run", "mine", "--output")
+    imported = ("import", *sound, "--seed", 0, "--input", own.weights("warmup"), "--model", "mine", "--output")
     said = called(capsys, *imported, own.weights("pretrain"))
-    assert "one that `import --run mine` wrote before, found one of `train --run pretrain`" in said
+    assert "one that `import --model mine` wrote before, found one of `train --model pretrain`" in said
     assert {path: path.read_bytes() for path in own.folder.rglob("checkpoint.*")} == before
     mine = own.folder / "mine.safetensors"
     for _ in range(2):
         assert main([str(word) for word in (*imported, mine)]) == 0
     values_of_mine = {"runs__mine": {"like": "pretrain"}}
     words = ("train", "--config", own.yaml(**values_of_mine), *trained[3:], "mine", "--output", mine)
-    assert "one that `train --run mine` wrote before, found one of `import --run mine`" in called(capsys, *words)
+    assert "one that `train --model mine` wrote before, found one of `import --model mine`" in called(capsys, *words)
 
 
 def test_a_model_of_pretrained_weights_may_be_made_again(own: Miniature, capsys: Said) -> None:
@@ -485,7 +485,7 @@ def test_a_model_of_pretrained_weights_may_be_made_again(own: Miniature, capsys:
     made["provenance"]["inputs"]["backbone.pth"] = {"sha256": "", "content": "", "from_here": "backbone.pth"}
     write_json(described, made)
     network = {"name": "deeplab_v2", "backbone": "resnet50", "weights": str(described.with_name("backbone.pth"))}
-    sound = ("--manifest", own.manifest, "--state", own.folder / "s", "--seed", 0, "--run", "pretrain")
+    sound = ("--manifest", own.manifest, "--state", own.folder / "s", "--seed", 0, "--model", "pretrain")
     output = ("--output", own.weights("pretrain"))
     said = called(capsys, "train", "--config", own.yaml(network=network), *sound, *output)
     assert "backbone.pth" in said and "an output must be" not in said
@@ -570,15 +570,15 @@ WRONG: dict[str, Callable[[Miniature], tuple[object, ...]]] = {
     "no name as checkpoint": lambda own: ("evaluate", "--checkpoint", ""),
     "the JSON as checkpoint": lambda own: ("evaluate", "--checkpoint", own.weights("warmup").with_suffix(".json")),
     "another JSON as checkpoint": lambda own: ("evaluate", "--checkpoint", own.yaml()),
-    "a folder to import": lambda own: ("import", "--run", "mine", "--seed", 0, "--input", "."),
-    "weights of another name": lambda own: ("import", "--run", "mine", "--seed", 0, "--input", own.weights("warmup"),
+    "a folder to import": lambda own: ("import", "--model", "mine", "--seed", 0, "--input", "."),
+    "weights of another name": lambda own: ("import", "--model", "mine", "--seed", 0, "--input", own.weights("warmup"),
                                             "--output", own.folder / "model.pt"),
-    "a trained run to import": lambda own: ("import", "--run", "pretrain", "--seed", 0, "--input", own.weights("pretrain")),
-    "no run to import": lambda own: ("import", "--run", "nosuch", "--seed", 0, "--input", own.weights("pretrain")),
+    "a trained run to import": lambda own: ("import", "--model", "pretrain", "--seed", 0, "--input", own.weights("pretrain")),
+    "no run to import": lambda own: ("import", "--model", "nosuch", "--seed", 0, "--input", own.weights("pretrain")),
     "HDF5 of another name": lambda own: ("pack", "--domain", "source", "--output", own.folder / "pack.json"),
-    "a state in a file": lambda own: ("train", "--run", "pretrain", "--seed", 0, "--state", own.manifest),
-    "a state below a file": lambda own: ("train", "--run", "pretrain", "--seed", 0, "--state", own.manifest / "x" / "y"),
-    "a state of a long name": lambda own: ("train", "--run", "pretrain", "--seed", 0, "--state", own.folder / ("x" * 256)),
+    "a state in a file": lambda own: ("train", "--model", "pretrain", "--seed", 0, "--state", own.manifest),
+    "a state below a file": lambda own: ("train", "--model", "pretrain", "--seed", 0, "--state", own.manifest / "x" / "y"),
+    "a state of a long name": lambda own: ("train", "--model", "pretrain", "--seed", 0, "--state", own.folder / ("x" * 256)),
     "a store below a file": lambda own: ("evidence-store", "--checkpoint", own.weights("warmup"), "--anchors",
                                          own.folder / "labels/anchors.h5", "--store", own.manifest / "x.zarr"),
     "labels below a file": lambda own: ("labels", "--evidence", own.folder / "labels/evidence.json", "--rule", "probability-0.3",
@@ -635,7 +635,7 @@ def test_a_seed_that_no_generator_takes_is_one_line(own: Miniature, capsys: Said
     )
     for digits in (10, 25, 5000):
         with pytest.raises(SystemExit) as ended:
-            main(["train", "--run", "pretrain", "--seed", "9" * digits, *map(str, words)])
+            main(["train", "--model", "pretrain", "--seed", "9" * digits, *map(str, words)])
         said = capsys.readouterr().err
         assert ended.value.code == 2 and "--seed: must be " in said and said.count("\n") == 1 and len(said) < 300
 

@@ -26,11 +26,11 @@ def terms_and_gradient(way: str, distance: dict[str, str]) -> tuple[dict[str, fl
     chosen = method.model_copy(update={"distance": method.distance.model_copy(update=distance)})
     runs = {**configuration.runs, "cag": chosen}
     given = step_inputs.setting(configuration.model_copy(update={"network": small, "runs": runs}), (2, 64, 96))
-    job, found = step.job_of(given, way), {}
-    for objective, terms in job.step(given.batch, 0):
+    setup, found = step.setup_of(given, way), {}
+    for objective, terms in setup.step(given.batch, 0):
         objective.backward()
         found |= {name: float(value.detach()) for name, value in terms.items()}
-    weights = job.modules["network"].parameters()
+    weights = setup.modules["network"].parameters()
     return found, torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
 
 

@@ -31,8 +31,9 @@ from caguda.artifacts.atomic import read_json
 from caguda.classes import CITYSCAPES_19, ClassTable
 from caguda.config_frames import Domain
 from caguda.datasets import check as opening
-from caguda.datasets.check import Checked, check_frame, check_frames
-from caguda.datasets.frames import Frame, list_frames
+from caguda.datasets.check import CheckResult, check_frame, check_frames
+from caguda.datasets.frame import Frame
+from caguda.datasets.listing import list_frames
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
 from caguda.stages.check import check
@@ -326,12 +327,12 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids of all frames whose files were opened, in this process."""
     ids: list[str] = []
 
-    def one_by_one(frames: Sequence[Frame], table: ClassTable, title: str) -> Iterator[Checked]:
+    def one_by_one(frames: Sequence[Frame], table: ClassTable, title: str) -> Iterator[CheckResult]:
         for frame in frames:
             ids.append(frame.id)
             yield check_frame(frame, table)
 
-    monkeypatch.setattr(opening, "_opened", one_by_one)
+    monkeypatch.setattr(opening, "_check_in_parallel", one_by_one)
     return ids
 
 
@@ -412,16 +413,16 @@ def test_a_killed_check_goes_on_where_it_was(
     make_tree(tmp_path, "gta5")
     frames = list_frames(Domain(layout="gta5"), tmp_path / "gta5")
     record = tmp_path / "results" / "check" / "frames.jsonl"
-    one_by_one = opening._opened
+    one_by_one = opening._check_in_parallel
 
-    def killed(frames: Sequence[Frame], table: ClassTable, title: str) -> Iterator[Checked]:
+    def killed(frames: Sequence[Frame], table: ClassTable, title: str) -> Iterator[CheckResult]:
         for number, result in enumerate(one_by_one(frames, table, title)):
             if number == 2:
                 raise KeyboardInterrupt
             yield result
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(opening, "_opened", killed)
+        patch.setattr(opening, "_check_in_parallel", killed)
         check_frames(frames, CITYSCAPES_19, record=record)
     record.write_bytes(record.read_bytes()[:-20])
     opened.clear()
@@ -437,7 +438,7 @@ def test_a_record_that_is_somebody_elses_file_is_refused_and_stays(tmp_path: Pat
     frames = list_frames(Domain(layout="gta5"), tmp_path / "gta5")
     record = tmp_path / "frames.jsonl"
     record.write_bytes(b"\xff\xfe\n[1, 2]\n")
-    with pytest.raises(UserError, match=r"frames\.jsonl: the record of the check must be here or nothing"):
+    with pytest.raises(UserError, match=r"frames\.jsonl: this must be the record of the check"):
         check_frames(frames, CITYSCAPES_19, record=record)
     assert record.read_bytes() == b"\xff\xfe\n[1, 2]\n"
 

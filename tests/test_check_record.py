@@ -10,7 +10,7 @@ from frame_trees import make_root
 from caguda.classes import CITYSCAPES_19
 from caguda.config_frames import Domain
 from caguda.datasets.check import check_frames
-from caguda.datasets.frames import list_frames
+from caguda.datasets.listing import list_frames
 from caguda.datasets.record import read_record
 
 
@@ -52,7 +52,7 @@ def test_a_line_that_was_edited_is_not_believed(root: Path, edit: object) -> Non
     before, record = digests(root), root / "frames.jsonl"
     assert len(read_record(record)) == 3
     lines = record.read_text(encoding="utf-8").splitlines()
-    record.write_text("\n".join([edit(line) if "00002" in line else line for line in lines]), encoding="utf-8")  # type: ignore[operator]
+    record.write_text("\n".join([edit(line) if "00002.png" in line else line for line in lines]), encoding="utf-8")  # type: ignore[operator]
     assert len(read_record(record)) == 2
     assert digests(root) == before
     assert len(read_record(record)) == 3

@@ -175,7 +175,7 @@ def test_anchors_of_every_kind(mini: Miniature, elsewhere: Miniature, pixels: st
 @pytest.mark.parametrize(("sees", "channels"), [("softmax", 20), ("features", 8)])
 def test_what_the_discriminator_sees(mini: Miniature, elsewhere: Miniature, sees: str, channels: int) -> None:
     settings = elsewhere.configuration(runs__warmup__discriminator__input=sees, runs__warmup__iterations=2)
-    elsewhere.train("w", "warmup", settings, initial=mini.weights("pretrain"))
+    elsewhere.train("w", "warmup", settings, start=mini.weights("pretrain"))
     state = load_state(elsewhere.folder / "w" / "state" / "state.pt")
     assert state is not None and state["modules"]["discriminator"]["0.weight"].shape[1] == channels
 
@@ -218,7 +218,7 @@ def test_a_schedule_longer_than_the_training(elsewhere: Miniature, mini: Miniatu
         assert rate == pytest.approx(0.01 * (1 - 1 / (length or 2)) ** 0.9)
     optimiser = {"name": "sgd", "learning_rate": 0.01, "poly_iterations": 16}
     control = elsewhere.configuration(runs__control__optimiser=optimiser)
-    elsewhere.train("c", "control", control, initial=mini.weights("warmup"))
+    elsewhere.train("c", "control", control, start=mini.weights("warmup"))
     state = load_state(elsewhere.folder / "c" / "state" / "state.pt")
     assert state is not None and state["progress"]["iteration"] == 12
     assert state["optimisers"]["network"]["param_groups"][0]["lr"] == pytest.approx(0.01 * (1 - 11 / 16) ** 0.9)
@@ -247,7 +247,7 @@ def test_mixed_precision(mini: Miniature, elsewhere: Miniature, precision: str) 
     with pytest.MonkeyPatch.context() as patch:
         steps = iter(range(7))
         update = __import__("caguda.stages.training", fromlist=["_update"])._update
-        patch.setattr("caguda.stages.training._update", lambda job: (next(steps), update(job)))
+        patch.setattr("caguda.stages.training._update", lambda setup: (next(steps), update(setup)))
         with pytest.raises(StopIteration):
             again.train("p", "pretrain", settings)
     assert again.train("p", "pretrain", settings).read_bytes() == elsewhere.weights("p").read_bytes()

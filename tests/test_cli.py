@@ -16,12 +16,13 @@ from miniature import Miniature, make_miniature
 from PIL import Image
 
 from caguda.artifacts.atomic import write_json
-from caguda.artifacts.identity import WRITES
-from caguda.cli import OPTIONS, VERBS, main
+from caguda.artifacts.outputs import WRITES
+from caguda.cli import main
+from caguda.verbs import VERBS
 
 IMAGE, LABEL = "source/images/00003.png", "source/labels/00003.png"
 RULES = ("anchor-0.05-mean_anchor_distance", "probability-0.3")
-GIVEN = {"pretrain": [], "warmup": ["--initial"], "control": ["--initial"]}
+GIVEN = {"pretrain": [], "warmup": ["--start"], "control": ["--start"]}
 """What a training is given; that of a stage, and of a model that is none, has all."""
 
 
@@ -56,8 +57,8 @@ class Desk:
         verb, _, model = words.partition(" ")
         folder, evidence = self.mini.folder, self.mini.folder / "labels" / "evidence.zarr"
         sound: dict[str, object] = {
-            "--config": config or self.mini.yaml(), "--seed": 0, "--run": model, "--part": 1, "--parts": 1,
-            "--manifest": self.mini.manifest, "--initial": self.mini.weights("warmup"),
+            "--config": config or self.mini.yaml(), "--seed": 0, "--model": model, "--part": 1, "--parts": 1,
+            "--manifest": self.mini.manifest, "--start": self.mini.weights("warmup"),
             "--checkpoint": self.mini.weights("warmup"), "--anchors": evidence.with_name("anchors.h5"),
             "--evidence": evidence.with_suffix(".json"), "--rule": RULES[0], "--labels": self.labels(*RULES),
             "--store": self.new / "labels.zarr" if verb == "labels" else evidence, "--state": self.new / "state",
@@ -65,8 +66,8 @@ class Desk:
             "--output": (evidence.parent if verb == "evidence" else self.new) / f"{verb}{WRITES[verb][0]}",
         }  # fmt: skip
         sound |= {f"--{name}": value for name, value in options.items()}
-        wanted = {OPTIONS[name][0] for name in VERBS[verb][2].split() if "default" not in OPTIONS[name][1]}
-        wanted |= {*GIVEN.get(model, ("--initial", "--anchors", "--labels"))} if verb == "train" else set()
+        wanted = {option.flag for option in VERBS[verb].options if option.is_required}
+        wanted |= {*GIVEN.get(model, ("--start", "--anchors", "--labels"))} if verb == "train" else set()
         before = tree(folder)
         self.capsys.readouterr()
         code = main([verb, *(word for flag in sorted(wanted) for word in (flag, *parts_of(sound[flag])))])
@@ -79,7 +80,7 @@ class Desk:
         """A training that is given just these options of those that only some have."""
         before = tree(self.mini.folder)
         fixed = {
-            "config": self.mini.yaml(), "seed": 0, "run": model, "manifest": self.mini.manifest,
+            "config": self.mini.yaml(), "seed": 0, "model": model, "manifest": self.mini.manifest,
             "output": self.new / "train.safetensors", "state": self.new / "state",
         }  # fmt: skip
         pairs = (fixed | given).items()
@@ -221,7 +222,7 @@ def test_a_frame_that_was_spoilt_after_the_check(desk: Desk, name: str, workers:
     ["anchor-part", "evidence-store", "evidence-part", "evaluate", "train warmup", "train control", "train cag/stage1"],
 )
 def test_a_checkpoint_that_is_missing_or_damaged(desk: Desk, verb: str) -> None:
-    option = "initial" if verb.startswith("train ") else "checkpoint"
+    option = "start" if verb.startswith("train ") else "checkpoint"
     path = desk.mini.folder / "none" / "checkpoint.safetensors"
     refused(desk.call(verb, **{option: path}), path.parent)
     damaged = desk.mini.weights("warmup")
@@ -323,17 +324,17 @@ def test_names_and_numbers_that_do_not_exist(desk: Desk) -> None:
 NEEDS = {
     "pretrain": (),
     "oracle": (),
-    "warmup": ("initial",),
-    "control": ("initial",),
-    "cag/stage1": ("initial", "anchors", "labels"),
+    "warmup": ("start",),
+    "control": ("start",),
+    "cag/stage1": ("start", "anchors", "labels"),
 }
 
 
-@pytest.mark.parametrize("option", ["initial", "anchors", "labels"])
+@pytest.mark.parametrize("option", ["start", "anchors", "labels"])
 @pytest.mark.parametrize("model", NEEDS)
 def test_a_training_is_given_what_its_method_needs_and_nothing_else(desk: Desk, model: str, option: str) -> None:
     given = {
-        "initial": desk.mini.weights("warmup"),
+        "start": desk.mini.weights("warmup"),
         "anchors": desk.mini.folder / "labels" / "anchors.h5",
         "labels": desk.labels(*RULES),
     }

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from caguda.complaints import LONGEST
-from caguda.configfile import SHOWN, load_configuration, parse_configuration, read_configuration
+from caguda.configfile import FAULTS_SHOWN, load_configuration, parse_configuration, read_configuration
 from caguda.errors import UserError
 from caguda.merging import Merged
 from caguda.runs import models
@@ -91,7 +91,7 @@ def test_a_wrong_value_is_named_in_plain_words(place: tuple[Any, ...]) -> None:
         node[place[-1]] = wrong
         message = complained(values)
         assert "\n" not in message and not OURS.search(message), message
-        assert len(message) < 300 + SHOWN * (LONGEST + 100), message
+        assert len(message) < 300 + FAULTS_SHOWN * (LONGEST + 100), message
         assert not message or message.startswith("own.yaml: "), message
         refused += bool(message)
     assert refused > 0
@@ -125,7 +125,7 @@ def test_a_wrong_value_is_named_in_plain_words_where_no_plugin_is_run(
 
 def test_many_faults_are_told_in_part_and_counted() -> None:
     message = complained({**everything(), "training": {}, "seeds": [], "street": {}, "network": {}, "compute": 3})
-    assert message.count("; ") == SHOWN and re.search(r"; and \d+ more$", message)
+    assert message.count("; ") == FAULTS_SHOWN and re.search(r"; and \d+ more$", message)
 
 
 @pytest.mark.parametrize(

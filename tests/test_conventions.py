@@ -57,7 +57,7 @@ def test_the_report_has_every_result_with_its_caption(finished: Workflow, tmp_pa
         said = "".join(content.read(name).decode() for name in content.namelist() if name.endswith((".js", ".html")))
         stored = {Path(name).name for name in content.namelist()}
     assert {"table.csv", "figure.png", "curves.png"} <= stored
-    for words in ("Report cag", "scores of every model", "loss curves", "bounds the others from above"):
+    for words in ("Report cag", "scores of every model", "loss curves", "is an upper bound"):
         assert words in said, words
 
 
@@ -104,6 +104,7 @@ def test_a_rule_can_run_in_an_environment_of_conda(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "called").read_text() == f"{ROOT}\n"
 
 
+@pytest.mark.slow
 def test_another_workflow_uses_it_as_a_module(tmp_path: Path) -> None:
     """The example of docs/snakemake.md."""
     page = (ROOT / "docs" / "snakemake.md").read_text()

@@ -169,7 +169,7 @@ def stub(blocks: tuple[int, ...]) -> dict[str, Tensor]:
             lambda state: {name: value for name, value in state.items() if name != "aspp.bn1.weight"},
             "no aspp.bn1.weight",
         ),
-        (lambda state: state | {"decoder.extra": torch.ones(1)}, "found decoder.extra that it lacks;"),
+        (lambda state: state | {"decoder.extra": torch.ones(1)}, "found an unknown decoder.extra;"),
         (
             lambda state: state | {"decoder.last_conv.8.bias": torch.ones(16)},
             r"found decoder.last_conv.8.bias of shape \(16,\) instead of \(19,\);",

@@ -31,8 +31,9 @@ from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.config_frames import Domain
 from caguda.configfile import parse_configuration
 from caguda.datasets.check import check_frame, check_frames
-from caguda.datasets.frames import Frame, list_frames
+from caguda.datasets.frame import Frame
 from caguda.datasets.io import read_image, read_label
+from caguda.datasets.listing import list_frames
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
 from caguda.stages.check import check

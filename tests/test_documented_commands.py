@@ -19,12 +19,13 @@ from miniature import Miniature, values
 from workflow_runs import ROOT, environment
 
 from caguda.artifacts.atomic import write_json
-from caguda.cli import VERBS, main
+from caguda.cli import main
 from caguda.config import Configuration
-from caguda.runs import labelling_of, rules_of
+from caguda.runs import labelling_name, rules_of
 from caguda.stages.diagnose import diagnose
 from caguda.stages.evaluate import evaluate
 from caguda.stages.labels import make_labels
+from caguda.verbs import VERBS
 
 NOT_RUN = {
     ".venv/bin/pre-commit install": "changes the checkout's git hooks",
@@ -120,11 +121,11 @@ def demo(mini: Miniature, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(street.folder / "config.json", configuration.model_dump(mode="json"))
     shutil.copy(mini.manifest, street.manifest)
     street.train("seed0/source_only", "source_only", configuration)
-    street.train("seed0/warm-up", "warm-up", configuration, initial=street.weights("seed0/source_only"))
+    street.train("seed0/warm-up", "warm-up", configuration, start=street.weights("seed0/source_only"))
     model = "seed0/warm-up"
     for k in (1, 2, 3):
         labels, anchors = labelled(street, model, configuration), street.folder / model / "evidence" / "anchors.h5"
-        given = {"initial": street.weights(model), "anchors": anchors, "labels": labels}
+        given = {"start": street.weights(model), "anchors": anchors, "labels": labels}
         model = f"seed0/cag/stage{k}"
         street.train(model, f"cag/stage{k}", configuration, **given)
         shutil.rmtree(street.folder / model / "state")
@@ -150,7 +151,7 @@ def labelled(street: Miniature, model: str, configuration: Configuration) -> lis
     for rule in rules_of(configuration, "cag/stage1").values():
         made.append(folder / rule.folder / "labels.json")
         make_labels(configuration, evidence, rule.folder, made[-1].with_suffix(".zarr"), made[-1])
-    labelling = labelling_of(configuration, "cag/stage1")
+    labelling = labelling_name(configuration, "cag/stage1")
     diagnose(configuration, street.manifest, evidence, made, folder / f"{labelling}.json")
     return made
 
@@ -167,7 +168,7 @@ def test_snakemake_plans_it(project: Path, command: str) -> None:
     targets = asked[: next(place for place, word in enumerate(asked) if word.startswith("--"))]
     for target in targets:
         assert jobs[MAKES[target]] if target in MAKES else target in said
-    assert targets or jobs["report"]
+    assert targets or jobs["report_page"]
     seeds = next((word.count(",") + 1 for word in words if word.startswith("seeds=")), 1)
     source_only = re.findall(r"^    output: \S+/seed\d+/source_only/checkpoint\.safetensors,", said, re.MULTILINE)
     assert len(source_only) == (0 if "results/own/manifest.json" in targets else seeds)
@@ -176,7 +177,7 @@ def test_snakemake_plans_it(project: Path, command: str) -> None:
 
 def examples() -> list[tuple[str, str]]:
     """The YAMLs with runs that pages show beside demo.yaml, each with the name of its page."""
-    pages = (ROOT / "docs" / name for name in ("runs.md", "methods.md", "rules.md"))
+    pages = (ROOT / name for name in ("CONTRIBUTING.md", "docs/runs.md", "docs/methods.md", "docs/rules.md"))
     found = [(page.name, text) for page in pages for language, text in FENCED.findall(read(page)) if language == "yaml"]
     return [(name, text) for name, text in found if re.search("^runs:", text, re.MULTILINE)]
 
@@ -184,7 +185,7 @@ def examples() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "text"), examples(), ids=[name for name, _ in examples()])
 def test_an_example_of_runs_is_an_experiment(project: Path, page: str, text: str) -> None:
     """Beside the demo, where it has that as its base, or above it."""
-    for file in ("mean_teacher_method.py", "agreement_rule.py"):
+    for file in ("mean_teacher_method.py", "agreement_rule.py", "advent_method.py"):
         shutil.copy(ROOT / "tests" / file, project / "config")
     example = project / "config" / "example.yaml"
     example.write_text(text, encoding="utf-8")
@@ -194,8 +195,9 @@ def test_an_example_of_runs_is_an_experiment(project: Path, page: str, text: str
     assert said["runs"].keys() <= found["runs"].keys() and (page != "runs.md" or "base" in said)
 
 
-def test_the_method_of_the_page_is_that_of_the_tests() -> None:
+def test_the_methods_of_the_pages_are_those_of_the_tests() -> None:
     assert block("methods.md", "python") == read(ROOT / "tests" / "mean_teacher_method.py")
+    assert f"```python\n{read(ROOT / 'tests' / 'advent_method.py')}```\n" in read(ROOT / "CONTRIBUTING.md")
 
 
 @pytest.mark.parametrize("command", [command for command in EVERY if verb(command) is not None])

@@ -19,10 +19,10 @@ from caguda.config_run import DomainName
 from caguda.datasets import workers
 from caguda.datasets.loader import LabelMaps
 from caguda.errors import UserError
-from caguda.recorded import settings_of_run
+from caguda.recorded_settings import settings_of_run
 from caguda.runs import method_of
 from caguda.stages.runtime import prepare
-from caguda.stages.train import fingerprint
+from caguda.stages.train import training_fingerprint
 from caguda.stages.training_frames import _PseudoLabels, open_frames
 
 INHERITED = {
@@ -41,7 +41,7 @@ def pretraining(mini: Miniature, folder: Path, **changes: object) -> list[str]:
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(values(mini.root, **changes)), encoding="utf-8")
     outputs = ["--output", folder / "checkpoint.safetensors", "--state", folder / "state"]
-    fixed = ["--config", config, "--seed", 0, "--run", "pretrain", "--manifest", mini.manifest]
+    fixed = ["--config", config, "--seed", 0, "--model", "pretrain", "--manifest", mini.manifest]
     return ["train", *map(str, [*fixed, *outputs])]
 
 
@@ -66,6 +66,7 @@ def test_variables_of_clusters_and_launchers_mean_nothing(
     assert weights(tmp_path) == mini.weights("pretrain").read_bytes()
 
 
+@pytest.mark.slow
 def test_variables_of_clusters_mean_nothing_to_processes_that_share_a_training(mini: Miniature, tmp_path: Path) -> None:
     words = pretraining(
         mini, tmp_path, compute__processes=2, runs__pretrain__batch_norm="frozen", runs__pretrain__iterations=2
@@ -75,7 +76,7 @@ def test_variables_of_clusters_mean_nothing_to_processes_that_share_a_training(m
 
 
 @pytest.mark.parametrize(
-    "kind", ["long", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("missing", "relative"))]
+    "kind", [pytest.param("long", marks=pytest.mark.slow), pytest.param("missing", marks=pytest.mark.slow), "relative"]
 )
 def test_any_folder_for_temporary_files_will_do(mini: Miniature, tmp_path: Path, kind: str) -> None:
     folder = {"long": tmp_path / ("t" * 120), "missing": tmp_path / "missing", "relative": Path("here")}[kind]
@@ -143,7 +144,7 @@ def test_tf32_is_off_unless_asked_for_and_decides_weights(mini: Miniature) -> No
     def found(**changes: bool) -> str:
         configuration = mini.configuration(**changes)
         frames = open_frames(configuration, mini.manifest, (), method_of(configuration, "pretrain"))
-        return fingerprint(frames, 0, settings_of_run(configuration, "pretrain"), ())
+        return training_fingerprint(frames, 0, settings_of_run(configuration, "pretrain"), ())
 
     assert not mini.configuration().compute.tf32
     assert found() != found(compute__tf32=True)

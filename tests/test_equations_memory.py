@@ -28,7 +28,7 @@ def peak(step: str, layout: str) -> int:
     return int(size)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+@pytest.mark.parametrize("layout", ["contiguous", pytest.param("channels last", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("step", ["ATI and PLA", "CAC"])
 def test_a_map_costs_at_most_a_twentieth_of_its_differences_to_all_anchors(step: str, layout: str) -> None:
     assert 0 < peak(step, layout) <= NAIVE / 20

@@ -13,7 +13,7 @@ import torch
 from miniature import Miniature, label_files
 from workflow_runs import ROOT, Call, Workflow, environment, verb_of
 
-from caguda.artifacts.identity import WRITES
+from caguda.artifacts.outputs import WRITES
 from caguda.artifacts.state import load_state, save_state
 from caguda.cli import main
 
@@ -55,7 +55,7 @@ def verb_arguments(mini: Miniature, verb: str, folder: Path) -> list[str]:
     options = {
         "check": "",
         "pack": f"--manifest {mini.manifest} --domain source ",
-        "train": f"--manifest {mini.manifest} --seed 0 --run pretrain --state {folder}/state ",
+        "train": f"--manifest {mini.manifest} --seed 0 --model pretrain --state {folder}/state ",
         "anchor-part": f"{network}--part 1 --parts 1 ",
         "evidence-store": f"{network}--anchors {labels}/anchors.h5 --store {folder}/evidence.zarr ",
         "labels": f"{evidence}--rule {stores[0].parent.name} --store {folder}/labels.zarr ",

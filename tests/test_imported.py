@@ -81,7 +81,7 @@ def test_only_a_run_that_is_imported_is(mini: Miniature, elsewhere: Miniature, r
     output = elsewhere.folder / "imported.safetensors"
     for changes, there in ((MINE, "mine"), ({}, "none")):
         with pytest.raises(
-            UserError, match=f"^--run {run}: must be a run whose method is imported, found {there} in the"
+            UserError, match=f"^--model {run}: must be a run whose method is imported, found {there} in the"
         ):
             import_checkpoint(elsewhere.configuration(**changes), run, 0, mini.weights("warmup"), output)
     assert not output.exists()
@@ -92,14 +92,14 @@ def test_what_is_brought_for_one_run_is_no_model_of_another(mini: Miniature, els
     settings = elsewhere.configuration(**MINE, runs__other=MINE["runs__mine"], runs__control__start="mine")
     for run in ("mine", "other"):
         import_checkpoint(settings, run, 0, mini.weights("warmup"), elsewhere.weights(run))
-    elsewhere.train("control", "control", settings, initial=elsewhere.weights("mine"))
+    elsewhere.train("control", "control", settings, start=elsewhere.weights("mine"))
     for initial, found in ((elsewhere.weights("other"), "other"), (mini.weights("warmup"), "warmup")):
         with pytest.raises(UserError, match=f"must be the model of mine, found that of {found}"):
-            elsewhere.train("again", "control", settings, initial=initial)
+            elsewhere.train("again", "control", settings, start=initial)
     with pytest.raises(UserError, match="must be the model of warmup, found that of mine"):
-        elsewhere.train("again", "control", elsewhere.configuration(**MINE), initial=elsewhere.weights("mine"))
+        elsewhere.train("again", "control", elsewhere.configuration(**MINE), start=elsewhere.weights("mine"))
     with pytest.raises(UserError, match="found run mine, which the configuration has not"):
-        elsewhere.train("again", "control", elsewhere.configuration(), initial=elsewhere.weights("mine"))
+        elsewhere.train("again", "control", elsewhere.configuration(), start=elsewhere.weights("mine"))
     trained = elsewhere.configuration(runs__mine={"like": "warmup"})
     with pytest.raises(
         UserError, match=r"settings of the configuration, found runs\.mine\.method imported, not adversarial"

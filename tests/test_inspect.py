@@ -15,13 +15,12 @@ from test_artifacts_maps import TABLE, shard_of
 
 from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.evidence import EVIDENCE, create_evidence_store
-from caguda.artifacts.label_arrays import NAMES, relabelled
 from caguda.artifacts.maps import MapStore, open_store, write_shard
 from caguda.classes import CITYSCAPES_19
 from caguda.cli import main
 from caguda.stages.diagnose import diagnose
 from caguda.stages.labelling import open_labelling
-from caguda.stages.origin import open_origin
+from caguda.stages.origin import Origin
 
 PICTURES = {"margins.png", "categories.png", "precision_coverage.png", "anchors.png", "projection.png"}
 LABELS = "runs__cag__pseudo_labels"
@@ -151,7 +150,7 @@ def test_frames_or_classes_that_are_gone_leave_no_truth(kept: Miniature, capsys:
     assert "the classes must be those of the evidence" in inspected(capsys, labels_of(kept))["no_truth"]
     config.unlink()
     write_json(config, content)
-    frames = open_origin(store_of(kept)).frames
+    frames = Origin(open_labelling(store_of(kept))).frames
     labels = [frame.label for frame in frames if frame.label is not None]
     hidden = [path.rename(path.with_suffix(".away")) for path in labels]
     try:
@@ -187,7 +186,7 @@ def test_what_was_vouched_for_is_read_as_it_was_then(kept: Miniature, capsys: Sa
         shard, whole = array / "c.0.0.0", (array / "c.0.0.0").read_bytes()
         shutil.copy(store_of(kept) / "predicted" / "c.0.0.0", shard)
         for path in opened_by:
-            assert f"{array.name} is damaged (this is not what was verified)" in refusal(capsys, path)
+            assert f"{array.name} is damaged (its chunk is not the one that was verified)" in refusal(capsys, path)
         shard.unlink()
         for path in opened_by:
             assert "must hold all 8 images, found 8 not completely written" in refusal(capsys, path)
@@ -254,8 +253,8 @@ def test_labels_made_anew_are_those_that_were_told(kept: Miniature, capsys: Said
             assert (trial["share"][rule] < found["share"][rule]) == (trial["value"] > stored)
             assert trial["accuracy"][rule] == told_anew["accuracy"][rule] and trial["per_category"][0]["name"] == "road"
     for index in range(before.count):
-        again, made = relabelled(before.read(index), expected.margin, p0), expected.read(index)
-        for name in NAMES:
+        again, made = before.read(index).with_thresholds(expected.margin, p0), expected.read(index)
+        for name in vars(made):
             np.testing.assert_array_equal(getattr(again, name), getattr(made, name))
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from matplotlib.patches import Rectangle
 
 from caguda.artifacts.anchors import Anchors
-from caguda.artifacts.label_arrays import PATTERNS, pattern
+from caguda.artifacts.label_statistics import FLOAT16_BINS, float16_bins
 from caguda.classes import ClassTable
 from caguda.errors import UserError
 from caguda.viewer import charts as label_charts
@@ -26,7 +26,7 @@ def some_anchors(*absent: int) -> Anchors:
 
 
 def counted(values: list[float]) -> np.ndarray:
-    return np.bincount(pattern(np.array(values, np.float16)), minlength=PATTERNS)
+    return np.bincount(float16_bins(np.array(values, np.float16)), minlength=FLOAT16_BINS)
 
 
 @given(seed=st.integers(0, 1 << 30), count=st.integers(2, 30))
@@ -52,7 +52,7 @@ def test_bars_of_the_histogram_add_up_to_the_pixels_within_it() -> None:
     assert figure._suptitle.get_text() == "store"
 
 
-@pytest.mark.parametrize("verdicts", [None, np.zeros((2, PATTERNS), np.int64)])
+@pytest.mark.parametrize("verdicts", [None, np.zeros((2, FLOAT16_BINS), np.int64)])
 def test_margins_without_truth_or_without_a_second_anchor(verdicts: np.ndarray | None) -> None:
     label_charts.margins("store", counted([np.inf] * 3), verdicts, 0.0, [])
     figure = label_charts.margins("store", counted([1.0] * 3 + [np.inf]), verdicts, 0.5, [])

@@ -9,16 +9,14 @@ from hypothesis import strategies as st
 from test_artifacts_maps import TABLE
 
 from caguda.artifacts.evidence import EVIDENCE
-from caguda.artifacts.label_arrays import (
-    NAMES,
-    PATTERNS,
-    LabelArrays,
-    LabelStatistics,
-    count_verdicts,
-    pattern,
+from caguda.artifacts.label_statistics import (
+    FLOAT16_BINS,
+    ImageLabels,
+    LabelCounts,
+    count_right_and_wrong,
+    float16_bins,
     precision_and_coverage,
-    relabelled,
-    values_of_patterns,
+    values_of_bins,
 )
 from caguda.pseudo_labels.anchor import AnchorRule
 from caguda.pseudo_labels.probability import ProbabilityRule
@@ -26,14 +24,14 @@ from caguda.pseudo_labels.probability import ProbabilityRule
 H, W = 6, 9
 
 
-def some_labels(seed: int, c: int = 3, shape: tuple[int, int] = (H, W)) -> LabelArrays:
+def some_labels(seed: int, c: int = 3, shape: tuple[int, int] = (H, W)) -> ImageLabels:
     """Labels of a random image by both rules."""
     random = np.random.default_rng(seed)
     active = random.integers(0, 4, shape).astype(np.uint8)
     nearest, predicted = (random.integers(0, c, shape).astype(np.uint8) for _ in range(2))
     margin = random.exponential(2.0, shape).astype(np.float32)
     margin[random.random(shape) < 0.05] = np.inf
-    return LabelArrays(
+    return ImageLabels(
         active=active,
         anchor_label=np.where(active & 1, nearest, 255).astype(np.uint8),
         probability_label=np.where(active & 2, predicted, 255).astype(np.uint8),
@@ -47,7 +45,7 @@ def some_labels(seed: int, c: int = 3, shape: tuple[int, int] = (H, W)) -> Label
 SEEDS = st.lists(st.integers(0, 1 << 30), min_size=1, max_size=3)
 
 
-def some_truth(seed: int, labels: LabelArrays) -> np.ndarray:
+def some_truth(seed: int, labels: ImageLabels) -> np.ndarray:
     """Train ids of which about half are what the labels say, and some are void."""
     random = np.random.default_rng(seed)
     guess = random.choice([0, 1, 2, 255], labels.active.shape).astype(np.uint8)
@@ -70,11 +68,11 @@ def quantiles(values: np.ndarray) -> dict[str, float | None] | None:
 
 @given(seeds=SEEDS)
 def test_the_summary_is_that_of_all_pixels_together(seeds: list[int]) -> None:
-    statistics, images = LabelStatistics(3), [some_labels(seed) for seed in seeds]
+    statistics, images = LabelCounts(3), [some_labels(seed) for seed in seeds]
     for image in images:
         statistics.add(image)
     found = statistics.summary(TABLE.names)
-    everything = {name: np.concatenate([getattr(image, name).ravel() for image in images]) for name in NAMES}
+    everything = {name: np.concatenate([getattr(image, name).ravel() for image in images]) for name in vars(images[0])}
     a, p, active = (everything[name] for name in ("anchor_label", "probability_label", "active"))
     both = active == 3
     assert found["pixels"] == active.size
@@ -101,7 +99,7 @@ def test_the_summary_is_that_of_all_pixels_together(seeds: list[int]) -> None:
 
 @given(seeds=SEEDS)
 def test_scores_are_those_of_the_labelled_pixels_with_a_truth(seeds: list[int]) -> None:
-    statistics, images = LabelStatistics(3), [some_labels(seed) for seed in seeds]
+    statistics, images = LabelCounts(3), [some_labels(seed) for seed in seeds]
     truths = [some_truth(seed, image) for seed, image in zip(seeds, images, strict=True)]
     for image, truth in zip(images, truths, strict=True):
         statistics.add(image, truth)
@@ -128,7 +126,7 @@ def test_scores_are_those_of_the_labelled_pixels_with_a_truth(seeds: list[int]) 
 
 
 def test_a_category_without_pixels_has_no_quantiles_and_no_scores() -> None:
-    statistics = LabelStatistics(4)
+    statistics = LabelCounts(4)
     statistics.add(some_labels(0), some_truth(0, some_labels(0)))
     row = statistics.summary((*TABLE.names, "unicorn"))["per_category"][3]
     assert row["anchor"] == 0.0 and row["agreement"] is None and row["margin_quantiles"] is None
@@ -137,12 +135,12 @@ def test_a_category_without_pixels_has_no_quantiles_and_no_scores() -> None:
 
 
 def test_bit_patterns_sort_as_the_numbers_do() -> None:
-    values = values_of_patterns()
-    finite = values[: pattern(np.array([np.inf], np.float16))[0] + 1]
-    assert len(values) == PATTERNS and (np.diff(finite[:-1].astype(float)) > 0).all() and finite[-1] == np.inf
+    values = values_of_bins()
+    finite = values[: float16_bins(np.array([np.inf], np.float16))[0] + 1]
+    assert len(values) == FLOAT16_BINS and (np.diff(finite[:-1].astype(float)) > 0).all() and finite[-1] == np.inf
     assert np.isnan(values[len(finite) :]).all()
-    np.testing.assert_array_equal(pattern(values.astype(np.float32))[: len(finite)], np.arange(len(finite)))
-    assert pattern(np.array([-0.0], np.float32)) == 0
+    np.testing.assert_array_equal(float16_bins(values.astype(np.float32))[: len(finite)], np.arange(len(finite)))
+    assert float16_bins(np.array([-0.0], np.float32)) == 0
 
 
 @given(seed=st.integers(0, 1 << 30), margin=st.floats(0, 5, width=32), p0=st.floats(0, 1, width=32), at=st.booleans())
@@ -151,7 +149,7 @@ def test_another_threshold_gives_the_labels_of_the_rules(seed: int, margin: floa
     labels = some_labels(seed)
     if at:
         margin, p0 = float(labels.margin[0, 0]), float(labels.confidence[0, 0])
-    found = relabelled(labels, margin, p0)
+    found = labels.with_thresholds(margin, p0)
     for label, category, bit in (("anchor_label", "nearest_anchor", 1), ("probability_label", "predicted", 2)):
         expected = np.where(found.active & bit, getattr(found, category), 255)
         np.testing.assert_array_equal(getattr(found, label), expected)
@@ -159,13 +157,13 @@ def test_another_threshold_gives_the_labels_of_the_rules(seed: int, margin: floa
     np.testing.assert_array_equal(found.active & 2 > 0, labels.confidence.astype(np.float64) > p0)
     for name in ("nearest_anchor", "predicted", "margin", "confidence"):
         np.testing.assert_array_equal(getattr(found, name), getattr(labels, name))
-    alone = relabelled(labels, margin=margin)
+    alone = labels.with_thresholds(margin=margin)
     np.testing.assert_array_equal(alone.probability_label, labels.probability_label)
-    np.testing.assert_array_equal(relabelled(alone, p0=p0).active, found.active)
-    np.testing.assert_array_equal(relabelled(labels).active, labels.active)
+    np.testing.assert_array_equal(alone.with_thresholds(p0=p0).active, found.active)
+    np.testing.assert_array_equal(labels.with_thresholds().active, labels.active)
 
 
-def by_the_rules(labels: LabelArrays, margin: float, p0: float) -> list[np.ndarray]:
+def by_the_rules(labels: ImageLabels, margin: float, p0: float) -> list[np.ndarray]:
     """The labels by anchors and by probability that the rules make of the evidence of an image."""
     evidence = {name: getattr(labels, name) for name in EVIDENCE.dtypes}
     rules = AnchorRule(margin=margin, unit="absolute"), ProbabilityRule(p0=p0)
@@ -181,7 +179,7 @@ def test_another_threshold_gives_what_the_rules_make_of_the_evidence(
     if at:
         stored = labels.margin[np.isfinite(labels.margin)][0], labels.confidence[0, 0]
         margin, p0 = (float(np.nextafter(float(value), 0)) for value in stored)
-    found = relabelled(labels, margin, p0)
+    found = labels.with_thresholds(margin, p0)
     for label, expected in zip(
         (found.anchor_label, found.probability_label), by_the_rules(labels, margin, p0), strict=True
     ):
@@ -194,7 +192,7 @@ def test_a_threshold_is_rounded_to_the_stored_precision(threshold: float) -> Non
     at = np.float32(threshold)
     for value, active in ((at, 0), (np.nextafter(at, np.float32(1)), 3)):
         stored = np.full((H, W), value, np.float32)
-        found = relabelled(replace(some_labels(0), margin=stored, confidence=stored), threshold, threshold)
+        found = replace(some_labels(0), margin=stored, confidence=stored).with_thresholds(threshold, threshold)
         assert (found.active == active).all()
         for label in by_the_rules(found, threshold, threshold):
             assert ((label != 255) == (active > 0)).all()
@@ -206,13 +204,13 @@ def test_precision_and_coverage_are_those_of_every_threshold(seed: int) -> None:
     """Of every threshold that float16 has, with the numbers rounded to it."""
     labels = some_labels(seed)
     truth = some_truth(seed, labels)
-    verdicts = np.zeros((2, PATTERNS), np.int64)
-    count_verdicts(verdicts, labels.nearest_anchor, labels.margin, truth)
+    verdicts = np.zeros((2, FLOAT16_BINS), np.int64)
+    count_right_and_wrong(verdicts, labels.nearest_anchor, labels.margin, truth)
     precision, coverage = precision_and_coverage(*verdicts)
     known, margins = truth != 255, labels.margin.astype(np.float16)
     for threshold in np.unique([*margins.ravel(), np.float16(0)])[::5]:
         above = known & (margins > threshold)
         right = above & (labels.nearest_anchor == truth)
-        at = pattern(np.array([threshold], np.float32))[0]
+        at = float16_bins(np.array([threshold], np.float32))[0]
         assert coverage[at] == pytest.approx(above.sum() / known.sum())
         assert precision[at] == pytest.approx(right.sum() / above.sum()) if above.any() else np.isnan(precision[at])

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from miniature import Miniature
 
-from caguda.cli import OPTIONS, VERBS
 from caguda.configfile import load_configuration
 from caguda.pseudo_labels.anchor import AnchorRule
-from caguda.runs import labelling_of, models, rules_of
+from caguda.runs import labelling_name, models, rules_of
 from caguda.stages.labelling import Labelling, open_labelling
+from caguda.verbs import VERBS
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "label_stores.md").read_text(encoding="utf-8")
@@ -103,7 +103,7 @@ def test_napari_gets_an_array_and_a_colour_for_every_label(store: Labelling) -> 
 
 def test_the_commands_of_the_page_have_the_options_of_the_verb() -> None:
     calls = re.findall(r"caguda inspect (.*)", PAGE)
-    known = {OPTIONS[option][0] for option in VERBS["inspect"][2].split()}
+    known = {option.flag for option in VERBS["inspect"].options}
     used = {option for call in calls for option in re.findall(r"--[a-z0-9]+", call)}
     assert len(calls) >= 2 and used == {"--margin", "--p0"} and used | {"--json", "--plot"} <= known
 
@@ -113,6 +113,6 @@ def test_the_paths_of_the_page_are_those_of_the_demo() -> None:
     demo = load_configuration(ROOT / "config" / "demo.yaml")
     folders = {rule.folder for rule in rules_of(demo, "cag/stage1").values()}
     assert set(re.findall(r"labels/([^/\s+]+)/labels\.zarr", PAGE)) - {"RULE"} == folders
-    assert set(re.findall(r"labels/(\S+\+\S+)\.json", PAGE)) - {"RULE+RULE"} == {labelling_of(demo, "cag/stage1")}
+    assert set(re.findall(r"labels/(\S+\+\S+)\.json", PAGE)) - {"RULE+RULE"} == {labelling_name(demo, "cag/stage1")}
     named = set(re.findall(r"results/street/seed0/([^\s\"]+?)/(?:evidence|labels)/", PAGE))
     assert named and named <= set(models(demo))

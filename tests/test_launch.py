@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from test_training import toy_job
+from test_training import toy_setup
 from workflow_runs import environment
 
 from caguda.errors import UserError
@@ -60,15 +60,15 @@ def ending(how: str, number: int) -> Outcome:
 def test_what_ends_one_ends_all_and_is_what_is_told(how: str, number: int, code: int, said: str) -> None:
     started = time.monotonic()
     outcome = launch(2, partial(ending, how, number))
-    assert outcome.code == code and said in outcome.said, outcome
-    assert outcome.fault == (how == "fault") and (outcome.fault or "\n" not in outcome.said)
+    assert outcome.code == code and said in outcome.message, outcome
+    assert outcome.fault == (how == "fault") and (outcome.fault or "\n" not in outcome.message)
     assert time.monotonic() - started < 120, "a sum waits half an hour for a process that has ended"
 
 
 def disagreeing(directory: Path) -> Outcome:
     """A training whose second process has read other inputs."""
     try:
-        train(toy_job(), directory, f"inputs {parallel.rank()}", 10)
+        train(toy_setup(), directory, f"inputs {parallel.rank()}", 10)
     except UserError as error:
         return Outcome(error.exit_code, str(error))
     return Outcome(0)
@@ -76,13 +76,13 @@ def disagreeing(directory: Path) -> Outcome:
 
 def test_processes_that_have_read_different_inputs_take_no_step(tmp_path: Path) -> None:
     outcome = launch(2, partial(disagreeing, tmp_path))
-    assert outcome.code == 2 and "must read the same inputs" in outcome.said and "\n" not in outcome.said
+    assert outcome.code == 2 and "must read the same inputs" in outcome.message and "\n" not in outcome.message
     assert not (tmp_path / "state.pt").exists()
 
 
 def resuming(directory: Path) -> Outcome:
     """A finished training whose second process finds no state where it looks: no step is left that would part them."""
-    job = toy_job(iterations=20)
+    job = toy_setup(iterations=20)
     own = directory if parallel.rank() == 0 else directory / "elsewhere"
     train(job, own, "f", 10)
     weights = torch.cat([weight.detach().flatten() for weight in job.modules["network"].parameters()])
@@ -91,7 +91,7 @@ def resuming(directory: Path) -> Outcome:
 
 
 def test_all_go_on_from_the_state_that_the_first_has_read(tmp_path: Path) -> None:
-    train(toy_job(iterations=20), tmp_path, "f", 10)
+    train(toy_setup(iterations=20), tmp_path, "f", 10)
     assert launch(2, partial(resuming, tmp_path)) == Outcome(0)
 
 

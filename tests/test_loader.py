@@ -23,11 +23,12 @@ from caguda.datasets.io import image_of, read_image
 from caguda.datasets.loader import (
     Sample,
     TrainingFrames,
-    _obey_the_trainer_alone,
+    _obey_only_the_trainer,
     enlarge,
-    inference_batches,
+    read_ahead,
     training_batches,
 )
+from caguda.datasets.manifest import Manifest
 from caguda.datasets.transforms import augmented, scaled
 from caguda.equations.anchors import labels_at
 from caguda.errors import UserError
@@ -41,7 +42,7 @@ received = []
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda *_: received.append(1))
 frames = write_frames(Path(sys.argv[1]))
-loader._obey_the_trainer_alone = slowly_obeying
+loader._obey_only_the_trainer = slowly_obeying
 batches = training_batches(training_frames(frames), 2, 0, 6, 2)
 next(batches)  # the first worker is at work, the second still starts
 print("ready", flush=True)
@@ -70,7 +71,7 @@ def numbered_maps(index: int) -> dict[str, Tensor]:
 def slowly_obeying(worker: int) -> None:
     """A worker that signals reach before it has said that it leaves them to the trainer."""
     time.sleep(worker)
-    _obey_the_trainer_alone(worker)
+    _obey_only_the_trainer(worker)
 
 
 def training_frames(
@@ -285,12 +286,15 @@ def test_the_networks_input_is_scaled_and_channels_last() -> None:
 def test_inference_takes_every_frame_once_in_order_and_neighbours_of_one_size_together(tmp_path: Path) -> None:
     a, b = (8, 10), (8, 12)
     frames = write_frames(tmp_path, [a, a, a, b, a, b, b, b])
-    batches = list(inference_batches(frames, 2))
+    entries = [{"height": height, "width": width} for height, width in (a, a, a, b, a, b, b, b)]
+    manifest = Manifest((), {"target": {"frames": entries}, "source": {"frames": []}}, {})
+    batches = list(read_ahead(frames, manifest.batches("target", 2)))
     assert [indices for indices, _ in batches] == [[0, 1], [2], [3], [4], [5, 6], [7]]
+    assert manifest.batches("target", 2, range(1, 4)) == [[1, 2], [3]]
     for indices, images in batches:
         assert images.dtype == torch.uint8
         assert all(torch.equal(read_image(frames[i].image), image) for i, image in zip(indices, images, strict=True))
-    assert list(inference_batches([], 2)) == []
+    assert manifest.batches("source", 2) == [] and list(read_ahead([], [])) == []
 
 
 def test_inference_reads_one_batch_ahead_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,7 +311,7 @@ def test_inference_reads_one_batch_ahead_and_no_more(tmp_path: Path, monkeypatch
         return image_of(frame)
 
     monkeypatch.setattr("caguda.datasets.loader.image_of", watched)
-    batches = inference_batches(frames, 1)
+    batches = read_ahead(frames, [[0], [1], [2], [3]])
     assert next(batches)[0] == [0] and second.wait(timeout=60)
     assert len(read) == 2
     assert [indices for indices, _ in islice(batches, 2)] == [[1], [2]]

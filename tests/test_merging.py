@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caguda.merging import KINDS, Layer, Merged, merge, merge_all, origin
+from caguda.merging import KEYS_OF_A_KIND, Layer, Merged, layer_of, merge, merge_all
 
 KEYS = st.sampled_from(["a", "b", "c", "runs"])
 LEAVES = st.none() | st.booleans() | st.integers(0, 3) | st.just("text") | st.lists(st.integers(0, 3), max_size=2)
@@ -21,7 +21,7 @@ def mappings(keys: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]:
 
 
 ONE_KIND = mappings(KEYS)
-ANY_KIND = mappings(KEYS | st.sampled_from(KINDS))
+ANY_KIND = mappings(KEYS | st.sampled_from(KEYS_OF_A_KIND))
 
 
 def leaves(values: Any, above: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
@@ -31,6 +31,7 @@ def leaves(values: Any, above: tuple[str, ...] = ()) -> dict[tuple[str, ...], An
     return {keys: leaf for key, inner in values.items() for keys, leaf in leaves(inner, (*above, key)).items()}
 
 
+@settings(max_examples=40)
 @given(ONE_KIND, ONE_KIND, ONE_KIND)
 def test_merging_is_associative(one: dict[str, Any], two: dict[str, Any], three: dict[str, Any]) -> None:
     """As long as no section becomes one of another kind."""
@@ -69,13 +70,13 @@ def test_the_origin_of_a_value_is_the_last_layer_that_has_it(said: list[dict[str
     assert merged.layers == tuple(layers)
     for keys, value in leaves(merged.values).items():
         if isinstance(value, list):
-            assert origin(layers, keys) == value[0]
-    assert origin(layers, ("no such key",)) is None
+            assert layer_of(layers, keys) == value[0]
+    assert layer_of(layers, ("no such key",)) is None
 
 
 def test_a_section_of_another_kind_replaces_the_whole() -> None:
     small = {"name": "small", "width": 16, "blocks": [1]}
-    for kind in KINDS:
+    for kind in KEYS_OF_A_KIND:
         lower = {"section": small | {kind: "one"}, "other": 1}
         assert merge(lower, {"section": {kind: "two", "x": 1}}) == {"section": {kind: "two", "x": 1}, "other": 1}
         assert merge(lower, {"section": {kind: "one", "x": 1}})["section"] == lower["section"] | {"x": 1}

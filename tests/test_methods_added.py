@@ -13,7 +13,7 @@ from frame_trees import SHARED
 from torch import nn
 from workflow_runs import SMOKE, Workflow
 
-from caguda import kinds
+from caguda import registry
 from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.labels import LABELS
 from caguda.artifacts.state import load_state
@@ -46,10 +46,12 @@ REPORTS = {"others": ["pretrain", "advent", "teacher", "cbst"]}
 def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Plugins that a test loads are unknown to the next one."""
     modules = set(sys.modules)
-    for kind in kinds.FOLDERS:
-        kinds.known(kind)
-    monkeypatch.setattr(kinds, "_REGISTERED", {kind: dict(classes) for kind, classes in kinds._REGISTERED.items()})
-    monkeypatch.setattr(kinds, "_LOADED", {})
+    for kind in registry.FOLDERS:
+        registry.registered(kind)
+    monkeypatch.setattr(
+        registry, "_REGISTERED", {kind: dict(classes) for kind, classes in registry._REGISTERED.items()}
+    )
+    monkeypatch.setattr(registry, "_LOADED", {})
     yield
     for name in set(sys.modules) - modules:
         if name.startswith("caguda_plugin_"):
@@ -64,9 +66,9 @@ def golden(name: str) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def loaded(kind: kinds.Kind, name: str) -> type[Any]:
-    kinds.load_plugins(FILES)
-    return kinds.find(kind, name)
+def loaded(kind: registry.Kind, name: str) -> type[Any]:
+    registry.load_plugins(FILES)
+    return registry.registered_class(kind, name)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -77,7 +79,7 @@ def test_each_is_one_short_file(file: Path) -> None:
 def test_the_adversary_of_advent_sees_weighted_self_information() -> None:
     arrays = golden("advent")
     logits = torch.from_numpy(arrays["target_logits"])
-    seen = loaded("method", "advent").discriminated(None, Outputs(logits, logits))
+    seen = loaded("method", "advent").discriminator_input(None, Outputs(logits, logits))
     torch.testing.assert_close(seen, torch.from_numpy(arrays["self_information"]))
 
 
@@ -121,10 +123,14 @@ def test_a_teacher_is_the_moving_average_of_the_parameters() -> None:
     method = loaded("method", "mean_teacher")
     for iteration in (0, 5, 500):
         told = Told()
-        told.network, told.parts, told.iteration = network("student"), {"teacher": network("teacher_before")}, iteration
+        told.network, told.extra_modules, told.iteration = (
+            network("student"),
+            {"teacher": network("teacher_before")},
+            iteration,
+        )
         method.after_update(method.model_construct(decay=0.99), told)
         expected = network(f"teacher_after_iteration{iteration}")
-        for kept, weight in zip(told.parts["teacher"].parameters(), expected.parameters(), strict=True):
+        for kept, weight in zip(told.extra_modules["teacher"].parameters(), expected.parameters(), strict=True):
             torch.testing.assert_close(kept, weight)
 
 
@@ -136,7 +142,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     """The smoke experiment with runs of methods and of a rule from outside the package, and a report of them."""
     folder = tmp_path_factory.mktemp("methods")
     content = yaml.safe_load(SMOKE.read_text(encoding="utf-8"))
-    content |= {"plugins": [str(file) for file in FILES], "reports": REPORTS, "tables": {}}
+    content |= {
+        "plugins": [str(file) for file in FILES],
+        "reports": REPORTS,
+        "tables": {},
+        "compute": content["compute"] | {"parts": 1},
+    }
     content["runs"] = {
         name: run if run is None or name != "pretrain" else content["runs"]["pretrain"] | run
         for name, run in RUNS.items()

@@ -19,8 +19,7 @@ from caguda.paper.charts import save
 from caguda.paper.class_charts import class_chart
 from caguda.paper.escapes import in_csv, in_latex, in_markdown
 from caguda.paper.figures import Block, side_by_side
-from caguda.paper.formats import Line, PrintedTable, to_csv, to_html, to_latex, to_markdown
-from caguda.paper.table import Statistic
+from caguda.paper.formats import Line, PrintedTable, Statistic, to_csv, to_html, to_latex, to_markdown
 from caguda.pseudo_labels import Rule
 from caguda.pseudo_labels.anchor import AnchorRule
 
@@ -30,7 +29,7 @@ NAMES = (r"$\frac{$", "$x$", "a|b", "=1+1", "<script>alert(1)</script>", "^^5c",
 
 def table() -> PrintedTable:
     values = tuple(Statistic(float(place), None) for place in range(len(NAMES)))
-    return PrintedTable("T", "N", NAMES, 1, (Line("row", "row", "measured", values),))
+    return PrintedTable("T", "N", NAMES, len(NAMES) - 1, (Line("+ row", "measured", values),))
 
 
 def test_ordinary_names_stay_as_they_are() -> None:
@@ -42,7 +41,7 @@ def test_ordinary_names_stay_as_they_are() -> None:
 def test_a_cell_of_csv_is_no_formula() -> None:
     head, row = csv.reader(io.StringIO(to_csv(table())))
     assert len(head) == len(row) == 2 + len(NAMES)
-    assert not any(cell.startswith(("=", "+", "-", "@")) for cell in head)
+    assert not any(cell.startswith(("=", "+", "-", "@")) for cell in (*head, *row)) and row[0] == "'+ row"
     assert [cell.removeprefix("'") for cell in head[2:]] == list(NAMES)
 
 

@@ -12,7 +12,7 @@ import torch
 from miniature import Miniature
 from torch import Tensor, nn
 
-from caguda import kinds
+from caguda import registry
 from caguda.artifacts.anchors import load_anchors
 from caguda.artifacts.atomic import read_json
 from caguda.artifacts.state import load_state
@@ -45,14 +45,14 @@ each_network = pytest.mark.parametrize("name", SETTINGS)
 @contextmanager
 def plugin() -> Iterator[None]:
     """The networks of the package and that of the file; afterwards those of the package alone."""
-    before = dict(kinds.known("network"))
-    kinds.load_plugins([FILE])
+    before = dict(registry.registered("network"))
+    registry.load_plugins([FILE])
     try:
         yield
     finally:
-        cls = kinds.known("network")["depthwise"]
+        cls = registry.registered("network")["depthwise"]
         del sys.modules[cls.__module__]
-        kinds._REGISTERED["network"] = before
+        registry._REGISTERED["network"] = before
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def settings(name: str, **changes: Any) -> NetworkSettings:
 
 
 def test_these_are_all_networks(loaded: None) -> None:
-    assert set(SETTINGS) == set(kinds.known("network"))
+    assert set(SETTINGS) == set(registry.registered("network"))
 
 
 @each_network
@@ -212,10 +212,10 @@ def test_what_a_checkpoint_says_of_a_network_that_is_not_its_own(mini: Miniature
 
 
 def test_a_class_without_its_name_is_one_line() -> None:
-    before = dict(kinds.known("network"))
+    before = dict(registry.registered("network"))
     try:
 
-        @kinds.register("network", "misnamed")
+        @registry.register("network", "misnamed")
         class Misnamed(NetworkSettings):
             name: Literal["other"]
 
@@ -224,13 +224,13 @@ def test_a_class_without_its_name_is_one_line() -> None:
         ):
             network_classes()
     finally:
-        kinds._REGISTERED["network"] = before
+        registry._REGISTERED["network"] = before
 
 
 def test_the_package_knows_its_networks_without_torch() -> None:
     program = (
-        "import sys; from caguda.kinds import known\n"
-        "print(list(known('network')), {'torch', 'torchvision', 'safetensors'} & sys.modules.keys())"
+        "import sys; from caguda.registry import registered\n"
+        "print(list(registered('network')), {'torch', 'torchvision', 'safetensors'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=TESTS.parent)
     assert done.stdout == "['deeplab_v2', 'deeplab_v3plus', 'small'] set()\n"
@@ -256,7 +256,7 @@ def test_a_network_of_another_family_is_trained_scored_and_labels(loaded: None, 
     )
     inputs = ["--config", config, "--manifest", elsewhere.manifest]
     outputs = ["--output", weights, "--state", elsewhere.folder / "pretrain" / "state"]
-    assert main([*map(str, ["train", *inputs, "--seed", 0, "--run", "pretrain", *outputs])]) == 0
+    assert main([*map(str, ["train", *inputs, "--seed", 0, "--model", "pretrain", *outputs])]) == 0
     scores = weights.with_name("evaluation.json")
     assert main([*map(str, ["evaluate", *inputs, "--checkpoint", weights, "--output", scores])]) == 0
     assert read_json(scores)["frames"] == 9
@@ -266,7 +266,7 @@ def test_a_network_of_another_family_is_trained_scored_and_labels(loaded: None, 
     assert rates == pytest.approx([0.05 * factor * (1 - 11 / 12) ** 0.9 for factor in (1, 10, 10)])
 
     sees_features = elsewhere.configuration(**keys, runs__warmup__discriminator__input="features")
-    warm = elsewhere.train("warmup", "warmup", sees_features, initial=weights)
+    warm = elsewhere.train("warmup", "warmup", sees_features, start=weights)
     labels = elsewhere.label("labels", sees_features, warm)
     anchors, _ = load_anchors(labels.with_name("anchors.h5"))
     assert anchors.vectors.shape == (20, 64) and anchors.vectors[anchors.present].min() >= 0

@@ -30,7 +30,14 @@ for width in map(int, sys.argv[1:]):
 """
 
 
-@pytest.mark.parametrize("widths", [range(1, 9), range(9, 17), range(17, 33, 3)])
+@pytest.mark.parametrize(
+    "widths",
+    [
+        range(1, 9),
+        pytest.param(range(9, 17), marks=pytest.mark.slow),
+        pytest.param(range(17, 33, 3), marks=pytest.mark.slow),
+    ],
+)
 def test_networks_of_any_width_train_without_a_crash(widths: range) -> None:
     command = [sys.executable, "-c", TRAINING, *map(str, widths)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)

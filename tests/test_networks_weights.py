@@ -107,7 +107,7 @@ def stub(state: State) -> State:
     ("change", "found"),
     [
         (lambda state: without(state, "layer3.2.conv1.weight"), "found no layer3.2.conv1.weight;"),
-        (lambda state: state | {"layer5.weight": torch.ones(2)}, "found layer5.weight that it lacks;"),
+        (lambda state: state | {"layer5.weight": torch.ones(2)}, "found an unknown layer5.weight;"),
         (
             lambda state: state | {"bn1.weight": torch.ones(3)},
             "found bn1.weight of shape (3,) instead of (64,);",

@@ -16,7 +16,7 @@ from caguda.cli import main
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration, read_configuration
 from caguda.errors import UserError
-from caguda.recorded import other_settings
+from caguda.recorded_settings import differing_settings
 from caguda.version import METHOD_VERSION
 
 Said = pytest.CaptureFixture[str]
@@ -66,7 +66,7 @@ def test_a_run_may_have_the_name_of_other_folders(tmp_path: Path, name: str) -> 
     parse_configuration(values(tmp_path, **{f"runs__{name}": {"like": "pretrain"}}), tmp_path / "odd.yaml")
 
 
-NO_LAYOUT = "from caguda.kinds import register\n@register('layout', 'zz')\nclass A: pass\n"
+NO_LAYOUT = "from caguda.registry import register\n@register('layout', 'zz')\nclass A: pass\n"
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_who_looks_at_artifacts_sees_the_keys_of_a_network_that_only_a_plugin_kn
     read = read_configuration(path)
     assert read.model_dump(mode="json")["network"] == network | {"normalisation": "imagenet"}
     made = {"made_by": "train", "method_version": METHOD_VERSION, "settings": {"network": {"width": 8}}}
-    assert other_settings(read, made) == []
-    assert other_settings(read, made | {"settings": {"network": {"width": 9}}}) == ["network.width 9, not 8"]
+    assert differing_settings(read, made) == []
+    assert differing_settings(read, made | {"settings": {"network": {"width": 9}}}) == ["network.width 9, not 8"]
 
 
 def looked_at(tmp_path: Path, **changes: Any) -> Configuration:
@@ -170,18 +170,18 @@ def test_a_rule_that_only_a_plugin_knows_is_taken_as_it_is_recorded(tmp_path: Pa
     run = {"method": "self_training", "start": "pretrain", "stages": 2, "pseudo_labels": {"nobodys": {"portion": 0.2}}}
     found = looked_at(tmp_path, runs__cbst=run)
     told = {"name": "cbst/stage2", "weight": 1.0, "pseudo_labels": {"nobodys": {"portion": 0.25}}}
-    assert other_settings(found, made_with(run=told)) == []
-    assert other_settings(found, made_with(run=told | {"weight": 2.0})) == ["runs.cbst.weight 2.0, not 1.0"]
+    assert differing_settings(found, made_with(run=told)) == []
+    assert differing_settings(found, made_with(run=told | {"weight": 2.0})) == ["runs.cbst.weight 2.0, not 1.0"]
     for name in ("another", "anchor"):
-        (more,) = other_settings(found, made_with(run=told | {"pseudo_labels": {"nobodys": {}, name: {}}}))
+        (more,) = differing_settings(found, made_with(run=told | {"pseudo_labels": {"nobodys": {}, name: {}}}))
         assert more == f"runs.cbst.pseudo_labels.{name} {{}}, not None"
-    (less,) = other_settings(found, made_with(run=told | {"pseudo_labels": {}}))
+    (less,) = differing_settings(found, made_with(run=told | {"pseudo_labels": {}}))
     assert less == "runs.cbst.pseudo_labels.nobodys None, not {'portion': 0.2}"
-    assert other_settings(found, made_with(rule={"name": "nobodys", "portion": 0.25})) == []
+    assert differing_settings(found, made_with(rule={"name": "nobodys", "portion": 0.25})) == []
     anchor = {"name": "anchor", "margin": 0.05, "unit": "mean_anchor_distance"}
-    assert other_settings(found, made_with(rule=anchor)) == []
-    assert other_settings(found, made_with(rule=anchor | {"margin": 0.1})) == ["rule.margin 0.1, not 0.05"]
-    (other,) = other_settings(found, made_with(rule={"name": "another", "portion": 0.25}))
+    assert differing_settings(found, made_with(rule=anchor)) == []
+    assert differing_settings(found, made_with(rule=anchor | {"margin": 0.1})) == ["rule.margin 0.1, not 0.05"]
+    (other,) = differing_settings(found, made_with(rule={"name": "another", "portion": 0.25}))
     assert other == "rule {'name': 'another', 'portion': 0.25}, not None"
 
 
@@ -190,27 +190,29 @@ def test_the_labels_of_a_method_that_only_a_plugin_knows_are_compared(tmp_path: 
     run = {"method": "nobodys", "start": "warmup", "pseudo_labels": rules, "temperature": 3}
     found = looked_at(tmp_path, runs={"warmup": {"method": "supervised"}, "own": run}, reports={})
     told = {"name": "own", "method": "nobodys", "start": "warmup", "pseudo_labels": rules, "temperature": 3}
-    assert other_settings(found, made_with(run=told)) == []
-    assert other_settings(found, made_with(run=told | {"temperature": 4})) == ["runs.own.temperature 4, not 3"]
+    assert differing_settings(found, made_with(run=told)) == []
+    assert differing_settings(found, made_with(run=told | {"temperature": 4})) == ["runs.own.temperature 4, not 3"]
     changed = {"anchor": {"margin": 0.5, "unit": "absolute"}, "nobodys": {"portion": 0.3}}
-    (line,) = other_settings(found, made_with(run=told | {"pseudo_labels": changed}))
+    (line,) = differing_settings(found, made_with(run=told | {"pseudo_labels": changed}))
     assert line == "runs.own.pseudo_labels.anchor.margin 0.5, not 0.4"
     anchor = {"name": "anchor", "margin": 0.4, "unit": "absolute"}
-    assert other_settings(found, made_with(rule=anchor)) == []
-    assert other_settings(found, made_with(rule=anchor | {"margin": 0.5})) == ["rule.margin 0.5, not 0.4"]
-    assert other_settings(found, made_with(rule={"name": "nobodys", "portion": 0.3})) == []
+    assert differing_settings(found, made_with(rule=anchor)) == []
+    assert differing_settings(found, made_with(rule=anchor | {"margin": 0.5})) == ["rule.margin 0.5, not 0.4"]
+    assert differing_settings(found, made_with(rule={"name": "nobodys", "portion": 0.3})) == []
 
 
 def test_what_an_earlier_version_recorded_is_of_other_settings(tmp_path: Path) -> None:
     found = looked_at(tmp_path)
     for section in ("pretrain", "warmup", "labels", "losses", "stages", "recipe"):
-        assert other_settings(found, made_with(**{section: {}})) == [f"{section}, settings of an earlier version"]
-    assert other_settings(found, made_with(run="warmup")) == ["run warmup of an earlier version"]
-    assert other_settings(found, made_with(run={"name": "nosuch"})) == ["run nosuch, which the configuration has not"]
-    assert other_settings(found, made_with(run={"name": "cag"})) == ["run cag, which the configuration has not"]
+        assert differing_settings(found, made_with(**{section: {}})) == [f"{section}, settings of an earlier version"]
+    assert differing_settings(found, made_with(run="warmup")) == ["run warmup of an earlier version"]
+    assert differing_settings(found, made_with(run={"name": "nosuch"})) == [
+        "run nosuch, which the configuration has not"
+    ]
+    assert differing_settings(found, made_with(run={"name": "cag"})) == ["run cag, which the configuration has not"]
 
 
 def test_a_journal_of_predictions_that_is_a_pipe_is_refused_unopened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "evaluation.1-of-1.journal")
-    with pytest.raises(UserError, match=r"1-of-1\.journal: a regular file must be here, found a pipe"):
+    with pytest.raises(UserError, match=r"1-of-1\.journal: the journal must be a regular file"):
         finished_predictions(tmp_path / "evaluation", {"one": "key"})

@@ -35,6 +35,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     return workflow
 
 
+@pytest.mark.slow
 def test_the_example_has_five_categories_and_the_frames_it_says(example: Workflow) -> None:
     configuration = load_configuration(example.configfile)
     assert not isinstance(configuration.classes, str)
@@ -46,6 +47,7 @@ def test_the_example_has_five_categories_and_the_frames_it_says(example: Workflo
     assert all(shares[name] > 0 for name in NAMES) and manifest["source"]["void_pixels"] == 0
 
 
+@pytest.mark.slow
 def test_the_example_reaches_stage_1(example: Workflow) -> None:
     stage = example.directory / "results/own/seed0/cag/stage1"
     scores = json.loads((stage / "evaluation.json").read_text(encoding="utf-8"))["as_trained"]
@@ -57,6 +59,7 @@ def test_the_example_reaches_stage_1(example: Workflow) -> None:
     assert [json.loads(file.read_text(encoding="utf-8"))["images"] for file in files] == [16] * 3
 
 
+@pytest.mark.slow
 def test_a_second_check_in_the_workflow_opens_nothing(example: Workflow) -> None:
     manifest = example.directory / "results/own/manifest.json"
     log = example.directory / "results/own/log/check.txt"

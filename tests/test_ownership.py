@@ -22,7 +22,7 @@ from caguda.classes import CITYSCAPES_19
 from caguda.cli import main
 from caguda.config_frames import Street
 from caguda.datasets.manifest import refuse_unsafe_ids
-from caguda.datasets.record import appended
+from caguda.datasets.record import open_record
 from caguda.errors import UserError
 from caguda.street import write_street
 
@@ -154,7 +154,7 @@ def test_a_verb_refuses_before_it_begins(elsewhere: Miniature, verb: str, capsys
             elsewhere.manifest,
             "--seed",
             0,
-            "--run",
+            "--model",
             "pretrain",
             "--state",
             elsewhere.folder / "state",
@@ -177,7 +177,7 @@ def test_an_output_is_no_input(elsewhere: Miniature, capsys: pytest.CaptureFixtu
 def test_a_checkpoint_asks_for_both_of_its_files(elsewhere: Miniature, capsys: pytest.CaptureFixture[str]) -> None:
     (elsewhere.folder / "model.json").write_text('{"mine": true}')
     given = ["--config", elsewhere.yaml(), "--manifest", elsewhere.manifest, "--seed", 0, "--state", elsewhere.folder]
-    given += ["--run", "pretrain", "--output", elsewhere.folder / "model.safetensors"]
+    given += ["--model", "pretrain", "--output", elsewhere.folder / "model.safetensors"]
     assert "model.json" in refused(capsys, "train", *given)
     assert (elsewhere.folder / "model.json").read_text() == '{"mine": true}'
 
@@ -327,7 +327,7 @@ def test_nothing_is_written_on_a_file_of_somebody_else(tmp_path: Path, name: str
         elif name == "attempts.txt":
             count_attempt(tmp_path / name, "0" * 64)
         else:
-            with appended(tmp_path / name):
+            with open_record(tmp_path / name):
                 pass
 
     with pytest.raises(UserError, match="move it away"):

@@ -112,12 +112,12 @@ def test_trainings_from_the_cache_end_with_the_same_weights(
         as_if_made_with(settings, mini.weights(name), elsewhere.folder / "of" / name) for name in ("pretrain", "warmup")
     )
     labelling = elsewhere.label("labels", settings, warm)
-    stage = {"initial": warm, "anchors": labelling.with_name("anchors.h5"), "labels": label_files(labelling)}
+    stage = {"start": warm, "anchors": labelling.with_name("anchors.h5"), "labels": label_files(labelling)}
     given: dict[str, dict[str, Any]] = {
         "pretrain": {},
-        "warmup": {"initial": source_only},
+        "warmup": {"start": source_only},
         "cag/stage1": stage,
-        "control": {"initial": warm},
+        "control": {"start": warm},
     }
     expected = {
         model: elsewhere.train(f"{model} files", model, settings, **inputs).read_bytes()

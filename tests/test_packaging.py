@@ -1,6 +1,8 @@
 """What is installed: pinned, the same for pip and conda, once, and with every verb of the workflow."""
 
+import importlib
 import importlib.metadata
+import inspect
 import re
 import shutil
 import subprocess
@@ -12,7 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from caguda.cli import OPTIONS, VERBS
+from caguda.verbs import VERBS
 from caguda.version import VERSION
 
 ROOT = Path(__file__).parent.parent
@@ -88,11 +90,18 @@ def test_every_verb_has_a_rule_that_gives_it_all_its_options() -> None:
     given = {verb: set(re.findall(r"--[a-z0-9-]+", options)) for verb, options in calls}
     for_a_person = {"config", "inspect", "provenance", "schema", "verify", "view"}  # rules may draw with two of them
     assert {verb: options for verb, options in given.items() if verb not in for_a_person} == {
-        verb: {OPTIONS[option][0] for option in options.split()}
-        for verb, (_, _, options) in VERBS.items()
-        if not verb.startswith("convert-")  # for files that a person has
-        and verb not in for_a_person
+        name: {option.flag for option in verb.options}
+        for name, verb in VERBS.items()
+        if not name.startswith("convert-")  # for files that a person has
+        and name not in for_a_person
     }
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_the_options_of_a_verb_are_the_arguments_of_its_function(name: str) -> None:
+    module, function = VERBS[name].function.split(":")
+    arguments = inspect.signature(getattr(importlib.import_module(f"caguda.{module}"), function)).parameters
+    assert sorted(option.argument for option in VERBS[name].options) == sorted(arguments)
 
 
 def test_the_version_is_that_of_the_package() -> None:

@@ -12,28 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from paper_samples import configuration, rewrite, write_experiment
+from paper_samples import configuration, rewrite, runs, write_experiment
 
 from caguda.config import Configuration
 from caguda.errors import UserError
-from caguda.paper.table import (
-    Statistic,
-    best,
-    read_evaluations,
-    report_rows,
-    show,
-    statistic,
-    table_rows,
-    to_csv,
-    write_table,
-)
+from caguda.paper.evaluations import read_evaluations
+from caguda.paper.formats import Statistic, best, show, statistic
+from caguda.paper.table import report_rows, table_rows, to_csv, write_table
 
 NAMES = {"source_only": "source only"} | {f"cag/stage{k}": f"stage {k}" for k in (1, 2, 3)}
 """What rows are called, where another name than that of their model."""
 
 
 def read_report(config: Configuration, paths: list[Path], report: str = "cag") -> list[Any]:
-    return read_evaluations(config, report_rows(config, report), paths)
+    return read_evaluations(config, [row.model for row in report_rows(config, report)], paths)
 
 
 def rows_of_report(config: Configuration, paths: list[Path], report: str = "cag") -> tuple[Any, ...]:
@@ -75,14 +67,14 @@ def test_table_agrees_with_the_confusion_matrices(three: Any, tmp_path: Path) ->
         row = {name: model for model, name in NAMES.items()}.get(line["row"], line["row"])
         row = "source_only" if row == "AdaBN" else row
         entries = [json.loads(path.read_text()) for path in paths["evaluations"]]
-        entry = next(e for e in entries if e["run"] == row and e["seed"] == int(line["seed"]))
+        entry = next(e for e in entries if e["model"] == row and e["seed"] == int(line["seed"]))
         iou = iou_by_hand(entry[names[line["statistics"]]]["confusion"])
         assert [line[n] for n in entry["classes"]] == ["" if v is None else f"{100 * v:.1f}" for v in iou]
         assert line["mIoU"] == f"{100 * statistics.mean(v for v in iou if v is not None):.1f}"
     for model in ("source_only", "warm-up", "cag/stage2", "oracle"):
         row = NAMES.get(model, model)
         entries = [json.loads(path.read_text()) for path in paths["evaluations"]]
-        chosen = [e for e in entries if e["run"] == model]
+        chosen = [e for e in entries if e["model"] == model]
         road = [100 * (iou_by_hand(e["as_trained"]["confusion"])[0] or 0) for e in chosen]
         position = ["source only", "warm-up", "control", "stage 1", "stage 2", "oracle"].index(row)
         assert cells(text, "road", 1)[position].strip("*") == f"{statistics.mean(road):.1f}"
@@ -103,7 +95,7 @@ def test_means_over_fewer_categories(three: Any, tmp_path: Path) -> None:
         for entry in entries:
             iou = dict(zip(entry["classes"], iou_by_hand(entry["as_trained"]["confusion"]), strict=True))
             known = [100 * v for c, v in iou.items() if c not in without and v is not None]
-            means[NAMES.get(entry["run"], entry["run"]), entry["seed"]] = statistics.mean(known)
+            means[NAMES.get(entry["model"], entry["model"]), entry["seed"]] = statistics.mean(known)
         found = {}
         for line in csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text())):
             if line["statistics"] == "as trained":
@@ -145,7 +137,7 @@ def test_gain_is_paired_and_adabn_is_source_only_with_target_statistics(three: A
     rows = rows_of_report(three[0], three[1]["evaluations"])
     assert [row.name for row in rows] == ["source only", "AdaBN", "warm-up", "control", "stage 1", "stage 2", "oracle"]
     entries = [json.loads(path.read_text()) for path in three[1]["evaluations"]]
-    score = {(e["run"], e["seed"]): 100 * e["as_trained"]["miou"] for e in entries}
+    score = {(e["model"], e["seed"]): 100 * e["as_trained"]["miou"] for e in entries}
     gains = [score["cag/stage2", seed] - score["source_only", seed] for seed in range(3)]
     last = rows[-2].as_trained
     assert last is not None
@@ -173,8 +165,24 @@ def test_single_seed_absent_class_and_bold(tmp_path: Path) -> None:
 def test_best_is_of_adapted_rows_at_printed_precision(three: Any) -> None:
     rows = rows_of_report(three[0], three[1]["evaluations"])
     values = [Statistic(v, None) for v in (90.0, 1.0, 50.04, 2.0, 50.01, 3.0, 99.0)]
-    assert best(rows, values) == [False, False, True, False, True, False, False]
-    assert best(rows, [None] * 7) == [False] * 7
+    adapts = [row.adapts for row in rows]
+    assert best(values, adapts) == [False, False, True, False, True, False, False]
+    assert best([None] * 7, adapts) == [False] * 7
+
+
+@pytest.mark.parametrize("changes", [{"x": {"like": "control", "title": "AdaBN"}}, {"AdaBN": {"like": "control"}}])
+def test_a_run_that_is_called_adabn_has_a_row_of_another_name(tmp_path: Path, changes: dict[str, Any]) -> None:
+    (run,) = changes
+    config = configuration(runs=runs(**changes), reports={"cag": ["source_only", run]})
+    paths = write_experiment(tmp_path, config, of=["source_only", run])
+    text, name = markdown(config, paths, tmp_path), {"x": "x"}.get(run, "AdaBN (run)")
+    assert [line.split("|")[1].strip() for line in text.split("\n\n")[3].splitlines()[2:]] == [
+        "source only",
+        "AdaBN",
+        name,
+    ]
+    lines = list(csv.DictReader((tmp_path / "table.csv").open(encoding="utf-8")))
+    assert [line["row"] for line in lines] == ["source only", "AdaBN", name, name]
 
 
 def test_network_without_batch_norm_has_no_adabn(tmp_path: Path) -> None:
@@ -209,9 +217,9 @@ def test_a_report_needs_the_evaluations_of_its_own_rows_and_takes_no_others(thre
     [
         ({"classes": [f"c{i}" for i in range(19)]}, "classes must be those of the configuration"),
         ({"frames": 7}, "frames must be those of"),
-        ({"run": "best"}, "model must be one of"),
-        ({"run": "cag/stage3"}, "model must be one of"),
-        ({"run": ""}, "model must be one of"),
+        ({"model": "best"}, "model must be one of"),
+        ({"model": "cag/stage3"}, "model must be one of"),
+        ({"model": ""}, "model must be one of"),
         ({"seed": 9}, "seed must be one of 0, 1, 2"),
         ({"seed": 0}, "is already in"),
         ({"classes": ["road"]}, "1 classes but 19 IoU values"),

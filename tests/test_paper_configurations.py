@@ -11,8 +11,8 @@ import yaml
 from caguda.config_run import Training
 from caguda.configfile import load_configuration, parse_configuration, read_merged
 from caguda.merging import merge_all
+from caguda.run_inheritance import with_inherited_keys
 from caguda.runs import models
-from caguda.whole_runs import with_whole_runs
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "paper_and_code.md"
@@ -71,7 +71,7 @@ def documented() -> dict[str, tuple[Any, Any]]:
 
 @pytest.mark.parametrize("name", [*BOTH, SYNTHIA])
 def test_a_configuration_and_its_base_leave_nothing_to_defaults(name: str) -> None:
-    said, known = leaves(with_whole_runs(read_merged(file_of(name)).values)), leaves(resolved(name))
+    said, known = leaves(with_inherited_keys(read_merged(file_of(name)).values)), leaves(resolved(name))
     assert said.keys() <= known.keys()
     unsaid = {key: known[key] for key in known.keys() - said.keys()}
     assert {key.rpartition(".")[2] for key in unsaid} <= UNSAID and set(unsaid.values()) == {None}

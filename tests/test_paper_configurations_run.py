@@ -50,7 +50,7 @@ def test_a_configuration_runs_to_the_scores_of_a_stage(elsewhere: Miniature, nam
     configuration = small(name, elsewhere.root)
     check(configuration, elsewhere.manifest)
     source_only = elsewhere.train("source_only", "source_only", configuration)
-    warm = elsewhere.train("warm-up", "warm-up", configuration, initial=source_only)
+    warm = elsewhere.train("warm-up", "warm-up", configuration, start=source_only)
     labels = elsewhere.label("labels", configuration, warm)
     anchors, _ = load_anchors(labels.with_name("anchors.h5"))
     assert anchors.vectors.shape == (19, 256)

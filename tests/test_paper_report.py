@@ -22,11 +22,14 @@ from caguda.classes import CITYSCAPES_19
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper import charts
+from caguda.paper.evaluations import read_evaluations
 from caguda.paper.figures import Block, side_by_side, write_figure
+from caguda.paper.formats import show
 from caguda.paper.pictures import description
-from caguda.paper.report import artifact, duration, labels_of_rows, spent, write_report
+from caguda.paper.report import artifact, duration, labels_of_rows, names_of_artifacts, times_by_verb, write_report
+from caguda.paper.report_files import label_reports_of
 from caguda.paper.rows import models_of_curves, models_of_figure
-from caguda.paper.table import read_evaluations, report_rows, show, table_rows, to_csv
+from caguda.paper.table import report_rows, table_rows, to_csv
 
 FILES = ("figure.png", "curves.png", "table.csv")
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -150,7 +153,7 @@ def report(config: Configuration, paths: Mapping[str, list[Path]], folder: Path,
     draw(figure, "figure", [*(path for path in paths["checkpoints"] if model(path) in pictured), *shown])
     story = models_of_curves(config, rows)
     draw(curves, "curves", [path for path in paths["checkpoints"] if model(path) in story])
-    table.write_text(to_csv(read_evaluations(config, rows, paths["evaluations"]), rows))
+    table.write_text(to_csv(read_evaluations(config, [row.model for row in rows], paths["evaluations"]), rows))
     write_report(config, name, table=table, figure=figure, curves=curves, **paths, output=folder / "report.html")
     return (folder / "report.html").read_text()
 
@@ -174,16 +177,19 @@ def test_report_is_self_contained_and_lists_every_artifact(three: Any, tmp_path:
         tmp_path / name for name in ("table.csv", "figure.png", "curves.png")
     }
     assert all(f'id="{link[1:]}"' in html for link in page.links if link.startswith("#"))
-    of = report_rows(config, "cag")
-    rows = table_rows(read_evaluations(config, of, paths["evaluations"]), of)
+    model_rows = report_rows(config, "cag")
+    evaluations = read_evaluations(config, [row.model for row in model_rows], paths["evaluations"])
+    rows = table_rows(evaluations, model_rows)
     assert all(show(row.target_statistics.miou) in page.text for row in rows if row.target_statistics)
     assert "diagnostic only: uses target labels" in page.text
     assert "unit: mean_anchor_distance" in page.text
-    names = {row.model: row.name for row in of}
-    items = [artifact(path, tmp_path, names) for path in (*paths["checkpoints"], *paths["labels"])]
-    verbs = {verb: (jobs, seconds) for verb, jobs, seconds in spent(items)}
+    reports = label_reports_of(config, paths["labels"], paths["checkpoints"])
+    names = names_of_artifacts(config, model_rows, paths["checkpoints"], evaluations, reports)
+    assert {names[path].partition(": ")[2] for path in paths["evaluations"]} == {"evaluation"}
+    items = [artifact(path, names[path], tmp_path) for path in (*paths["checkpoints"], *paths["labels"])]
+    verbs = {verb: (jobs, seconds) for verb, jobs, seconds in times_by_verb(items)}
     assert list(verbs)[-1] == "diagnose" and verbs["diagnose"] == (6, 6 * 8.5) and verbs["train"] == (18, 18 * 75.0)
-    assert len({(item.name, item.seed) for item in items}) == len(items), (
+    assert len({(item.name, item.provenance["seed"]) for item in items}) == len(items), (
         "the labels of each stage have a name of their own"
     )
     assert {item.name.partition(": ")[0] for item in items[18:]} == {"warm-up", "stage 1"}, "whose labels they are"
@@ -204,16 +210,15 @@ def test_report_escapes_names_and_does_without_oracle_and_truth(tmp_path: Path) 
     assert "<b>road</b>" in page.text
     assert "a & b" in page.text
     assert "closed" not in page.text
-    told = labels_of_rows(config, report_rows(config, "cag"), paths["labels"], paths["checkpoints"])
-    assert told[0].right("anchor") is None
+    assert labels_of_report(config, paths)[0].score("anchor") is None
 
 
 def test_labels_of_a_model_are_told_of_once_and_by_what_it_was_trained_on(three: Any, tmp_path: Path) -> None:
     """The statistics lie beside the model before the stage; those of a sweep may lie there too."""
     config, paths = three
-    found = labels_of_rows(config, report_rows(config, "cag"), paths["labels"], paths["checkpoints"])
+    found = labels_of_report(config, paths)
     assert [(item.name, item.seed) for item in found] == [(f"stage {k}", seed) for k in (1, 2) for seed in range(3)]
-    shares = {item.name: item.summary["share"]["anchor"] for item in found}
+    shares = {item.name: item.report["share"]["anchor"] for item in found}
     assert shares == {"stage 1": pytest.approx(0.82), "stage 2": pytest.approx(0.84)}
     for labels, message in (
         (paths["labels"][1:], r"stage1/checkpoint\.json: the statistics of the labels .* found none"),
@@ -222,6 +227,11 @@ def test_labels_of_a_model_are_told_of_once_and_by_what_it_was_trained_on(three:
     ):
         with pytest.raises(UserError, match=message):
             report(config, paths | {"labels": labels}, tmp_path)
+
+
+def labels_of_report(config: Configuration, paths: Mapping[str, list[Path]]) -> list[Any]:
+    reports = label_reports_of(config, paths["labels"], paths["checkpoints"])
+    return labels_of_rows(report_rows(config, "cag"), reports)
 
 
 def twin(told: Path) -> Path:

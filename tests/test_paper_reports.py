@@ -11,7 +11,7 @@ import pytest
 from paper_samples import RULES, configuration, runs, write_experiment
 from test_paper_report import Page, draw, report
 
-from caguda import kinds
+from caguda import registry
 from caguda.artifacts.atomic import read_json
 from caguda.config_run import DomainName, Method, Read
 from caguda.errors import UserError
@@ -70,8 +70,8 @@ class ByOneRule(Method):
 
 @pytest.fixture
 def _by_one_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    kinds.known("method")
-    monkeypatch.setitem(kinds._REGISTERED["method"], "by_one_rule", ByOneRule)
+    registry.registered("method")
+    monkeypatch.setitem(registry._REGISTERED["method"], "by_one_rule", ByOneRule)
 
 
 def one_rule(rule: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from caguda.paper.rows import (
     table_models,
 )
 from caguda.paper.table import note, report_rows
-from caguda.runs import expanded, reports
+from caguda.runs import models_listed, reports
 
 
 def sample(*, reports: dict[str, Any] | None = None, stages: int = 2, **others: Any) -> Configuration:
@@ -29,7 +29,7 @@ def sample(*, reports: dict[str, Any] | None = None, stages: int = 2, **others: 
 
 
 def named(config: Configuration, *listed: str) -> list[ModelRow]:
-    return rows_of(config, expanded(config, listed))
+    return rows_of(config, models_listed(config, listed))
 
 
 SECOND = {"like": "cag", "title": "CAG, twice"}
@@ -59,6 +59,15 @@ def test_no_two_rows_are_called_the_same() -> None:
     rows = named(config, "warm-up", "cag", "stage_1", "a", "b", "c")
     assert [row.name for row in rows] == ["warm-up", "cag/stage1", "stage 2", "stage_1", "a", "b", "c"]
     assert [row.title for row in rows] == ["warm-up", "cag/stage1", "stage 2", "stage_1", "a", "b", "c"]
+
+
+def test_no_row_of_a_run_is_called_as_a_row_or_column_of_no_run() -> None:
+    """AdaBN is the row of re-estimated statistics; the figure has columns for the input, the truth and the last stage."""
+    config = sample(a=ONE | {"title": "AdaBN"}, AdaBN=ONE, input=ONE, truth=ONE | {"title": "T"}, last_stage=ONE)
+    rows = named(config, "source_only", "cag", "a", "AdaBN", "input", "truth", "last_stage")[3:]
+    assert [row.name for row in rows] == ["a", "AdaBN (run)", "input (run)", "truth (run)", "last_stage"]
+    assert [row.title for row in rows] == ["a", "AdaBN (run)", "input", "T", "last stage"]
+    assert [row.model for row in rows] == ["a", "AdaBN", "input", "truth", "last_stage"]
 
 
 def seen(config: Configuration, *listed: str) -> dict[str, str]:

@@ -44,11 +44,11 @@ def command(mini: Miniature, made: Miniature, model: str, started: int, **change
     settings = load_configuration(config)
     inputs: list[object] = []
     if before := BEFORE.get(model):
-        inputs = ["--initial", as_if_made_with(settings, made.weights(before), mini.folder / before)]
+        inputs = ["--start", as_if_made_with(settings, made.weights(before), mini.folder / before)]
     if model == "cag/stage1":
         labelling = mini.label("labels", settings, mini.weights("warmup"))
         inputs += ["--anchors", labelling.with_name("anchors.h5"), "--labels", *label_files(labelling)]
-    fixed = ["--config", config, "--seed", "0", "--run", model, "--manifest", mini.manifest]
+    fixed = ["--config", config, "--seed", "0", "--model", model, "--manifest", mini.manifest]
     outputs = ["--output", mini.weights(name), "--state", mini.folder / name / "state"]
     return [sys.executable, "-m", "caguda", "train", *map(str, [*fixed, *inputs, *outputs])]
 

@@ -24,7 +24,7 @@ from caguda.artifacts.class_sums import save_class_sums
 from caguda.artifacts.evidence import EVIDENCE, evidence_faults
 from caguda.artifacts.labels import LABELS
 from caguda.artifacts.maps import MapStore, open_store
-from caguda.artifacts.provenance import provenance
+from caguda.artifacts.provenance import new_provenance
 from caguda.artifacts.vouched import verify_store
 from caguda.equations.anchors import ClassSums, anchors_from
 from caguda.errors import UserError
@@ -85,7 +85,7 @@ def test_sums_are_added_in_the_order_of_the_images_whatever_the_parts(
         some_sums(seed, 10),
         [mini.manifest, mini.weights("warmup")],
     )
-    made_by = provenance("anchor-part", _settings(settings), inputs, None, 0.0, inputs[0])
+    made_by = new_provenance("anchor-part", _settings(settings), inputs, None, 0.0, inputs[0])
     files = []
     for first, last in pairwise([0, *sorted(cuts), 10]):
         files.append(folder / f"{first}.h5")

@@ -18,7 +18,7 @@ from miniature import Miniature, values
 from PIL import Image
 from workflow_runs import SMOKE, Workflow, environment
 
-from caguda import kinds
+from caguda import registry
 from caguda.artifacts.atomic import read_json, sha256, write_json
 from caguda.classes import CITYSCAPES_19, class_table
 from caguda.cli import main
@@ -32,7 +32,7 @@ from caguda.street import write_street
 EXAMPLE = block("plugins.md", "python")
 BESIDE = """
 from caguda.datasets.layout import Layout
-from caguda.kinds import register
+from caguda.registry import register
 
 @register("layout", "beside")
 class Beside(Layout):
@@ -48,12 +48,12 @@ SOURCE = {"layout": "drives", "root": "drives"}
 @pytest.fixture(autouse=True)
 def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Plugins that a test loads are unknown to the next one."""
-    for kind in kinds.FOLDERS:
-        kinds.known(kind)
+    for kind in registry.FOLDERS:
+        registry.registered(kind)
     modules = set(sys.modules)
-    known = {kind: dict(classes) for kind, classes in kinds._REGISTERED.items()}
-    monkeypatch.setattr(kinds, "_REGISTERED", known)
-    monkeypatch.setattr(kinds, "_LOADED", {})
+    known = {kind: dict(classes) for kind, classes in registry._REGISTERED.items()}
+    monkeypatch.setattr(registry, "_REGISTERED", known)
+    monkeypatch.setattr(registry, "_LOADED", {})
     yield
     for name in set(sys.modules) - modules:
         if name.startswith("caguda_plugin_"):
@@ -170,7 +170,7 @@ def test_a_changed_plugin_opens_its_frames_again_and_changes_their_digest(
         name = "drives.py" if number < 2 else "others.py"
         plugin = written(root.parent / str(number), text, name)
         if number == 2:
-            kinds._REGISTERED["layout"].pop("drives")
+            registry._REGISTERED["layout"].pop("drives")
         check(configuration(root, source=SOURCE, plugins=[str(plugin)]), root.parent / "manifest.json")
         content = read_json(root.parent / "manifest.json")["source"]
         digests.append(content["digest"])
@@ -309,6 +309,25 @@ def test_a_plugin_that_failed_leaves_no_name(tmp_path: Path) -> None:
     parse_configuration(values(tmp_path, plugins=["drives.py"], source=SOURCE), tmp_path / "own.yaml")
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "said"),
+    [
+        ("rule", "from caguda.pseudo_labels import Rule\nclass Own(Rule):\n    name = 'other'\n",
+         'the rule own must be a Rule with name: ClassVar[str] = "own", found Own without it; add it'),
+        ("rule", "class Own:\n    name = 'own'\n", 'the rule own must be a Rule with name: ClassVar[str] = "own", found'),
+        ("method", "from caguda.config_run import Method\nclass Own(Method):\n    pass\n",
+         'the method own must be a Method with the field method: Literal["own"], found Own without it; add it'),
+        ("network", "from caguda.config_network import NetworkSettings\nclass Own(NetworkSettings):\n    pass\n",
+         'the network own must be a NetworkSettings with the field name: Literal["own"], found Own without it; add it'),
+    ],
+)  # fmt: skip
+def test_a_class_must_have_the_name_that_it_is_registered_by(tmp_path: Path, kind: str, text: str, said: str) -> None:
+    path = written(tmp_path, f"{text}from caguda.registry import register\nregister('{kind}', 'own')(Own)\n", "own.py")
+    with pytest.raises(UserError) as caught:
+        parse_configuration(values(tmp_path, plugins=[str(path)]), tmp_path / "own.yaml")
+    assert str(caught.value).startswith(f"caguda_plugin_own: {said}")
+
+
 def test_two_plugins_have_names_of_their_own(tmp_path: Path) -> None:
     written(tmp_path / "a")
     written(tmp_path / "b", EXAMPLE.replace('"drives"', '"journeys"'))
@@ -382,6 +401,7 @@ def test_looking_at_artifacts_runs_no_plugin(own: Miniature) -> None:
     assert (own.folder.parent / "ran").exists(), "the same plugin is run by what makes an artifact"
 
 
+@pytest.mark.slow
 def test_looking_at_artifacts_of_a_plugins_layout(own: Miniature) -> None:
     """The layout of the target is known to nobody here: its truth is not shown, and nothing else fails."""
     calls = looked_at(own, target={"layout": "unheard_of"})
@@ -394,6 +414,7 @@ def test_looking_at_artifacts_of_a_plugins_layout(own: Miniature) -> None:
     assert faults and all("target.layout cityscapes, not unheard_of" in line for line in faults)
 
 
+@pytest.mark.slow
 def test_looking_at_artifacts_beside_runs_of_a_plugins_method_or_rule(own: Miniature) -> None:
     """Its settings are let through, whatever they are; the runs of other methods are looked at as before."""
     rule = {"unheard_of": {"threshold": 3}}

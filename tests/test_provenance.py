@@ -12,12 +12,12 @@ from paper_samples import configuration, rewrite, write_experiment
 
 from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.chain import inputs_of
-from caguda.artifacts.provenance import provenance
+from caguda.artifacts.provenance import new_provenance
 from caguda.cli import main
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper.table import write_table
-from caguda.runs import described as of_run
+from caguda.runs import deciding_settings as of_run
 from caguda.version import METHOD_VERSION
 
 BY_ANCHOR = "anchor-0.05-mean_anchor_distance"
@@ -141,7 +141,7 @@ def write_chain(folder: Path, config: Configuration) -> dict[Path, Path]:
             else {}
         )
         model = path.parent.relative_to(seed).as_posix()
-        described = {
+        deciding_settings = {
             "weights_sha256": f"weights of {path.parent.name}",
             "provenance": {
                 "made_by": "train",
@@ -151,8 +151,8 @@ def write_chain(folder: Path, config: Configuration) -> dict[Path, Path]:
             },
         }
         checkpoint.with_suffix(".json").unlink(missing_ok=True)
-        write_json(checkpoint.with_suffix(".json"), described)
-        recorded = {str(checkpoint): {"sha256": described["weights_sha256"], "from_here": checkpoint.name}}
+        write_json(checkpoint.with_suffix(".json"), deciding_settings)
+        recorded = {str(checkpoint): {"sha256": deciding_settings["weights_sha256"], "from_here": checkpoint.name}}
         made = {"made_by": "evaluate", "settings": {}, "inputs": recorded, "method_version": METHOD_VERSION}
         rewrite(path, provenance=made)
         made_of[path] = checkpoint
@@ -191,12 +191,15 @@ def test_a_table_is_not_made_of_a_broken_chain(tmp_path: Path) -> None:
     for output in outputs:
         output.unlink()
     trained = next(path for path in evaluations if path.parent.name == "stage1")
-    described = made_of[trained].with_suffix(".json")
+    deciding_settings = made_of[trained].with_suffix(".json")
     rewrite_sealed(
-        described,
+        deciding_settings,
         provenance={
             "inputs": {
-                str(manifest): {"sha256": "of earlier frames", "from_here": os.path.relpath(manifest, described.parent)}
+                str(manifest): {
+                    "sha256": "of earlier frames",
+                    "from_here": os.path.relpath(manifest, deciding_settings.parent),
+                }
             },
             "method_version": METHOD_VERSION,
         },
@@ -216,7 +219,7 @@ def test_inputs_are_looked_for_where_they_lay_from_the_artifact(
     monkeypatch.chdir(tmp_path)
     manifest, artifact = Path("results/manifest.json"), Path("results/run/a.json")
     write_json(manifest, {"a": 1})
-    write_json(artifact, {"provenance": provenance("verb", {}, [manifest], None, 0.0, artifact)})
+    write_json(artifact, {"provenance": new_provenance("verb", {}, [manifest], None, 0.0, artifact)})
     assert [(item.path, item.state) for item in inputs_of(artifact)] == [(manifest, "unchanged")]
     shutil.copytree("results", "renamed")
     Path("renamed/manifest.json").unlink()

@@ -15,7 +15,7 @@ from documentation import FENCED, read
 from miniature import Miniature
 from numpy.typing import NDArray
 
-from caguda import kinds
+from caguda import registry
 from caguda.artifacts.evidence import EVIDENCE
 from caguda.artifacts.labels import label_faults
 from caguda.artifacts.vouched import vouched_store
@@ -41,14 +41,14 @@ each_rule = pytest.mark.parametrize("name", SETTINGS)
 @contextmanager
 def plugin() -> Iterator[None]:
     """The rules of the package and those of the files; afterwards those of the package alone."""
-    before = dict(kinds.known("rule"))
-    kinds.load_plugins(FILES)
+    before = dict(registry.registered("rule"))
+    registry.load_plugins(FILES)
     try:
         yield
     finally:
-        for name in kinds.known("rule").keys() - before.keys():
-            del sys.modules[kinds.known("rule")[name].__module__]
-        kinds._REGISTERED["rule"] = before
+        for name in registry.registered("rule").keys() - before.keys():
+            del sys.modules[registry.registered("rule")[name].__module__]
+        registry._REGISTERED["rule"] = before
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def labels_of(rule: Rule, maps: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]
 
 
 def test_these_are_all_rules(loaded: None) -> None:
-    assert set(SETTINGS) == set(kinds.known("rule"))
+    assert set(SETTINGS) == set(registry.registered("rule"))
 
 
 @each_rule
@@ -189,7 +189,9 @@ def test_what_equals_the_threshold_in_float32_is_not_active(name: str, key: str,
 
 
 def test_the_package_knows_its_rules_without_torch() -> None:
-    program = "import sys; from caguda.kinds import known\nprint(list(known('rule')), 'torch' in sys.modules)"
+    program = (
+        "import sys; from caguda.registry import registered\nprint(list(registered('rule')), 'torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=TESTS.parent)
     assert done.stdout == "['anchor', 'probability'] False\n"
 
@@ -204,8 +206,8 @@ def test_the_documentation_shows_the_file_and_it_is_short() -> None:
 
 def test_only_a_loaded_rule_is_known() -> None:
     with plugin():
-        assert "agreement" in kinds.known("rule")
-    assert list(kinds.known("rule")) == ["anchor", "probability"]
+        assert "agreement" in registry.registered("rule")
+    assert list(registry.registered("rule")) == ["anchor", "probability"]
 
 
 def test_it_labels_where_both_agree(loaded: None) -> None:

@@ -12,29 +12,29 @@ from hypothesis import strategies as st
 from miniature import values
 from run_trees import ADVERSARIAL, CAG, SUPERVISED, TREE, Runs, experiment, keys
 
-from caguda import kinds
-from caguda.config_frames import Fraction
+from caguda import registry
 from caguda.config_run import Imported, Method
+from caguda.config_types import Fraction
 from caguda.configfile import parse_configuration
 from caguda.errors import UserError
 from caguda.pseudo_labels import Rule
 from caguda.resolved import print_configuration
 from caguda.runs import (
-    adaptation_stage,
-    anchors_of_evidence,
-    described,
-    expanded,
+    adaptation_number,
+    deciding_settings,
     imported_files,
-    known_rules,
-    labelling_of,
+    labelling_name,
     method_of,
     model_before,
+    model_of_anchors,
     models,
     models_before,
-    place_in_chain,
+    models_listed,
     reports,
+    rules_by_folder,
     rules_of,
     run_of,
+    stage_number,
     trained_models,
 )
 
@@ -47,7 +47,7 @@ def test_a_run_has_one_model_or_one_for_each_stage() -> None:
     assert models(made) == ["later", "source", *chain, "second/stage1", "second/stage2", "control", "brought", "third"]
     assert trained_models(made) == [model for model in models(made) if model != "brought"]
     assert imported_files(made) == {"brought": "w.safetensors"}
-    assert [place_in_chain(model) for model in chain] == [1, 2, 3] and place_in_chain("control") == 1
+    assert [stage_number(model) for model in chain] == [1, 2, 3] and stage_number("control") == 1
 
 
 @pytest.mark.parametrize(
@@ -70,14 +70,14 @@ def test_a_model_starts_from_the_stage_before_or_the_last_model_of_its_start(
     made = experiment(TREE)
     assert list(models_before(made, model)) == before
     assert model_before(made, model) == (before[0] if before else None)
-    assert adaptation_stage(made, model) == stage
+    assert adaptation_number(made, model) == stage
 
 
 def test_a_list_of_runs_stands_for_all_their_models() -> None:
     made = experiment(TREE | {"gone": None})
     listed = ["second", "gone", "chain/stage2", "source", "chain"]
     stages = ["second/stage1", "second/stage2", "chain/stage2", "source", "chain/stage1", "chain/stage3"]
-    assert expanded(made, listed) == stages
+    assert models_listed(made, listed) == stages
     assert reports(made) == {"runs": models(made)}
     told = experiment(TREE | {"gone": None}, reports={"a": listed, "b": ["gone"], "c": ["gone", "later"]})
     assert reports(told) == {"a": stages, "c": ["later"]}
@@ -97,14 +97,22 @@ def test_what_is_no_model_is_told_with_the_models() -> None:
         method_of(made, "brought")
 
 
+def test_runs_on_target_labels_are_made_where_the_target_has_labels() -> None:
+    labelled = experiment({"source": SUPERVISED, "oracle": {**SUPERVISED, "frames": "target"}, "gone": None})
+    without = labelled.model_copy(update={"target": labelled.target.model_copy(update={"labels": None})})
+    assert (models(labelled), models(without)) == (["source", "oracle"], ["source"])
+    assert list(without.active_runs) == ["source"] and without.active_run("oracle") is None
+    assert models(without.model_copy(update={"target": labelled.target})) == models(labelled)
+
+
 def test_the_settings_that_decide_a_model_are_its_own() -> None:
     made = experiment(TREE)
-    told = [described(made, model) for model in ("chain/stage1", "chain/stage3", "brought")]
+    told = [deciding_settings(made, model) for model in ("chain/stage1", "chain/stage3", "brought")]
     assert [each["name"] for each in told] == ["chain/stage1", "chain/stage3", "brought"]
     assert {**told[0], "name": ""} == {**told[1], "name": ""}
     assert told[2] == {"name": "brought", "method": "imported"}
     texts = {"title": "another", "note": "of it", "stages": 9}
-    assert described(experiment(TREE | {"chain": TREE["chain"] | texts}), "chain/stage1") == told[0]
+    assert deciding_settings(experiment(TREE | {"chain": TREE["chain"] | texts}), "chain/stage1") == told[0]
     assert json.loads(json.dumps(told)) == told and told[0].keys() >= {
         "method",
         "iterations",
@@ -116,14 +124,14 @@ def test_the_settings_that_decide_a_model_are_its_own() -> None:
 
 def test_evidence_has_the_anchors_of_its_model_or_those_that_its_chain_started_from() -> None:
     made = experiment(TREE, anchors={"every_stage": False})
-    found = {model: anchors_of_evidence(made, model) for model in models(made)}
+    found = {model: model_of_anchors(made, model) for model in models(made)}
     assert found == {
         "source": "source", "chain/stage1": "source", "chain/stage2": "source", "chain/stage3": "source", "later": "later",
         "second/stage1": "chain/stage2", "second/stage2": "chain/stage2", "control": "control", "brought": "brought",
         "third": "third",
     }  # fmt: skip
     every = experiment(TREE)
-    assert {model: anchors_of_evidence(every, model) for model in models(every)} == {m: m for m in models(every)}
+    assert {model: model_of_anchors(every, model) for model in models(every)} == {m: m for m in models(every)}
 
 
 # Rules of pseudo-labels
@@ -142,10 +150,10 @@ class Growing(Rule):
 
 @pytest.fixture
 def _growing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for kind in kinds.FOLDERS:
-        kinds.known(kind)
-    monkeypatch.setattr(kinds, "_REGISTERED", {kind: dict(found) for kind, found in kinds._REGISTERED.items()})
-    kinds.register("rule", "growing")(Growing)
+    for kind in registry.FOLDERS:
+        registry.registered(kind)
+    monkeypatch.setattr(registry, "_REGISTERED", {kind: dict(found) for kind, found in registry._REGISTERED.items()})
+    registry.register("rule", "growing")(Growing)
     yield
 
 
@@ -155,25 +163,25 @@ def test_a_rule_is_that_of_the_stage() -> None:
     made = experiment({"source": SUPERVISED, "self": own, "more": {"like": "self", "start": "self", "stages": None}})
     shares = {model: rules_of(made, model)["growing"].share for model in models(made)[1:]}
     assert shares == {"self/stage1": 0.2, "self/stage2": 0.3, "self/stage3": 0.4, "more": 0.2}
-    assert [described(made, f"self/stage{k}")["pseudo_labels"] for k in (1, 3)] == [
+    assert [deciding_settings(made, f"self/stage{k}")["pseudo_labels"] for k in (1, 3)] == [
         {"growing": {"share": share}} for share in (0.2, 0.4)
     ]
-    assert [labelling_of(made, model) for model in models(made)] == [
+    assert [labelling_name(made, model) for model in models(made)] == [
         "", "growing-0.2", "growing-0.3", "growing-0.4", "growing-0.2"
     ]  # fmt: skip
-    assert known_rules(made) == {f"growing-{share}": Growing(share=share) for share in (0.2, 0.3, 0.4)}
+    assert rules_by_folder(made) == {f"growing-{share}": Growing(share=share) for share in (0.2, 0.3, 0.4)}
 
 
 def test_the_labels_of_a_run_are_called_by_its_rules() -> None:
     made = experiment(TREE | {"other": {"like": "chain", "pseudo_labels": {"probability": {"p0": 0.75}}}})
     assert (
-        labelling_of(made, "chain/stage2")
-        == labelling_of(made, "second/stage1")
+        labelling_name(made, "chain/stage2")
+        == labelling_name(made, "second/stage1")
         == "anchor-0.05-absolute+probability-0.5"
     )
-    assert labelling_of(made, "other/stage1") == "anchor-0.05-absolute+probability-0.75"
-    assert [labelling_of(made, model) for model in ("source", "brought", "third")] == [""] * 3
-    assert list(known_rules(made)) == ["anchor-0.05-absolute", "probability-0.5", "probability-0.75"]
+    assert labelling_name(made, "other/stage1") == "anchor-0.05-absolute+probability-0.75"
+    assert [labelling_name(made, model) for model in ("source", "brought", "third")] == [""] * 3
+    assert list(rules_by_folder(made)) == ["anchor-0.05-absolute", "probability-0.5", "probability-0.75"]
     assert rules_of(made, "brought") == {}
 
 
@@ -277,9 +285,9 @@ def test_any_graph_of_runs_has_its_models_and_their_starts(runs: Runs) -> None:
         assert set(lineage) <= set(found) - {model} and len(set(lineage)) == len(lineage)
         before = [each.partition("/")[0] for each in lineage]
         adapted = [name for name in before if wholes[name]["method"] == "cag" or name == model.partition("/")[0]]
-        assert adaptation_stage(made, model) == 1 + len(adapted)
+        assert adaptation_number(made, model) == 1 + len(adapted)
         assert run_of(made, model).method == wholes[model.partition("/")[0]]["method"]
-    assert set(expanded(made, runs)) == set(found)
+    assert set(models_listed(made, runs)) == set(found)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -9,13 +9,13 @@ from run_trees import ADVERSARIAL, CAG, SUPERVISED, TREE, experiment, keys, refu
 
 from caguda.configfile import parse_configuration
 from caguda.errors import UserError
-from caguda.whole_runs import EARLIER
+from caguda.run_inheritance import EARLIER_KEYS
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"later": {"like": "chian"}}, "runs.later.like: must be another run of this YAML, found 'chian'; did you mean chain?"),
+        ({"later": {"like": "chian"}}, "runs.later.like: must be another run of this YAML, found 'chian', did you mean chain?"),
         ({"later": {"like": 3}}, "runs.later.like: must be another run of this YAML, found 3"),
         ({"later": {"like": ["chain"]}}, "runs.later.like: must be another run of this YAML, found ['chain']"),
         ({"later": {"like": None}}, "runs.later.method: this key is required"),
@@ -26,9 +26,9 @@ from caguda.whole_runs import EARLIER
             {"later": {"like": "second"}, "chain": {"like": "later"}},
             "runs.chain.like: no run may be like itself, found the circle later -> second -> chain -> later",
         ),
-        ({1: {"like": "chian"}}, "runs.1.like: must be another run of this YAML, found 'chian'; did you mean chain?"),
-        ({"later": {**CAG, "start": "chian"}}, "runs.later.start: must be a run, found chian; did you mean chain?"),
-        ({"later": {**CAG, "start": "chian/stage1"}}, "runs.later.start: must be a run, found chian; did you mean chain?"),
+        ({1: {"like": "chian"}}, "runs.1.like: must be another run of this YAML, found 'chian', did you mean chain?"),
+        ({"later": {**CAG, "start": "chian"}}, "runs.later.start: must be a run, found chian, did you mean chain?"),
+        ({"later": {**CAG, "start": "chian/stage1"}}, "runs.later.start: must be a run, found chian, did you mean chain?"),
         ({"later": {**CAG, "start": "zzz"}}, "runs.later.start: must be a run, found zzz"),
         (
             {"later": {**CAG, "start": "chain/stage4"}},
@@ -76,7 +76,7 @@ def test_a_run_that_cannot_be_is_named(changes: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("models", "said"),
     [
-        (["source", "chian"], ".1: must be a run, found chian; did you mean chain?"),
+        (["source", "chian"], ".1: must be a run, found chian, did you mean chain?"),
         (["chain/stage4"], ".0: must be a model that is made, found chain/stage4 where chain has 3 stages"),
         (["chain", "source", "chain"], ": every run must be named once, found chain twice"),
         ([], ": must be at least 1 of them, found []"),
@@ -124,7 +124,7 @@ def test_one_fault_of_training_is_told_once() -> None:
     assert refused(TREE | {"chain": chain}) == "runs.chain.accumulate: must be at least 1, found 0"
 
 
-@pytest.mark.parametrize("key", EARLIER)
+@pytest.mark.parametrize("key", EARLIER_KEYS)
 def test_a_yaml_of_an_earlier_version_is_one_line(key: str) -> None:
     old = {"pretrain": {"iterations": 1}, "recipes": {"cag": {"distance": 0}}, "labels": {"margin": 1, "p0": 1}}
     earlier = {name: value for name, value in keys(TREE).items() if name not in ("runs", "training", "reports")}
@@ -138,7 +138,7 @@ def test_a_yaml_of_an_earlier_version_is_one_line(key: str) -> None:
 
 
 def test_all_keys_of_an_earlier_version_are_told_together() -> None:
-    found = refused(TREE, **{key: {} for key in EARLIER})
+    found = refused(TREE, **{key: {} for key in EARLIER_KEYS})
     assert found.startswith(
         "pretrain, warmup, labels, losses, stages, recipes, bounds, start_from: keys of an earlier version"
     )

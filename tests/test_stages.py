@@ -30,7 +30,7 @@ from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import estimate_statistics, freeze
 from caguda.networks.layers.discriminator import discriminator
 from caguda.networks.layers.inputs import IMAGENET_MEAN, IMAGENET_STD
-from caguda.recorded import settings_of_run
+from caguda.recorded_settings import settings_of_run
 from caguda.runs import method_of
 from caguda.stages import train as stage
 from caguda.stages.check import check
@@ -41,7 +41,7 @@ from caguda.stages.figure import draw_figure
 from caguda.stages.generate import generate
 from caguda.stages.labelling import open_labelling
 from caguda.stages.runtime import restore_network
-from caguda.stages.train import fingerprint, train_run
+from caguda.stages.train import train_model, training_fingerprint
 from caguda.stages.training import build_optimiser
 from caguda.stages.training_frames import open_frames
 
@@ -75,7 +75,7 @@ def test_the_warm_up_moves_network_and_discriminator(mini: Miniature, elsewhere:
     state = load_state(mini.folder / "warmup" / "state" / "state.pt")
     assert state is not None
     one = elsewhere.configuration(runs__warmup__iterations=1)
-    elsewhere.train("one", "warmup", one, initial=mini.weights("pretrain"))
+    elsewhere.train("one", "warmup", one, start=mini.weights("pretrain"))
     first = load_state(elsewhere.folder / "one" / "state" / "state.pt")
     assert first is not None
     for module in ("network", "discriminator"):
@@ -97,7 +97,7 @@ def test_the_adversarial_weight_decides_how_much_the_network_is_moved(mini: Mini
         settings = elsewhere.configuration(
             runs__warmup__weight=weight, runs__warmup__batch_norm="frozen", runs__warmup__target_statistics=False
         )
-        weights = elsewhere.train(f"w{weight}", "warmup", settings, initial=mini.weights("pretrain"))
+        weights = elsewhere.train(f"w{weight}", "warmup", settings, start=mini.weights("pretrain"))
         found[weight], description = load_checkpoint(weights)
         deceived[weight] = description["metrics"]["history"][-1]["adversarial"]
     stepwise = source_only_steps(elsewhere, method_of(settings, "warmup"), "warmup", mini.weights("pretrain"))
@@ -180,7 +180,7 @@ def test_two_steps_of_the_warm_up_by_hand(mini: Miniature, elsewhere: Miniature)
         runs__warmup__iterations=2, runs__warmup__weight=500.0, runs__warmup__batch_norm="frozen",
         runs__warmup__target_statistics=False,
     )  # fmt: skip
-    weights = elsewhere.train("warmup", "warmup", settings, initial=mini.weights("pretrain"))
+    weights = elsewhere.train("warmup", "warmup", settings, start=mini.weights("pretrain"))
     network, _ = restore_network(mini.weights("pretrain"), CPU, class_table(settings))
     freeze(network.train())
     torch.manual_seed(0)
@@ -386,7 +386,7 @@ def test_evaluation_counts_every_pixel(mini: Miniature, evaluation: dict[str, An
                 confusion[truth, category] += 1
     assert np.abs(confusion - np.array(evaluation["as_trained"]["confusion"])).sum() <= 4, "but for ties of rounding"
     assert np.count_nonzero(confusion.sum(0)) > 1
-    assert (evaluation["run"], evaluation["seed"], evaluation["frames"]) == ("pretrain", 0, 9)
+    assert (evaluation["model"], evaluation["seed"], evaluation["frames"]) == ("pretrain", 0, 9)
 
 
 @pytest.mark.parametrize("kind", ["as_trained", "target_statistics"])
@@ -536,11 +536,11 @@ def test_no_training_opens_the_target_truth(mini: Miniature, elsewhere: Miniatur
     place.rename(hidden)
     try:
         settings = elsewhere.configuration()
-        warm = elsewhere.train("warmup", "warmup", settings, initial=elsewhere.train("pretrain", "pretrain", settings))
+        warm = elsewhere.train("warmup", "warmup", settings, start=elsewhere.train("pretrain", "pretrain", settings))
         evidence = elsewhere.evidence("labels", settings, warm)
         labels = elsewhere.labels(settings, evidence)
         anchors = evidence.with_name("anchors.h5")
-        elsewhere.train("stage", "cag/stage1", settings, initial=warm, anchors=anchors, labels=labels)
+        elsewhere.train("stage", "cag/stage1", settings, start=warm, anchors=anchors, labels=labels)
     finally:
         hidden.rename(place)
     for name in ("pretrain", "warmup", "stage"):
@@ -555,14 +555,14 @@ def test_another_seed_is_another_network(mini: Miniature, elsewhere: Miniature) 
     weights = []
     for seed in (0, 1):
         weights.append(elsewhere.folder / f"{seed}.safetensors")
-        train_run(settings, seed, "pretrain", mini.manifest, weights[-1], elsewhere.folder / f"state {seed}")
+        train_model(settings, seed, "pretrain", mini.manifest, weights[-1], elsewhere.folder / f"state {seed}")
     assert digest(weights[0]) != digest(weights[1])
 
 
 def test_the_control_goes_on_from_the_warm_up_and_the_oracle_has_the_target_truth(
     mini: Miniature, elsewhere: Miniature
 ) -> None:
-    elsewhere.train("control", "control", elsewhere.configuration(), initial=mini.weights("warmup"))
+    elsewhere.train("control", "control", elsewhere.configuration(), start=mini.weights("warmup"))
     history = json.loads(elsewhere.weights("control").with_suffix(".json").read_text())["metrics"]["history"]
     assert history[-1]["iteration"] == 12 and "source_cross_entropy" in history[-1]
     settings = elsewhere.configuration(runs__pretrain__iterations=2)
@@ -571,7 +571,7 @@ def test_the_control_goes_on_from_the_warm_up_and_the_oracle_has_the_target_trut
     assert history[-1]["iteration"] == 2 and "target_cross_entropy" in history[-1]
     unlabelled = without_truth(mini, elsewhere.folder, 5)
     with pytest.raises(UserError, match="found 3 of 8 without; add the labels"):
-        train_run(settings, 0, "oracle", unlabelled, elsewhere.folder / "o.safetensors", elsewhere.folder / "s")
+        train_model(settings, 0, "oracle", unlabelled, elsewhere.folder / "o.safetensors", elsewhere.folder / "s")
 
 
 def test_a_finished_training_is_published_again_after_its_checkpoint_was_deleted(
@@ -579,7 +579,7 @@ def test_a_finished_training_is_published_again_after_its_checkpoint_was_deleted
 ) -> None:
     shutil.copytree(mini.folder / "warmup" / "state", elsewhere.folder / "warmup" / "state")
     monkeypatch.setattr("caguda.equations.warmup.adversarial_loss", None)
-    weights = elsewhere.train("warmup", "warmup", elsewhere.configuration(), initial=mini.weights("pretrain"))
+    weights = elsewhere.train("warmup", "warmup", elsewhere.configuration(), start=mini.weights("pretrain"))
     assert digest(weights) == digest(mini.weights("warmup"))
 
 
@@ -614,7 +614,7 @@ def test_a_state_is_gone_on_from_only_if_it_leads_to_the_same_weights(elsewhere:
         configuration = elsewhere.configuration(**keys)
         check(configuration, elsewhere.manifest)
         frames = open_frames(configuration, elsewhere.manifest, (), method_of(configuration, "pretrain"))
-        return fingerprint(frames, 0, settings_of_run(configuration, "pretrain"), ())
+        return training_fingerprint(frames, 0, settings_of_run(configuration, "pretrain"), ())
 
     assert (found(**changed) == found()) is same
 
@@ -626,7 +626,7 @@ def test_a_state_depends_on_name_seed_frames_inputs_and_method(
 
     def told(name: str = "pretrain", seed: int = 0, inputs: tuple[Path, ...] = ()) -> str:
         frames = open_frames(configuration, elsewhere.manifest, (), method_of(configuration, name))
-        return fingerprint(frames, seed, settings_of_run(configuration, name), inputs)
+        return training_fingerprint(frames, seed, settings_of_run(configuration, name), inputs)
 
     first, second = elsewhere.folder / "1", elsewhere.folder / "2"
     first.write_text("1")

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.checkpoint import save_checkpoint
-from caguda.artifacts.provenance import provenance
+from caguda.artifacts.provenance import new_provenance
 from caguda.classes import CITYSCAPES_19
 from caguda.cli import main
 from caguda.config import Configuration
@@ -106,7 +106,7 @@ def save_random_network(configuration: Configuration, image: Path, path: Path, s
         network.classifier.bias.sub_(network(read_image(image)[None] / 255)[1].mean(dim=(0, 2, 3)))
     description = {
         "architecture": configuration.network.model_dump(mode="json"), "classes": list(CITYSCAPES_19.names),
-        "target_statistics": False, "metrics": {}, "provenance": provenance("train", {}, [path.with_name("manifest.json")], 3, 0.0, path),
+        "target_statistics": False, "metrics": {}, "provenance": new_provenance("train", {}, [path.with_name("manifest.json")], 3, 0.0, path),
     }  # fmt: skip
     save_checkpoint(path, network.state_dict(), description)
 

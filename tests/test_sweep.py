@@ -18,8 +18,8 @@ from caguda.config import Configuration
 from caguda.configfile import read_merged
 from caguda.errors import UserError
 from caguda.paper.rows import table_models
-from caguda.paper.sweep import points, sweep_chart, thresholds_of, write_sweep
-from caguda.runs import described, rules_of
+from caguda.paper.sweep import sweep_chart, sweep_points, thresholds_of, write_sweep
+from caguda.runs import deciding_settings, rules_of
 from caguda.stages.labels import make_labels
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -40,8 +40,8 @@ def test_a_sweep_changes_one_threshold_at_a_time_of_one_stage(added: str, config
     margins = [(0, 0.95), *((factor * configured, 0.95) for factor in (0.5, 2, 4))]
     assert [thresholds_of(config, run) for run in others] == [*margins, *((0.15, p0) for p0 in P0S)]
     for run in others:
-        same = described(config, run) | {"name": first, "pseudo_labels": {}}
-        assert same == described(config, first) | {"pseudo_labels": {}}, "but for the thresholds"
+        same = deciding_settings(config, run) | {"name": first, "pseudo_labels": {}}
+        assert same == deciding_settings(config, first) | {"pseudo_labels": {}}, "but for the thresholds"
 
 
 def written(
@@ -73,7 +73,9 @@ def written(
             origin = provenance("diagnose", seed, 1.0, accuracy[-1], list(labels.values()))
             named = {kind: path.name for kind, path in labels.items()}
             write_json(accuracy[-1], {"labels": named, "accuracy": known if truth else None, "provenance": origin})
-            write_model(model, provenance("train", seed, 1.0, model, list(labels.values()), described(config, run)), [])
+            write_model(
+                model, provenance("train", seed, 1.0, model, list(labels.values()), deciding_settings(config, run)), []
+            )
             write_evaluation(evaluations[-1], run, seed, (trained, None, list(names)), model)
             made[run, seed] = [100 * value for value in (*shares, trained["miou"])]
     return evaluations, accuracy, made
@@ -103,7 +105,7 @@ def test_without_a_truth_the_scores_are_told_alone(tmp_path: Path) -> None:
     evaluations, accuracy, _ = written(tmp_path, configuration, truth=False)
     write_sweep(configuration, evaluations, accuracy, tmp_path / "sweep.csv")
     assert "Coverage and precision are not known here: the target has no labels." in (tmp_path / "sweep.md").read_text()
-    for axes in sweep_chart(points(configuration, evaluations, accuracy), 0.15, 0.95).axes:
+    for axes in sweep_chart(sweep_points(configuration, evaluations, accuracy), 0.15, 0.95).axes:
         assert [text.get_text() for text in axes.get_legend().get_texts()] == ["mIoU"]
     rows = list(csv.DictReader((tmp_path / "sweep.csv").open(encoding="utf-8")))
     assert all(row["anchor labels, coverage"] == "" and float(row["mIoU"]) > 0 for row in rows)
@@ -112,19 +114,19 @@ def test_without_a_truth_the_scores_are_told_alone(tmp_path: Path) -> None:
 def test_what_is_told_of_the_labels_of_every_model_is_needed_once_and_of_no_other(tmp_path: Path) -> None:
     configuration = settings(seeds=(0, 1))
     evaluations, accuracy, _ = written(tmp_path, configuration)
-    needed = "the statistics of just the labels that its model was trained on must be given, found"
-    with pytest.raises(UserError, match=rf"evaluation-0-cag-stage1\.json: {needed} 0"):
-        points(configuration, evaluations, accuracy[1:])
+    needed = "the statistics of the labels that a model was trained on must be given once, found"
+    with pytest.raises(UserError, match=rf"evaluation-0-cag-stage1\.json: {needed} none"):
+        sweep_points(configuration, evaluations, accuracy[1:])
     again = Path(shutil.copy(accuracy[0], tmp_path / "again.json"))
-    with pytest.raises(UserError, match=rf"evaluation-0-cag-stage1\.json: {needed} 2"):
-        points(configuration, evaluations, [*accuracy, again])
+    with pytest.raises(UserError, match=rf"evaluation-0-cag-stage1\.json: {needed} the same twice"):
+        sweep_points(configuration, evaluations, [*accuracy, again])
     (tmp_path / "other").mkdir()
     others = written(tmp_path / "other", settings(seeds=(0, 1), added="sweep_paper"))[1]
     unused = next(path for path in others if path.stem == "accuracy-0-margin-double")
     with pytest.raises(
-        UserError, match=r"accuracy-0-margin-double.*: labels must be those that a model of the table was trained on"
+        UserError, match=r"accuracy-0-margin-double.*: labels must be those that a model was trained on, found others"
     ):
-        points(configuration, evaluations, [*accuracy, unused])
+        sweep_points(configuration, evaluations, [*accuracy, unused])
 
 
 def test_a_missing_seed_is_named(tmp_path: Path) -> None:
@@ -133,7 +135,7 @@ def test_a_missing_seed_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"p0-99: an evaluation of every seed \(0, 1\) must be given, missing seed 1, found"
     ):
-        points(configuration, evaluations[:-1], accuracy[:-1])
+        sweep_points(configuration, evaluations[:-1], accuracy[:-1])
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_runs_that_are_no_sweep_are_refused(tmp_path: Path, run: dict[str, Any],
 def test_every_panel_draws_the_points_of_its_threshold(tmp_path: Path) -> None:
     configuration = settings(seeds=(0, 1))
     evaluations, accuracy, made = written(tmp_path, configuration)
-    found = points(configuration, evaluations, accuracy)
+    found = sweep_points(configuration, evaluations, accuracy)
     margins, p0s = sweep_chart(found, 0.15, 0.95).axes
     for axes, expected in ((margins, sorted([*MARGINS, 0.15])), (p0s, sorted([*P0S, 0.95]))):
         lines = {line.get_label(): line for line in axes.get_lines()}
@@ -214,7 +216,7 @@ def test_a_run_trains_on_labels_under_its_own_thresholds_alone(mini: Miniature, 
     folder = elsewhere.folder / "anchor-0-mean_anchor_distance"
     make_labels(configuration, evidence, folder.name, folder / "labels.zarr", folder / "labels.json")
     configured, probability = (evidence.parent / rule.folder for rule in rules_of(configuration, "cag/stage1").values())
-    given = {"initial": mini.weights("warmup"), "anchors": evidence.with_name("anchors.h5")}
+    given = {"start": mini.weights("warmup"), "anchors": evidence.with_name("anchors.h5")}
 
     def trained(run: str, by_anchor: Path) -> Path:
         labels = [rule / "labels.json" for rule in (by_anchor, probability)]

@@ -17,8 +17,8 @@ from caguda.artifacts.anchors import load_anchors
 from caguda.artifacts.atomic import read_json
 from caguda.classes import CITYSCAPES_19, IGNORE, class_table
 from caguda.config_frames import Domain
-from caguda.datasets.frames import list_frames
 from caguda.datasets.io import read_label
+from caguda.datasets.listing import list_frames
 from caguda.datasets.manifest import read_manifest
 from caguda.equations.anchors import labels_at
 from caguda.errors import UserError

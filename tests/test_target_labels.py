@@ -16,7 +16,7 @@ from caguda.datasets.frame import Frame, require_labels
 from caguda.errors import UserError
 from caguda.merging import merge
 from caguda.stages.diagnose import diagnose
-from caguda.stages.train import train_run
+from caguda.stages.train import train_model
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def blind(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
         label.mkdir()
     settings = made.configuration()
     source_only = made.train("pretrain", "pretrain", settings)
-    warm = made.train("warmup", "warmup", settings, initial=source_only)
+    warm = made.train("warmup", "warmup", settings, start=source_only)
     evidence = made.evidence("labels", settings, warm)
-    given = {"initial": warm, "anchors": evidence.with_name("anchors.h5"), "labels": made.labels(settings, evidence)}
+    given = {"start": warm, "anchors": evidence.with_name("anchors.h5"), "labels": made.labels(settings, evidence)}
     made.train("stage", "cag/stage1", settings, **given)
     return made
 
@@ -62,7 +62,7 @@ def test_evidence_and_pseudo_labels_are_the_same_without_target_labels(mini: Min
 def test_a_verb_that_opens_target_labels_would_fail(mini: Miniature, blind: Miniature, tmp_path: Path) -> None:
     opened = r"gtFine_labelIds\.png: this file cannot be read \(Is a directory\)"
     with pytest.raises(UserError, match=opened):
-        train_run(blind.configuration(), 0, "oracle", blind.manifest, tmp_path / "c.safetensors", tmp_path / "state")
+        train_model(blind.configuration(), 0, "oracle", blind.manifest, tmp_path / "c.safetensors", tmp_path / "state")
     folder = mini.folder / "labels"
     labels = [blind.folder / file.relative_to(mini.folder) for file in label_files(folder / "labels.json")]
     with pytest.raises(UserError, match=opened):

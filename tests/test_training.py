@@ -24,7 +24,8 @@ from caguda.errors import LockHeld, UserError
 from caguda.networks.layers.network import SegmentationNetwork
 from caguda.networks.small import SmallNetwork
 from caguda.stages import training
-from caguda.stages.training import Batch, Job, build_optimiser, train
+from caguda.stages.session import Batch, Objective
+from caguda.stages.training import TrainingSetup, build_optimiser, train
 
 ITERATIONS, SAVE_EVERY = 50, 10
 SGD = Optimiser(name="sgd", learning_rate=0.05, momentum=0.9, weight_decay=1e-3)
@@ -37,7 +38,9 @@ CLEAN = multiprocessing.get_context("forkserver")
 CLEAN.set_forkserver_preload(["caguda.stages.training"])
 
 
-def toy_job(fault: Fault = lambda iteration, terms: None, *, iterations: int = ITERATIONS, power: float = 0.9) -> Job:
+def toy_setup(
+    fault: Fault = lambda iteration, terms: None, *, iterations: int = ITERATIONS, power: float = 0.9
+) -> TrainingSetup:
     """Two modules, two optimisers, batches by position, dropout by the iteration's random numbers."""
     torch.set_num_threads(1)  # results depend on it, and another test may have left more
     torch.manual_seed(0)
@@ -48,10 +51,10 @@ def toy_job(fault: Fault = lambda iteration, terms: None, *, iterations: int = I
     def batches(start: int) -> Iterator[Batch]:
         for position in range(start, iterations):
             generator = torch.Generator().manual_seed(position)
-            yield ({"image": torch.randn(6, 3, generator=generator), "position": torch.tensor(position)},)
+            yield {"source": {"image": torch.randn(6, 3, generator=generator), "position": torch.tensor(position)}}
 
-    def step(batch: Batch, iteration: int) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
-        (sample,) = batch
+    def step(batch: Batch, iteration: int) -> Iterator[Objective]:
+        sample = batch["source"]
         output = network(sample["image"])
         terms = {"fit": (output - 1).square().mean(), "judged": judge(output.detach()).square().mean() + 1}
         objectives = list(terms.values())
@@ -60,7 +63,7 @@ def toy_job(fault: Fault = lambda iteration, terms: None, *, iterations: int = I
             yield objective, {name: value}
 
     modules = {"network": network, "judge": judge}
-    return Job("toy", modules, optimisers, batches, step, settings(iterations, power), NO_SCALING)
+    return TrainingSetup("toy", modules, optimisers, batches, step, settings(iterations, power), NO_SCALING)
 
 
 def settings(iterations: int, power: float = 0.9, **changes: Any) -> Training:
@@ -98,10 +101,10 @@ def content(directory: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     directory = tmp_path_factory.mktemp("undisturbed")
-    job = toy_job()
-    progress = train(job, directory, "f", SAVE_EVERY)
+    setup = toy_setup()
+    progress = train(setup, directory, "f", SAVE_EVERY)
     assert progress.iteration == ITERATIONS and progress.attempts == 1
-    assert flat(job.modules["network"].state_dict()) == content(directory)["modules"]["network"]
+    assert flat(setup.modules["network"].state_dict()) == content(directory)["modules"]["network"]
     return content(directory)
 
 
@@ -117,21 +120,21 @@ def interruption(kind: str, at: int) -> Fault:
 
 def interrupted(directory: Path, kind: str, at: int) -> None:
     sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  (open until the process ends)
-    train(toy_job(interruption(kind, at)), directory, "f", SAVE_EVERY)
+    train(toy_setup(interruption(kind, at)), directory, "f", SAVE_EVERY)
 
 
 def waiting_for_ever(directory: Path) -> None:
     """A training that gets SIGTERM while its second batch does not come."""
     sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  (open until the process ends)
     training.PATIENCE = 1
-    job = toy_job()
+    setup = toy_setup()
 
     def batches(start: int) -> Iterator[Batch]:
-        yield next(job.batches(start))
+        yield next(setup.batches(start))
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(600)
 
-    train(replace(job, batches=batches), directory, "f", 1)
+    train(replace(setup, batches=batches), directory, "f", 1)
 
 
 def test_a_signal_ends_a_training_whose_batch_never_comes(tmp_path: Path) -> None:
@@ -153,24 +156,24 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(
     state = load_state(tmp_path / "state.pt")
     assert (0 if state is None else state["progress"]["iteration"]) == saved
     torch.rand(at + 1)
-    job = toy_job()
-    progress = train(job, tmp_path, "f", SAVE_EVERY)
+    setup = toy_setup()
+    progress = train(setup, tmp_path, "f", SAVE_EVERY)
     assert content(tmp_path) == undisturbed
-    assert flat(job.modules["network"].state_dict()) == undisturbed["modules"]["network"]
+    assert flat(setup.modules["network"].state_dict()) == undisturbed["modules"]["network"]
     assert progress.attempts == 2 and progress.seconds > 0
 
 
 def test_many_interruptions_are_as_one(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     for kind, at in (("SIGTERM", 2), ("SIGKILL", 12), ("SIGTERM", 16), ("exception", 23), ("SIGTERM", 30)):
         assert apart(interrupted, tmp_path, kind, at) == CODES[kind]
-    progress = train(toy_job(), tmp_path, "f", 7)
+    progress = train(toy_setup(), tmp_path, "f", 7)
     assert content(tmp_path) == undisturbed and progress.attempts == 6
 
 
 def test_a_signal_saves_says_so_and_exits_with_its_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stopped:
-        train(toy_job(interruption("SIGTERM", 5)), tmp_path, "f", SAVE_EVERY)
+        train(toy_setup(interruption("SIGTERM", 5)), tmp_path, "f", SAVE_EVERY)
     assert stopped.value.code == 128 + 15
     assert "toy: stopped by signal 15 after iteration 6; state saved" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGTERM) is before
@@ -179,17 +182,17 @@ def test_a_signal_saves_says_so_and_exits_with_its_number(tmp_path: Path, capsys
 
 
 def test_a_finished_training_is_published_again_without_a_step(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
-    train(toy_job(), tmp_path, "f", SAVE_EVERY)
+    train(toy_setup(), tmp_path, "f", SAVE_EVERY)
 
-    def never(_batch: Batch, _iteration: int) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+    def never(_batch: Batch, _iteration: int) -> Iterator[Objective]:
         raise AssertionError("a finished training made a step")
 
-    job = toy_job()
-    job = replace(job, step=never)
-    progress = train(job, tmp_path, "f", SAVE_EVERY)
+    setup = toy_setup()
+    setup = replace(setup, step=never)
+    progress = train(setup, tmp_path, "f", SAVE_EVERY)
     assert progress.iteration == ITERATIONS
     assert flat(progress.history) == undisturbed["progress"]["history"]
-    assert flat(job.modules["network"].state_dict()) == undisturbed["modules"]["network"]
+    assert flat(setup.modules["network"].state_dict()) == undisturbed["modules"]["network"]
 
 
 @pytest.mark.parametrize(("name", "value"), [("fit", float("nan")), ("judged", float("inf"))])
@@ -198,19 +201,19 @@ def test_a_loss_that_is_not_finite_is_refused_and_the_state_stays_sound(
 ) -> None:
     def fault(iteration: int, terms: dict[str, Tensor]) -> None:
         if iteration == 10:
-            for weight in job.modules["network"].parameters():
+            for weight in setup.modules["network"].parameters():
                 weight.grad = torch.full_like(weight, torch.nan)
             terms[name] = torch.tensor(value)
 
-    job = toy_job(fault)
+    setup = toy_setup(fault)
     with pytest.raises(UserError) as caught:
-        train(job, tmp_path, "f", SAVE_EVERY)
+        train(setup, tmp_path, "f", SAVE_EVERY)
     message = str(caught.value)
     assert "toy" in message and "iteration 10" in message and f"{name} is not" in message and "\n" not in message
     assert f"{name} = {value:g}" in message and message.count(" = ") == 2
-    weights = [value for module in job.modules.values() for value in module.state_dict().values()]
+    weights = [value for module in setup.modules.values() for value in module.state_dict().values()]
     assert all(bool(weight.isfinite().all()) for weight in weights)
-    train(toy_job(), tmp_path, "f", SAVE_EVERY)
+    train(toy_setup(), tmp_path, "f", SAVE_EVERY)
     assert content(tmp_path) == undisturbed
 
 
@@ -220,13 +223,13 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, undisturbed
 
     def fault(iteration: int, terms: dict[str, Tensor]) -> None:
         if iteration == at:
-            for weight in job.modules["network"].parameters():
+            for weight in setup.modules["network"].parameters():
                 weight.grad = torch.full_like(weight, torch.inf)
 
-    job = toy_job(fault)
+    setup = toy_setup(fault)
     with pytest.raises(UserError, match="finite"):
-        train(job, tmp_path, "f", SAVE_EVERY)
-    train(toy_job(), tmp_path, "f", SAVE_EVERY)
+        train(setup, tmp_path, "f", SAVE_EVERY)
+    train(toy_setup(), tmp_path, "f", SAVE_EVERY)
     assert content(tmp_path) == undisturbed
 
 
@@ -234,23 +237,23 @@ def test_other_settings_start_afresh_and_say_so(
     tmp_path: Path, undisturbed: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        train(toy_job(interruption("SIGTERM", 20)), tmp_path, "other", SAVE_EVERY)
+        train(toy_setup(interruption("SIGTERM", 20)), tmp_path, "other", SAVE_EVERY)
     capsys.readouterr()
-    progress = train(toy_job(), tmp_path, "f", SAVE_EVERY)
+    progress = train(toy_setup(), tmp_path, "f", SAVE_EVERY)
     assert f"{tmp_path / 'state.pt'} was made with other settings or inputs; starting afresh" in capsys.readouterr().out
     assert content(tmp_path) == undisturbed and progress.attempts == 1
 
 
 def test_resuming_says_where_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        train(toy_job(interruption("SIGTERM", 20)), tmp_path, "f", SAVE_EVERY)
-    train(toy_job(), tmp_path, "f", SAVE_EVERY)
+        train(toy_setup(interruption("SIGTERM", 20)), tmp_path, "f", SAVE_EVERY)
+    train(toy_setup(), tmp_path, "f", SAVE_EVERY)
     assert f"toy: continues after iteration 21 of {ITERATIONS}" in capsys.readouterr().out
 
 
 def test_a_damaged_state_starts_afresh(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     (tmp_path / "state.pt").write_bytes(b"no state")
-    train(toy_job(), tmp_path, "f", SAVE_EVERY)
+    train(toy_setup(), tmp_path, "f", SAVE_EVERY)
     assert content(tmp_path) == undisturbed
 
 
@@ -260,7 +263,7 @@ def hold(directory: Path, ready: Any, release: Any) -> None:
             ready.set()
             release.wait(60)
 
-    train(toy_job(fault, iterations=4), directory, "f", SAVE_EVERY)
+    train(toy_setup(fault, iterations=4), directory, "f", SAVE_EVERY)
 
 
 def test_a_second_trainer_is_refused_while_the_first_trains(
@@ -272,8 +275,10 @@ def test_a_second_trainer_is_refused_while_the_first_trains(
     try:
         assert ready.wait(60)
         with pytest.raises(LockHeld, match=f"pid {first.pid}"):
-            train(toy_job(), tmp_path, "f", SAVE_EVERY)
-        monkeypatch.setattr("caguda.stages.generate.generate", lambda **_: train(toy_job(), tmp_path, "f", SAVE_EVERY))
+            train(toy_setup(), tmp_path, "f", SAVE_EVERY)
+        monkeypatch.setattr(
+            "caguda.stages.generate.generate", lambda **_: train(toy_setup(), tmp_path, "f", SAVE_EVERY)
+        )
         demo = Path(__file__).parents[1] / "config" / "demo.yaml"
         assert main(["generate", "--config", str(demo), "--output", "unused.json"]) == 75
         printed = capsys.readouterr().err
@@ -289,16 +294,16 @@ def test_every_optimiser_follows_the_poly_schedule_from_its_own_rate(tmp_path: P
     rates: dict[str, list[float]] = {"network": [], "judge": []}
 
     def fault(iteration: int, terms: dict[str, Tensor]) -> None:
-        for name, optimiser in job.optimisers.items():
+        for name, optimiser in setup.optimisers.items():
             rates[name] += [group["lr"] for group in optimiser.param_groups]
         if iteration == 3 and len(rates["judge"]) == 4:
             raise KeyboardInterrupt
 
-    job = toy_job(fault, iterations=8, power=power)
+    setup = toy_setup(fault, iterations=8, power=power)
     with pytest.raises(KeyboardInterrupt):
-        train(job, tmp_path, "f", 2)
-    job = toy_job(fault, iterations=8, power=power)
-    train(job, tmp_path, "f", 2)
+        train(setup, tmp_path, "f", 2)
+    setup = toy_setup(fault, iterations=8, power=power)
+    train(setup, tmp_path, "f", 2)
     for name, start in (("network", 0.01), ("judge", 0.02)):
         expected = [start * (1 - iteration / 8) ** power for iteration in [0, 1, 2, 3, 2, 3, 4, 5, 6, 7]]
         assert rates[name] == pytest.approx(expected, rel=1e-12)
@@ -311,7 +316,7 @@ def test_the_history_holds_the_means_of_consecutive_windows(tmp_path: Path, iter
     def fault(iteration: int, terms: dict[str, Tensor]) -> None:
         seen[iteration] = {name: float(value.detach()) for name, value in terms.items()}
 
-    history = train(toy_job(fault, iterations=iterations), tmp_path, "f", 1000).history
+    history = train(toy_setup(fault, iterations=iterations), tmp_path, "f", 1000).history
     ends = [0, *(int(entry["iteration"]) for entry in history)]
     assert ends[-1] == iterations and min(25, iterations) <= len(history) <= 31
     for start, entry in zip(ends, history, strict=False):
@@ -328,15 +333,17 @@ def test_gradients_do_not_pile_up(tmp_path: Path) -> None:
     nn.init.zeros_(weight.weight)
     plain = Optimiser(name="sgd", learning_rate=0.1, momentum=0.0, weight_decay=0.0)
 
-    def step(batch: Batch, iteration: int) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
-        loss = weight(batch[0]["x"]).sum()
+    def step(batch: Batch, iteration: int) -> Iterator[Objective]:
+        loss = weight(batch["source"]["x"]).sum()
         yield loss, {"loss": loss}
 
     def batches(start: int) -> Iterator[Batch]:
-        return (({"x": torch.full((1, 1), float(i + 1))},) for i in range(start, 3))
+        return ({"source": {"x": torch.full((1, 1), float(i + 1))}} for i in range(start, 3))
 
     optimisers = {"w": build_optimiser(weight, plain, 0.1)}
-    train(Job("sum", {"w": weight}, optimisers, batches, step, settings(3, 0.0), NO_SCALING), tmp_path, "f", 9)
+    train(
+        TrainingSetup("sum", {"w": weight}, optimisers, batches, step, settings(3, 0.0), NO_SCALING), tmp_path, "f", 9
+    )
     assert weight.weight.item() == pytest.approx(-0.1 * (1 + 2 + 3))
 
 
@@ -351,15 +358,15 @@ def test_a_factor_multiplies_the_learning_rate_along_the_whole_schedule(
     plain = Optimiser(name=name, learning_rate=rate, momentum=0.0, weight_decay=0.0, poly_power=power)
     seen: list[list[float]] = []
 
-    def step(batch: Batch, iteration: int) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
+    def step(batch: Batch, iteration: int) -> Iterator[Objective]:
         seen.append([part.weight.item() for part in parts])
         total = torch.stack([weight.sum() for weight in network.parameters()]).sum()
         yield total, {"total": total}
 
-    batches = ({"x": torch.zeros(1)} for _ in range(iterations))
+    batches = ({"source": {"x": torch.zeros(1)}} for _ in range(iterations))
     optimisers = {"network": build_optimiser(network, plain, rate)}
     told = settings(iterations, power, optimiser={"name": name})
-    train(Job("factors", {"network": network}, optimisers, lambda _: ((b,) for b in batches), step, told, NO_SCALING),
+    train(TrainingSetup("factors", {"network": network}, optimisers, lambda _: batches, step, told, NO_SCALING),
           tmp_path, "f", 9)  # fmt: skip
     seen.append([part.weight.item() for part in parts])
     for k, (before, after) in enumerate(pairwise(seen)):

@@ -45,7 +45,7 @@ def labels_by(own: Miniature, rule: str) -> Path:
 def stage(own: Miniature, anchors: Path | None = None, labels: list[Path] | None = None, **changes: object) -> Path:
     """What stage 1 makes of anchors and labels, of those in the folder `labels` where no others are given."""
     given = {"anchors": anchors or told_of(own).with_name("anchors.h5"), "labels": labels or label_files(told_of(own))}
-    return own.train("again", "cag/stage1", own.configuration(**changes), initial=own.weights("warmup"), **given)
+    return own.train("again", "cag/stage1", own.configuration(**changes), start=own.weights("warmup"), **given)
 
 
 def exchange(first: Path, second: Path) -> None:
@@ -350,7 +350,7 @@ def test_frames_that_were_changed_after_the_check_are_refused_by_whatever_decode
     for path in files(own, "target", "image"):
         blacken(path)
     with pytest.raises(UserError, match="this file must be as it was when it was checked"):
-        own.train("w", "warmup", settings, initial=own.weights("pretrain"))
+        own.train("w", "warmup", settings, start=own.weights("pretrain"))
     with pytest.raises(UserError, match="this file must be as it was when it was checked"):
         stage(own)
     for path in files(own, "evaluation", "label"):
@@ -486,5 +486,5 @@ def test_weights_that_are_not_finite_are_never_published(own: Miniature, tmp_pat
         runs__warmup__iterations=2, runs__warmup__optimiser={"learning_rate": 1e6, "weight_decay": 0.0}
     )
     with pytest.raises(UserError, match="finite"):
-        own.train("w", "warmup", settings, initial=own.weights("pretrain"))
+        own.train("w", "warmup", settings, start=own.weights("pretrain"))
     assert not list(tmp_path.glob("*a.safetensors")) and not own.weights("w").exists()

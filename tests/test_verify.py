@@ -17,22 +17,23 @@ from test_artifacts_maps import TABLE, shard_of, some_evidence, some_labels
 from test_trust import change_chunks, exchange
 
 from caguda.artifacts.anchors import save_anchors
-from caguda.artifacts.atomic import is_sealed, read_json, sha256, write_atomically, write_json
+from caguda.artifacts.atomic import read_json, sha256, write_atomically, write_json
 from caguda.artifacts.checkpoint import save_checkpoint
 from caguda.artifacts.evidence import EVIDENCE, create_evidence_store, evidence_faults
 from caguda.artifacts.labels import LABELS, create_label_store, label_faults
 from caguda.artifacts.maps import open_store, write_shard
 from caguda.artifacts.packed import write_packed
-from caguda.artifacts.provenance import fingerprint, provenance
+from caguda.artifacts.provenance import fingerprint, new_provenance
 from caguda.artifacts.submission import pack as zip_of
 from caguda.artifacts.vouched import verify_store
 from caguda.cli import main
+from caguda.files import is_sealed
 from caguda.stages.evaluate import evaluate
 from caguda.stages.pack import pack
 from caguda.stages.predict import predict_part
 from caguda.stages.predictions import list_predictions
 
-MADE = provenance("labels", {"p0": 0.5}, [], None, 0.0, Path("a"))
+MADE = new_provenance("labels", {"p0": 0.5}, [], None, 0.0, Path("a"))
 
 
 def lines(capsys: pytest.CaptureFixture[str], *paths: Path) -> tuple[int, list[str]]:
@@ -189,7 +190,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         configuration, results = mini.configuration(compute__inference_batch_size=4), mini.folder
         write_json(results / "config.json", configuration.model_dump(mode="json"))
         source_only = mini.train("pretrain", "pretrain", configuration)
-        warm = mini.train("warmup", "warmup", configuration, initial=source_only)
+        warm = mini.train("warmup", "warmup", configuration, start=source_only)
         stage = mini.stage("stage", configuration, warm, mini.label("labels", configuration, warm))
         evaluate(configuration, mini.manifest, stage, results / "stage" / "evaluation.json")
         pack(configuration, mini.manifest, "target", results / "packed" / "target.h5")

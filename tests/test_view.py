@@ -5,7 +5,6 @@ import json
 import shutil
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from PIL import Image
 
 from caguda.artifacts.atomic import read_json, sha256, write_json
 from caguda.artifacts.evidence import EVIDENCE
-from caguda.artifacts.label_arrays import LabelArrays
+from caguda.artifacts.label_statistics import ImageLabels
 from caguda.artifacts.maps import MapStore, open_store
 from caguda.classes import CITYSCAPES_19, IGNORE, class_table
 from caguda.cli import main
@@ -30,28 +29,18 @@ from caguda.stages.diagnose import diagnose
 from caguda.stages.labelling import open_labelling
 from caguda.stages.view import view
 from caguda.viewer.overlays import DIFFERENCES, ViewedFrame, agreement, difference, regions, small_objects, write_sheet
-from caguda.viewer.page import Page, pack, write_page
+from caguda.viewer.page import LabellingHead, Page, pack, write_page
 
 SMALL = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 2))
 
 
-@dataclass(frozen=True)
-class Told:
-    """Pseudo-labels as a page tells of them."""
-
-    path: Path
-    shape: tuple[int, int]
-    margin: float = 1.5
-    p0: float = 0.95
-
-
-def labels(nearest: np.ndarray, active: np.ndarray, predicted: np.ndarray | None = None) -> LabelArrays:
+def labels(nearest: np.ndarray, active: np.ndarray, predicted: np.ndarray | None = None) -> ImageLabels:
     """Consistent arrays of one image; predicted is nearest unless given."""
     predicted = nearest if predicted is None else predicted
     anchor = np.where(active & 1, nearest, IGNORE).astype(np.uint8)
     probability = np.where(active & 2, predicted, IGNORE).astype(np.uint8)
     share = np.linspace(0, 1, nearest.size, dtype=np.float32).reshape(nearest.shape)
-    return LabelArrays(active.astype(np.uint8), anchor, probability, nearest, predicted, 7 * share, share)
+    return ImageLabels(active.astype(np.uint8), anchor, probability, nearest, predicted, 7 * share, share)
 
 
 @given(SMALL)
@@ -264,12 +253,12 @@ def test_what_is_gone_is_named_and_the_rest_is_shown(store: Path, tmp_path: Path
     assert len(shown(store, tmp_path / "page")) == 8
     printed = capsys.readouterr().out
     assert f"{frames[0].image}: this file cannot be read" in printed
-    assert f"{frames[1].image}: this image has changed" in printed
+    assert f"{frames[1].image}: this file must be as it was when it was checked" in printed
     (store.parents[1] / "config.json").unlink()
     ids = shown(store, tmp_path / "page")
     assert "no truth is known" in capsys.readouterr().out
     first, second, third = (page_data(tmp_path / "page", i) for i in range(3))
-    assert first["image"] is None and "cannot be read" in first["missing"] and "has changed" in second["missing"]
+    assert first["image"] is None and "cannot be read" in first["missing"] and "another content" in second["missing"]
     assert third["image"].startswith("data:image/jpeg") and not third["truth"]
     (store.parents[1] / "manifest.json").unlink()
     assert main(["view", str(store), "--frames", ids[0], "--output", str(tmp_path / "out")]) == 0
@@ -335,7 +324,7 @@ def test_a_page_that_was_not_finished_is_none(tmp_path: Path) -> None:
         if (tmp_path / "full").exists():
             raise OSError("No space left on device")
 
-    page = Page(["stage 1"], "in their order", CITYSCAPES_19, [Told(tmp_path, (2, 3))])
+    page = Page("in their order", CITYSCAPES_19, [LabellingHead("stage 1", str(tmp_path), 2, 3, 1.5, 0.95)])
     index = write_page(page, frames(), tmp_path / "page")
     assert index.read_text().count("</script>") == 1, "names of frames are escaped"
     assert "http" not in index.read_text(), "nothing comes from outside"

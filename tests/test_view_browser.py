@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_view import Told
 
-from caguda.artifacts.label_arrays import LabelArrays
+from caguda.artifacts.label_statistics import ImageLabels
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.viewer.overlays import DIFFERENCES, ViewedFrame, difference
-from caguda.viewer.page import Page, write_page
+from caguda.viewer.page import LabellingHead, Page, write_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -27,7 +26,7 @@ FIELDS = {"nearest anchor": "nearest_anchor", "predicted": "predicted", "d2 − 
           "confidence": "confidence", "active": "active"}  # fmt: skip
 
 
-def arrays(random: np.random.Generator, size: tuple[int, int]) -> LabelArrays:
+def arrays(random: np.random.Generator, size: tuple[int, int]) -> ImageLabels:
     """Consistent arrays of one image in which every kind of pixel occurs, with margins infinite and subnormal in float16."""
     nearest, predicted = random.integers(0, 19, (2, *size)).astype(np.uint8)
     predicted = np.where(random.random(size) < 0.6, nearest, predicted)
@@ -35,7 +34,7 @@ def arrays(random: np.random.Generator, size: tuple[int, int]) -> LabelArrays:
     labels = [np.where(active & bit, of, IGNORE).astype(np.uint8) for bit, of in ((1, nearest), (2, predicted))]
     margin = (5 * random.random(size)).astype(np.float32)
     margin[0, 0], margin[-1, -1] = np.inf, 3e-7
-    return LabelArrays(active, *labels, nearest, predicted, margin, random.random(size).astype(np.float32))
+    return ImageLabels(active, *labels, nearest, predicted, margin, random.random(size).astype(np.float32))
 
 
 def made(count: int, sizes: tuple[tuple[int, int], ...], *, known: bool = True) -> list[ViewedFrame]:
@@ -53,9 +52,8 @@ def made(count: int, sizes: tuple[tuple[int, int], ...], *, known: bool = True) 
 
 def written(folder: Path, frames: list[ViewedFrame], sizes: tuple[tuple[int, int], ...]) -> str:
     """The address of a page of some frames."""
-    stores = [Told(Path(f"stage{i + 1}"), size) for i, size in enumerate(sizes)]
-    titles = [f"stage {i + 1}" for i in range(len(sizes))]
-    return write_page(Page(titles, "in their order", CITYSCAPES_19, stores), frames, folder).as_uri()
+    stages = [LabellingHead(f"stage {i}", f"stage{i}", *size, 1.5, 0.95) for i, size in enumerate(sizes, 1)]
+    return write_page(Page("in their order", CITYSCAPES_19, stages), frames, folder).as_uri()
 
 
 @pytest.fixture(scope="module")

@@ -142,7 +142,7 @@ def test_a_pass_through_every_table(tmp_path: Path) -> None:
     assert rows[1] == ["source only", "warm-up", "stage 2"]
     assert rows[3] == ["source only", "warm-up", "stage 1", "stage 2"], "a run stands for all its stages"
     assert len(rows[2]) == 2 and rows[2][1].startswith("seed 0: 8 frames, SHA-256 ")
-    assert rows[4][:3] == ["source only", "warm-up", "+ CE(tP)"] and len(rows[4]) == 13
+    assert rows[4][:3] == ["source only", "warm-up", "'+ CE(tP)"] and len(rows[4]) == 13
     swept = list(csv.DictReader((workflow.results / "tables" / "sweep.csv").open(encoding="utf-8")))
     assert len(swept) == 1 + 9 - 1 and float(swept[0]["anchor labels, coverage"]) > 99
     pictures = {path.name for path in (workflow.results / "reports" / "cag" / "labels").rglob("*.png")}

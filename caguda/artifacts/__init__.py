@@ -1,1 +1,1 @@
-"""What the pipeline leaves on disk: one module per format, with its writer, its reader and its check (docs/formats.md)."""
+"""The artifacts on disk: one module per format, with its writer, reader and check (docs/formats.md)."""

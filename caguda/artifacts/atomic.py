@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, whenever the process dies."""
+"""Files that are either complete or absent, whenever the process dies."""
 
 import errno
 import fcntl
@@ -19,20 +19,17 @@ from caguda.artifacts.ownership import LONGEST, refuse_foreign
 from caguda.errors import UserError
 from caguda.files import SEAL, is_sealed, read_regular, refuse_irregular, seal
 
-_ROOM = 1 << 20
+_ROOM = 1 << 20  # bytes; with less free space, an error of a library means a full disk
 HEX = "[0-9a-f]" * 8
-
-__all__ = ["HEX", "SEAL", "at_work", "is_sealed", "partial_of", "read_json", "remains_of", "replace_atomically", "sha256", "write_atomically",
-           "write_json"]  # fmt: skip
 
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """A path in the same folder to write to, which becomes `path` when the block ends without an error.
+    """Yields a path in the same folder to write to; it replaces `path` when the block ends without an error.
 
-    Readers see the old file or the whole new one. A file that this program did not make is a UserError, and stays.
-    After an error nothing is left; after SIGKILL a `*.partial` file is, until the next writer of this file that is
-    alone in the folder. A disk that is full is an OSError, also where a library calls it something else.
+    Readers see the old file or the complete new one. UserError if `path` is a file of another program, which stays. An error
+    leaves nothing behind. SIGKILL leaves a `*.partial` file; the next writer of `path` removes it if no other writer is at
+    work in the folder. A full disk is an OSError, also where a library raises something else.
     """
     refuse_foreign(path)
     with replace_atomically(path) as part:
@@ -41,7 +38,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """The same for one who knows already that what lies at `path` was made by this program."""
+    """The same without the check of `path`, for callers that know that this program made it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with at_work(path.parent, partial(remains_of, path)):
         part = partial_of(path)
@@ -59,49 +56,49 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
 
 def partial_of(path: Path) -> Path:
-    """A new name for a part of a file: `NAME.XXXXXXXX.partial`, of a long NAME what fits."""
-    return path.with_name(f"{_beginning(path)}.{secrets.token_hex(4)}.partial")
+    """A new name for a partial file: `NAME.XXXXXXXX.partial`, with a long NAME cut to fit."""
+    return path.with_name(f"{_prefix(path)}.{secrets.token_hex(4)}.partial")
 
 
 def remains_of(path: Path) -> list[Path]:
-    """The parts of a file that writers at work, or killed ones, have in its folder."""
-    found = path.parent.glob(f"{glob.escape(_beginning(path))}.{HEX}.partial")
-    return [left for left in found if left.is_file() and not left.is_symlink()]
+    """The partial files of `path` in its folder, of writers at work or killed ones."""
+    parts = path.parent.glob(f"{glob.escape(_prefix(path))}.{HEX}.partial")
+    return [part for part in parts if part.is_file() and not part.is_symlink()]
 
 
-def _beginning(path: Path) -> str:
+def _prefix(path: Path) -> str:
     kept = os.fsencode(path.name)[: LONGEST - len(".01234567.partial")]
     return path.name if kept == os.fsencode(path.name) else kept.decode(errors="ignore")
 
 
 @contextmanager
 def at_work(folder: Path, remains: Callable[[], Iterable[Path]] = tuple) -> Iterator[None]:
-    """Marks a folder as written to while the block runs; first removes `remains` if no writer is at work there.
+    """Marks a folder as written to during the block; first removes `remains` if no other writer is at work there.
 
-    The mark is a lock of the folder itself (flock), which goes with the process. Where a file system has none, what
-    killed writers left stays.
+    The mark is a shared lock of the folder itself (flock), which ends with the process. On a file system without locks, the
+    remains of killed writers stay.
     """
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        if _locked(opened, fcntl.LOCK_EX):
-            for left in remains():
-                if left.is_dir() and not left.is_symlink():
-                    shutil.rmtree(left, ignore_errors=True)
+        if _locked(descriptor, fcntl.LOCK_EX):
+            for path in remains():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
                 else:
-                    left.unlink(missing_ok=True)
-        for _ in range(100):  # another one may be removing remains
-            if _locked(opened, fcntl.LOCK_SH) is not False:
+                    path.unlink(missing_ok=True)
+        for _ in range(100):  # another process may be removing remains
+            if _locked(descriptor, fcntl.LOCK_SH) is not False:
                 break
             time.sleep(0.01)
         yield
     finally:
-        os.close(opened)
+        os.close(descriptor)
 
 
-def _locked(opened: int, kind: int) -> bool | None:
-    """Whether a lock was to be had; None where the file system has none."""
+def _locked(descriptor: int, kind: int) -> bool | None:
+    """Whether this process got a lock at once; None if the file system has no locks."""
     try:
-        fcntl.flock(opened, kind | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
@@ -120,7 +117,7 @@ def _flush(path: Path) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes `content` as indented UTF-8 JSON, atomically; nan and infinity, which JSON lacks, are a ValueError.
 
-    One key more comes last: the SHA-256 of all the bytes in the lines above it.
+    One more key comes last: the SHA-256 of all bytes above its line.
     """
     text = json.dumps({**content, SEAL: ""}, indent=1, ensure_ascii=False, allow_nan=False)
     above = text.removesuffix(f' "{SEAL}": ""\n}}').encode()
@@ -129,7 +126,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON that `write_json` wrote, without its seal; a UserError when it is missing or another one."""
+    """The content of a JSON of `write_json` without its checksum; UserError if missing, damaged or of another program."""
     raw = read_regular(path)
     if not is_sealed(raw):
         raise UserError(
@@ -142,7 +139,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes in hexadecimal; a UserError when the file cannot be read."""
+    """The SHA-256 of a file's bytes in hexadecimal; a UserError if the file cannot be read."""
     try:
         refuse_irregular(path)
         with path.open("rb") as file:

@@ -1,10 +1,10 @@
-"""The chain from an artifact back to the frames: of which files it was made, and whether they are still the same."""
+"""The chain from an artifact back to the frames: the files that it was made of, and whether they are unchanged. No torch."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,46 +18,44 @@ from caguda.files import read_regular
 
 @dataclass(frozen=True)
 class Input:
-    """A file that an artifact was made of: where it is now, and whether it is what it was."""
+    """A file that an artifact was made of: its path now, and its state since then."""
 
     path: Path
     state: Literal["unchanged", "changed since", "missing"]
 
 
 def provenance_of(path: Path) -> dict[str, Any]:
-    """What an artifact says of its making; empty where it says nothing, a UserError where it cannot be read."""
+    """The provenance that a file or store records; empty if it records none, a UserError if it cannot be read."""
+    side = path.with_suffix(".json") if path.suffix in (".safetensors", ".zip") else path
+    provenance = None
     if path.is_dir():
-        return _provenance_of_store(path / "zarr.json")
-    side = path
-    if path.suffix in (".safetensors", ".zip"):
-        side = path.with_suffix(".json")
-    if path.suffix == ".h5":
-        found = json.loads(texts_of(path).get("provenance", "null"))
+        provenance = _provenance_of_store(path / "zarr.json")
+    elif path.suffix == ".h5":
+        provenance = json.loads(texts_of(path).get("provenance", "null"))
     elif side.suffix == ".json" and (side.exists() or not path.exists()):
         content = read_json(side)
-        found = content.get("attributes", content).get("provenance")
-    else:
-        found = None
-    return found if isinstance(found, dict) else {}
+        provenance = content.get("attributes", content).get("provenance")
+    return provenance if isinstance(provenance, dict) else {}
 
 
-def _provenance_of_store(metadata: Path) -> dict[str, Any]:
-    """What the group file of a store says of its making."""
+def _provenance_of_store(group_file: Path) -> Any:
+    if not os.path.lexists(group_file):
+        return None
     try:
-        if not os.path.lexists(metadata):
-            return {}
-        found = json.loads(read_regular(metadata).decode())["attributes"].get("provenance")
+        return json.loads(read_regular(group_file).decode())["attributes"].get("provenance")
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        raise UserError(f"{metadata}: the group file of a store must be whole JSON, found damage; make the store "
+        raise UserError(f"{group_file}: the group file of a store must be whole JSON, found damage; make the store "
                         "again") from None  # fmt: skip
-    return found if isinstance(found, dict) else {}
 
 
 def inputs_of(
     path: Path, digest: Callable[[Path], str] = sha256, content: Callable[[Path], str] = content_of
 ) -> list[Input]:
-    """What an artifact was made of, as its provenance says, compared by `digest` and `content` with what is there now."""
-    found = []
+    """The files that an artifact was made of, compared with the digests in its provenance.
+
+    A file is unchanged if its `digest` (SHA-256) or, except for weights, its `content` digest is the recorded one.
+    """
+    inputs = []
     for name, recorded in provenance_of(path).get("inputs", {}).items():
         if not isinstance(recorded, dict) or not {"sha256", "from_here"} <= recorded.keys():
             raise UserError(
@@ -65,92 +63,61 @@ def inputs_of(
             )
         file = _located(name, recorded, path)
         if not file.is_file():
-            found.append(Input(file, "missing"))
+            inputs.append(Input(file, "missing"))
         else:
             same = digest(file) == recorded["sha256"]
             same = same or (file.suffix != ".safetensors" and content(file) == recorded.get("content"))
-            found.append(Input(file, "unchanged" if same else "changed since"))
-    return found
+            inputs.append(Input(file, "unchanged" if same else "changed since"))
+    return inputs
 
 
 def _located(name: str, recorded: Mapping[str, Any], artifact: Path) -> Path:
-    """Where a file is that an artifact was made of: where it lay from there, so that results may be moved and renamed.
-
-    A file with an absolute name, which lies elsewhere, may have stayed where it was.
-    """
-    here = Path(os.path.normpath(artifact.absolute().parent / recorded["from_here"]))
-    if not here.exists() and Path(name).is_absolute():
+    """The path of an input now: as seen from the artifact, since results may be moved; else its name, if absolute."""
+    path = Path(os.path.normpath(artifact.absolute().parent / recorded["from_here"]))
+    if not path.exists() and Path(name).is_absolute():
         return Path(name)
-    return here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def recorded_sha256(path: Path) -> str:
-    """The SHA-256 of a file; of a checkpoint the one that its JSON gives, so that no weights are read."""
+    """The SHA-256 of a file; for a checkpoint the one in its JSON, so that no weights are read."""
     side = path.with_suffix(".json")
     recorded = read_json(side).get("weights_sha256") if path.suffix == ".safetensors" and side.exists() else None
     return sha256(path) if recorded is None else str(recorded)
 
 
-def refuse_changed_inputs(path: Path) -> None:
-    """UserError where a file that an artifact was made of is there, and is another one now.
+def chain_of(*paths: Path) -> Iterator[Path]:
+    """Yields artifacts, and all existing files that they were made of, back to the frames' manifest; each once.
 
-    So an artifact of another seed or experiment is noticed, or one that is older than what it was made of. A file that is
-    gone, as after results were copied in part, tells nothing; nor does a model that was imported.
+    The chain ends at an imported model: its inputs are not followed.
     """
-    if provenance_of(path).get("made_by") == "import":
-        return
-    for item in inputs_of(path, recorded_sha256):
-        if item.state == "changed since":
-            raise UserError(
-                f"{path}: this must be made of the files that are there now, found one for which {item.path} was another "
-                "file; put back what belongs here, or make it again"
-            )
+    pending, yielded = list(paths), set[Path]()
+    while pending:
+        if (path := pending.pop(0)) in yielded:
+            continue
+        yielded.add(path)
+        yield path
+        provenance = provenance_of(path)
+        if provenance.get("made_by") != "import":
+            inputs = (_located(name, item, path) for name, item in provenance.get("inputs", {}).items())
+            pending[:0] = [file for file in inputs if file.is_file()]
 
 
-def ancestors_of(path: Path) -> set[Path]:
-    """All that an artifact was made of, and what that was made of, as far as it is still there.
+def files_below(folder: Path, may_enter: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yields the files below a folder in order, and the folders that `may_enter` excludes; a linked folder is entered once.
 
-    The chain ends at a model that a user brought.
+    UserError if a folder cannot be read.
     """
-    found: set[Path] = set()
-    left = [path]
-    while left:
-        made = provenance_of(of := left.pop())
-        recorded = made.get("inputs", {}) if made.get("made_by") != "import" else {}
-        here = {_located(name, item, of) for name, item in recorded.items()}
-        left += [file for file in here - found if file.is_file()]
-        found |= {file for file in here if file.is_file()}
-    return found
-
-
-def refuse_other_manifest(path: Path, manifest: Path) -> None:
-    """UserError unless an artifact was made of the frames of this manifest; a model that was imported tells nothing."""
-    made = provenance_of(path)
-    if not made or made.get("made_by") == "import":
-        return
-    recorded = [item for item in made.get("inputs", {}).values() if isinstance(item, dict)]
-    known = {item.get(key) for item in recorded for key in ("sha256", "content")}
-    if known.isdisjoint({sha256(manifest), content_of(manifest)}):
-        raise UserError(
-            f"{path}: this must be made of the frames of {manifest}, found one of other frames; name the manifest that it was "
-            "made of, or make it again"
-        )
-
-
-def refuse_broken_chain(path: Path, digest: Callable[[Path], str], seen: set[Path]) -> None:
-    """Returns when all that an artifact was made of, and what that was made of, is still the same; else a UserError.
-
-    Artifacts in `seen` are not looked at again, and those that were are added. The chain ends at a model that a user
-    brought: it has to be what was imported, whatever has become of its own inputs.
-    """
-    if path in seen:
-        return
-    brought = provenance_of(path).get("made_by") == "import"
-    for item in inputs_of(path, digest):
-        if item.state != "unchanged":
-            raise UserError(
-                f"{path}: all that it was made of must be there unchanged, found {item.path} {item.state}; make it again"
-            )
-        if not brought:
-            refuse_broken_chain(item.path, digest, seen)
-    seen.add(path)
+    pending, entered = [folder], set[Path]()
+    while pending:
+        path = pending.pop()
+        if not path.is_dir() or not (path == folder or may_enter(path)):
+            yield path
+        elif (resolved := path.resolve()) not in entered:  # a link to a folder above would be followed without end
+            entered.add(resolved)
+            try:
+                pending += sorted(path.iterdir(), reverse=True)
+            except OSError as error:
+                raise UserError(
+                    f"{path}: the folder must be readable, found: {error.strerror}; check its rights"
+                ) from None

@@ -1,4 +1,4 @@
-"""A trained network: its weights as safetensors, and beside them a JSON that says what they are."""
+"""A checkpoint: the weights of a network as safetensors, and beside them a JSON that describes them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ FORMAT_VERSION = 1
 
 
 def save_checkpoint(path: Path, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Publishes the JSON of `path`, then `path` (.safetensors: weights alone, the same bytes for the same weights).
+    """Writes a checkpoint: first its JSON, then its weights to `path` (.safetensors), the same bytes for the same weights.
 
-    `description` holds `architecture`, `classes`, `metrics` and `provenance`; format and digest are added. A checkpoint
-    whose JSON agrees with it is complete: weights without one would be anybody's, so older ones go before it changes.
-    Weights may be on any device.
+    `description` holds `architecture`, `classes`, `metrics` and `provenance`; format and digest are added. A checkpoint is
+    complete if its JSON agrees with its weights: older weights are removed before the JSON changes. Weights may be on any
+    device.
     """
     assert path.suffix == ".safetensors", path
     if broken := not_finite(weights):
@@ -41,21 +41,21 @@ def save_checkpoint(path: Path, weights: Mapping[str, Tensor], description: Mapp
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> str:
-    """The name of the first weight that is infinite or nan somewhere; empty if there is none."""
+    """The name of the first weight with an infinite or nan value; empty without one."""
     return next((name for name, weight in weights.items() if not weight.isfinite().all()), "")
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights (on the CPU) and the description of a checkpoint, or a UserError if either is missing or damaged."""
+    """The weights (on the CPU) and the description of a checkpoint; a UserError if either is missing or damaged."""
     if path.suffix != ".safetensors":
         raise UserError(
             f"{path}: a checkpoint is named by its weights, NAME.safetensors, found another name; name these"
         )
     side = path.with_suffix(".json")
     description = read_json(side)
-    found = (description.get("format"), description.get("format_version"))
-    if found != (FORMAT, FORMAT_VERSION):
-        raise UserError(f"{side}: a checkpoint must be {FORMAT} {FORMAT_VERSION}, found {found[0]} {found[1]}")
+    actual = (description.get("format"), description.get("format_version"))
+    if actual != (FORMAT, FORMAT_VERSION):
+        raise UserError(f"{side}: a checkpoint must be {FORMAT} {FORMAT_VERSION}, found {actual[0]} {actual[1]}")
     content = read_regular(path)
     digest = hashlib.sha256(content).hexdigest()
     if digest != description.get("weights_sha256"):
@@ -70,7 +70,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """The weights in a safetensors file, on the CPU; a UserError if it is missing or damaged."""
+    """The weights of a safetensors file, on the CPU; a UserError if it is missing or damaged."""
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

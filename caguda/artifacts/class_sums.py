@@ -1,4 +1,4 @@
-"""What one job adds to the category anchors: what Eq. 4 adds up, of every block of images, as one HDF5 file."""
+"""The sums of Eq. 4 that one job adds up for the category anchors, one for each block of images, as one HDF5 file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ DATASETS = ("sums", "squares", "weights", "counts")
 
 
 def save_class_sums(path: Path, blocks: Sequence[ClassSums], attributes: Mapping[str, Any]) -> None:
-    """Writes the sums of some blocks, at least one, atomically with `attributes` (JSON values by name)."""
+    """Writes the sums of blocks of images, at least one block, atomically with `attributes` (JSON values by name)."""
     arrays = {name: torch.stack([getattr(block, name) for block in blocks]).cpu().numpy() for name in DATASETS}
     write_arrays(path, (FORMAT, FORMAT_VERSION), arrays, attributes)
 
@@ -23,5 +23,5 @@ def save_class_sums(path: Path, blocks: Sequence[ClassSums], attributes: Mapping
 def load_class_sums(path: Path) -> tuple[list[ClassSums], dict[str, Any]]:
     """The sums of the blocks and the attributes; a UserError if the file is missing, damaged or of another format."""
     arrays, attributes = read_arrays(path, (FORMAT, FORMAT_VERSION), DATASETS)
-    stacked = [torch.from_numpy(arrays[name]) for name in DATASETS]
+    stacked = [torch.from_numpy(array) for array in arrays.values()]
     return [ClassSums(*block) for block in zip(*stacked, strict=True)], attributes

@@ -1,4 +1,4 @@
-"""What the HDF5 artifacts share: attributes that are texts, a digest over what they mean, and one over all bytes."""
+"""The common parts of HDF5 artifacts: text attributes, a digest of the content, and a checksum over all bytes."""
 
 import hashlib
 import io
@@ -15,10 +15,10 @@ from caguda.errors import UserError
 from caguda.files import read_regular, refuse_irregular
 
 USER_BLOCK = 512
-"""Bytes before the HDF5 file proper, which HDF5 passes over: `userblock_size` of a file that is to be sealed."""
+"""Bytes before the HDF5 file proper, which HDF5 skips: they hold the checksum. It is the `userblock_size` of a new file."""
 
 _SIGNATURE = b"\x89HDF\r\n"
-"""How a file begins that has no user block, and is of another program."""
+"""The first bytes of a file without user block, which another program wrote."""
 
 
 def write_texts(file: h5py.File, texts: Mapping[str, str]) -> None:
@@ -49,8 +49,8 @@ def texts_of(path: Path) -> dict[str, str]:
 
 
 def content_of_arrays(path: Path) -> str | None:
-    """The digest of the arrays and attributes of a file of `write_arrays` but for its provenance; None for another file."""
-    if not is_sealed(path):
+    """The digest of the arrays and attributes of a file of `write_arrays`, without its provenance; None for another file."""
+    if not checksum_agrees(path):
         return None
     with h5py.File(path, "r") as file:
         texts = {name: text for name, text in read_texts(file).items() if name not in ("sha256", "provenance")}
@@ -60,7 +60,7 @@ def content_of_arrays(path: Path) -> str | None:
 
 
 def digest_of(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
-    """The SHA-256 of arrays, in their order, and of texts, in that of their names, as docs/formats.md says."""
+    """The SHA-256 of arrays, in the given order, and of texts, sorted by name (docs/formats.md)."""
     digest = hashlib.sha256()
     for name, array in arrays.items():
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
@@ -82,13 +82,13 @@ def write_arrays(
                 file.create_dataset(name, data=array)
             head = {"format": kind[0], "format_version": str(kind[1]), "sha256": digest_of(arrays, texts)}
             write_texts(file, head | texts)
-        seal(partial)
+        write_checksum(partial)
 
 
 def read_arrays(
     path: Path, kind: tuple[str, int], names: Iterable[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays of these names and the attributes of a file of `write_arrays`; a UserError if it is not a whole one."""
+    """The arrays of these names and the attributes of a file of `write_arrays`; UserError if damaged or of another kind."""
     content = read_regular(path)
     if not content.startswith(_SIGNATURE) and content[:USER_BLOCK] != _block(
         hashlib.sha256(content[USER_BLOCK:]).hexdigest()
@@ -97,27 +97,27 @@ def read_arrays(
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
             texts = read_texts(file)
-            if others := [name for name in names if not isinstance(file.get(name, getlink=True), h5py.HardLink)]:
-                raise ValueError(f"no array {others[0]} of its own")
+            if absent := [name for name in names if not isinstance(file.get(name, getlink=True), h5py.HardLink)]:
+                raise ValueError(f"no array {absent[0]} of its own")
             arrays = {name: np.asarray(file[name]) for name in names}
     except Exception as error:  # noqa: BLE001  h5py raises OSError, KeyError, RuntimeError or ValueError
         raise _damaged(path, str(error)) from None
-    found = (texts.pop("format", None), texts.pop("format_version", None))
-    if found != (kind[0], str(kind[1])):
-        raise UserError(f"{path}: the file must be {kind[0]} {kind[1]}, found {found[0]} {found[1]}")
+    actual = (texts.pop("format", None), texts.pop("format_version", None))
+    if actual != (kind[0], str(kind[1])):
+        raise UserError(f"{path}: the file must be {kind[0]} {kind[1]}, found {actual[0]} {actual[1]}")
     if texts.pop("sha256", None) != digest_of(arrays, texts):
         raise _damaged(path, "content that does not have the digest it was written with")
     return arrays, {name: json.loads(text) for name, text in texts.items()}
 
 
-def _damaged(path: Path, what: str) -> UserError:
+def _damaged(path: Path, fault: str) -> UserError:
     return UserError(
-        f"{path}: the file must be a whole one of this program, found {what}; make it again, or name the right file"
+        f"{path}: the file must be a whole one of this program, found {fault}; make it again, or name the right file"
     )
 
 
-def seal(path: Path) -> None:
-    """Writes the SHA-256 of all that follows it into the user block of a closed file."""
+def write_checksum(path: Path) -> None:
+    """Writes the SHA-256 of all bytes after the user block of a closed file into that block."""
     with path.open("r+b") as file:
         file.seek(USER_BLOCK)
         block = _block(hashlib.file_digest(file, "sha256").hexdigest())
@@ -125,8 +125,8 @@ def seal(path: Path) -> None:
         file.write(block)
 
 
-def is_sealed(path: Path) -> bool:
-    """Whether a file is to the last bit what was sealed. HDF5 opens nothing here: damage can make it loop for ever."""
+def checksum_agrees(path: Path) -> bool:
+    """Whether a file has the bytes of its checksum. It is not opened as HDF5, which can loop for ever on damaged files."""
     with path.open("rb") as file:
         block = file.read(USER_BLOCK)
         return block == _block(hashlib.file_digest(file, "sha256").hexdigest())
@@ -134,3 +134,13 @@ def is_sealed(path: Path) -> bool:
 
 def _block(digest: str) -> bytes:
     return f"SHA-256 from byte {USER_BLOCK} on: {digest}\n".encode().ljust(USER_BLOCK, b"\0")
+
+
+def write_content(
+    file: h5py.File, kind: tuple[str, int], arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
+) -> None:
+    """Writes arrays and JSON attributes into an open file, with its format, the format's version and their digest."""
+    texts = {name: json.dumps(value, ensure_ascii=False, sort_keys=True) for name, value in attributes.items()}
+    for name, array in arrays.items():
+        file.create_dataset(name, data=array)
+    write_texts(file, {"format": kind[0], "format_version": str(kind[1]), "sha256": digest_of(arrays, texts)} | texts)

@@ -1,74 +1,76 @@
-"""Which shards of a store are finished: files beside the store, one for each part, a line for each shard."""
+"""Journals of finished work, from which a killed job goes on: files of JSON lines beside a folder, one for each job."""
 
 import glob
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caguda.artifacts.maps import MapStore
-from caguda.artifacts.provenance import fingerprint, origin_of
 from caguda.errors import UserError
-
-Digests = Mapping[str, list[str | None]]
-"""The SHA-256 of the chunk of each image of a shard, by the name of the array."""
+from caguda.files import read_regular
 
 
 @dataclass(frozen=True)
-class Journal:
-    """The journal of one part, such as `1-of-2`, of a store: `NAME.zarr.1-of-2.journal` beside it.
+class Journals:
+    """The journals of a folder: `FOLDER.PART.journal` beside it for each part of the work, such as `1-of-2`.
 
-    A line follows the shard that it is of: after a kill between the two, the shard is written again. Each line has a key, a
-    digest of the settings, method version and inputs that the store was created with.
+    Each part has its own, as no two jobs may append to one file. A line is a JSON object with three keys: `item_key` has the
+    name of a finished item, "key" the SHA-256 of all that decides the item, and `digest_key` that of its files.
     """
 
-    store: MapStore
-    division: str
+    folder: Path
+    item_key: str
+    digest_key: str
 
-    def written(self, numbers: Iterable[int]) -> dict[int, Digests]:
-        """Of these shards, the finished ones: those with a line, of any part, that has the store's key and the digests of
-        the chunks as they are now."""
-        told: dict[int, list[Digests]] = {}
-        key, path = self.key(), self.store.path
-        for file in sorted(path.parent.glob(f"{glob.escape(path.name)}.*.journal")):
-            _refuse_irregular(file)
-            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-                if (entry := _read(line)) is not None and entry["key"] == key:
-                    told.setdefault(entry["shard"], []).append(entry["chunk_sha256"])
-        found = {number: self._now(number) for number in numbers if number in told}
-        return {number: digests for number, digests in found.items() if digests in told[number]}
+    def path(self, part: str) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.{part}.journal")
 
-    def _now(self, number: int) -> Digests | None:
-        """The digests of a shard as it is; None where it is damaged."""
-        try:
-            return self.store.digests(self.store.shards[number])
-        except UserError:
-            return None
+    def paths(self) -> list[Path]:
+        """The journals of all parts, sorted."""
+        return sorted(self.folder.parent.glob(f"{glob.escape(self.folder.name)}.*.journal"))
 
-    def add(self, number: int, digests: Digests) -> None:
-        """Notes that a shard is written, with the digests of what was written."""
-        file = self.store.path.with_name(f"{self.store.path.name}.{self.division}.journal")
-        _refuse_irregular(file)
-        line = json.dumps({"shard": number, "key": self.key(), "chunk_sha256": digests})
-        with file.open("a", encoding="utf-8") as lines:
-            lines.write(f"\n{line}\n")  # the first break ends what a killed writer may have left
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines of all journals; torn and other lines are left out. UserError if a journal is no regular file."""
+        texts = [read_regular(path, "move it away").decode("utf-8", errors="replace") for path in self.paths()]
+        lines = [_parsed(line) for text in texts for line in text.splitlines()]
+        keys = {self.item_key, "key", self.digest_key}
+        return [line for line in lines if line.keys() >= keys and isinstance(line[self.item_key], str | int)]
 
-    def key(self) -> str:
-        """A digest of what decides the maps: settings, method version, and the contents of the inputs."""
-        return fingerprint({"origin": origin_of(self.store.attributes["provenance"])})
+    def finished(self, keys: Mapping[Any, str], current_digest: Callable[[Any], Any]) -> dict[Any, Any]:
+        """The digests of the finished items among those of `keys`, in the order of their first lines.
+
+        An item is finished if a line, of any part, has its key in `keys` and its current digest. `current_digest(item)` is
+        None where its files are absent or damaged. UserError if a journal is no regular file.
+        """
+        for path in self.paths():
+            refuse_irregular_journal(path)
+        recorded: dict[Any, list[Any]] = {}
+        for line in self.lines():
+            if line["key"] == keys.get(line[self.item_key]):
+                recorded.setdefault(line[self.item_key], []).append(line[self.digest_key])
+        current = {item: current_digest(item) for item in recorded}
+        return {item: digest for item, digest in current.items() if digest is not None and digest in recorded[item]}
+
+    def append(self, part: str, item: Any, key: str, digest: Any) -> None:
+        """Appends a line to a part's journal; UserError if something else than a regular file is there."""
+        line = json.dumps({self.item_key: item, "key": key, self.digest_key: digest})
+        refuse_irregular_journal(self.path(part))
+        with self.path(part).open("a", encoding="utf-8") as file:
+            file.write(f"\n{line}\n")  # the first break ends a line that a killed writer may have begun
 
 
-def _refuse_irregular(file: Path) -> None:
-    if os.path.lexists(file) and (file.is_symlink() or not file.is_file()):
-        raise UserError(f"{file}: the journal must be a regular file, found something else; move it away")
+def refuse_irregular_journal(path: Path) -> None:
+    """UserError if a link, or anything else that is no regular file, lies at the path of a journal."""
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise UserError(f"{path}: the journal must be a regular file, found something else; move it away")
 
 
-def _read(line: str) -> dict[str, Any] | None:
-    """What a line says; None for a torn or an empty one."""
+def _parsed(line: str) -> dict[str, Any]:
+    """The JSON object in a line; empty if there is none."""
     try:
-        told = json.loads(line)
-        return told if {"shard", "key", "chunk_sha256"} <= told.keys() else None
-    except (ValueError, AttributeError):
-        return None
+        content = json.loads(line)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,4 +1,4 @@
-"""The label store: the pseudo-labels that one rule gives every target image, and where it gives any."""
+"""The label store: the pseudo-labels that one rule gives every target image; Eq. 6 and 7, or Eq. 11."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,21 +20,24 @@ def create_label_store(
     attributes: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Makes an empty label store; see create_store. `attributes` are its rule and its provenance."""
-    described = {
+    array_attributes = {
         "active": {"flag_values": [0, 1], "flag_meanings": "ignored active"},
         "label": flags(table, {IGNORE: "ignore"}),
     }
-    create_store(path, LABELS, image_ids, shape, per_shard, {"categories": list(table.names), **attributes}, described)
+    attributes = {"categories": list(table.names), **attributes}
+    create_store(path, LABELS, image_ids, shape, per_shard, attributes, array_attributes)
 
 
 def label_faults(maps: Mapping[str, NDArray[Any]], categories: int) -> list[str]:
-    """What is wrong with the labels of one image, a sentence each; none if they are complete and agree."""
+    """The faults in the labels of one image, a sentence each; none if they are complete and consistent."""
     active, label = maps["active"], maps["label"]
-    found = [f"{name} holds {UNWRITTEN}, never written" for name in maps if (maps[name] == UNWRITTEN).any()]
-    if (active > 1).any() and not found:
-        found.append(f"active must be 0 or 1, found {active.max()}")
-    if wrong := np.count_nonzero((label < categories) != (active == 1)) + np.count_nonzero(
-        label[active == 0] != IGNORE
-    ):
-        found.append(f"label must be below {categories} where active and {IGNORE} elsewhere, found {wrong} others")
-    return found
+    faults = [f"{name} holds {UNWRITTEN}, never written" for name in maps if (maps[name] == UNWRITTEN).any()]
+    if (active > 1).any() and not faults:
+        faults.append(f"active must be 0 or 1, found {active.max()}")
+    inconsistent = np.count_nonzero((label < categories) != (active == 1))
+    inconsistent += np.count_nonzero(label[active == 0] != IGNORE)
+    if inconsistent:
+        faults.append(
+            f"label must be below {categories} where active and {IGNORE} elsewhere, found {inconsistent} others"
+        )
+    return faults

@@ -1,4 +1,4 @@
-"""What made an artifact: enough to make it again, and to notice that it is stale."""
+"""The provenance of a new artifact: all that is needed to make it again, and to notice that it is stale."""
 
 import hashlib
 import json
@@ -7,30 +7,31 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from caguda.artifacts.atomic import is_sealed, read_json, sha256
+from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.hdf5 import content_of_arrays
+from caguda.files import is_sealed
 from caguda.version import METHOD_VERSION, VERSION
 
 LIBRARIES = ("numpy", "torch", "torchvision", "pillow", "h5py", "zarr", "safetensors", "pydantic")
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
-    """The SHA-256, in hexadecimal, of the settings as JSON with sorted keys and no spaces: their order is no matter."""
+    """The SHA-256 of settings in hexadecimal, of their JSON with sorted keys and no spaces."""
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def provenance(
-    made_by: str, settings: Mapping[str, Any], inputs: Sequence[Path], seed: int | None, started: float, of: Path
+def new_provenance(
+    made_by: str, settings: Mapping[str, Any], inputs: Sequence[Path], seed: int | None, started: float, artifact: Path
 ) -> dict[str, Any]:
-    """Who made the artifact `of` (a verb), of which inputs, with which settings, versions and seed, in how many seconds.
+    """The provenance of a new artifact: the verb, its settings, inputs and seed, versions, machine and seconds.
 
-    `settings` are the JSON values of the configuration that the artifact depends on. `started` is `time.time()` when
-    the work began. An input that cannot be read is a UserError.
+    `settings` are the JSON values of the configuration that the artifact depends on, `started` is `time.time()` when the
+    work began, and `artifact` is the path from which inputs are located. An input that cannot be read is a UserError.
     """
     return {
         "made_by": made_by,
@@ -42,12 +43,12 @@ def provenance(
             path.as_posix(): {
                 "sha256": sha256(path),
                 "content": content_of(path),
-                "from_here": os.path.relpath(path.absolute(), of.absolute().parent),
+                "from_here": os.path.relpath(path.absolute(), artifact.absolute().parent),
             }
             for path in inputs
         },
         "seed": seed,
-        "libraries": _library_versions(),
+        "libraries": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
         "machine": {"host": platform.node(), "system": platform.platform(), "cores": os.cpu_count()},
         "seconds": round(time.time() - started, 3),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -55,9 +56,10 @@ def provenance(
 
 
 def content_of(path: Path) -> str:
-    """A digest of what a file says, without when, where and how it was made; of any other file that of its bytes.
+    """A SHA-256 of the content of a file, without when, where and how it was made.
 
-    Of a manifest, what its frames are; of arrays in HDF5, all but their provenance; of the JSON of a store, its maps.
+    It covers the frames of a manifest, all of an HDF5 file of arrays but its provenance, and the maps of a store by its
+    JSON; in any other file, all bytes.
     """
     if path.suffix == ".h5":
         return content_of_arrays(path) or sha256(path)
@@ -76,22 +78,11 @@ def content_of(path: Path) -> str:
 
 
 def same_origin(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two provenances have the same settings, method version and inputs, whatever the inputs are called."""
-
+    """Whether two provenances have the same settings, method version and input contents, whatever the inputs' names."""
     return origin_of(first) == origin_of(second)
 
 
-def origin_of(made: Mapping[str, Any]) -> list[Any]:
-    """What decides an artifact, by its provenance: settings, method version, and the contents of its inputs."""
-    inputs = sorted(given["content"] for given in made["inputs"].values())
-    return [made["configuration"], made["method_version"], inputs]
-
-
-def _library_versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+def origin_of(provenance: Mapping[str, Any]) -> list[Any]:
+    """All of a provenance that decides an artifact: its settings, method version and input contents."""
+    contents = sorted(recorded["content"] for recorded in provenance["inputs"].values())
+    return [provenance["configuration"], provenance["method_version"], contents]

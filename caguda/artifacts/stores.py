@@ -1,4 +1,4 @@
-"""The kinds of stores that this program writes, by what their group file says."""
+"""The kinds of stores that this program writes, recognised by their group file."""
 
 import json
 from pathlib import Path
@@ -17,14 +17,14 @@ STORES: dict[str, tuple[MapFormat, Faults]] = {
 
 
 def kind_of_store(path: Path) -> tuple[MapFormat, Faults]:
-    """The format of a store by its group file, and what checks its maps; that of labels where it does not say."""
+    """The format of a store and the check of its maps, by its group file; those of a label store if it names no format."""
     try:
-        found = json.loads(read_regular(path / "zarr.json"))["attributes"]["format"]
+        name = json.loads(read_regular(path / "zarr.json"))["attributes"]["format"]
     except (UserError, ValueError, TypeError, LookupError):
-        found = None
-    return STORES.get(str(found), STORES[LABELS.name])
+        name = None
+    return STORES.get(str(name), STORES[LABELS.name])
 
 
 def is_store_of_ours(path: Path) -> bool:
-    """Whether a folder is a store that this program made, or what is left of one."""
+    """Whether a folder is a store that this program wrote, or the remains of one."""
     return any(is_remains(path, form) for form, _ in STORES.values())

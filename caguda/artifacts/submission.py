@@ -1,4 +1,4 @@
-"""The zip that Cityscapes' test server takes, and its rules, which are checked on the zip itself."""
+"""The zip of predictions for Cityscapes' test server, and the check of the server's rules on the zip itself."""
 
 import io
 import re
@@ -27,7 +27,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def pack(files: Sequence[Path], archive: Path) -> None:
-    """Writes a zip of the files without their folders; the same files give the same bytes, whenever and wherever."""
+    """Writes a zip of the files without their folders; equal files give equal bytes, whatever their dates and rights."""
     with ZipFile(archive, "w", ZIP_STORED) as target:  # PNG is compressed already
         for path in sorted(files, key=lambda path: path.name):
             info = ZipInfo(path.name, date_time=_EPOCH)
@@ -36,30 +36,30 @@ def pack(files: Sequence[Path], archive: Path) -> None:
 
 
 def faults(archive: Path, frames: Mapping[str, tuple[int, int]]) -> list[str]:
-    """What the server would not take, one line for each file, which begins with its name; none for a sound zip.
+    """The faults that the server would refuse, a line for each file that begins with its name; none for a correct zip.
 
-    `frames` are the expected ones by id, with height and width of their images.
+    `frames` are the expected ids with the height and width of their images.
     """
-    found: list[str] = []
-    seen: dict[str, str] = {}
+    lines: list[str] = []
+    files: dict[str, str] = {}  # by frame
     with ZipFile(archive) as source:
         for name in sorted(source.namelist()):
             match = _NAME.fullmatch(name)
             if match is None:
-                found.append(f"{name}: a name must be CITY_SEQUENCE_FRAME*.png, with six digits twice, in no folder")
+                lines.append(f"{name}: a name must be CITY_SEQUENCE_FRAME*.png, with six digits twice, in no folder")
             elif (frame := match[1]) not in frames:
-                found.append(f"{name}: surplus, the set has no frame {frame}")
-            elif frame in seen:
-                found.append(f"{name}: surplus, {seen[frame]} is of the same frame")
+                lines.append(f"{name}: surplus, the set has no frame {frame}")
+            elif frame in files:
+                lines.append(f"{name}: surplus, {files[frame]} is of the same frame")
             else:
-                seen[frame] = name
+                files[frame] = name
                 if fault := _fault_of_file(source.read(name), frames[frame]):
-                    found.append(f"{name}: {fault}")
-    return found + [f"{frame}.png: missing" for frame in sorted(frames.keys() - seen.keys())]
+                    lines.append(f"{name}: {fault}")
+    return lines + [f"{frame}.png: missing" for frame in sorted(frames.keys() - files.keys())]
 
 
 def _fault_of_file(content: bytes, size: tuple[int, int]) -> str | None:
-    """What is wrong with the content of a PNG for an image of this height and width."""
+    """The fault of a PNG file for an image of this height and width; None if there is none."""
     if len(content) < 33 or not content.startswith(_SIGNATURE) or content[12:16] != b"IHDR":
         return "not a PNG file"
     width, height, bits, colour = struct.unpack(">IIBB", content[16:26])
@@ -79,10 +79,9 @@ def _fault_of_file(content: bytes, size: tuple[int, int]) -> str | None:
 
 
 def _fault_of_ids(pixels: Mapping[int, int]) -> str | None:
-    """What is wrong with the values of a file, given the number of pixels of each."""
-    if not (others := {value: count for value, count in pixels.items() if value not in EVALUATED}):
+    """The fault of a file by the number of its pixels of each value; None if the server scores all of them."""
+    if not (unscored := [f"{value} ({count} pixels)" for value, count in pixels.items() if value not in EVALUATED]):
         return None
-    listed = first([f"{value} ({count} pixels)" for value, count in others.items()], 5)
     hint = "; are these train ids?" if max(pixels) < CITYSCAPES_19.count else ""
-    known = " ".join(str(value) for value in sorted(EVALUATED))
-    return f"the server evaluates the label ids {known}, found {listed}{hint}"
+    scored = " ".join(str(value) for value in sorted(EVALUATED))
+    return f"the server evaluates the label ids {scored}, found {first(unscored, 5)}{hint}"

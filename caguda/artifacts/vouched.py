@@ -1,4 +1,4 @@
-"""A store of maps that was decoded and checked to the last image, and the JSON beside it that vouches for it from then on."""
+"""The check of a whole store of maps, and the JSON beside it that vouches for what the check found."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -17,83 +17,82 @@ SHOWN_FAULTS = 5
 
 
 def examine_store(store: MapStore, faults_of: Faults) -> tuple[dict[str, Any], list[str]]:
-    """What a store holds, every image decoded, and all its faults, a line each.
+    """Decodes every image of a store, one at a time; returns a summary and all faults, a line each.
 
-    Keys: `images`, `height`, `width`, `digest`, `metadata_sha256`, `chunk_sha256`. The digest is the SHA-256 of the line
-    "n h w", then for each image in order its id, a zero byte and its arrays (C order, little endian). One image is held
-    at a time.
+    The summary has the keys `images`, `height`, `width`, `digest`, `metadata_sha256` and `chunk_sha256`. The digest is the
+    SHA-256 of the line "n h w", then for each image in order its id, a zero byte and its arrays (C order, little endian).
     """
     missing = frozenset(store.missing())
     height, width = store.shape
     digest = hashlib.sha256(f"{store.count} {height} {width}\n".encode())
     chunks: dict[str, list[str | None]] = {name: [] for name in store.format.dtypes}
-    found: list[str] = []
+    faults: list[str] = []
     decoded: set[int] = set()
     for index, image_id in enumerate(store.image_ids):
         if index in missing:
-            found.append(f"image {image_id}: not completely written")
+            faults.append(f"image {image_id}: not completely written")
             continue
         try:
             maps = store.read_all(index)
         except UserError as error:
-            found.append(str(error).removeprefix(f"{store.path}: ").removesuffix(REMEDY))
+            faults.append(str(error).removeprefix(f"{store.path}: ").removesuffix(REMEDY))
             continue
         decoded.add(index)
-        found += [f"image {image_id}: {fault}" for fault in faults_of(maps, len(store.categories))]
+        faults += [f"image {image_id}: {fault}" for fault in faults_of(maps, len(store.categories))]
         for name, digests in store.digests([index]).items():
             chunks[name] += digests
         digest.update(image_id.encode() + b"\0" + b"".join(maps[name].tobytes() for name in store.format.dtypes))
-    found += _other_shards(store, decoded)
+    faults += _stray_bytes(store, decoded)
     summary = {"images": store.count, "height": height, "width": width, "digest": digest.hexdigest()}
-    return summary | {"metadata_sha256": metadata_digests(store.path, store.format), "chunk_sha256": chunks}, found
+    return summary | {"metadata_sha256": metadata_digests(store.path, store.format), "chunk_sha256": chunks}, faults
 
 
-def _other_shards(store: MapStore, decoded: Collection[int]) -> list[str]:
-    """The shards that have other bytes than their chunks and their index, a line each, as far as all their images decode.
+def _stray_bytes(store: MapStore, decoded: Collection[int]) -> list[str]:
+    """The shards with bytes besides their chunks and index, a line each. No reader looks at such bytes.
 
-    A reader looks at nothing else, so that these bytes change no map.
+    A shard with an image that is not in `decoded` is skipped.
     """
-    found = []
+    faults = []
     for number, images in enumerate(store.shards):
         if all(index in decoded for index in images):
             for name in store.format.dtypes:
                 chunks = [chunk for index in images if (chunk := store.chunk(index, name)) is not None]
                 if read_regular(store.path / name / f"c.{number}.0.0") != encoded_shard(chunks, store.per_shard):
-                    found.append(f"image {store.image_ids[images[0]]}: {name} is damaged (the shard c.{number}.0.0 must be its "
-                                 "chunks and their index alone)")  # fmt: skip
-    return found
+                    faults.append(f"image {store.image_ids[images[0]]}: {name} is damaged (the shard c.{number}.0.0 must be its "
+                                  "chunks and their index alone)")  # fmt: skip
+    return faults
 
 
 def verify_store(store: MapStore, faults_of: Faults) -> dict[str, Any]:
-    """What a store holds once every image is decoded and found complete and consistent; else a UserError."""
-    summary, found = examine_store(store, faults_of)
-    if found:
-        more = f"; and {len(found) - SHOWN_FAULTS} more" if len(found) > SHOWN_FAULTS else ""
-        listed = "; ".join(found[:SHOWN_FAULTS])
+    """The summary of `examine_store`; UserError unless every image is complete and consistent."""
+    summary, faults = examine_store(store, faults_of)
+    if faults:
+        more = f"; and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""
+        listed = "; ".join(faults[:SHOWN_FAULTS])
         raise UserError(f"{store.path}: all images must be complete and consistent, found {listed}{more}{REMEDY}")
     return summary
 
 
-def store_of(vouching: Path) -> Path:
-    """The folder of the store that a JSON vouches for."""
-    name = read_json(vouching).get("store")
-    if not isinstance(name, str):
-        raise UserError(f"{vouching}: the JSON of a store must name it, found no key store; make it again")
-    return vouching.parent / name
+def changed_metadata(recorded: Mapping[str, str], path: Path, form: MapFormat) -> list[str]:
+    """The files of a store, other than chunks, that differ from the recorded digests; no library opens them."""
+    current = metadata_digests(path, form)
+    return sorted(name for name in {*recorded, *current} if recorded.get(name) != current.get(name))
 
 
 def vouched_store(vouching: Path, form: MapFormat) -> MapStore:
-    """The store that a JSON vouches for; UserError unless all its images are there, and its metadata are what they were.
+    """The store that a JSON vouches for; UserError unless all its images are there and its metadata are unchanged.
 
     The chunk of each image is compared with its digest in the JSON when it is read.
     """
-    told, path = read_json(vouching), store_of(vouching)
-    recorded, chunks = told.get("metadata_sha256"), told.get("chunk_sha256")
+    content = read_json(vouching)
+    if not isinstance(content.get("store"), str):
+        raise UserError(f"{vouching}: the JSON of a store must name it, found no key store; make it again")
+    path = vouching.parent / content["store"]
+    recorded, chunks = content.get("metadata_sha256"), content.get("chunk_sha256")
     if not isinstance(recorded, dict) or not isinstance(chunks, dict) or chunks.keys() != form.dtypes.keys():
         raise UserError(f"{vouching}: this must vouch for a whole {form.title}, found something else; name the right file, or "
                         "make it again")  # fmt: skip
-    now = metadata_digests(path, form)
-    if changed := sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name)):
+    if changed := changed_metadata(recorded, path, form):
         raise UserError(
             f"{path / changed[0]}: the {form.title} must be the one that {vouching.name} vouches for, found another file or "
             "none; put it back, or make the store again"
@@ -108,17 +107,17 @@ def vouched_store(vouching: Path, form: MapFormat) -> MapStore:
 
 
 def store_at(path: Path, form: MapFormat) -> MapStore:
-    """The store of a folder, whole or not, or of the JSON that vouches for it; where such a JSON lies beside a folder, by that."""
+    """The store at a folder or its vouching JSON; a folder may be incomplete, and a vouching JSON beside it is used."""
     if path.is_file():
         return vouched_store(path, form)
     beside = path.with_suffix(".json")
-    told = read_json(beside) if beside.is_file() else {}
-    is_vouched = "metadata_sha256" in told and told.get("store") == path.name
+    content = read_json(beside) if beside.is_file() else {}
+    is_vouched = "metadata_sha256" in content and content.get("store") == path.name
     return vouched_store(beside, form) if is_vouched else open_store(path, form)
 
 
 def refuse_other_frames(store: MapStore, image_ids: Sequence[str], manifest: Path) -> None:
-    """UserError unless a store has the maps of each target frame, in their order; `manifest` is for the message."""
+    """Raises UserError unless a store has the maps of the target frames of a manifest, `image_ids`, in their order."""
     if tuple(image_ids) != store.image_ids:
         raise UserError(
             f"{store.path}: the {store.format.title} must hold the target frames of {manifest} in their order, found other "
@@ -126,11 +125,9 @@ def refuse_other_frames(store: MapStore, image_ids: Sequence[str], manifest: Pat
         )
 
 
-def refuse_other_begun(path: Path, form: MapFormat, made: Mapping[str, Any]) -> bool:
-    """Whether a store is there already; UserError unless it is of the same files and settings, those of the provenance `made`."""
-    if not (path / "zarr.json").is_file():
-        return False
-    if not same_origin(open_store(path, form).attributes["provenance"], made):
+def refuse_other_store(path: Path, form: MapFormat, provenance: Mapping[str, Any]) -> None:
+    """Raises UserError if a store is there already, with other settings or inputs than those of `provenance`."""
+    is_there = (path / "zarr.json").is_file()
+    if is_there and not same_origin(open_store(path, form).attributes["provenance"], provenance):
         raise UserError(f"{path}: the {form.title} must be new, or of these files and settings, found another; move it away, or "
                         "choose another folder")  # fmt: skip
-    return True

@@ -1,78 +1,67 @@
-"""Which frames on disk are no longer those of a manifest: by their names, and by size and times where these are known."""
+"""The differences between the frames on disk and those of a manifest, found without opening files that look unchanged."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from caguda.config import Configuration
-from caguda.config_frames import Domain
-from caguda.datasets.frames import list_frames
-from caguda.datasets.record import read_record
+from caguda.datasets.listing import list_frames
+from caguda.datasets.manifest import SET_NAMES
+from caguda.datasets.record import FileState, read_file_states, record_path
 from caguda.errors import UserError
 from caguda.files import read_regular
 
-Seen = tuple[int, int, str]
-"""Size in bytes, time of change in nanoseconds, and SHA-256 of a file."""
-
 
 def changed_frames(configuration: Configuration, content: Mapping[str, Any], manifest: Path) -> list[str]:
-    """What has changed since a manifest of this `content` was written, a few words for each frame; none if nothing has.
+    """One phrase for each frame that was added, removed or changed since a manifest with this `content` was written.
 
-    A file of the size and time that the check wrote down is not opened; one with others is hashed.
+    A file whose size and time of change are those that the check recorded counts as unchanged and is not opened.
     """
-    known = _known(manifest.parent / ("check-test" if "test" in content else "check") / "frames.jsonl")
-    found: list[str] = []
-    for name in ("source", "target", "evaluation", "test"):
-        domain: Domain | None = getattr(configuration, name)
-        if name not in content or domain is None:
-            continue
-        try:
-            frames = list_frames(domain, configuration.domain_root(domain))
-        except UserError as error:
-            found.append(f"the {name} set: {error}")
-            continue
-        entries = {entry["id"]: entry for entry in content[name]["frames"]}
-        now = {frame.id: frame for frame in frames}
-        found += [f"{frame} of the {name} set was added" for frame in sorted(now.keys() - entries.keys())]
-        found += [f"{frame} of the {name} set is gone" for frame in sorted(entries.keys() - now.keys())]
-        root = Path(content[name]["root"])
-        for frame in sorted(now.keys() & entries.keys()):
-            for kind, file in (("image", now[frame].image), ("label", now[frame].label)):
-                entry = entries[frame]
-                before = None if entry[kind] is None else root / entry[kind]
-                if not _same(file, before, entry[f"{kind}_sha256"], known):
-                    found.append(f"{file or frame} was changed")
-    return found
+    states = read_file_states(record_path(manifest, "check-test" if "test" in content else "check"))
+    changes: list[str] = []
+    for name in (*SET_NAMES, "test"):
+        if name in content and getattr(configuration, name) is not None:
+            try:
+                changes += _changes_of_set(configuration, name, content[name], states)
+            except UserError as error:
+                changes.append(f"the {name} set: {error}")
+    return changes
 
 
-def _same(file: Path | None, before: Path | None, sha256: str | None, known: Mapping[str, Seen]) -> bool:
-    """Whether a file is what was checked at `before`, as far as its size and time tell.
+def _changes_of_set(
+    configuration: Configuration, name: str, content: Mapping[str, Any], states: Mapping[str, FileState]
+) -> Iterator[str]:
+    domain, root = getattr(configuration, name), Path(content["root"])
+    frames = {frame.id: frame for frame in list_frames(domain, configuration.domain_root(domain))}
+    entries = {entry["id"]: entry for entry in content["frames"]}
+    yield from (f"{frame} of the {name} set was added" for frame in sorted(frames.keys() - entries.keys()))
+    yield from (f"{frame} of the {name} set is gone" for frame in sorted(entries.keys() - frames.keys()))
+    for frame in sorted(frames.keys() & entries.keys()):
+        entry = entries[frame]
+        for kind, file in (("image", frames[frame].image), ("label", frames[frame].label)):
+            checked = None if entry[kind] is None else root / entry[kind]
+            if not _is_unchanged(file, checked, entry[f"{kind}_sha256"], states):
+                yield f"{file or frame} was changed"
 
-    Where these are others it is read, but for one that was moved and has its old size: whatever decodes it compares it
-    with its digest.
+
+def _is_unchanged(file: Path | None, checked: Path | None, sha256: str | None, states: Mapping[str, FileState]) -> bool:
+    """Whether a file is the one that was checked at the path `checked`.
+
+    A file of the recorded size with another time is hashed, unless it was moved: a moved file counts as unchanged here, and
+    whatever decodes it compares its SHA-256.
     """
-    if file is None or before is None:
-        return file is None and before is None
+    if file is None or checked is None:
+        return file is None and checked is None
     try:
         status = file.stat()
-        size, mtime, recorded = known.get(str(before), (status.st_size, status.st_mtime_ns, sha256))
+        size, mtime_ns, recorded = states.get(str(checked), FileState(status.st_size, status.st_mtime_ns, sha256))
         if status.st_size != size or recorded != sha256:
             return False
-        if status.st_mtime_ns == mtime or file != before:
+        if status.st_mtime_ns == mtime_ns or file != checked:
             return True
         return hashlib.sha256(read_regular(file)).hexdigest() == sha256
     except (UserError, OSError):
         return False
-
-
-def _known(record: Path) -> dict[str, Seen]:
-    """What the check has seen last of each file, by its path."""
-    found: dict[str, Seen] = {}
-    for stamp, (entry, _) in read_record(record).items():
-        for kind, (path, size, mtime, _) in (("image", stamp[1:5]), ("label", stamp[5:9])):
-            if isinstance(path, str) and isinstance(size, int) and isinstance(mtime, int):
-                found[path] = (size, mtime, entry[f"{kind}_sha256"])
-    return found

@@ -1,6 +1,6 @@
-"""The dataset check: every image and label is opened once, decoded, measured and hashed, on all cores.
+"""The check of frames: every image and label is opened, decoded, measured and hashed once, on all cores.
 
-Torch is imported by what opens files alone: a check that finds nothing changed starts without it.
+Only the functions that open files import torch: a check of unchanged files starts without it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,33 +21,34 @@ from tqdm import tqdm
 
 from caguda.classes import IGNORE, ClassTable
 from caguda.datasets.frame import Frame
-from caguda.datasets.record import Stamp, add, appended, read_record, stamp
+from caguda.datasets.record import append_line, frame_key, open_record, read_record
 from caguda.datasets.workers import workers
 from caguda.errors import UserError
 
 _CHECK_VERSION = 2
-"""A check that looks for more has a new one, and opens files again that an earlier check has passed."""
+"""Raised when the check looks for more: files that passed an earlier version are then opened again."""
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What is known of some frames.
+class CheckResult:
+    """The result of checking one or more frames.
 
-    `entries` has one per frame that can be used: id, image, label, height, width, whether the image has a single
-    colour, classes (the train ids present, void left out) and SHA-256 digests. `problems` and `warnings` name a file
-    each. `pixels` counts train ids, (256,). `unequal` are the ids of frames whose label is not of the image's size.
+    `entries` has one per usable frame: id, image, label, height, width, whether the image has a single colour, classes
+    (the train ids in the label, without void) and the SHA-256 of both files. `problems` and `warnings` are lines that
+    name a file. `pixels` (256,) counts the pixels of each train id. `unequal` has the ids of frames whose label has
+    another size than the image.
     """
 
-    entries: list[dict[str, Any]]
-    problems: list[str]
-    warnings: list[str]
-    pixels: NDArray[np.int64]
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
     unequal: list[str] = field(default_factory=list)
 
 
 def _is_constant(image: NDArray[np.uint8]) -> bool:
-    """Whether an image (3, H, W) has one colour; most images are told apart by every 16th pixel."""
+    """Whether an image (3, H, W) has a single colour; a sample of the pixels decides this for most images."""
     sample = image[:, ::16, ::16]
     return bool((sample == sample[:, :1, :1]).all() and (image == image[:, :1, :1]).all())
 
@@ -73,33 +74,33 @@ def _check_label(frame: Frame, table: ClassTable, pixels: NDArray[np.int64]) -> 
     content = read_bytes(frame.label)
     raw = raw_values(content, frame.label, table)
     pixels[:] = to_train_ids(raw, table, frame.label).flatten().bincount(minlength=256).numpy()
-    present = [int(train_id) for train_id in np.flatnonzero(pixels) if train_id != IGNORE]
-    return {"classes": present, "label_sha256": hashlib.sha256(content).hexdigest(), "label_size": raw.shape}
+    classes = [int(train_id) for train_id in np.flatnonzero(pixels) if train_id != IGNORE]
+    return {"classes": classes, "label_sha256": hashlib.sha256(content).hexdigest(), "label_size": raw.shape}
 
 
-def _usable(entry: dict[str, Any], pixels: NDArray[np.int64]) -> Checked:
-    """What is known of a frame without a problem."""
+def _passed(entry: dict[str, Any], pixels: NDArray[np.int64]) -> CheckResult:
+    """The result for a frame without a problem."""
     warnings = []
     if entry["single_colour"]:
         warnings.append(f"{entry['image']}: the image has a single colour")
     if entry["label"] is not None and not entry["classes"]:
         warnings.append(f"{entry['label']}: every pixel of the label is void")
-    return Checked([entry], [], warnings, pixels)
+    return CheckResult([entry], warnings=warnings, pixels=pixels)
 
 
-def check_frame(frame: Frame, table: ClassTable) -> Checked:
-    """What is known of one frame: an entry, or the problems that forbid its use."""
+def check_frame(frame: Frame, table: ClassTable) -> CheckResult:
+    """Opens both files of a frame; the result has an entry, or the problems that make the frame unusable."""
     problems: list[str] = []
     pixels = np.zeros(256, dtype=np.int64)
     label = None if frame.label is None else str(frame.label)
     entry: dict[str, Any] = {"id": frame.id, "image": str(frame.image), "label": label}
-    for look in (partial(_check_image, frame), partial(_check_label, frame, table, pixels)):
+    for check_file in (partial(_check_image, frame), partial(_check_label, frame, table, pixels)):
         try:
-            entry |= look()
+            entry |= check_file()
         except UserError as error:
             problems.append(str(error))
     if problems:
-        return Checked([], problems, [], pixels)
+        return CheckResult(problems=problems, pixels=pixels)
     size, height, width = entry.pop("label_size"), entry["height"], entry["width"]
     if size not in (None, (height, width)):
         problem = (
@@ -107,12 +108,12 @@ def check_frame(frame: Frame, table: ClassTable) -> Checked:
             f"one size: correct a file, or leave the frame out with the key skip: "
             f"{json.dumps([frame.id], ensure_ascii=False)}"
         )
-        return Checked([], [problem], [], pixels, [frame.id])
-    return _usable(entry, pixels)
+        return CheckResult(problems=[problem], pixels=pixels, unequal=[frame.id])
+    return _passed(entry, pixels)
 
 
-def _with_progress(results: Iterable[Checked], total: int, title: str) -> Iterator[Checked]:
-    """The results as they come: behind a bar on a terminal, with a line every ten seconds in a log."""
+def _with_progress(results: Iterable[CheckResult], total: int, title: str) -> Iterator[CheckResult]:
+    """The same results; meanwhile a terminal shows a progress bar, and a log gets a line every ten seconds."""
     if sys.stderr.isatty():
         yield from tqdm(results, total=total, desc=title, unit=" frames")
         return
@@ -124,70 +125,47 @@ def _with_progress(results: Iterable[Checked], total: int, title: str) -> Iterat
         yield result
 
 
-def _opened(frames: Sequence[Frame], table: ClassTable, title: str) -> Iterator[Checked]:
-    """What is found in each frame, in as many processes as this one may use cores.
-
-    Processes and not threads, because the decoders keep Python's lock.
-    """
+def _check_in_parallel(frames: Sequence[Frame], table: ClassTable, title: str) -> Iterator[CheckResult]:
+    """Yields the result for each frame, in order, from one process per core. Threads would wait for Python's lock."""
     with workers(len(frames), [__name__, "caguda.datasets.io"], "check") as pool:
         results = pool.map(partial(check_frame, table=table), frames, chunksize=8)
         yield from _with_progress(results, len(frames), title)
 
 
-def _reading(layout: str, table: ClassTable) -> str:
-    """How files are read, as a digest: an entry of the record holds for no other layout, table and check.
-
-    `layout` is its name, and the digest of the plugin that it comes from.
-    """
+def _reader_digest(layout: str, table: ClassTable) -> str:
+    """A digest of everything that decides how files are read: version of the check, layout, plugin and class table."""
     content = json.dumps([_CHECK_VERSION, layout, table.count, sorted(table.train_id.items())])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _known(frames: Sequence[Frame], stamps: Mapping[str, Stamp | None], record: Path) -> dict[str, Checked]:
-    """What the record holds of the frames that are still as they were, by id."""
-    recorded = read_record(record)
-    known = {}
-    for frame in frames:
-        key = stamps[frame.id]
-        if key is not None and key in recorded:
-            entry, counts = recorded[key]
-            pixels = np.zeros(256, dtype=np.int64)
-            pixels[[int(train_id) for train_id in counts]] = list(counts.values())
-            known[frame.id] = _usable(entry, pixels)
-    return known
-
-
 def check_frames(
-    frames: Sequence[Frame],
-    table: ClassTable,
-    record: Path,
-    title: str = "frames",
-    layout: str = "",
-) -> Checked:
-    """What is known of all frames, in their order; a missing label is no problem here.
+    frames: Sequence[Frame], table: ClassTable, record: Path, title: str = "frames", layout: str = ""
+) -> CheckResult:
+    """The results for all frames together, in their order; a missing label is no problem here.
 
-    `record` is the file of what earlier checks have found, which this one adds to. A frame with a problem is not in it.
-    `layout` is the name of the set's layout, and the digest of the plugin that it comes from.
+    `record` is the file with the results of earlier checks; new results are appended to it, except for frames with a
+    problem. `layout` is the name of the set's layout, followed by the SHA-256 of the plugin that defines it, if any.
     """
-    how = _reading(layout, table)
-    stamps = {frame.id: stamp(frame, how) for frame in frames}
-    results = _known(frames, stamps, record)
+    reader = _reader_digest(layout, table)
+    keys = {frame.id: frame_key(frame, reader) for frame in frames}
+    recorded = read_record(record)
+    results = {name: _passed(*recorded[key]) for name, key in keys.items() if key is not None and key in recorded}
     new = [frame for frame in frames if frame.id not in results]
     if results:
         print(f"{title}: {len(results)} of {len(frames)} frames are as an earlier check found them", flush=True)
     if new:
-        with appended(record) as file:
-            for frame, result in zip(new, _opened(new, table, title), strict=True):
+        with open_record(record) as file:
+            for frame, result in zip(new, _check_in_parallel(new, table, title), strict=True):
                 results[frame.id] = result
-                key = stamps[frame.id]
+                key = keys[frame.id]
                 if result.entries and key is not None:
-                    add(file, key, result.entries[0], result.pixels)
-    found = Checked([], [], [], np.zeros(256, dtype=np.int64))
+                    append_line(file, key, result.entries[0], result.pixels)
+    total = CheckResult()
     for frame in frames:
         result = results[frame.id]
-        found.entries.extend(result.entries)
-        found.problems.extend(result.problems)
-        found.warnings.extend(result.warnings)
-        found.pixels[:] += result.pixels
-        found.unequal.extend(result.unequal)
-    return found
+        total.entries.extend(result.entries)
+        total.problems.extend(result.problems)
+        total.warnings.extend(result.warnings)
+        total.pixels[:] += result.pixels
+        total.unequal.extend(result.unequal)
+    return total

@@ -1,4 +1,4 @@
-"""A frame of a data set, and how image files are found in a folder."""
+"""A frame of a data set, and helpers of the layouts that look for its files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from caguda.errors import UserError, first
 
 @dataclass(frozen=True)
 class Frame:
-    """One image, its label file where there is one, and a name that is unique in its set.
+    """An image, its label file if it has one, and an id that is unique in its set.
 
-    A frame of a manifest has the SHA-256 of both files, which are compared whenever they are read.
+    A frame of a manifest also has the SHA-256 of both files. Whenever a file is read, its content is compared with it.
     """
 
     id: str
@@ -25,28 +25,26 @@ class Frame:
 
 
 def label_of(frame: Frame) -> Path:
-    """The label file of a frame that must have one; UserError names the frame otherwise."""
-    if frame.label is None:
-        raise _unlabelled([frame], 1)
+    """The label file of a frame; UserError if it has none."""
+    require_labels([frame])
+    assert frame.label is not None
     return frame.label
 
 
 def require_labels(frames: Sequence[Frame]) -> None:
-    """UserError, naming the first ones, unless every frame has a label."""
-    if without := [frame for frame in frames if frame.label is None]:
-        raise _unlabelled(without, len(frames))
-
-
-def _unlabelled(without: Sequence[Frame], count: int) -> UserError:
-    names = first([frame.image for frame in without])
-    return UserError(
-        f"{names}: frames that are used with labels must have them, found {len(without)} of {count} without; add the "
-        "labels, or name these ids under `skip`, and check again"
-    )
+    """UserError, with the first frames without a label, unless every frame has one."""
+    if unlabelled := [frame.image for frame in frames if frame.label is None]:
+        raise UserError(
+            f"{first(unlabelled)}: frames that are used with labels must have them, found {len(unlabelled)} of "
+            f"{len(frames)} without; add the labels, or name these ids under `skip`, and check again"
+        )
 
 
 def entries_of(folder: Path, key: str) -> list[Path]:
-    """What a folder holds, sorted by name, hidden files left out; `key` names the folder in the configuration."""
+    """The files and folders in a folder, sorted by name, without hidden ones; UserError if it cannot be read.
+
+    `key` is the key of the configuration that names the folder, for the message.
+    """
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except FileNotFoundError:
@@ -56,6 +54,11 @@ def entries_of(folder: Path, key: str) -> list[Path]:
 
 
 def label_in(folder: Path, stem: str) -> Path:
-    """Where a label belongs: STEM.png, or STEM.PNG if that is what there is; images may have a suffix in any case."""
+    """The path of a label, whether or not it exists: STEM.PNG if that is the only one that exists, else STEM.png."""
     path, upper = folder / f"{stem}.png", folder / f"{stem}.PNG"
     return path if os.path.lexists(path) or not os.path.lexists(upper) else upper
+
+
+def shortened(path: Path, root: Path | str) -> Path:
+    """`path` relative to `root` if it lies below it, else `path` itself."""
+    return path.relative_to(root) if path.is_relative_to(root) else path

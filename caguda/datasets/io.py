@@ -1,4 +1,4 @@
-"""Image and label files as tensors. Annotated shapes: H W, the size of the image."""
+"""Reading and decoding image and label files. Annotated shapes: H W, the size of the image."""
 
 import hashlib
 import io
@@ -22,7 +22,7 @@ _DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def read_bytes(path: Path, sha256: str | None = None) -> bytes:
-    """The content of a file; UserError if it cannot be read, is empty, or has not the digest `sha256` of the check."""
+    """The content of a file; UserError if it cannot be read, is empty, or differs from the SHA-256 of the check."""
     try:
         if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
             raise UserError(f"{path}: this must be a regular file, found a pipe, socket or device; put a file there")
@@ -36,25 +36,34 @@ def read_bytes(path: Path, sha256: str | None = None) -> bytes:
     return content
 
 
-def decode_image(content: bytes, path: Path) -> UInt8[Tensor, "3 H W"]:
-    """The RGB image of a PNG or JPEG file's content, 0 to 255; `path` is for messages.
+def _damaged(path: Path, kind: str, error: Exception) -> UserError:
+    return UserError(f"{path}: this {kind} is damaged ({' '.join(str(error).split())})")
 
-    Grey, palettes and fewer bits become RGB as in Pillow, and transparency is left out; any other kind is a UserError.
+
+def _decode(content: bytes, path: Path, kind: str, mode: ImageReadMode) -> UInt8[Tensor, "channels H W"]:
+    encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    try:
+        channels: Tensor = torchvision_decode(encoded, mode=mode)
+    except RuntimeError as error:
+        raise _damaged(path, kind, error) from None
+    return channels
+
+
+def decode_image(content: bytes, path: Path) -> UInt8[Tensor, "3 H W"]:
+    """The RGB image, 0 to 255, in the content of a PNG or JPEG file; `path` is for messages.
+
+    Grey and palette images and those with fewer bits become RGB as in Pillow, and transparency is dropped. UserError for
+    any other kind.
     """
     if not content.startswith((PNG, JPEG)):
         raise UserError(f"{path}: an image must be a PNG or JPEG file, and this is neither")
     if (bits := read_header(content, path, "image").bits) > 8:
         raise UserError(f"{path}: an image must have 8 bits a channel, found {bits}; save it with 8 bits a channel")
-    encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    try:
-        image: Tensor = torchvision_decode(encoded, mode=ImageReadMode.RGB)
-    except RuntimeError as error:
-        raise UserError(f"{path}: this image is damaged ({' '.join(str(error).split())})") from None
-    return image
+    return _decode(content, path, "image", ImageReadMode.RGB)
 
 
 def decode_label(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
-    """The values of a PNG of one channel, uint8 or uint16; a palette gives its indices, not its colours."""
+    """The values in the content of a one-channel PNG, uint8 or uint16; those of a palette PNG are its indices."""
     header = label_header(content, path)
     if header.bits >= 8 and header.kind == 0:
         return first_channel(content, path)
@@ -67,27 +76,22 @@ def decode_label(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
                 )
             return np.asarray(image)
     except _DAMAGED as error:
-        raise UserError(f"{path}: this label is damaged ({' '.join(str(error).split())})") from None
+        raise _damaged(path, "label", error) from None
 
 
 def first_channel(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
-    """The first channel of a PNG as it is. Of one with 16 bits in RGB, Pillow would keep the upper 8, all 0, silently."""
-    encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    try:
-        channels: Tensor = torchvision_decode(encoded, mode=ImageReadMode.UNCHANGED)
-    except RuntimeError as error:
-        raise UserError(f"{path}: this label is damaged ({' '.join(str(error).split())})") from None
-    return channels[0].numpy()
+    """The first channel of a PNG with all its bits. (Of 16 bits in RGB, Pillow silently keeps the upper 8, here all 0.)"""
+    return _decode(content, path, "label", ImageReadMode.UNCHANGED)[0].numpy()
 
 
 def raw_values(content: bytes, path: Path, table: ClassTable) -> Shaped[np.ndarray, "H W"]:
-    """The raw values of a label file's content, uint8 or uint16, as the layout of its set decodes it."""
+    """The raw values of a label file's content, uint8 or uint16, decoded by the layout of its set."""
     if table.decoder is None:
         return decode_label(content, path)
     try:
         raw = np.asarray(table.decoder.decode_label(content, path))
     except _DAMAGED as error:
-        raise UserError(f"{path}: this label is damaged ({' '.join(str(error).split())})") from None
+        raise _damaged(path, "label", error) from None
     if raw.ndim != 2 or raw.dtype not in (np.uint8, np.uint16):
         raise UserError(
             f"{path}: a layout must decode a label to an array (H, W) of uint8 or uint16, found {raw.shape} of "
@@ -97,40 +101,40 @@ def raw_values(content: bytes, path: Path, table: ClassTable) -> Shaped[np.ndarr
 
 
 def to_train_ids(raw: Shaped[np.ndarray, "H W"], table: ClassTable, path: Path) -> UInt8[Tensor, "H W"]:
-    """The train ids of raw values, IGNORE where void; UserError with every unknown value and its number of pixels."""
-    if raw.dtype == np.uint8:  # as np.take would, in half the time
+    """The train ids of raw values, IGNORE for void; UserError with the unknown values and their numbers of pixels."""
+    if raw.dtype == np.uint8:  # the same as np.take, in half the time
         mapped = bytearray(raw).translate(table.lookup[:256].tobytes())
         train_ids = np.frombuffer(mapped, dtype=np.uint8).reshape(raw.shape)
     else:
         train_ids = np.take(table.lookup, raw)
     if (unknown := train_ids == UNWRITTEN).any():
         values, counts = np.unique(raw[unknown], return_counts=True)
-        found = first([f"{value} ({count} pixels)" for value, count in zip(values, counts, strict=True)], 5)
+        listed = first([f"{value} ({count} pixels)" for value, count in zip(values, counts, strict=True)], 5)
         raise UserError(
-            f"{path}: label values outside the class table: {found}; correct the file, or add them to "
+            f"{path}: label values outside the class table: {listed}; correct the file, or add them to "
             "the keys classes or ignore"
         )
     return torch.from_numpy(train_ids)
 
 
 def read_image(path: Path, sha256: str | None = None) -> UInt8[Tensor, "3 H W"]:
-    """The RGB image of a PNG or JPEG file, 0 to 255; UserError if it cannot be read or is not the file of this digest."""
+    """The RGB image of a PNG or JPEG file, 0 to 255; UserError if it cannot be read or differs from `sha256`."""
     return decode_image(read_bytes(path, sha256), path)
 
 
 def read_label(path: Path, table: ClassTable, sha256: str | None = None) -> UInt8[Tensor, "H W"]:
-    """The train ids of a label file, IGNORE where void.
+    """The train ids of a label file, IGNORE for void.
 
-    UserError if it cannot be read, holds an unknown value, or is not the file of this digest.
+    UserError if it cannot be read, holds an unknown value, or differs from `sha256`.
     """
     return to_train_ids(raw_values(read_bytes(path, sha256), path, table), table, path)
 
 
 def image_of(frame: Frame) -> UInt8[Tensor, "3 H W"]:
-    """The RGB image of a frame; UserError unless its file is the one that was checked."""
+    """The RGB image of a frame, 0 to 255; UserError if its file has changed since the check."""
     return read_image(frame.image, frame.image_sha256)
 
 
 def labels_of(frame: Frame, table: ClassTable) -> UInt8[Tensor, "H W"]:
-    """The train ids of a frame, which must have a label; UserError unless its file is the one that was checked."""
+    """The train ids of a frame's label, IGNORE for void; UserError if it has none or has changed since the check."""
     return read_label(label_of(frame), table, frame.label_sha256)

@@ -1,4 +1,4 @@
-"""What a layout of a data set tells: where images and labels lie, and what its label files hold. No torch."""
+"""The base class of layouts: where a data set has its images and labels, and how its label files are decoded. No torch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from caguda.config_frames import Domain, LabelValues
-from caguda.datasets.frame import label_in
+from caguda.datasets.frame import label_in, shortened
 from caguda.errors import first
-from caguda.kinds import find, instance_of, plugin_of
+from caguda.registry import instance_of, plugin_of, registered_class
 
 if TYPE_CHECKING:  # numpy takes a tenth of a second, and a configuration is read without it
     import numpy as np
@@ -18,85 +18,83 @@ if TYPE_CHECKING:  # numpy takes a tenth of a second, and a configuration is rea
 
 @dataclass(frozen=True)
 class Layout:
-    """How a data set lies in its folder; a layout is a class that derives from this one and is registered by a name.
+    """The folders and file names of a data set; a layout is a subclass that is registered by a name.
 
-    What is not overridden is as in GTA5: images are `images/ID.png`, labels `labels/ID.png`, which hold Cityscapes' label
-    ids. In all methods `domain` is the set's section of the YAML, `root` the folder of the set, and `path` or `image` a
-    file in one of the folders of images. The keys `list` and `skip` and the digests of files are no concern of a layout.
+    The defaults are those of GTA5: images are `images/ID.png`, labels are `labels/ID.png` and hold Cityscapes' label ids.
+    In all methods `domain` is the set's section of the YAML, `root` the folder of the set, and `path` or `image` a file in
+    one of the image folders. A layout need not treat the keys `list` and `skip` or the SHA-256 of files.
     """
 
     key: ClassVar[str] = "images"
-    """The key of the section that a person corrects where the folder of the images is not there."""
+    """The key of the section that messages name if the image folder does not exist."""
     suffixes: ClassVar[tuple[str, ...]] = (".png",)
-    """What names of images end with, in lower case."""
+    """The suffixes of image files, in lower case."""
     splits: ClassVar[str] = ""
-    """What the key `split`, which is needed then, may be, in words; empty where the data set has no splits."""
+    """The choices of the key `split`, in words; `split` is then required. Empty if the data set has no splits."""
     label_choices: ClassVar[tuple[str, ...]] = ()
-    """What the key `labels` may be in a layout with folders of its own, the default first; empty where `images` and `labels`
-    name folders."""
+    """The choices of the key `labels`, the default first, in a layout with fixed folders. Empty if the keys `images` and
+    `labels` name the folders."""
     on_test_server: ClassVar[bool] = False
-    """Whether Cityscapes' test server takes predictions of these images, which it knows by their ids."""
+    """Whether Cityscapes' test server scores predictions for these images; it identifies them by their ids."""
 
     def image_folders(self, domain: Domain, root: Path) -> list[Path]:
-        """The folders that hold images; folders within them are not searched."""
+        """The folders that are searched for images, without their subfolders."""
         return [root / domain.images]
 
     def outer_folders(self, domain: Domain, root: Path) -> list[Path]:
-        """Folders that hold nothing but folders of images: the check names a file that lies there."""
+        """Folders that should contain nothing but image folders: the check warns of files in them."""
         return []
 
     def image_id(self, path: Path) -> str | None:
-        """The id of an image, unique in the set; None for a file that is no image of the set."""
+        """The id of an image, unique in the set; None for a file that is not an image of the set."""
         return path.stem if path.suffix.lower() in self.suffixes else None
 
     def label_path(self, domain: Domain, root: Path, image: Path) -> Path:
-        """Where the label of an image belongs, whether or not it is there. Not asked where `labels` is null."""
+        """The path of an image's label, whether or not it exists. Not called if `labels` is null."""
         return label_in(root / str(domain.labels), image.stem)
 
     def label_values(self, domain: Domain) -> LabelValues:
-        """What the label files hold, for the class tables that have a name; a list of `classes` has ids of its own."""
+        """The kind of values in the label files. Not used if the configuration lists its own `classes`."""
         return "label ids"
 
     def decode_label(self, content: bytes, path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-        """The raw values (H, W) of a label file's content; `path` is for messages. This one takes PNGs of one channel.
+        """The raw values (H, W) of a label file's content; `path` is for messages. The default decodes one-channel PNGs.
 
-        A value that is neither a category nor void is refused afterwards. What Pillow raises is told as damage.
+        The caller refuses values that are neither a category nor void, and reports errors of Pillow as a damaged file.
         """
         from caguda.datasets.io import decode_label  # torch
 
         return decode_label(content, path)
 
     def published(self, domain: Domain) -> int | None:
-        """How many images the data set was published with; None: nobody knows."""
+        """The number of images in the published data set; None if unknown."""
         return None
 
-    def place(self, domain: Domain, root: Path) -> str:
-        """Where images are looked for, as it is told where there are none."""
-        folders = [
-            path.relative_to(root) if path.is_relative_to(root) else path for path in self.image_folders(domain, root)
-        ]
+    def image_pattern(self, domain: Domain, root: Path) -> str:
+        """The pattern of image paths, for the message that no frames were found."""
+        folders = [shortened(folder, root) for folder in self.image_folders(domain, root)]
         *most, last = (f"*{suffix}" for suffix in self.suffixes)
         return f"{first(folders)}/{', '.join(most)}{' or ' if most else ''}{last}"
 
     def check_keys(self, domain: Domain) -> None:
-        """ValueError, which begins with the key, where a section lacks a key or has one that this layout does not take."""
+        """ValueError, beginning with the key, if the section lacks a key or has one that this layout does not allow."""
         if self.splits and domain.split is None:
             raise ValueError(f"split: layout {domain.layout} needs the name of a split: {self.splits}")
         if not self.splits and domain.split is not None:
             raise ValueError(f"split: layout {domain.layout} has no splits, found {domain.split!r}; use the key list")
         allowed = (*self.label_choices, None)
         if self.label_choices and (domain.images != "images" or domain.labels not in allowed):
-            others = " or ".join(value or "null" for value in allowed[1:])
+            alternatives = " or ".join(value or "null" for value in allowed[1:])
             raise ValueError(
-                f"images, labels: layout {domain.layout} has folders of its own, leave the keys out (or labels: {others})"
+                f"images, labels: layout {domain.layout} has folders of its own, leave the keys out (or labels: {alternatives})"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Processes that open files get a layout by pickle, and load the plugin that it comes from."""
+        """Pickles the name of the class: a worker process that unpickles a layout loads its plugin first."""
         return instance_of, (type(self).__module__, type(self).__qualname__, plugin_of(type(self)))
 
 
 def layout_of(domain: Domain) -> Layout:
-    """The layout of a set; UserError where only a plugin that was not loaded knows it."""
-    found: Layout = find("layout", domain.layout)()
-    return found
+    """The layout of a set; UserError if it belongs to a plugin that was not loaded."""
+    layout: Layout = registered_class("layout", domain.layout)()
+    return layout

@@ -1,41 +1,39 @@
-"""Frames in batches: for training in a random order fixed by (seed, position), for inference in the given order."""
+"""Batches of frames: for training in a random order fixed by the seed, for inference in the given order."""
 
 import os
 import signal
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from multiprocessing import parent_process
-from typing import TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from caguda.config_frames import Augmentation
-from caguda.datasets.frames import Frame
+from caguda.datasets.frame import Frame
 from caguda.datasets.io import image_of
 from caguda.datasets.transforms import Pixels, augmented
-from caguda.datasets.workers import end_with_the_starter, fork_server, prefetched
+from caguda.datasets.workers import exit_with_parent, fork_server, prefetched
 from caguda.errors import UserError
 
 LabelMaps = Callable[[int], Mapping[str, Pixels]]
 Sample = dict[str, Tensor]
-T = TypeVar("T", bound=Sequence[int])
 PRELOAD = ["caguda.datasets.loader"]
 
 
 @dataclass
 class TrainingFrames(Dataset[Sample]):
-    """Frames drawn for training; position p is frame p mod n of a fresh permutation for every epoch.
+    """The endless sequence of training samples; every epoch is a new permutation of the n frames.
 
     Order and random augmentation depend on (seed, domain, position) alone: neither the number of workers nor an
-    interruption changes a sample. `label_maps(i)` gives the label maps of frame i, (H, W) uint8 at the size of its
-    image or smaller (enlarged by nearest neighbour); they go through the geometry of the image. `images(i)` gives the
-    image of frame i; without it, images are read from the frames' files.
+    interruption changes a sample. `label_maps(i)` returns the label maps of frame i by name, (H, W) uint8 at the size of
+    the image or smaller; smaller ones are enlarged by nearest neighbour, and all are augmented with the geometry of the
+    image. `images(i)` returns the image of frame i; by default it is read from the frame's file.
     """
 
     frames: Sequence[Frame]
@@ -53,21 +51,21 @@ class TrainingFrames(Dataset[Sample]):
         return np.random.default_rng([self.seed, zlib.crc32(f"{self.domain} {purpose}".encode()), number])
 
     def __getitem__(self, position: int) -> Sample:
-        epoch, place = divmod(position, len(self.frames))
-        index = int(self.order(epoch)[place])
+        epoch, position_in_epoch = divmod(position, len(self.frames))
+        index = int(self.order(epoch)[position_in_epoch])
         image = self.images(index) if self.images else image_of(self.frames[index])
         maps = self.label_maps(index) if self.label_maps else {}
         maps = {name: enlarge(values, image.shape[-2:]) for name, values in maps.items()}
         with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed, which would seed the GPU's dropout as well, and takes half a millisecond for that:
+            # Not torch.manual_seed: it would also seed the GPU's dropout, which takes half a millisecond.
             torch.default_generator.manual_seed(int(self._generator("transform", position).integers(2**62)))
             return augmented(self.augmentation, image, maps)
 
 
 def enlarge(label_map: Pixels, size: Sequence[int]) -> Pixels:
-    """A label map (h, w) at the size (H, W) of its image by nearest neighbour; unchanged when it has that size already.
+    """A label map (h, w) enlarged by nearest neighbour to the size (H, W) of its image; the map itself if h = H, w = W.
 
-    The inverse of `labels_at` for every size with h <= H and w <= W: a pseudo-label comes back where it was made.
+    For h <= H and w <= W, `labels_at` inverts it: a pseudo-label returns to the feature map pixel that it came from.
     """
     if tuple(label_map.shape) == tuple(size):
         return label_map
@@ -80,74 +78,60 @@ def enlarge(label_map: Pixels, size: Sequence[int]) -> Pixels:
 def training_batches(
     frames: TrainingFrames, batch_size: int, start: int, end: int, workers: int, share: tuple[int, int] = (0, 1)
 ) -> Iterator[Sample]:
-    """The batches `start` to `end` - 1, each of `batch_size` samples; UserError if a file cannot be read.
+    """Yields the batches `start` to `end` - 1 of `batch_size` samples; UserError if a file cannot be read.
 
-    Of `share` (i, n), the i-th of n equal parts of every batch; `batch_size` must be a multiple of n.
+    With `share` (rank, size), yields that process's equal part of every batch; `batch_size` must be a multiple of size.
     """
-    part, parts = share
-    own = batch_size // parts
-    positions = [b * batch_size + part * own + i for b in range(start, end) for i in range(own)]
+    rank, processes = share
+    local_size = batch_size // processes
+    positions = [b * batch_size + rank * local_size + i for b in range(start, end) for i in range(local_size)]
     loader = DataLoader(
         frames,
-        own,
+        local_size,
         sampler=positions,
         num_workers=workers,
-        collate_fn=_batch,
-        worker_init_fn=_obey_the_trainer_alone,
+        collate_fn=_stacked,
+        worker_init_fn=_obey_only_the_trainer,
         multiprocessing_context=fork_server(PRELOAD) if workers else None,
     )
     try:
         yield from loader
-    except UserError as error:  # from a worker it comes wrapped in a traceback
+    except UserError as error:  # a worker's error has a traceback in its message
         raise UserError(str(error).rpartition(f"{UserError.__name__}: ")[2].strip()) from None
 
 
-def _batch(samples: list[Sample]) -> Sample:
-    """Samples of one size, stacked."""
+def _stacked(samples: list[Sample]) -> Sample:
+    """A batch of samples; UserError unless their images have one size."""
     sizes = {tuple(sample["image"].shape[-2:]) for sample in samples}
     if len(sizes) > 1:
-        told = " and ".join(f"{width}x{height}" for height, width in sorted(sizes))
-        raise UserError(f"frames of one batch must have one size, found {told}; give the augmentation a crop")
+        listed = " and ".join(f"{width}x{height}" for height, width in sorted(sizes))
+        raise UserError(f"frames of one batch must have one size, found {listed}; give the augmentation a crop")
     batch: Sample = default_collate(samples)
     return batch
 
 
-def _obey_the_trainer_alone(_worker: int) -> None:
-    """Signals to all processes of a job leave a worker alive, as the trainer still has to finish its iteration."""
+def _obey_only_the_trainer(_worker: int) -> None:
+    """Makes a worker exit on a SIGTERM from the trainer, and ignore one that a scheduler sends to all processes of a job.
+
+    The trainer still needs the worker to finish its iteration.
+    """
     trainer = parent_process()
     assert trainer is not None
 
-    def obey() -> None:
+    def wait_for_trainer() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer.pid:
             pass
         os._exit(0)
 
-    threading.Thread(target=obey, daemon=True).start()
-    end_with_the_starter()
+    threading.Thread(target=wait_for_trainer, daemon=True).start()
+    exit_with_parent()
 
 
-def inference_batches(frames: Sequence[Frame], batch_size: int) -> Iterator[tuple[list[int], Tensor]]:
-    """Every frame once in order: (indices, uint8 images); a batch holds neighbouring frames of one size.
-
-    The next batch is read in a thread of its own while a batch is at work.
-    """
-    return prefetched(read_batches(frames, range(len(frames)), batch_size))
+def read_ahead(frames: Sequence[Frame], batches: Iterable[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
+    """Yields each batch, indices of n frames, with its images (n, 3, H, W); a background thread reads the next batch."""
+    return prefetched((batch, images_of(frames, batch)) for batch in batches)
 
 
-def read_ahead(frames: Sequence[Frame], batches: Sequence[T]) -> Iterator[tuple[T, Tensor]]:
-    """Each of the batches, which are places of frames of one size, with its images; read as those above are."""
-    return prefetched((batch, torch.stack([image_of(frames[i]) for i in batch])) for batch in batches)
-
-
-def read_batches(frames: Sequence[Frame], places: range, batch_size: int) -> Iterator[tuple[list[int], Tensor]]:
-    """The same of the frames at some places, read when they are asked for."""
-    images = ((index, image_of(frames[index])) for index in places)
-    for _, same_size in groupby(images, key=lambda item: item[1].shape):
-        batch: list[tuple[int, Tensor]] = []
-        for item in same_size:
-            batch.append(item)
-            if len(batch) == batch_size:
-                yield [i for i, _ in batch], torch.stack([image for _, image in batch])
-                batch = []
-        if batch:
-            yield [i for i, _ in batch], torch.stack([image for _, image in batch])
+def images_of(frames: Sequence[Frame], batch: Sequence[int]) -> UInt8[Tensor, "n 3 H W"]:
+    """The images of a batch, indices of n frames whose images have one size."""
+    return torch.stack([image_of(frames[index]) for index in batch])

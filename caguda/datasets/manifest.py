@@ -1,40 +1,42 @@
-"""The manifest that `check` writes: every frame of some sets, opened, measured and hashed."""
+"""The manifest that `check` writes: every frame of some sets with its size, classes and SHA-256."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
-from caguda.artifacts.atomic import is_sealed
 from caguda.artifacts.ownership import LONGEST
 from caguda.config import Configuration
 from caguda.datasets.frame import Frame
-from caguda.errors import UserError, is_plain
-from caguda.files import read_regular
-from caguda.recorded import refuse_other_settings
+from caguda.errors import UserError, first, is_plain
+from caguda.files import is_sealed, read_regular
+from caguda.recorded_settings import refuse_other_settings
 
 SetName = Literal["source", "target", "evaluation", "test"]
 SET_NAMES: tuple[SetName, ...] = ("source", "target", "evaluation")
+Entry = Mapping[str, Any]
+"""A frame as the manifest has it: id, height, width, classes in the label, SHA-256 of the files, and more."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The checked frames of an experiment; `sets` is the content of the file by set, `roots` the folder of each set."""
+    """The checked frames of an experiment: `sets` is the content of the file, `roots` has the folder of each set."""
 
     classes: tuple[str, ...]
     sets: Mapping[str, Mapping[str, Any]]
     roots: Mapping[str, Path]
 
-    def entries(self, name: SetName) -> list[dict[str, Any]]:
-        """What is known of each frame of a set: id, height, width, classes present, digests."""
+    def entries(self, name: SetName) -> list[Entry]:
+        """The entries of a set, sorted by id."""
         return list(self.sets[name]["frames"])
 
     def frames(self, name: SetName) -> list[Frame]:
-        """The frames of a set, sorted by id, with absolute paths; `label` is None where there is none."""
+        """The frames of a set, sorted by id, with absolute paths."""
         root = self.roots[name]
         return [
             Frame(
@@ -44,21 +46,34 @@ class Manifest:
                 entry["image_sha256"],
                 entry["label_sha256"],
             )
-            for entry in self.sets[name]["frames"]
+            for entry in self.entries(name)
         ]
 
+    def batches(self, name: SetName, batch_size: int, indices: Iterable[int] | None = None) -> list[list[int]]:
+        """Batches of the indices of a set's frames, in order: at most `batch_size` consecutive frames of one image size.
+
+        `indices` restricts them to some frames.
+        """
+        sizes = [(entry["height"], entry["width"]) for entry in self.entries(name)]
+        batches: list[list[int]] = []
+        for _, group in groupby(range(len(sizes)) if indices is None else indices, key=sizes.__getitem__):
+            same_size = list(group)
+            batches += [same_size[start : start + batch_size] for start in range(0, len(same_size), batch_size)]
+        return batches
+
     def digest(self, name: SetName) -> str:
-        """The SHA-256 over all frames of a set, ids and file contents; it does not depend on where the data lie."""
+        """The SHA-256 of a set: of the ids and file contents of all frames, wherever the files lie."""
         return str(self.sets[name]["digest"])
 
 
 def read_manifest(
     path: Path, names: Collection[SetName] = SET_NAMES, configuration: Configuration | None = None
 ) -> Manifest:
-    """The manifest of a file, of the sets `names`; UserError if it is absent, damaged, or without one of them.
+    """Reads the sets `names` of a manifest; UserError if it is absent, damaged, or lacks one of them.
 
-    With a configuration it must be of the same classes and sets, and the frames are in the configured folders, where these exist, else where they were checked: data may be
-    moved, and each file is compared with its digest when it is read.
+    With a configuration, UserError unless the manifest was made with the same classes and sets. The root of a set is then
+    the configured folder if it exists, else the folder that was checked: data may be moved, since every file is compared
+    with its SHA-256 when it is read.
     """
     try:
         raw = read_regular(path, "make it with `check`, or `check-test` for the set test")
@@ -88,16 +103,22 @@ def read_manifest(
 
 
 def refuse_unsafe_ids(path: Path, ids: Sequence[str]) -> None:
-    """UserError unless every id can be the name of a file in a folder, `ID.png`, and no two are the same.
-
-    Control characters and what no UTF-8 is would reach terminals and tables.
-    """
-    for frame in ids:
-        named = isinstance(frame, str) and frame not in ("", ".", "..") and "/" not in frame
-        if not named or not is_plain(frame) or len(frame.encode()) > LONGEST - len(".png"):
+    """UserError unless every id is unique and can name a file `ID.png`, in UTF-8 without control characters."""
+    longest = LONGEST - len(".png")
+    for name in ids:
+        is_name = isinstance(name, str) and name not in ("", ".", "..") and "/" not in name
+        if not is_name or not is_plain(name) or len(name.encode()) > longest:
             raise UserError(
-                f"{path}: the id of a frame must be the name of a file, at most {LONGEST - 4} bytes without `/` and control "
-                f"characters, found {frame!a:.300}; rename its image, and check again"
+                f"{path}: the id of a frame must be the name of a file, at most {longest} bytes without `/` and control "
+                f"characters, found {name!a:.300}; rename its image, and check again"
             )
-    if twice := [frame for frame, count in Counter(ids).items() if count > 1]:
-        raise UserError(f"{path}: every frame of a set must have an id of its own, found {twice[0]} twice; check again")
+    if duplicates := [name for name, count in Counter(ids).items() if count > 1]:
+        raise UserError(
+            f"{path}: every frame of a set must have an id of its own, found {duplicates[0]} twice; check again"
+        )
+
+
+def sizes_of(entries: Iterable[Entry]) -> str:
+    """The image sizes of some frames, width x height, with their numbers of frames, the most frequent first."""
+    sizes = Counter((entry["width"], entry["height"]) for entry in entries).most_common()
+    return first([f"{width}x{height} ({count})" for (width, height), count in sizes], 5)

@@ -1,58 +1,57 @@
-"""What the folders of a set hold beside its frames: what is left out, and how many images there should be."""
+"""A survey of a set's folders: how many images there are, and which files and folders are not used."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from caguda.config_frames import Domain
-from caguda.datasets.frames import image_folders, image_id, label_path
 from caguda.datasets.layout import layout_of
 from caguda.errors import first
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What is on disk of a set, and what of it is no frame of the experiment.
+    """The contents of a set's folders that are no frames of the experiment, and the numbers of images and frames.
 
-    `images` counts the images, `frames` those that `list` and `skip` leave, `published` is how many the data set has
-    (None: nobody knows). `skipped` are the ids of `skip` that have an image, `absent` those that have none. `hidden`
-    are files and folders whose name begins with a dot, `nested` folders beside the images, `others` files beside them
-    that are no images of the layout, `unused` labels without an image.
+    `images` counts all images, `frames` those that `list` and `skip` select; `published` is the number of images in the
+    published data set (None: unknown). `skipped` are the ids in `skip` that have an image, `unknown_skips` those that
+    have none. `hidden` are files and folders whose name begins with a dot, `subfolders` lie in an image folder,
+    `other_files` lie beside the images and are no images of the layout, `unused_labels` have no image.
     """
 
     images: int
     frames: int
     published: int | None
     skipped: Sequence[str]
-    absent: Sequence[str]
+    unknown_skips: Sequence[str]
     hidden: Sequence[Path]
-    nested: Sequence[Path]
-    others: Sequence[Path]
-    unused: Sequence[Path]
+    subfolders: Sequence[Path]
+    other_files: Sequence[Path]
+    unused_labels: Sequence[Path]
 
     def warnings(self) -> list[str]:
-        """What a person should look at: each names a file, a folder or an id."""
-        kinds: dict[tuple[Path, str], list[str]] = {}
-        for path in self.others:
-            kinds.setdefault((path.parent, path.suffix), []).append(path.name)
+        """One line for each unknown id, subfolder and unused label, and for each folder and suffix of other files."""
+        names_by_kind: dict[tuple[Path, str], list[str]] = {}
+        for path in self.other_files:
+            names_by_kind.setdefault((path.parent, path.suffix), []).append(path.name)
         return [
-            *(f"skip: {name}: no image has this id, there is nothing to leave out" for name in self.absent),
-            *(f"{path}: this folder lies among the images and is not searched" for path in self.nested),
+            *(f"skip: {name}: no image has this id, there is nothing to leave out" for name in self.unknown_skips),
+            *(f"{path}: this folder lies among the images and is not searched" for path in self.subfolders),
             *(
                 f"{folder}: {len(names)} {kind or 'other'} file(s) among the images are no images of the layout and are not "
                 f"used: {first(names)}; convert those that are frames"
-                for (folder, kind), names in kinds.items()
+                for (folder, kind), names in names_by_kind.items()
             ),
-            *(f"{path}: this label has no image and is not used" for path in self.unused),
+            *(f"{path}: this label has no image and is not used" for path in self.unused_labels),
         ]
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, sorted by name; nothing if it cannot be read."""
+    """The files and folders in a folder, hidden ones too, sorted by name; empty if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -60,61 +59,60 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _down_from(root: Path, folders: Iterable[Path]) -> set[Path]:
-    """Some folders, and those between them and `root`, which is one of them."""
-    return {above for folder in folders for above in folder.parents if above.is_relative_to(root)}.union(folders)
+def _label_names(domain: Domain, root: Path, images: Mapping[str, Path]) -> dict[Path, tuple[str, Container[str]]]:
+    """For each folder of labels, the ending of label names in lower case, and the allowed beginnings.
 
-
-def _names_of_labels(domain: Domain, root: Path, images: Mapping[str, Path]) -> dict[Path, tuple[str, Container[str]]]:
-    """By folder of labels: what their names end with, in lower case, and what they begin with, ids or names of images.
-
-    The labels of the images of one folder lie in one folder too. It is left out where its names are made in another way.
+    The beginnings are the ids of images or the stems of their files; a folder with labels of other names is left out.
+    It is assumed that the images of one folder have their labels in one folder.
     """
+    if domain.labels is None:
+        return {}
     stems: defaultdict[Path, set[str]] = defaultdict(set)
-    for path in images.values():
-        stems[path.parent].add(path.stem)
-    found: dict[Path, tuple[str, Container[str]]] = {}
-    for folder, (name, path) in {path.parent: (name, path) for name, path in images.items()}.items():
-        if (label := label_path(domain, root, path)) is None:
-            continue
-        beginnings: tuple[tuple[str, Container[str]], ...] = ((name, images), (path.stem, stems[folder]))
-        for begins, names in beginnings:
-            if label.name.startswith(begins):
-                found[label.parent] = (label.name.removeprefix(begins).lower(), names)
+    for image in images.values():
+        stems[image.parent].add(image.stem)
+    label_names: dict[Path, tuple[str, Container[str]]] = {}
+    for folder, (name, image) in {image.parent: (name, image) for name, image in images.items()}.items():
+        label = layout_of(domain).label_path(domain, root, image)
+        choices: tuple[tuple[str, Container[str]], ...] = ((name, images), (image.stem, stems[folder]))
+        for beginning, beginnings in choices:
+            if label.name.startswith(beginning):
+                label_names[label.parent] = (label.name.removeprefix(beginning).lower(), beginnings)
                 break
-    return found
+    return label_names
 
 
 def survey(domain: Domain, root: Path, images: Mapping[str, Path], frames: int) -> Survey:
-    """What is on disk of a set with these images, by id, of which so many are frames."""
-    root = Path(os.path.abspath(root))
-    folders, outer = set(image_folders(domain, root)), set(layout_of(domain).outer_folders(domain, root))
-    labels = _names_of_labels(domain, root, images)
-    searched = _down_from(root, {*folders, *labels})
-    hidden, nested, others, unused = [], [], [], []
-    for folder in sorted(searched):
+    """The survey of a set with these images by id, of which `frames` are selected."""
+    root, layout = Path(os.path.abspath(root)), layout_of(domain)
+    image_folders, outer_folders = set(layout.image_folders(domain, root)), set(layout.outer_folders(domain, root))
+    label_names = _label_names(domain, root, images)
+    folders = {*image_folders, *label_names}
+    folders |= {parent for folder in folders for parent in folder.parents if parent.is_relative_to(root)}
+    hidden, subfolders, other_files, unused_labels = [], [], [], []
+    for folder in sorted(folders):
+        ending, beginnings = label_names.get(folder, ("", ()))
         for entry in _entries(folder):
-            path, (ending, names) = folder / entry.name, labels.get(folder, ("", ()))
+            path = folder / entry.name
             is_label = bool(ending) and entry.name.lower().endswith(ending)
             if entry.name.startswith("."):
                 hidden.append(path)
-            elif folder in folders and path not in searched and entry.is_dir():
-                nested.append(path)
+            elif folder in image_folders and path not in folders and entry.is_dir():
+                subfolders.append(path)
             elif not entry.is_dir() and (
-                folder in outer or (folder in folders and not is_label and image_id(domain, path) is None)
+                folder in outer_folders or (folder in image_folders and not is_label and layout.image_id(path) is None)
             ):
-                others.append(path)
-            elif is_label and entry.name[: -len(ending)] not in names:
-                unused.append(path)
+                other_files.append(path)
+            elif is_label and entry.name[: -len(ending)] not in beginnings:
+                unused_labels.append(path)
     skipped = sorted(set(domain.skip))
     return Survey(
         images=len(images),
         frames=frames,
-        published=layout_of(domain).published(domain),
+        published=layout.published(domain),
         skipped=[name for name in skipped if name in images],
-        absent=[name for name in skipped if name not in images],
+        unknown_skips=[name for name in skipped if name not in images],
         hidden=hidden,
-        nested=nested,
-        others=others,
-        unused=unused,
+        subfolders=subfolders,
+        other_files=other_files,
+        unused_labels=unused_labels,
     )

@@ -1,6 +1,6 @@
-"""What happens to a frame between the disk and the network; images and label maps go through the same geometry.
+"""Augmentation of training frames; an image and its label maps go through the same geometry.
 
-What a sample shows is drawn before any pixel is read, so that only the part of a frame that is needed has to be.
+The geometry of a sample is drawn before any pixel is read, so that only the needed part of a frame is read.
 """
 
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ from torchvision.transforms.v2 import functional
 from caguda.classes import IGNORE
 from caguda.config_frames import Augmentation
 
-_SPARE_ROWS = 2  # beyond what bilinear weights reach, against rounding
+_SPARE_ROWS = 2  # read beyond the reach of the bilinear weights, against rounding
 
 
 class Pixels(Protocol):
-    """An image (3, H, W) or a label map (H, W), uint8, of which a part can be taken; every tensor is one."""
+    """An image (3, H, W) or a label map (H, W), uint8, that can be sliced: a tensor, or a reader of a file."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -33,7 +33,10 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True)
 class Geometry:
-    """A frame of `frame` (height, width) is flipped or not, resized to `size`, and cut to `crop` from (top, left) on."""
+    """The geometry of a sample: a frame of size `frame` is flipped or not, resized to `size`, and cropped.
+
+    Sizes are (height, width); the crop of size `crop` begins at (top, left) of the resized frame.
+    """
 
     frame: tuple[int, int]
     flip: bool
@@ -44,7 +47,7 @@ class Geometry:
 
     @property
     def rows(self) -> slice:
-        """The rows of the frame that the sample is made from."""
+        """The rows of the frame that the sample needs."""
         (height, _), (new_height, _) = self.frame, self.size
         bottom = min(self.top + self.crop[0], new_height)
         if height == new_height:
@@ -56,7 +59,7 @@ class Geometry:
 
     @property
     def columns(self) -> slice:
-        """The columns of the frame that the sample is made from; where it is resized, all of them."""
+        """The columns of the frame that the sample needs; all of them if it is resized."""
         width = self.frame[1]
         if self.frame != self.size:
             return slice(0, width)
@@ -65,7 +68,7 @@ class Geometry:
 
 
 def draw_geometry(augmentation: Augmentation, height: int, width: int) -> Geometry:
-    """The random geometry of a sample: flip, size, place of the window, drawn from torch's generator in this order."""
+    """A random geometry: flip, size, top and left of the crop, drawn from torch's generator in this order."""
     frame = (height, width)
     flip = augmentation.flip and bool(torch.rand(1) < 0.5)
     if augmentation.crop is None and augmentation.scale == (1.0, 1.0):
@@ -73,37 +76,36 @@ def draw_geometry(augmentation: Augmentation, height: int, width: int) -> Geomet
     factor = float(torch.empty(()).uniform_(*augmentation.scale))
     size = (round(height * factor), round(width * factor))
     crop = augmentation.crop or frame
-    room = [max(have - want, 0) for have, want in zip(size, crop, strict=True)]
-    top, left = (int(torch.randint(0, r + 1, ())) for r in room)
+    last_starts = [max(length - window, 0) for length, window in zip(size, crop, strict=True)]
+    top, left = (int(torch.randint(0, last + 1, ())) for last in last_starts)
     return Geometry(frame, flip, size, top, left, crop)
 
 
 def cut(pixels: Pixels, geometry: Geometry, *, label: bool) -> Tensor:
-    """The window of an image or a label map; what lies outside the frame is black, or IGNORE in a `label` map.
+    """The crop of an image or a label map; pixels outside the frame are black, or IGNORE in a `label` map.
 
-    Bit for bit what resizing the whole frame and cutting then would give: where a frame is resized, the rows that do
-    not matter are 0 instead of being read. Labels are resized by nearest neighbour, images bilinearly, antialiased.
+    The same, bit for bit, as resizing the whole frame and then cropping it: if a frame is resized, rows without influence
+    are 0 instead of being read. Labels are resized by nearest neighbour, images bilinearly with antialiasing.
     """
     values = pixels[..., geometry.rows, geometry.columns]
     if geometry.flip:
         values = values.flip(-1)
     (height, width), top, left = geometry.crop, 0, 0
     if geometry.frame != geometry.size:
-        # Rows, columns, then channels in memory, for which torchvision's kernel is five times faster.
-        whole = values.new_zeros((*geometry.frame, *values.shape[:-2])).movedim((0, 1), (-2, -1))
-        whole[..., geometry.rows, :] = values
+        # Channels last in memory, for which torchvision's kernel is five times faster.
+        frame = values.new_zeros((*geometry.frame, *values.shape[:-2])).movedim((0, 1), (-2, -1))
+        frame[..., geometry.rows, :] = values
         kind = tv_tensors.Mask if label else tv_tensors.Image
-        values = functional.resize(kind(whole), list(geometry.size)).as_subclass(Tensor)
+        values = functional.resize(kind(frame), list(geometry.size)).as_subclass(Tensor)
         top, left = geometry.top, geometry.left
     window = values[..., top : top + height, left : left + width]
     missing = (0, width - window.shape[-1], 0, height - window.shape[-2])
-    return pad(
-        window, missing, value=IGNORE if label else 0
-    ).contiguous()  # one order in memory, on which the last bits of a blur may depend
+    padded = pad(window, missing, value=IGNORE if label else 0)
+    return padded.contiguous()  # the last bits of a blur may depend on the order in memory
 
 
 def colour_transform(augmentation: Augmentation) -> v2.Transform:
-    """The random change of an image's colours and sharpness."""
+    """The random transform of an image's colours and sharpness."""
     steps: list[v2.Transform] = []
     if augmentation.color_jitter > 0:
         amount = augmentation.color_jitter
@@ -114,9 +116,9 @@ def colour_transform(augmentation: Augmentation) -> v2.Transform:
 
 
 def augmented(augmentation: Augmentation, image: Pixels, label_maps: Mapping[str, Pixels]) -> dict[str, Tensor]:
-    """A training sample, drawn from torch's generator: the `image` and the label maps by name.
+    """A random training sample: the `image` and the label maps by name, which have its size (H, W).
 
-    All maps have the height and width of the image.
+    It is drawn from torch's generator.
     """
     geometry = draw_geometry(augmentation, *image.shape[-2:])
     window: Any = tv_tensors.Image(cut(image, geometry, label=False))
@@ -125,6 +127,6 @@ def augmented(augmentation: Augmentation, image: Pixels, label_maps: Mapping[str
 
 
 def scaled(images: UInt8[Tensor, "n 3 H W"], device: torch.device) -> Float[Tensor, "n 3 H W"]:
-    """The network's input: RGB scaled to 0..1, channels last."""
+    """The network's input: RGB scaled to 0..1, channels last in memory."""
     values = images.to(device, non_blocking=True, memory_format=torch.channels_last)
     return values.float().div_(255)

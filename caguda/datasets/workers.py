@@ -1,4 +1,4 @@
-"""Processes that open files on all cores, and threads that read and write beside the one that computes."""
+"""Pools of worker processes, and background threads that overlap reading and writing with computing."""
 
 from __future__ import annotations
 
@@ -18,47 +18,46 @@ from caguda.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
-HELD_BACK = {signal.SIGTERM, signal.SIGINT}
-LONGEST_FOLDER = 70
+_BLOCKED_SIGNALS = {signal.SIGTERM, signal.SIGINT}
+_LONGEST_FOLDER = 70
 
 
 def prefetched(items: Iterator[T]) -> Iterator[T]:
-    """The same items; the next one is made in a thread of its own while one is at work, and none beyond it."""
+    """Yields the items; a background thread computes the next one, and none beyond it, while the caller uses one."""
     with ThreadPoolExecutor(1) as thread:
         end = object()
-        coming = thread.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = thread.submit(next, items, end)
+        following = thread.submit(next, items, end)
+        while (item := following.result()) is not end:
+            following = thread.submit(next, items, end)
             yield item  # type: ignore[misc]
 
 
 def in_background(items: Iterable[T], work: Callable[[T], R]) -> Iterator[R]:
-    """What `work` makes of each item, in order, in a thread of its own while the next item is made.
+    """Yields work(item) in order; runs it in one background thread while the caller's thread computes the next item.
 
-    One item is worked on at a time, and an error of `work` is raised in place of its result. Work that has begun is
-    finished, whatever happens to the next item.
+    An error of `work` is raised in place of its result. Work that has begun is finished even if the next item fails.
     """
     with ThreadPoolExecutor(1) as thread:
-        under_way: Future[R] | None = None
+        running: Future[R] | None = None
         for item in items:
-            if under_way is not None:
-                yield under_way.result()
-            under_way = thread.submit(work, item)
-        if under_way is not None:
-            yield under_way.result()
+            if running is not None:
+                yield running.result()
+            running = thread.submit(work, item)
+        if running is not None:
+            yield running.result()
 
 
 def fork_server(preload: Sequence[str]) -> ForkServerContext:
-    """Processes that are forked from one that has imported some modules and has not computed.
+    """The context of a fork server: a process that imports the modules `preload` and then forks the workers.
 
-    (A fork of a process that has computed with OpenMP threads hangs.) They hold SIGTERM and SIGINT back from their first
-    instruction on. Must be called in the main thread.
+    It never computes: a fork of a process that has computed with OpenMP threads hangs. SIGTERM and SIGINT are blocked in
+    the workers from their first instruction on. Must be called in the main thread.
     """
-    _find_room_for_sockets()
+    _choose_socket_folder()
     context = get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    resource_tracker.ensure_running()  # which lets through the signals that are held back when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
+    resource_tracker.ensure_running()  # before the signals are blocked: its start would unblock them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_SIGNALS)
     try:
         forkserver.ensure_running()
     finally:
@@ -66,48 +65,54 @@ def fork_server(preload: Sequence[str]) -> ForkServerContext:
     return context
 
 
-def _find_room_for_sockets() -> None:
-    """Processes meet at sockets in the folder for temporary files, whose names may have 107 bytes; UserError without one."""
+def _choose_socket_folder() -> None:
+    """Sets the folder for temporary files to one with a short path; UserError if there is none.
+
+    The fork server has a socket in that folder, and the path of a socket has at most 107 bytes.
+    """
     try:
-        usual = tempfile.gettempdir()
+        default = tempfile.gettempdir()
     except FileNotFoundError:
-        usual = None
-    if usual is None or len(os.fsencode(usual)) > LONGEST_FOLDER:
+        default = None
+    if default is None or len(os.fsencode(default)) > _LONGEST_FOLDER:
         short = [folder for folder in ("/tmp", "/var/tmp", "/dev/shm") if os.access(folder, os.W_OK | os.X_OK)]
         if not short:
             raise UserError(
-                f"TMPDIR: must be a writable folder with a path of at most {LONGEST_FOLDER} bytes, found "
-                f"{usual or 'none that is writable'}; set it to such a folder"
+                f"TMPDIR: must be a writable folder with a path of at most {_LONGEST_FOLDER} bytes, found "
+                f"{default or 'none that is writable'}; set it to such a folder"
             )
         tempfile.tempdir = short[0]
 
 
 @contextmanager
 def workers(tasks: int, preload: Sequence[str], what: str) -> Iterator[ProcessPoolExecutor]:
-    """As many processes as this one may use cores, with modules imported once; UserError when one of them is killed."""
+    """A pool of one process per core that this one may use, at most one per task; UserError if one of them is killed.
+
+    `preload` are modules that are imported once for all processes; `what` names the pool in the message.
+    """
     cores = min(len(os.sched_getaffinity(0)), max(1, tasks))
     context = fork_server(preload)
     try:
-        with ProcessPoolExecutor(cores, mp_context=context, initializer=_obey_the_verb_alone) as pool:
+        with ProcessPoolExecutor(cores, mp_context=context, initializer=_obey_only_the_verb) as pool:
             yield pool
-    except (BrokenProcessPool, EOFError, ConnectionError):  # the latter two when it is the one that forks them
+    except (BrokenProcessPool, EOFError, ConnectionError):  # the latter two if it is the fork server
         raise UserError(f"{what}: a process was killed, often for want of memory; try again") from None
 
 
-def _obey_the_verb_alone() -> None:
-    """A worker leaves Ctrl-C to the verb, and ends when that was killed instead of waiting for work for ever."""
+def _obey_only_the_verb() -> None:
+    """Makes a worker ignore Ctrl-C, which the verb handles, and exit if the verb is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
-    end_with_the_starter()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED_SIGNALS)
+    exit_with_parent()
 
 
-def end_with_the_starter() -> None:
-    """From now on this process ends as soon as the one that had it started has, whatever that died of."""
-    starter = parent_process()
-    assert starter is not None
+def exit_with_parent() -> None:
+    """Makes this process exit as soon as its parent has ended, for whatever reason."""
+    parent = parent_process()
+    assert parent is not None
 
     def wait() -> None:
-        starter.join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -1,5 +1,6 @@
 """Category anchor construction (CAC, Section 3.2): the centroids of the source features, and distances to them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,15 +10,15 @@ from torch import Tensor
 
 from caguda.equations import IGNORE
 
-BLOCK = 2**18  # numbers of a feature map that are worked on at once: 1 MB, which a core's cache holds
+BLOCK = 2**18  # numbers per block of a feature map: 1 MB of float32, which fits into a core's cache
 
 
 @dataclass(frozen=True)
 class ClassSums:
-    """What Eq. 4 adds up, per category; `+` merges two sets of images.
+    """The sums of Eq. 4 for each category; `+` adds those of two sets of images.
 
-    sums: of features.    squares: of their squared norms.    weights: what both are divided by, pixels or images.
-    counts: the pixels in them; 0 where a category has none, and then the others are 0 too.
+    sums: of features.    squares: of their squared norms.    weights: the divisor of both, in pixels or images.
+    counts: number of pixels. A category without pixels has 0 everywhere.
     """
 
     sums: Float64[Tensor, "c d"]
@@ -26,7 +27,6 @@ class ClassSums:
     counts: Int64[Tensor, " c"]
 
     def __add__(self, other: "ClassSums") -> "ClassSums":
-        """The sums over both sets of images."""
         return ClassSums(
             self.sums + other.sums,
             self.squares + other.squares,
@@ -36,10 +36,10 @@ class ClassSums:
 
 
 class CategoryAnchors(NamedTuple):
-    """The category anchors and what is known about them; a category is absent where `pixel_count` is 0.
+    """The category anchors and their statistics; a category is absent where `pixel_count` is 0.
 
     vectors: the centroids f_c, nan where absent.    pixel_count: |Lambda_c|.
-    spread: root mean square distance of a category's features to its anchor, nan where absent.
+    spread: the root mean square distance of a category's features to its anchor, nan where absent.
     pairwise: distances between anchors, 0 on the diagonal, nan in rows and columns of absent categories.
     """
 
@@ -49,10 +49,10 @@ class CategoryAnchors(NamedTuple):
     pairwise: Float32[Tensor, "c c"]
 
 
-def labels_at(labels: Integer[Tensor, "n H W"], size: tuple[int, int]) -> Integer[Tensor, "n h w"]:
+def labels_at(labels: Integer[Tensor, "n H W"], size: Sequence[int]) -> Integer[Tensor, "n h w"]:
     """Labels at another resolution (h, w), by nearest neighbour: pixel i of h takes pixel floor(i H / h).
 
-    At a stride s that is pixel i s, the centre of a strided convolution's window. Enlarges as well.
+    At a stride s this is pixel i s, the centre of a strided convolution's window. The size may also be larger.
     """
     (height, width), (h, w) = labels.shape[1:], size
     rows = torch.arange(h, device=labels.device) * height // h
@@ -61,28 +61,28 @@ def labels_at(labels: Integer[Tensor, "n H W"], size: tuple[int, int]) -> Intege
 
 
 def correctly_predicted(labels: Integer[Tensor, "n h w"], logits: Float[Tensor, "n c h w"]) -> Integer[Tensor, "n h w"]:
-    """The labels of the pixels that the classifier gets right, IGNORE elsewhere.
+    """The labels of the correctly predicted pixels, IGNORE elsewhere.
 
-    Not in the paper: the authors' code restricts Eq. 4, 8 and 10 to them. Ties of logits go to the lowest category.
+    Not in the paper: the authors' code restricts Eq. 4, 8 and 10 to these pixels. Ties of logits go to the lowest category.
     """
     return labels.where(logits.argmax(dim=1) == labels, IGNORE)
 
 
-def rows_at_once(features: Float[Tensor, "n d h w"]) -> int:
-    """The number of rows of the maps, at least 1, that hold about BLOCK numbers: how far to split along h."""
+def rows_per_block(features: Float[Tensor, "n d h w"]) -> int:
+    """The number of rows of the maps, at least 1, that have about BLOCK numbers."""
     return max(1, BLOCK // max(1, features[:, :, :1].numel()))
 
 
 def class_sums(features: Float[Tensor, "n d h w"], labels: Integer[Tensor, "n h w"], categories: int) -> ClassSums:
-    """The numerator and denominator of a category's centroid over all pixels of some images.
+    """The sums of each category's features over all labelled pixels, and the numbers of these pixels.
 
-    Eq. 4 before its division; weights are counts. Pixels of IGNORE take no part, whatever their features; a category
-    without pixels has sums and count 0. Another label outside 0..c-1 is a RuntimeError. Adds in float64, whatever the
-    type of the features. Needs memory for a few rows of the maps at a time.
+    Eq. 4 before its division; weights are counts. Pixels of IGNORE do not count, whatever their features. A category
+    without pixels has sums and count 0. Another label outside 0..c-1 is a RuntimeError. Adds in float64 for any type of
+    features. Works on a few rows of the maps at a time, to save memory.
     """
     sums = features.new_zeros(categories, features.shape[1], dtype=torch.float64)
     squares, counts = sums.new_zeros(categories), labels.new_zeros(categories, dtype=torch.int64)
-    rows = rows_at_once(features)
+    rows = rows_per_block(features)
     for block, truth in zip(features.split(rows, dim=2), labels.split(rows, dim=1), strict=True):
         labelled = truth != IGNORE
         vectors, category = block.movedim(1, -1)[labelled].double(), truth[labelled].long()
@@ -93,10 +93,10 @@ def class_sums(features: Float[Tensor, "n d h w"], labels: Integer[Tensor, "n h 
 
 
 def image_means(sums: ClassSums, at_least: int) -> ClassSums:
-    """The mean of every category with at least so many pixels in one image, with weight 1; nothing of the others.
+    """The mean feature of each category in one image, with weight 1; 0 for categories with fewer than `at_least` pixels.
 
-    Not in the paper: the authors' code averages such means over images where Eq. 4 averages over pixels. `sums` are
-    those of one image, at_least >= 1.
+    Not in the paper: the authors' code averages these means over images, while Eq. 4 averages over pixels. `sums` are
+    of one image; at_least >= 1.
     """
     assert at_least >= 1, f"a mean needs a pixel, at_least is {at_least}"
     enough = sums.counts >= at_least
@@ -110,9 +110,9 @@ def image_means(sums: ClassSums, at_least: int) -> ClassSums:
 
 
 def anchors_from(sums: ClassSums) -> CategoryAnchors:
-    """The category anchors: the centroid of each category's features, with pixel counts, spread and distances.
+    """The category anchors f_c: the mean feature of each category, with pixel counts, spread and distances.
 
-    Eq. 4. A category without pixels has no centroid: nan, never a zero vector.
+    Eq. 4. The anchor of a category without pixels is nan, never a zero vector.
     """
     vectors = sums.sums / sums.weights[:, None]
     variance = sums.squares / sums.weights - vectors.square().sum(1)
@@ -123,11 +123,11 @@ def anchors_from(sums: ClassSums) -> CategoryAnchors:
 def distances(features: Float[Tensor, "n d h w"], anchors: Float[Tensor, "c d"]) -> Float[Tensor, "n c h w"]:
     """The L2 distance of every pixel's feature to every category's anchor; nan for an absent category.
 
-    Eq. 5, in the wider of the two types. Subtracts before squaring, since expanding the square cancels near an anchor.
-    Needs memory for its result, and for a copy of the features unless they lie in memory channels last.
+    Eq. 5, in the wider of the two types. Subtracts before squaring: the expanded square would lose precision near an
+    anchor. Copies the features unless they are in channels-last order.
     """
     dtype = torch.result_type(features, anchors)
     pixels = features.movedim(1, -1)
     rows = pixels.flatten(0, 2).to(dtype)
-    found: Tensor = torch.cdist(rows, anchors.to(dtype), compute_mode="donot_use_mm_for_euclid_dist")
-    return found.view(*pixels.shape[:3], len(anchors)).movedim(-1, 1)
+    distance: Tensor = torch.cdist(rows, anchors.to(dtype), compute_mode="donot_use_mm_for_euclid_dist")
+    return distance.view(*pixels.shape[:3], len(anchors)).movedim(-1, 1)

@@ -1,1 +1,1 @@
-"""Methods that train a run, one file each: their settings, what they read, and the loss terms of a step."""
+"""The training methods, one file each: settings, inputs, and the loss terms of a step."""

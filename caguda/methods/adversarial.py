@@ -1,4 +1,4 @@
-"""Adversarial alignment of both domains as a whole: the paper's warm-up (Algorithm 1, line 2)."""
+"""Global adversarial alignment of both domains: the paper's warm-up (Algorithm 1, line 2)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from caguda.config_frames import Few, NonNegative, Section
-from caguda.config_run import DomainName, Method, Part, Read
-from caguda.kinds import register
+from caguda.config_run import DomainName, ExtraModule, Method, Read
+from caguda.config_types import Count, NonNegative, Section
+from caguda.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from caguda.networks.layers.network import Outputs
-    from caguda.stages.session import Batch, Session
+    from caguda.stages.session import Batch, Objective, Session
 
 
 class Discriminator(Section):
-    """What tells the domains apart: what it sees, its width, and the learning rate that it is trained with."""
+    """The discriminator's settings: its learning rate, its width, and its input."""
 
     learning_rate: Annotated[float, Field(gt=0.0)]
-    width: Few = 64
+    width: Count = 64
     input: Literal["softmax", "features"] = "softmax"
 
 
@@ -30,8 +30,8 @@ class Discriminator(Section):
 class Adversarial(Method):
     """Training on source labels and target images, so that a discriminator cannot tell the domains apart.
 
-    Each domain passes by itself: where batch normalisation is trained, it normalises either with its own statistics, and
-    what is left to align is what statistics cannot.
+    Each domain has a forward pass of its own: batch normalisation, where it is trained, normalises each domain with its
+    own statistics.
     """
 
     method: Literal["adversarial"]
@@ -43,38 +43,36 @@ class Adversarial(Method):
     def reads(self) -> Mapping[DomainName, Read]:
         return {"source": "truth", "target": "images"}
 
-    def frame_order(self, stage: int) -> str:
+    def frame_order(self, adaptation: int) -> str:
         return "warmup"
 
-    def parts(self, session: Session) -> Mapping[str, Part]:
-        """The discriminator, of the softmax of the logits or of f_D's features."""
+    def extra_modules(self, session: Session) -> Mapping[str, ExtraModule]:
+        """The discriminator."""
         from caguda.networks.layers.discriminator import discriminator
 
-        of_softmax = self.discriminator.input == "softmax"
-        channels = session.categories if of_softmax else session.network.classifier.in_channels
-        return {
-            "discriminator": Part(discriminator(channels, self.discriminator.width), self.discriminator.learning_rate)
-        }
+        settings = self.discriminator
+        channels = session.categories if settings.input == "softmax" else session.network.classifier.in_channels
+        return {"discriminator": ExtraModule(discriminator(channels, settings.width), settings.learning_rate)}
 
-    def discriminated(self, outputs: Outputs) -> Tensor:
-        """What the discriminator sees of the network's outputs."""
+    def discriminator_input(self, outputs: Outputs) -> Tensor:
+        """The discriminator's input: the softmax of the logits, or the features f_D."""
         return outputs.logits.softmax(dim=1) if self.discriminator.input == "softmax" else outputs.features
 
-    def step(self, session: Session, batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
-        """Eq. 2 on the source, then what deceives the discriminator on the target, then the discriminator's own loss."""
+    def step(self, session: Session, batch: Batch) -> Iterator[Objective]:
+        """L_CE of the source (Eq. 2), the adversarial loss on the target, and the discriminator's loss, in this order."""
         from caguda.equations.losses import image_cross_entropy
         from caguda.equations.warmup import adversarial_loss, discriminator_loss
 
-        discriminator = session.parts["discriminator"]
+        discriminator = session.extra_modules["discriminator"]
         outputs = session.outputs(batch["source"]["image"])
         supervised = session.reduced(image_cross_entropy(outputs.logits, batch["source"]["label"]))
-        source_seen = self.discriminated(outputs).detach()
+        source_input = self.discriminator_input(outputs).detach()
         yield supervised, {"source_cross_entropy": supervised}
-        target_seen = self.discriminated(session.outputs(batch["target"]["image"]))
+        target_input = self.discriminator_input(session.outputs(batch["target"]["image"]))
         discriminator.requires_grad_(False)
-        adversarial = adversarial_loss(discriminator(target_seen))
+        adversarial = adversarial_loss(discriminator(target_input))
         discriminator.requires_grad_(True)
         yield self.weight * adversarial, {"adversarial": adversarial}
-        shared = session.data_parallel("discriminator")
-        own = discriminator_loss(shared(source_seen), shared(target_seen.detach()))
-        yield own, {"discriminator": own}
+        discriminator = session.data_parallel("discriminator")
+        loss = discriminator_loss(discriminator(source_input), discriminator(target_input.detach()))
+        yield loss, {"discriminator": loss}

@@ -1,26 +1,27 @@
-"""Category anchor-guided adaptation whose pseudo-labels are renewed at every iteration, which the paper reports against."""
+"""Category anchor-guided adaptation with new pseudo-labels in every iteration; the paper advises against it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from caguda.config_run import DomainName, Read
-from caguda.kinds import register
-from caguda.methods.cag import CategoryAnchors
+from caguda.methods.cag import Cag
+from caguda.pseudo_labels import BOTH_RULES
 from caguda.pseudo_labels.anchor import AnchorRule
 from caguda.pseudo_labels.probability import ProbabilityRule
+from caguda.registry import register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from caguda.networks.layers.network import Outputs
-    from caguda.stages.session import Batch, Session
+    from caguda.stages.session import Session
 
 
 @register("method", "cag_every_iteration")
-class CagEveryIteration(CategoryAnchors):
-    """The same objective with the pseudo-labels of the network in training, in place of those of the model before it."""
+class CagEveryIteration(Cag):
+    """`cag` with pseudo-labels of the network in training in place of those of the frozen model."""
 
     method: Literal["cag_every_iteration"]  # type: ignore[assignment]
     about: ClassVar[str] = "anchors, pseudo-labels of every iteration"
@@ -29,26 +30,20 @@ class CagEveryIteration(CategoryAnchors):
     def reads(self) -> Mapping[DomainName, Read]:
         return {"source": "truth", "target": "images"}
 
-    def step(self, session: Session, batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
-        """Eq. 12 on a batch of the source, then on one of the target with labels of this moment."""
+    def target_labels(self, session: Session, target: Mapping[str, Tensor], outputs: Outputs) -> tuple[Tensor, Tensor]:
+        """The pseudo-labels of a target batch by anchors and by probability, (n, H, W) each: Eq. 6, 7 and 11.
+
+        They are those of the network in training.
+        """
         from caguda.equations.anchors import labels_at
-        from caguda.equations.losses import objective
-
-        source, images = batch["source"], batch["target"]["image"]
-        terms = self.source_terms(session, session.outputs(source["image"]), source["label"])
-        yield objective(terms, self.weights_of(terms)), terms
-        outputs = session.outputs(images)
-        labels = [labels_at(label, (images.shape[-2], images.shape[-1])) for label in self.renewed(session, outputs)]
-        terms = self.target_terms(session, outputs, *labels)
-        yield objective(terms, self.weights_of(terms)), terms
-
-    def renewed(self, session: Session, outputs: Outputs) -> tuple[Tensor, Tensor]:
-        """Both pseudo-labels of a batch by the network as it is, (n, h, w): Eq. 6, 7 and 11 without the delay of a stage."""
         from caguda.equations.labels import by_anchor, by_probability, pseudo_labels
 
-        anchor, probability = (self.pseudo_labels[name] for name in ("anchor", "probability"))
+        anchor, probability = (self.pseudo_labels[name] for name in BOTH_RULES)
         assert isinstance(anchor, AnchorRule) and isinstance(probability, ProbabilityRule)
-        anchors, features, logits = session.anchors, outputs.features.detach(), outputs.logits.detach()
-        anchored = by_anchor(features, anchors.vectors, anchors.present, anchor.threshold(anchors.mean_distance))
-        probable = by_probability(logits, probability.p0)
-        return pseudo_labels(anchored.nearest, anchored.active), pseudo_labels(probable.predicted, probable.active)
+        anchors, size = session.anchors, target["image"].shape[-2:]
+        margin = anchor.threshold(anchors.mean_distance)
+        anchored = by_anchor(outputs.features.detach(), anchors.vectors, anchors.present, margin)
+        probable = by_probability(outputs.logits.detach(), probability.p0)
+        anchor_label = pseudo_labels(anchored.nearest, anchored.active)
+        probability_label = pseudo_labels(probable.predicted, probable.active)
+        return labels_at(anchor_label, size), labels_at(probability_label, size)

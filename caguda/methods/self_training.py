@@ -1,23 +1,21 @@
-"""Training on pseudo-labels of any rules, as those methods do that need no anchors and no second network."""
+"""Self-training on the pseudo-labels of any rules, without anchors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from caguda.config_frames import NonNegative
 from caguda.config_run import DomainName, Method, Read
-from caguda.kinds import register
+from caguda.config_types import NonNegative
+from caguda.registry import register
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from caguda.stages.session import Batch, Session
+    from caguda.stages.session import Batch, Objective, Session
 
 
 @register("method", "self_training")
 class SelfTraining(Method):
-    """Training on source labels, and on cached pseudo-labels of every rule that the run names."""
+    """Training on source labels and on the cached pseudo-labels of each rule of the run."""
 
     method: Literal["self_training"]
     weight: NonNegative = 1.0
@@ -28,15 +26,15 @@ class SelfTraining(Method):
     def reads(self) -> Mapping[DomainName, Read]:
         return {"source": "truth", "target": "pseudo-labels"}
 
-    def step(self, session: Session, batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
-        """L_CE of the source's labels, Eq. 2, then `weight` times L_CE of every rule's pseudo-labels, as Eq. 9 and 11."""
-        from caguda.equations.losses import feature_cross_entropy, image_cross_entropy, objective
+    def step(self, session: Session, batch: Batch) -> Iterator[Objective]:
+        """L_CE of the source labels (Eq. 2), then `weight` times L_CE of each rule's pseudo-labels (Eq. 9 and 11)."""
+        from caguda.equations.losses import CROSS_ENTROPIES, image_cross_entropy, objective
 
         source, target = batch["source"], batch["target"]
         loss = session.reduced(image_cross_entropy(session.outputs(source["image"]).logits, source["label"]))
         yield loss, {"source_cross_entropy": loss}
         logits = session.outputs(target["image"]).logits
-        cross_entropy = image_cross_entropy if self.target_resolution == "image" else feature_cross_entropy
+        cross_entropy = CROSS_ENTROPIES[self.target_resolution]
         terms = {
             f"{rule}_cross_entropy": session.reduced(cross_entropy(logits, target[f"{rule}_label"]))
             for rule in self.pseudo_labels

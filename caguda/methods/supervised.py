@@ -1,4 +1,4 @@
-"""Training with labels and cross entropy alone: source only, a control that goes on from another model, the oracle."""
+"""Supervised training with cross entropy: source only (Algorithm 1, line 1), the control, and the oracle."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from caguda.config_run import DomainName, Method, Read
-from caguda.kinds import register
+from caguda.registry import register
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from caguda.stages.session import Batch, Session
+    from caguda.stages.session import Batch, Objective, Session
 
 
 @register("method", "supervised")
 class Supervised(Method):
-    """Training on the labels of the source or, as a reference, of the target."""
+    """Training on source labels or, as a reference, on target labels."""
 
     method: Literal["supervised"]
     frames: DomainName = "source"
 
     @property
     def about(self) -> str:  # type: ignore[override]
-        """What the run is, in the few words that a report has for it."""
+        """A few words about the run for a report."""
         if self.is_reference:
             return "trained with target labels"
         if self.start:
@@ -38,13 +36,14 @@ class Supervised(Method):
     def adapts(self) -> bool:
         return self.frames == "source" and self.target_statistics
 
-    def frame_order(self, stage: int) -> str:
+    def frame_order(self, adaptation: int) -> str:
+        # These texts, and those of other methods, seed the order of frames: other texts would give other weights.
         if self.is_reference:
             return "oracle"
         return "control" if self.start else "pretrain"
 
-    def step(self, session: Session, batch: Batch) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
-        """L_CE of the labels, at the resolution of the image: Eq. 2 (Algorithm 1, line 1)."""
+    def step(self, session: Session, batch: Batch) -> Iterator[Objective]:
+        """L_CE of the labels at the resolution of the image: Eq. 2."""
         from caguda.equations.losses import image_cross_entropy
 
         sample = batch[self.frames]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from caguda.kinds import register
 from caguda.networks.layers.resnet_settings import ResNetSettings
+from caguda.registry import register
 
 if TYPE_CHECKING:
     from caguda.networks.layers.network import SegmentationNetwork
@@ -19,7 +19,7 @@ class DeepLabV2(ResNetSettings):
     coarsest_stride: ClassVar[int] = 8
 
     def build(self, categories: int) -> SegmentationNetwork:
-        """DeepLab v2 with fresh weights: a ResNet at output stride 8, f_D (ASPP) at its stride, classifier."""
+        """DeepLab v2 with fresh weights: a ResNet at output stride 8, f_D (ASPP) at the same stride, classifier."""
         from torch import nn
         from torchvision.models.resnet import Bottleneck
 

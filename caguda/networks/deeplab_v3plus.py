@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from caguda.kinds import register
 from caguda.networks.layers.resnet_settings import ResNetSettings
+from caguda.registry import register
 
 if TYPE_CHECKING:
     from caguda.networks.layers.network import SegmentationNetwork
@@ -21,7 +21,7 @@ class DeepLabV3Plus(ResNetSettings):
     coarsest_stride: ClassVar[int] = 16
 
     def build(self, categories: int) -> SegmentationNetwork:
-        """DeepLab v3+ with fresh weights, those after the encoder as the authors draw them; its features are at stride 4.
+        """DeepLab v3+ with fresh weights, drawn after the encoder as in the authors' code; its features are at stride 4.
 
         The last layer of the encoder has a multi-grid: its three blocks have rates 2, 4, 8.
         """

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from caguda.config_frames import Few
 from caguda.config_network import NetworkSettings
-from caguda.kinds import register
+from caguda.config_types import Count
+from caguda.registry import register
 
 if TYPE_CHECKING:
     from caguda.networks.layers.network import SegmentationNetwork
@@ -17,9 +17,9 @@ class SmallNetwork(NetworkSettings):
     """A DeepLab that is trained from scratch."""
 
     name: Literal["small"]
-    width: Few
-    blocks: tuple[Few, Few, Few, Few]
-    feature_channels: Few
+    width: Count
+    blocks: tuple[Count, Count, Count, Count]
+    feature_channels: Count
     coarsest_stride: ClassVar[int] = 8
 
     def build(self, categories: int) -> SegmentationNetwork:

@@ -1,4 +1,4 @@
-"""Loss curves, and what the charts of the report share: colours, the parts of a bar."""
+"""Loss curves, and the colours, legend and style that all charts share."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from caguda.artifacts.atomic import write_atomically
-from caguda.artifacts.identity import MODEL, model_of, read_artifact
+from caguda.artifacts.checks import refuse_broken_chain
+from caguda.artifacts.identity import CHECKPOINT, model_of, read_artifact
 from caguda.artifacts.ownership import MADE_BY
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper.escapes import in_picture
-from caguda.paper.evaluations import refuse_others
-from caguda.paper.pictures import description, pixels, shown
+from caguda.paper.pictures import description, pixel_digest
 from caguda.paper.table import report_rows
 
 WIDTH = 7.2
@@ -44,11 +44,11 @@ PART_COLORS = {
     "probability only": "#e39a3b",
     "not assigned": "#e5e7eb",
 }
-OTHER_COLORS = ("#be185d", "#65a30d", "#0891b2", "#854d0e")
+FURTHER_COLORS = ("#be185d", "#65a30d", "#0891b2", "#854d0e")
 
 
 def legend_below(figure: Figure, handles: Sequence[Patch | Line2D], names: Sequence[str], columns: int) -> None:
-    """Draws one legend at the lower edge of a figure, names as they are."""
+    """Draws one legend at the lower edge of a figure; names are shown letter by letter."""
     legend = figure.legend(
         handles,
         [in_picture(name) for name in names],
@@ -63,17 +63,17 @@ def legend_below(figure: Figure, handles: Sequence[Patch | Line2D], names: Seque
         borderaxespad=0.2,
         labelcolor=INK,
     )
-    as_they_are(legend)
+    disable_math(legend)
 
 
-def as_they_are(legend: Legend) -> None:
-    """Shows the texts of a legend letter by letter, `$` too."""
+def disable_math(legend: Legend) -> None:
+    """Makes a legend show its texts letter by letter, `$` too."""
     for text in legend.get_texts():
         text.set_parse_math(False)
 
 
 def style(axes: Axes, title: str, grid: Literal["x", "y"]) -> None:
-    """Gives a chart its title and the common look: one direction of grid lines, no frame."""
+    """Gives a chart its title and the common style: one direction of grid lines, no frame."""
     axes.set_title(title, size=8, color=INK, loc="left", weight="bold", parse_math=False)
     axes.tick_params(labelsize=6.5, color=GRID, labelcolor=MUTED, length=2, which="both")
     axes.grid(axis=grid, color=GRID, linewidth=0.6)
@@ -91,15 +91,17 @@ History = Sequence[Mapping[str, float]]
 
 
 def loss_curves(jobs: Sequence[tuple[str, History]]) -> Figure:
-    """One panel per training job with every loss term over the iterations; jobs of one title share a panel (seeds).
+    """One panel per title with every loss term over the iterations; the jobs of one title (its seeds) share the panel.
 
-    A history is a list of {"iteration": i, term: mean value, ...}; underscores in a term's name are read as spaces.
+    A history is a list of {"iteration": i, term: mean value, ...}; underscores in a term's name are shown as spaces.
     """
     titles = list(dict.fromkeys(title for title, _ in jobs))
-    terms = list(dict.fromkeys(k for _, history in jobs for entry in history for k in entry if k != "iteration"))
-    terms.sort(key=lambda term: _term_order(term))
-    others = iter(OTHER_COLORS * len(terms))
-    colors = {term: TERM_COLORS.get(_term(term)) or next(others) for term in terms}
+    keys = dict.fromkeys(key for _, history in jobs for entry in history for key in entry if key != "iteration")
+    names = {key: key.replace("_", " ") for key in keys}
+    order = list(TERM_COLORS)
+    terms = sorted(keys, key=lambda term: order.index(names[term]) if names[term] in order else len(order))
+    further = iter(FURTHER_COLORS * len(terms))
+    colors = {term: TERM_COLORS.get(names[term]) or next(further) for term in terms}
     columns = min(3, len(titles)) or 1
     rows = math.ceil(len(titles) / columns) or 1
     legend = 0.1 + 0.18 * math.ceil(len(terms) / 5)
@@ -127,18 +129,9 @@ def loss_curves(jobs: Sequence[tuple[str, History]]) -> Figure:
         axes.set_xlabel("iteration", size=6.5, color=MUTED)
         if index % columns == 0:
             axes.set_ylabel("loss (mean per window)", size=6.5, color=MUTED)
-    legend_below(
-        figure, [Line2D([], [], color=colors[term], linewidth=2) for term in terms], [_term(t) for t in terms], 5
-    )
+    handles = [Line2D([], [], color=colors[term], linewidth=2) for term in terms]
+    legend_below(figure, handles, [names[term] for term in terms], 5)
     return figure
-
-
-def _term(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _term_order(name: str) -> int:
-    return list(TERM_COLORS).index(_term(name)) if _term(name) in TERM_COLORS else len(TERM_COLORS)
 
 
 def label_parts(share: Mapping[str, float]) -> dict[str, float]:
@@ -147,10 +140,10 @@ def label_parts(share: Mapping[str, float]) -> dict[str, float]:
     return dict(zip(PART_COLORS, (both, anchor - both, probability - both, 1.0 - either), strict=True))
 
 
-def save(figure: Figure, path: Path, told: Mapping[str, Any]) -> None:
+def save(figure: Figure, path: Path, text: Mapping[str, Any]) -> None:
     """Writes a figure as a PNG, atomically, marked as ours; the same figure gives the same bytes.
 
-    `told` becomes the text `Description` of the file, with a digest of its pixels; see pictures.description.
+    `text` and a digest of the pixels become the text `Description` of the file; see pictures.description.
     """
     with write_atomically(path) as temporary:
         figure.savefig(temporary, format="png")
@@ -158,33 +151,34 @@ def save(figure: Figure, path: Path, told: Mapping[str, Any]) -> None:
             picture.load()
         texts = PngInfo()
         texts.add_text("Software", MADE_BY)
-        texts.add_text("Description", json.dumps({**told, "pixels": pixels(picture)}))
+        texts.add_text("Description", json.dumps({**text, "pixels": pixel_digest(picture)}))
         picture.save(temporary, format="PNG", pnginfo=texts)
 
 
 def write_curves(configuration: Configuration, report: str, checkpoints: Sequence[Path], output: Path) -> None:
     """Writes the loss curves of the JSON files beside checkpoints, in the order of the report's rows; see loss_curves.
 
-    UserError where one is of a model that the report does not have, or of one that was not trained here.
+    Raises UserError where a model is not of the report, was not trained here, or is named twice.
     """
-    read = {path: read_artifact(path, MODEL) for path in checkpoints}
-    refuse_others(checkpoints, configuration)
-    digests: dict[str, Path] = {}
-    for path in checkpoints:
-        if (first := digests.setdefault(shown([path])[0], path)) != path:
+    contents = {path: read_artifact(path, CHECKPOINT) for path in checkpoints}
+    refuse_broken_chain(checkpoints, configuration)
+    by_weights: dict[str, Path] = {}
+    for path, content in contents.items():
+        if (earlier := by_weights.setdefault(content["weights_sha256"], path)) != path:
             raise UserError(
-                f"{path}: every model must be named once, found {first} with the same weights; leave one out"
+                f"{path}: every model must be named once, found {earlier} with the same weights; leave one out"
             )
-    names = {row.model: row.name for row in report_rows(configuration, report)}
-    jobs: dict[str, list[tuple[str, History]]] = {model: [] for model in names}
-    for path, content in read.items():
+    rows = report_rows(configuration, report)
+    histories: dict[str, list[History]] = {row.model: [] for row in rows}
+    for path, content in contents.items():
         model = model_of(content["provenance"])
-        if model not in names:
+        if model not in histories:
             raise UserError(
                 f"{path}: the curves must be of models of the report {report}, found {model or 'another one'}; leave it out"
             )
         if "history" not in content["metrics"]:
             raise UserError(f"{path}: this model must have been trained here to have loss curves, found one that was brought; "
                             "leave it out")  # fmt: skip
-        jobs[model].append((names[model], content["metrics"]["history"]))
-    save(loss_curves([job for each in jobs.values() for job in each]), output, description("curves", checkpoints))
+        histories[model].append(content["metrics"]["history"])
+    jobs = [(row.name, history) for row in rows for history in histories[row.model]]
+    save(loss_curves(jobs), output, description("curves", checkpoints))

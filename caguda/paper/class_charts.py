@@ -1,4 +1,4 @@
-"""What adaptation does to each category: gains in IoU, and what is taken for what."""
+"""The effect of adaptation on each category: gains in IoU, and the confusions."""
 
 from __future__ import annotations
 
@@ -11,72 +11,68 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from caguda.artifacts.atomic import read_json
+from caguda.artifacts.checks import refuse_broken_chain
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper.charts import INK, MUTED, WIDTH, save, style
 from caguda.paper.escapes import in_picture
-from caguda.paper.evaluations import check_evaluations, read_evaluation, refuse_others
+from caguda.paper.evaluations import read_evaluation, refuse_incomplete
 from caguda.paper.pictures import description
 from caguda.paper.rows import rows_of
 from caguda.runs import models, models_before
 
 
 def write_class_chart(configuration: Configuration, evaluations: Sequence[Path], output: Path) -> None:
-    """Draw the gain in IoU of every category, and the confusions of the adapted model, as a PNG.
+    """Draws the gain in IoU of every category, and the confusions of the adapted model, as a PNG.
 
-    `evaluations` are those of two models, one of each for every seed: gains are means over seeds, paired; confusions are
-    sums. Gains are over the model that led to the other one, or else over the first one given.
+    `evaluations` are of two models, one of each for every seed. The adapted model is the one that the other led to, or else
+    the second one given. Gains over the other are paired by seed, confusions are sums over seeds.
     """
-    refuse_others(evaluations, configuration)
+    refuse_broken_chain(evaluations, configuration)
     read = [read_evaluation(path) for path in evaluations]
-    if unknown := [item.path for item in read if item.run not in models(configuration)]:
+    if unknown := [item.path for item in read if item.model not in models(configuration)]:
         raise UserError(
             f"{unknown[0]}: the model must be one of the configuration, found another; name evaluations of its models"
         )
-    runs = list(dict.fromkeys(item.run for item in read))
-    if len(runs) != 2:
+    pair = list(dict.fromkeys(item.model for item in read))
+    if len(pair) != 2:
         raise UserError(
-            f"{evaluations[0]}: the evaluations must be of two models, found {', '.join(runs)}; name those of two"
+            f"{evaluations[0]}: the evaluations must be of two models, found {', '.join(pair)}; name those of two"
         )
-    if runs[1] in models_before(configuration, runs[0]):
-        runs.reverse()
-    first, second = rows_of(configuration, runs)
-    check_evaluations(read, class_table(configuration).names, configuration.seeds, runs)
-    base, adapted = ({item.seed: item for item in read if item.run == row.model} for row in (first, second))
+    if pair[1] in models_before(configuration, pair[0]):
+        pair.reverse()
+    refuse_incomplete(configuration, pair, read)
+    base, adapted = ({item.seed: item for item in read if item.model == model} for model in pair)
     gains = np.array([100.0 * (adapted[s].as_trained.iou - base[s].as_trained.iou) for s in configuration.seeds])
-    paths = [item.path for item in adapted.values()]
-    confusion = np.sum([read_json(path)["as_trained"]["confusion"] for path in paths], axis=0)
+    confusion = np.sum([read_json(item.path)["as_trained"]["confusion"] for item in adapted.values()], axis=0)
     names = [in_picture(name) for name in class_table(configuration).names]
-    rows = (in_picture(row.name) for row in (second, first))
-    save(class_chart(names, gains, confusion, *rows), output, description("class-chart"))
+    base_name, name = (in_picture(row.name) for row in rows_of(configuration, pair))
+    save(class_chart(names, gains, confusion, name, base_name), output, description("class-chart"))
 
 
 def class_chart(
-    names: Sequence[str], gains: NDArray[np.float64], confusion: NDArray[np.int64], row: str, base: str
+    names: Sequence[str], gains: NDArray[np.float64], confusion: NDArray[np.int64], model: str, base: str
 ) -> Figure:
     """Bars of the (seeds, c) gains in points, nan for an absent category, and the (c, c) confusions by truth in percent."""
     figure = Figure(figsize=(WIDTH, 0.19 * len(names) + 1.1), dpi=200, facecolor="white", layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
-    _bars(left, names, gains, f"gain of {row} over {base}, points of IoU")
-    _heat_map(right, names, confusion, f"{row}: predictions by truth, percent")
+    _bars(left, names, gains, f"gain of {model} over {base}, points of IoU")
+    _heat_map(right, names, confusion, f"{model}: predictions by truth, percent")
     return figure
 
 
 def _bars(axes: Axes, names: Sequence[str], gains: NDArray[np.float64], title: str) -> None:
-    places = np.arange(len(names))
-    known = np.array([not np.isnan(values).all() for values in gains.T])
+    positions = np.arange(len(names))
+    present: NDArray[np.bool_] = ~np.all(np.isnan(gains), axis=0)
     means = np.zeros(len(names))
-    means[known] = np.nanmean(gains[:, known], axis=0)
-    axes.barh(places, means, color=np.where(means < 0, "#c2410c", "#2466a8"), height=0.7)
-    for place, values in zip(places, gains.T, strict=True):
-        axes.plot(values, np.full(len(values), place), ".", color=INK, markersize=2.5)
+    means[present] = np.nanmean(gains[:, present], axis=0)
+    axes.barh(positions, means, color=np.where(means < 0, "#c2410c", "#2466a8"), height=0.7)
+    for position, values in zip(positions, gains.T, strict=True):
+        axes.plot(values, np.full(len(values), position), ".", color=INK, markersize=2.5)
     axes.axvline(0.0, color=MUTED, linewidth=0.6)
-    axes.set_yticks(
-        places,
-        [name if here else f"{name} (absent)" for name, here in zip(names, known, strict=True)],
-        parse_math=False,
-    )
+    labels = [name if is_present else f"{name} (absent)" for name, is_present in zip(names, present, strict=True)]
+    axes.set_yticks(positions, labels, parse_math=False)
     axes.set_ylim(len(names) - 0.5, -0.5)
     style(axes, title, "x")
 

@@ -1,9 +1,9 @@
-"""What people call their categories, frames and files, as each kind of output shows it and does not obey it."""
+"""Escapes names of categories, runs and files, so that every kind of output shows them letter by letter."""
 
 import re
 
 LONGEST_NAME = 40
-"""Letters of a name in a picture; a longer one is cut off there, and whole in tables."""
+"""Letters of a name in a picture; a longer one is cut off. Tables have all letters."""
 
 _MARKDOWN = re.compile(r"[\\|`<$&]|\](?=\()|~(?=~)|(?<!\w)_|_(?!\w)")
 _LATEX = {
@@ -21,7 +21,7 @@ _IN_LATEX = re.compile("|".join(map(re.escape, _LATEX)))
 
 
 def in_csv(name: str) -> str:
-    """A name as a cell of CSV: with `'` before what a spreadsheet would take for a formula."""
+    """A name as a cell of CSV, with `'` before it where a spreadsheet would take it for a formula."""
     return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
@@ -37,5 +37,5 @@ def in_latex(text: str) -> str:
 
 
 def in_picture(name: str, longest: int = LONGEST_NAME) -> str:
-    """A name for a picture, not too long; texts with it are drawn with `parse_math=False`."""
+    """A name for a picture, cut to `longest` letters; draw it with `parse_math=False`."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"

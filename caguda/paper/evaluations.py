@@ -1,36 +1,36 @@
-"""The evaluations of an experiment as they are read from disk, and what must hold before they share a table."""
+"""The evaluations and label reports of an experiment, and the conditions under which they may share a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from caguda.artifacts.chain import inputs_of, provenance_of, recorded_sha256, refuse_broken_chain
-from caguda.artifacts.identity import KINDS, contents_of_inputs, read_artifact
-from caguda.artifacts.provenance import content_of
-from caguda.classes import smaller_sets
+from caguda.artifacts.chain import inputs_of, recorded_sha256
+from caguda.artifacts.identity import KIND_BY_VERB, contents_of_inputs, kind_of, read_artifact
+from caguda.classes import class_table, smaller_sets
 from caguda.config import Configuration
-from caguda.configfile import configuration_beside
 from caguda.errors import UserError
-from caguda.recorded import refuse_misplaced, refuse_other_settings
 
 
 @dataclass(frozen=True)
 class Score:
-    """What one network reaches on the evaluation frames: (c,) IoU, nan for an absent category, and its mean; 0..1.
+    """The (c,) IoU on the evaluation frames, nan for an absent category, and their mean; 0..1.
 
-    `smaller` has the means over fewer of these categories, by their number; see smaller_sets.
+    `smaller` has the means over Cityscapes' smaller sets of categories, by the size of the set; see smaller_sets.
     """
 
     iou: NDArray[np.float64]
     miou: float
     smaller: Mapping[int, float]
+
+    def mean(self, categories: int) -> float:
+        """The mean IoU over all categories, or over the smaller set of this size."""
+        return self.miou if categories == len(self.iou) else self.smaller[categories]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Evaluation:
     """
 
     path: Path
-    run: str
+    model: str
     seed: int
     frames: int
     classes: tuple[str, ...]
@@ -54,25 +54,25 @@ def _score(values: Mapping[str, Any], classes: tuple[str, ...]) -> Score:
     iou = np.array([np.nan if value is None else value for value in values["iou"]], dtype=np.float64)
     if len(iou) != len(classes):
         raise ValueError(f"{len(classes)} classes but {len(iou)} IoU values")
-    smaller = {n: _mean(iou[among]) for n, among in smaller_sets(classes).items()}
+    smaller = {n: _mean(iou[indices]) for n, indices in smaller_sets(classes).items()}
     return Score(iou, float(np.nan if values["miou"] is None else values["miou"]), smaller)
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """The mean of the values that are not nan; nan where there is none."""
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
+    """The mean of the values that are not nan; nan if all are."""
+    numbers = values[~np.isnan(values)]
+    return float(numbers.mean()) if numbers.size else float("nan")
 
 
 def read_evaluation(path: Path) -> Evaluation:
     """The evaluation in a file; a missing key or a wrong number of values raises UserError."""
-    values = read_artifact(path, KINDS["evaluate"])
+    values = read_artifact(path, KIND_BY_VERB["evaluate"])
     try:
         classes = tuple(str(name) for name in values["classes"])
         target = values["target_statistics"]
         return Evaluation(
             path=path,
-            run=str(values["run"]),
+            model=str(values["model"]),
             seed=int(values["seed"]),
             frames=int(values["frames"]),
             classes=classes,
@@ -85,84 +85,28 @@ def read_evaluation(path: Path) -> Evaluation:
         raise UserError(f"{path}: this is not an evaluation ({error}); move it away and evaluate again") from None
 
 
-def refuse_others(paths: Sequence[Path], configuration: Configuration | None = None) -> None:
-    """UserError unless all that some artifacts were made of is there unchanged, in its place, and of the configuration.
-
-    All are of the frames of one manifest. Without a configuration, it is that of the `config.json` of the experiment where they
-    lie. What is older than the files beside it, or came from another seed or experiment, would pass for current otherwise.
-    """
-    digest, seen = cache(recorded_sha256), set[Path]()
-    for path in paths:
-        refuse_broken_chain(path, digest, seen)
-    if len({content_of(path) for path in seen if provenance_of(path).get("made_by") in ("check", "check-test")}) > 1:
-        raise UserError(f"{paths[0]}: all files must be of one experiment's frames, found {paths[-1]} or another one made of "
-                        "other frames; name those of one experiment")  # fmt: skip
-    wanted = configuration or (configuration_beside(paths[0]) if paths else None)
-    for path in sorted(seen):
-        if made := provenance_of(path):
-            if wanted is not None:
-                refuse_other_settings(path, wanted, made)
-            refuse_misplaced(path, made)
+def read_evaluations(configuration: Configuration, models: Sequence[str], paths: Sequence[Path]) -> list[Evaluation]:
+    """The evaluations in some files, one of every model and seed; see refuse_incomplete."""
+    evaluations = [read_evaluation(path) for path in paths]
+    refuse_incomplete(configuration, models, evaluations)
+    return evaluations
 
 
-def contents_of_labels(path: Path) -> set[str]:
-    """The digests of the label stores that `diagnose` wrote of into a file; UserError where it is another file."""
-    told = read_artifact(path, KINDS["diagnose"])
-    inputs = told["provenance"]["inputs"].values()
-    return {recorded["content"] for recorded in inputs if recorded["from_here"] in told["labels"].values()}
+def refuse_incomplete(configuration: Configuration, models: Sequence[str], evaluations: Sequence[Evaluation]) -> None:
+    """Raises UserError unless there is one evaluation of every model and every seed of the experiment, and no other.
 
-
-def accuracy_of(evaluations: Sequence[Path], accuracy: Sequence[Path]) -> dict[Path, dict[str, Any]]:
-    """How right the pseudo-labels were that each evaluated model was trained on, by the path of its evaluation.
-
-    Empty where no truth is known. UserError unless `accuracy`, what `diagnose` wrote, is of the labels of every evaluation's
-    model, and of no others.
-    """
-    of_labels = {path: contents_of_labels(path) for path in accuracy}
-    read = {path: read_artifact(path, KINDS["diagnose"])["accuracy"] or {} for path in accuracy}
-    found = {}
-    used: set[Path] = set()
-    for path in evaluations:
-        (model,) = [item.path for item in inputs_of(path, recorded_sha256) if item.path.suffix == ".safetensors"]
-        made = provenance_of(model)
-        trained_on, rules = contents_of_inputs(made), made["settings"].get("run", {}).get("pseudo_labels", {})
-        fitting = [
-            name for name, contents in of_labels.items() if contents <= trained_on and len(contents) == len(rules)
-        ]
-        if len(fitting) != 1:
-            raise UserError(f"{path}: the statistics of just the labels that its model was trained on must be given, found "
-                            f"{len(fitting)}; name one for every evaluation")  # fmt: skip
-        found[path] = read[fitting[0]]
-        used.add(fitting[0])
-    if unused := [path for path in accuracy if path not in used]:
-        raise UserError(
-            f"{unused[0]}: labels must be those that a model of the table was trained on, found others; leave them out"
-        )
-    return found
-
-
-def by_run(evaluations: Sequence[Evaluation], runs: Sequence[str]) -> dict[str, list[Evaluation]]:
-    """The evaluations of some runs, in the order of `runs`, seeds ascending."""
-    ordered = sorted(evaluations, key=lambda item: item.seed)
-    return {run: [item for item in ordered if item.run == run] for run in runs}
-
-
-def check_evaluations(
-    evaluations: Sequence[Evaluation], classes: Sequence[str], seeds: Sequence[int], runs: Sequence[str]
-) -> None:
-    """Returns when the evaluations make one complete table: these classes, same frames, every run with every seed.
-
-    Raises UserError naming the file otherwise.
+    All must have the categories of the configuration, and the same number of frames.
     """
     if not evaluations:
         raise UserError("a table needs evaluations, found none; name the evaluation.json files")
+    classes, seeds = class_table(configuration).names, ", ".join(map(str, configuration.seeds))
     first = evaluations[0]
-    seen: dict[tuple[str, int], Path] = {}
+    paths: dict[tuple[str, int], Path] = {}
     for item in evaluations:
-        if item.classes != tuple(classes):
-            odd = sorted(set(item.classes) ^ set(classes)) or ["their order"]
+        if item.classes != classes:
+            differences = sorted(set(item.classes) ^ set(classes)) or ["their order"]
             raise UserError(
-                f"{item.path}: the classes must be those of the configuration, but these differ: {', '.join(odd)}; "
+                f"{item.path}: the classes must be those of the configuration, but these differ: {', '.join(differences)}; "
                 "evaluate again with this configuration"
             )
         if item.frames != first.frames:
@@ -170,31 +114,60 @@ def check_evaluations(
                 f"{item.path}: the frames must be those of {first.path} ({first.frames}), found {item.frames}; "
                 "evaluate both with one manifest"
             )
-        if item.run not in runs:
+        if item.model not in models:
             raise UserError(
-                f"{item.path}: the model must be one of {', '.join(runs)}, found {item.run!r}; leave it out"
+                f"{item.path}: the model must be one of {', '.join(models)}, found {item.model!r}; leave it out"
             )
-        if item.seed not in seeds:
-            raise UserError(f"{item.path}: the seed must be one of {_listed(seeds)}, found {item.seed}")
-        if (item.run, item.seed) in seen:
+        if item.seed not in configuration.seeds:
+            raise UserError(f"{item.path}: the seed must be one of {seeds}, found {item.seed}")
+        if earlier := paths.get((item.model, item.seed)):
+            raise UserError(f"{item.path}: {item.model}, seed {item.seed} is already in {earlier}; name one of them")
+        paths[item.model, item.seed] = item.path
+    for model in models:
+        missing = [seed for seed in configuration.seeds if (model, seed) not in paths]
+        if missing:
+            files = ", ".join(str(path) for (name, _), path in paths.items() if name == model) or "no file"
             raise UserError(
-                f"{item.path}: {item.run}, seed {item.seed} is already in {seen[item.run, item.seed]}; name one of them"
+                f"{model}: an evaluation of every seed ({seeds}) must be given, missing seed "
+                f"{', '.join(map(str, missing))}, found {files}; evaluate the missing seeds first"
             )
-        seen[item.run, item.seed] = item.path
-    for run in runs:
-        _check_seeds(run, {seed: path for (name, seed), path in seen.items() if name == run}, seeds)
 
 
-def _check_seeds(run: str, paths: Mapping[int, Path], seeds: Sequence[int]) -> None:
-    missing = [seed for seed in seeds if seed not in paths]
-    if not missing:
-        return
-    found = ", ".join(str(path) for path in paths.values()) or "no file"
-    raise UserError(
-        f"{run}: an evaluation of every seed ({_listed(seeds)}) must be given, missing seed {_listed(missing)}, found {found}; "
-        "evaluate the missing seeds first"
-    )
+def by_model(evaluations: Sequence[Evaluation], models: Sequence[str]) -> dict[str, list[Evaluation]]:
+    """The evaluations of some models, in the order of `models`, seeds ascending."""
+    ordered = sorted(evaluations, key=lambda item: item.seed)
+    return {model: [item for item in ordered if item.model == model] for model in models}
 
 
-def _listed(values: Sequence[int]) -> str:
-    return ", ".join(str(value) for value in values)
+def input_of_kind(path: Path, kind: str) -> Path:
+    """The file of this kind that an artifact was made of, by its provenance."""
+    return next(item.path for item in inputs_of(path, recorded_sha256) if kind_of(item.path) == kind)
+
+
+def label_contents(report: Path) -> set[str]:
+    """The digests of the label stores that a label report is about; UserError for another file."""
+    content = read_artifact(report, KIND_BY_VERB["diagnose"])
+    inputs = content["provenance"]["inputs"].values()
+    return {recorded["content"] for recorded in inputs if recorded["from_here"] in content["labels"].values()}
+
+
+def match_label_reports(models: Mapping[Path, Mapping[str, Any]], reports: Sequence[Path]) -> dict[Path, Path]:
+    """The label report of the pseudo-labels that each model was trained on.
+
+    `models` maps a file of a model to the provenance of its checkpoint; the result maps the same files to reports. Raises
+    UserError unless every model has exactly one report, and every report a model.
+    """
+    contents = {report: label_contents(report) for report in reports}
+    matches: dict[Path, Path] = {}
+    for path, provenance in models.items():
+        inputs, rules = contents_of_inputs(provenance), provenance["settings"].get("run", {}).get("pseudo_labels", {})
+        fitting = [report for report, labels in contents.items() if labels <= inputs and len(labels) == len(rules)]
+        if len(fitting) != 1:
+            raise UserError(
+                f"{path}: the statistics of the labels that a model was trained on must be given once, found "
+                f"{'the same twice' if fitting else 'none'}; name the JSON of `diagnose`"
+            )
+        matches[path] = fitting[0]
+    if unused := [report for report in reports if report not in matches.values()]:
+        raise UserError(f"{unused[0]}: labels must be those that a model was trained on, found others; leave them out")
+    return matches

@@ -20,21 +20,21 @@ from caguda.paper.charts import INK, MUTED, WIDTH, legend_below, save
 from caguda.paper.escapes import in_picture
 
 GAP, HEADING = 0.04, 0.36
-"""Inches between two panels, and above the panels of a block."""
+"""Inches between two panels, and for the heading above the panels of a block."""
 LETTER = 0.06
-"""Of a heading: inches of a letter that is not narrow."""
+"""Inches of a wide letter of a heading."""
 OPACITY = 0.62
-"""Of labels that are painted over an image."""
+"""The opacity of labels that are painted over an image."""
 UNIT = (0.0, 1.0, 1.0, 0.0)
-"""Where a panel lies on its axes: from (0, 0), the upper left corner, to (1, 1)."""
+"""The extent of a panel on its axes: from (0, 0), the upper left corner, to (1, 1)."""
 
 
 @dataclass(frozen=True)
 class Block:
     """Rows of panels below one heading: every frame maps a column to an RGB image (H, W, 3) or labels (h, w), uint8.
 
-    Labels are train ids, IGNORE where there is none, of any size; a column that a frame lacks reads "not known".
-    `below` names the column whose panel shines through the labels of its row.
+    Labels are train ids or IGNORE, of any size; a column that a frame lacks reads "not known". `below` names the column
+    whose image is drawn below the labels of its row.
     """
 
     title: str
@@ -55,29 +55,30 @@ def colored(panel: NDArray[np.uint8], table: ClassTable) -> NDArray[np.uint8]:
 def _panel(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
     """Axes without decoration at (left, top, width, height) in inches from the top left corner."""
     left, top, width, height = box
-    whole, tall = figure.get_size_inches()
-    axes = figure.add_axes((left / whole, 1.0 - (top + height) / tall, width / whole, height / tall))
+    total_width, total_height = figure.get_size_inches()
+    bottom = 1.0 - (top + height) / total_height
+    axes = figure.add_axes((left / total_width, bottom, width / total_width, height / total_height))
     axes.set_axis_off()
     return axes
 
 
-def _occurring(blocks: Sequence[Block], table: ClassTable) -> list[int]:
+def _categories_in(blocks: Sequence[Block], table: ClassTable) -> list[int]:
     panels = [panel for block in blocks for frame in block.frames for panel in frame.values() if panel.ndim == 2]
-    present = np.unique(np.concatenate([np.unique(panel) for panel in panels])) if panels else np.array([], np.uint8)
-    return [int(category) for category in present if category < table.count]
+    present = {int(category) for panel in panels for category in np.unique(panel)}
+    return sorted(category for category in present if category < table.count)
 
 
-def side_by_side(blocks: Sequence[Block], table: ClassTable, also: Mapping[str, str] = MappingProxyType({})) -> Figure:
-    """Segmentations side by side, one block below the other, and a legend of the categories that occur in them.
+def side_by_side(blocks: Sequence[Block], table: ClassTable, extra: Mapping[str, str] = MappingProxyType({})) -> Figure:
+    """Segmentations side by side, one block below the other, and a legend of the categories in them.
 
-    All blocks have the panel size of the one with most columns; a panel has the shape of the first frame's input.
-    `also` are further entries of the legend, each with its colour.
+    All panels have the size that the block with most columns needs, and the shape of the first panel. `extra` maps further
+    entries of the legend to their colours.
     """
     first = next(panel for block in blocks for frame in block.frames for panel in frame.values())
     width = WIDTH / max(len(block.columns) for block in blocks) - GAP
     height = width * first.shape[0] / first.shape[1]
-    categories = _occurring(blocks, table)
-    names = [*(table.names[category] for category in categories), "ignored or not assigned", *also]
+    categories = _categories_in(blocks, table)
+    names = [*(table.names[category] for category in categories), "ignored or not assigned", *extra]
     per_row = max(1, int(WIDTH / (0.24 + 0.051 * max(len(in_picture(name)) for name in names[:-1] or names))))
     legend = 0.06 + 0.155 * math.ceil(len(names) / per_row)
     total = sum(HEADING + len(block.frames) * (height + GAP) + 2 * GAP for block in blocks) + legend
@@ -87,7 +88,7 @@ def side_by_side(blocks: Sequence[Block], table: ClassTable, also: Mapping[str, 
         _draw(figure, block, table, top, (width, height))
         top += HEADING + len(block.frames) * (height + GAP) + 2 * GAP
     colors = [*(table.colors[category] for category in categories), (0, 0, 0)]
-    faces: list[Any] = [*((r / 255, g / 255, b / 255) for r, g, b in colors), *also.values()]
+    faces: list[Any] = [*((r / 255, g / 255, b / 255) for r, g, b in colors), *extra.values()]
     handles = [Patch(facecolor=face, edgecolor=MUTED, linewidth=0.4) for face in faces]
     legend_below(figure, handles, names, per_row)
     return figure
@@ -120,6 +121,6 @@ def _text(figure: Figure, left: float, top: float, text: str, weight: str = "nor
     figure.text(left / width, 1.0 - top / height, text, style)
 
 
-def write_figure(blocks: Sequence[Block], table: ClassTable, output: Path, told: Mapping[str, Any]) -> None:
-    """Writes the segmentations as a PNG with the text `told`; see side_by_side."""
-    save(side_by_side(blocks, table), output, told)
+def write_figure(blocks: Sequence[Block], table: ClassTable, output: Path, text: Mapping[str, Any]) -> None:
+    """Writes the segmentations as a PNG; see side_by_side and save."""
+    save(side_by_side(blocks, table), output, text)

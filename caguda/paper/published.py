@@ -1,4 +1,4 @@
-"""The published numbers of Tables 1 to 4, as they are printed."""
+"""The published numbers of the paper's Tables 1 to 4, as printed."""
 
 import csv
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class Published:
-    """A printed row: what it is called, what the paper cites for it, and its percentages by column; no dash has one."""
+    """A printed row: its label, the source that the paper cites for it, and its percentages by column, without dashes."""
 
     label: str
     source: str

@@ -6,85 +6,80 @@ import base64
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import yaml
-from jinja2 import Environment, StrictUndefined
 
 from caguda.artifacts.atomic import read_json, write_atomically
-from caguda.artifacts.chain import inputs_of, provenance_of, recorded_sha256
-from caguda.artifacts.identity import KINDS, kind_of, model_of, read_artifact
+from caguda.artifacts.chain import provenance_of
+from caguda.artifacts.checks import refuse_broken_chain
+from caguda.artifacts.identity import CHECKPOINT, KIND_BY_VERB, model_of
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.errors import UserError
-from caguda.files import read_regular
 from caguda.paper.charts import PART_COLORS, label_parts
-from caguda.paper.evaluations import refuse_others
-from caguda.paper.report_files import labels_of_models, refuse_other_files
+from caguda.paper.evaluations import Evaluation, input_of_kind, read_evaluations
+from caguda.paper.formats import ABSENT, render, show
+from caguda.paper.report_files import (
+    label_reports_of,
+    refuse_other_checkpoints,
+    refuse_other_pictures,
+    refuse_other_table,
+)
 from caguda.paper.rows import ModelRow, main_model, models_of_figure
-from caguda.paper.table import ABSENT, Row, best, note, read_evaluations, report_rows, show, table_rows, to_csv
+from caguda.paper.table import HEADINGS, Row, best_rows, note, report_rows, rows_with, table_rows, to_csv
+from caguda.pseudo_labels import are_both
+from caguda.runs import labelling_name
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file of the experiment, and what its provenance says; empty where it has none."""
+    """A file of the experiment, the link to it, and its provenance; empty for a file that has none."""
 
     name: str
-    seed: str
     path: Path
-    href: str
-    seconds: float | None
-    created: str
+    link: str
     provenance: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class LabelsOfModel:
-    """The pseudo-labels that one model of one seed was trained on, as `diagnose` found them."""
+    """The pseudo-labels that one model of one seed was trained on: the content of their label report."""
 
     name: str
     seed: int
-    summary: Mapping[str, Any]
+    report: Mapping[str, Any]
 
     @property
-    def of_both(self) -> bool:
-        """Whether they are by anchors and by probability, which are told of together."""
-        return sorted(self.summary["labels"]) == ["anchor", "probability"]
+    def are_by_both_rules(self) -> bool:
+        """Whether they are by anchors and by probability, which the page shows side by side."""
+        return are_both(self.report["labels"])
 
     @property
     def rules(self) -> list[str]:
-        """The rules that they are by."""
-        return sorted(self.summary["labels"])
-
-    @property
-    def accuracy(self) -> Mapping[str, Any]:
-        """How right they are; empty where no truth is known."""
-        return self.summary["accuracy"] or {}
+        """The rules that made them."""
+        return sorted(self.report["labels"])
 
     @property
     def parts(self) -> dict[str, float]:
-        """Disjoint shares of target pixels in percent: both kinds, one only, none."""
-        return {name: 100.0 * share for name, share in label_parts(self.summary["share"]).items()}
+        """Disjoint shares of target pixels in percent; see label_parts."""
+        return {name: 100.0 * share for name, share in label_parts(self.report["share"]).items()}
 
-    def right(self, kind: str, what: str = "accuracy") -> float | None:
-        """How right one kind of label is, in 0..1; None where no truth is known."""
-        found = self.accuracy.get(kind)
-        return None if found is None else found.get(what)
+    def score(self, kind: str, measure: str = "accuracy") -> Any:
+        """The accuracy, or another measure, of one kind of labels; None where no truth is known."""
+        return ((self.report["accuracy"] or {}).get(kind) or {}).get(measure)
 
     def per_category(self) -> list[dict[str, Any]]:
-        """For every category its shares of all pixels, and precision and recall of both kinds."""
-        result = []
-        for index, entry in enumerate(self.summary["per_category"]):
-            row = dict(entry)
-            for kind in ("anchor", "probability"):
-                known = (self.accuracy.get(kind) or {}).get("per_category")
-                for what in ("precision", "recall"):
-                    row[f"{kind}_{what}"] = known[index][what] if known else None
-            result.append(row)
-        return result
+        """For every category its shares of all pixels, and precision and recall of the labels by each rule."""
+        rows = [dict(entry) for entry in self.report["per_category"]]
+        for rule in ("anchor", "probability"):
+            scores = self.score(rule, "per_category")
+            for index, row in enumerate(rows):
+                for measure in ("precision", "recall"):
+                    row[f"{rule}_{measure}"] = scores[index][measure] if scores else None
+        return rows
 
 
 def percent(share: float | None) -> str:
@@ -103,7 +98,7 @@ def duration(seconds: float | None) -> str:
 
 
 def data_uri(path: Path) -> str:
-    """A PNG file as a data URI; a UserError if it is not whole."""
+    """A PNG file as a data URI; UserError if it is not whole."""
     content = path.read_bytes()
     if not (content.startswith(b"\x89PNG") and content.endswith(b"IEND\xaeB`\x82")):
         raise UserError(
@@ -112,92 +107,95 @@ def data_uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
-def artifact(path: Path, folder: Path, names: Mapping[str, str]) -> Artifact:
-    """The entry of a file in the list of artifacts; its link is relative to the report's folder.
+def names_of_artifacts(
+    configuration: Configuration,
+    rows: Sequence[ModelRow],
+    checkpoints: Sequence[Path],
+    evaluations: Sequence[Evaluation],
+    label_reports: Mapping[Path, Path],
+) -> dict[Path, str]:
+    """The names of checkpoints, evaluations and label reports in the list of artifacts: the row, and the kind of file.
 
-    `names` are what rows are called, by the model; a file of a model says itself of which.
+    Label reports have the row whose evidence the labels are made of, and the names of the rules. `label_reports` maps a
+    checkpoint to the report of the labels that it was trained on.
     """
-    content = read_json(path) if path.suffix == ".json" else {}
-    made = content.get("provenance", {})
-    href = quote(os.path.relpath(path, folder).replace(os.sep, "/"))
-    model = content.get("run") or (_model_behind(path, made) if made else "")
-    what = path.stem.replace("_", " ")
-    name = f"{names.get(model, model)}: {what}" if model else (what if made else path.name)
-    seed = "" if made.get("seed") is None else str(made["seed"])
-    return Artifact(name, seed, path, href, made.get("seconds"), made.get("created", ""), made)
+    row_names = {row.model: row.name for row in rows}
+    names = {path: f"{row_names[model_of(provenance_of(path))]}: checkpoint" for path in checkpoints}
+    names |= {item.path: f"{row_names[item.model]}: evaluation" for item in evaluations}
+    for checkpoint, report in label_reports.items():
+        evidence = input_of_kind(report, KIND_BY_VERB["evidence"])
+        origin = model_of(provenance_of(input_of_kind(evidence, CHECKPOINT)))
+        labelling = labelling_name(configuration, model_of(provenance_of(checkpoint))).replace("_", " ")
+        names[report] = f"{row_names.get(origin, origin)}: {labelling}" if origin else labelling
+    return names
 
 
-def _model_behind(path: Path, made: Mapping[str, Any]) -> str:
-    """The model that an artifact is, or whose evidence its pseudo-labels are made of; empty where it tells of none."""
-    if made["made_by"] != "diagnose":
-        return model_of(made)
-    evidence = [file for file in _inputs(path) if kind_of(file) == KINDS["evidence"]]
-    models = [file for each in evidence for file in _inputs(each) if file.suffix == ".safetensors"]
-    return "".join(model_of(provenance_of(file)) for file in models[:1])
+def artifact(path: Path, name: str, folder: Path) -> Artifact:
+    """The entry of a file in the list of artifacts; its link is relative to the report's folder."""
+    link = quote(os.path.relpath(path, folder).replace(os.sep, "/"))
+    return Artifact(name, path, link, provenance_of(path))
 
 
-def _inputs(path: Path) -> list[Path]:
-    return [item.path for item in inputs_of(path, recorded_sha256)]
-
-
-def labels_of_rows(
-    configuration: Configuration, rows: Sequence[ModelRow], labels: Sequence[Path], checkpoints: Sequence[Path]
-) -> list[LabelsOfModel]:
-    """What is told of the pseudo-labels that each checkpoint was trained on, in the order of the rows, then of seeds."""
-    read = {path: read_artifact(path, KINDS["diagnose"]) for path in labels}
-    trained = labels_of_models(configuration, labels, checkpoints)
-    made = {path: provenance_of(path) for path in trained}
+def labels_of_rows(rows: Sequence[ModelRow], label_reports: Mapping[Path, Path]) -> list[LabelsOfModel]:
+    """The pseudo-labels of the models, in the order of the rows, then of seeds; `label_reports` as in names_of_artifacts."""
     names = {row.model: row.name for row in rows}
-    order = sorted(trained, key=lambda path: (list(names).index(model_of(made[path])), made[path]["seed"]))
-    return [LabelsOfModel(names[model_of(made[path])], made[path]["seed"], read[trained[path]]) for path in order]
+    order = list(names)
+    labels = []
+    for checkpoint, report in label_reports.items():
+        provenance = provenance_of(checkpoint)
+        labels.append((model_of(provenance), provenance["seed"], read_json(report)))
+    labels.sort(key=lambda item: (order.index(item[0]), item[1]))
+    return [LabelsOfModel(names[model], seed, content) for model, seed, content in labels]
 
 
-def headline(rows: Sequence[Row], main: ModelRow) -> dict[str, Any]:
-    """The rows that the report opens with, and the share of the distance to the reference that the main one closes."""
-    first, last = rows[0], next(row for row in rows if row.of is main and not row.is_adabn)
-    reference = next((row for row in rows if row.of.is_reference), None)
-    assert first.as_trained is not None and last.as_trained is not None
-    closed = None
-    if reference is not None and reference.as_trained is not None and reference.as_trained.gain.mean > 0:
-        closed = last.as_trained.gain.mean / reference.as_trained.gain.mean
-    if last is first or main.is_reference:
-        closed = None
+def key_results(rows: Sequence[Row], main: ModelRow) -> dict[str, Any]:
+    """The rows at the top of the page, and the share of the distance to the reference that the main row closes.
+
+    The share is None without a better reference, or where the main row is the first one or a reference itself.
+    """
+    base, result = rows[0], next(row for row in rows if row.model_row is main and not row.is_adabn)
+    reference = next((row for row in rows if row.model_row.is_reference), None)
     adabn = next((row for row in rows if row.is_adabn), None)
-    return {"source": first, "last": last, "oracle": reference, "adabn": adabn, "closed": closed}
-
-
-def shown_rows(rows: Sequence[Row], models: Sequence[str]) -> list[Row]:
-    """The rows of the per-class pictures as trained: the first one, those of some models, and references."""
-    trained = [row for row in rows if row.as_trained is not None]
-    return [row for row in trained if row is rows[0] or row.of.model in models or row.of.is_reference]
+    assert result.as_trained is not None
+    closed = None
+    if reference is not None and result is not base and not main.is_reference:
+        assert reference.as_trained is not None
+        if reference.as_trained.gain.mean > 0:
+            closed = result.as_trained.gain.mean / reference.as_trained.gain.mean
+    return {"base": base, "main": result, "reference": reference, "adabn": adabn, "closed": closed}
 
 
 def per_class(table: ClassTable, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """For every category, and for their mean, its colour and its IoU as trained in each of some rows."""
-    shown = [(row, row.as_trained) for row in rows if row.as_trained is not None]
+    scored = rows_with("as_trained", rows)
     entries: list[dict[str, Any]] = [
         {
             "name": name,
             "color": "rgb({}, {}, {})".format(*color),
-            "values": [(row, summary.iou[index]) for row, summary in shown],
+            "values": [(row, summary.iou[index]) for row, summary in scored],
         }
         for index, (name, color) in enumerate(zip(table.names, table.colors, strict=True))
     ]
-    return [*entries, {"name": "mIoU", "color": None, "values": [(row, summary.miou) for row, summary in shown]}]
+    return [*entries, {"name": "mIoU", "color": None, "values": [(row, summary.miou) for row, summary in scored]}]
 
 
-def best_values(rows: Sequence[Row], which: str) -> list[bool]:
-    """Which rows have the best adapted mIoU, `which` being as_trained or target_statistics."""
-    summaries = [getattr(row, which) for row in rows]
-    return best(rows, [None if summary is None else summary.miou for summary in summaries])
-
-
-def render(context: Mapping[str, Any]) -> str:
-    """The report's HTML; text is escaped, and a value that the template lacks raises."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(show=show, percent=percent, duration=duration)
-    template = files("caguda.paper").joinpath("report.html.in").read_text(encoding="utf-8")
-    return environment.from_string(template).render(context)
+def _scores(configuration: Configuration, models: Sequence[ModelRow], rows: Sequence[Row]) -> dict[str, Any]:
+    """The scores of the page. Its charts have the first row, those of the figure, and references."""
+    in_figure = models_of_figure(configuration, models)
+    charted = [
+        row
+        for row, _ in rows_with("as_trained", rows)
+        if row is rows[0] or row.model_row.model in in_figure or row.model_row.is_reference
+    ]
+    return {
+        "rows": rows,
+        "best_trained": best_rows(rows, "as_trained"),
+        "best_target": best_rows(rows, "target_statistics"),
+        "class_tables": {heading: rows_with(statistics, rows) for statistics, heading in HEADINGS.items()},
+        "key_results": key_results(rows, main_model(models)),
+        "charted": charted,
+        "classes": per_class(class_table(configuration), charted),
+    }
 
 
 def write_report(
@@ -212,87 +210,69 @@ def write_report(
     checkpoints: Sequence[Path],
     output: Path,
 ) -> None:
-    """Writes the page of a report. Refuses what write_table refuses.
+    """Writes the page of a report, or raises UserError where its files are not all of one experiment, complete and current.
 
-    `checkpoints` are the JSON files beside the weights, `labels` what `diagnose` wrote of the pseudo-labels of every model that
-    was trained on some.
-
-    The file needs no other: pictures are inside, nothing is fetched. Links to artifacts are relative. The same inputs
-    give the same bytes.
+    `checkpoints` are the JSON files beside the weights, `labels` the label reports of all models that were trained on
+    pseudo-labels. The page needs no other file: pictures are inside. Links to artifacts are relative. The same inputs give
+    the same bytes.
     """
     models = report_rows(configuration, report)
-    read = read_evaluations(configuration, models, evaluations)
-    refuse_others([*evaluations, *labels, *checkpoints], configuration)
-    _require_table(table, to_csv(read, models))
-    refuse_other_files(configuration, models, read, labels, checkpoints, {"figure": figure, "curves": curves})
+    refuse_broken_chain([*evaluations, *labels, *checkpoints], configuration)
+    read = read_evaluations(configuration, [row.model for row in models], evaluations)
+    refuse_other_table(table, to_csv(read, models))
+    refuse_other_checkpoints(read, checkpoints)
+    label_reports = label_reports_of(configuration, labels, checkpoints)
+    refuse_other_pictures(configuration, models, labels, checkpoints, figure, curves)
+    names = names_of_artifacts(configuration, models, checkpoints, read, label_reports)
     files = [*checkpoints, *evaluations, *labels, table, figure, curves]
-    names = {row.model: row.name for row in models}
-    artifacts = [artifact(path, output.parent, names) for path in files]
+    artifacts = [artifact(path, names.get(path, path.name), output.parent) for path in files]
+    settings = settings_of_results(configuration)
     context = {
         "config": configuration,
         "report": report,
         "frames": read[0].frames,
         "note": note(configuration, models),
         "names": class_table(configuration).names,
-        "labels": labels_of_rows(configuration, models, labels, checkpoints),
+        "labels": labels_of_rows(models, label_reports),
         "part_colors": PART_COLORS,
         "figure": data_uri(figure),
         "curves": data_uri(curves),
         "artifacts": artifacts,
-        "spent": spent(artifacts),
+        "times": times_by_verb(artifacts),
         "versions": versions(artifacts),
-        "settings": yaml.safe_dump(decisive(configuration), sort_keys=False, width=100, default_flow_style=None),
-        **_results(configuration, models, table_rows(read, models)),
+        "settings": yaml.safe_dump(settings, sort_keys=False, width=100, default_flow_style=None),
+        **_scores(configuration, models, table_rows(read, models)),
     }
     with write_atomically(output) as temporary:
-        temporary.write_text(render(context), encoding="utf-8")
+        html = render("report.html.in", context, show=show, percent=percent, duration=duration)
+        temporary.write_text(html, encoding="utf-8")
 
 
-def _results(configuration: Configuration, models: Sequence[ModelRow], rows: Sequence[Row]) -> dict[str, Any]:
-    """What the page says of scores."""
-    shown = shown_rows(rows, models_of_figure(configuration, models))
-    return {
-        "rows": rows,
-        "best_trained": best_values(rows, "as_trained"),
-        "best_target": best_values(rows, "target_statistics"),
-        "headline": headline(rows, main_model(models)),
-        "shown": shown,
-        "classes": per_class(class_table(configuration), shown),
-    }
-
-
-def decisive(configuration: Configuration) -> dict[str, Any]:
-    """The settings less those that may differ from what the results were made with: where frames lie, how jobs are run."""
+def settings_of_results(configuration: Configuration) -> dict[str, Any]:
+    """The settings that decide the results: without the places of frames and the way that jobs are run."""
     roots = {name: {"root"} for name in ("source", "target", "evaluation", "test")}
     run = {"save_every", "threads", "workers", "processes", "parts", "inference_batch_size", "recompute_activations"}
     return configuration.model_dump(mode="json", exclude={"data_root": True, "cache": True, "compute": run, **roots})
 
 
-def spent(artifacts: Sequence[Artifact]) -> list[tuple[str, int, float]]:
-    """The verbs that made the artifacts, how many each, and their seconds in all, the longest first."""
+def times_by_verb(artifacts: Sequence[Artifact]) -> list[tuple[str, int, float]]:
+    """For every verb the number of its artifacts and their seconds in all, the longest first."""
     seconds: dict[str, list[float]] = {}
     for item in artifacts:
-        if item.seconds is not None:
-            seconds.setdefault(str(item.provenance["made_by"]), []).append(item.seconds)
-    return sorted(((verb, len(each), sum(each)) for verb, each in seconds.items()), key=lambda entry: -entry[2])
-
-
-def _require_table(path: Path, expected: str) -> None:
-    """UserError unless the file is the table of the evaluations, to the last byte."""
-    if read_regular(path) != expected.encode():
-        raise UserError(
-            f"{path}: the table must be that of the evaluations, found another; move it away and make it again"
-        )
+        if item.provenance.get("seconds") is not None:
+            seconds.setdefault(str(item.provenance["made_by"]), []).append(item.provenance["seconds"])
+    return sorted(((verb, len(times), sum(times)) for verb, times in seconds.items()), key=lambda entry: -entry[2])
 
 
 def versions(artifacts: Sequence[Artifact]) -> dict[str, str]:
     """The versions that made the artifacts; several of one library, or several machines, are all named."""
-    found: dict[str, dict[str, None]] = {}
-    for made in (item.provenance for item in artifacts):
-        machine = made.get("machine", {})
-        parts = {"caguda": made.get("caguda"), "method": made.get("method_version"), **made.get("libraries", {})}
+    values: dict[str, dict[str, None]] = {}
+    for provenance in (item.provenance for item in artifacts):
+        machine = provenance.get("machine", {})
+        parts = {"caguda": provenance.get("caguda"), "method": provenance.get("method_version")}
+        parts |= provenance.get("libraries", {})
         parts["machine"] = ", ".join(f"{key} {value}" for key, value in machine.items())
         for name, version in parts.items():
             if version:
-                found.setdefault(name, {})[str(version)] = None
-    return {name: " / ".join(values) for name, values in found.items()}
+                values.setdefault(name, {})[str(version)] = None
+    return {name: " / ".join(several) for name, several in values.items()}

@@ -1,83 +1,84 @@
-"""What must hold of the files that a report is made of: all of them tell of the same models and pseudo-labels."""
+"""The checks that all files of a report are of the same models and pseudo-labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from caguda.artifacts.chain import provenance_of
-from caguda.artifacts.identity import MODEL, contents_of_inputs, model_of, read_artifact
+from caguda.artifacts.identity import CHECKPOINT, model_of, read_artifact
 from caguda.config import Configuration
 from caguda.config_run import Method
 from caguda.errors import UserError
-from caguda.paper.evaluations import Evaluation, contents_of_labels
+from caguda.files import read_regular
+from caguda.paper.evaluations import Evaluation, label_contents, match_label_reports
 from caguda.paper.pictures import refuse_other_picture
 from caguda.paper.rows import ModelRow, main_model, models_of_curves, models_of_figure
-from caguda.runs import rules_of, run_of
+from caguda.runs import run_of
 
 
-def refuse_other_files(
+def refuse_other_checkpoints(evaluations: Sequence[Evaluation], checkpoints: Sequence[Path]) -> None:
+    """Raises UserError unless the checkpoints, named by their JSON, are those that were evaluated."""
+    weights = {_weights_of(path): path for path in checkpoints}
+    inputs = {
+        item.path: {recorded["sha256"] for recorded in provenance_of(item.path)["inputs"].values()}
+        for item in evaluations
+    }
+    evaluated = set[str]().union(*inputs.values())
+    for digest, path in weights.items():
+        if digest not in evaluated:
+            raise UserError(f"{path}: a checkpoint must be one that was evaluated, found another; leave it out")
+    for path, digests in inputs.items():
+        if digests.isdisjoint(weights):
+            raise UserError(f"{path}: the checkpoint that was evaluated must be given too, found none; name it")
+
+
+def _weights_of(checkpoint: Path) -> str:
+    return str(read_artifact(checkpoint, CHECKPOINT)["weights_sha256"])
+
+
+def label_reports_of(
+    configuration: Configuration, labels: Sequence[Path], checkpoints: Sequence[Path]
+) -> dict[Path, Path]:
+    """The label report of each checkpoint that was trained on pseudo-labels; see match_label_reports."""
+    trained = {}
+    for path in checkpoints:
+        provenance = provenance_of(path)
+        run = run_of(configuration, model_of(provenance))
+        if isinstance(run, Method) and run.reads_pseudo_labels:
+            trained[path] = provenance
+    return match_label_reports(trained, labels)
+
+
+def refuse_other_pictures(
     configuration: Configuration,
     rows: Sequence[ModelRow],
-    evaluations: Sequence[Evaluation],
     labels: Sequence[Path],
     checkpoints: Sequence[Path],
-    pictures: Mapping[str, Path],
+    figure: Path,
+    curves: Path,
 ) -> None:
-    """UserError unless checkpoints are those that were evaluated, labels those that they were trained on.
+    """Raises UserError unless the pictures show the models that a report needs, and no others than its models and labels."""
+    models = {_weights_of(path): model_of(provenance_of(path)) for path in checkpoints}
+    allowed = {*models, *(content for path in labels for content in label_contents(path))}
+    of_figure, of_curves = models_of_figure(configuration, rows), models_of_curves(configuration, rows)
 
-    `pictures` are those of the report by the verb that drew them; they show some of these models and labels.
-    """
-    weights = {read_artifact(path, MODEL)["weights_sha256"]: path for path in checkpoints}
-    evaluated = {sha256: item.path for item in evaluations for sha256 in _inputs(item.path)}
-    for sha256, path in weights.items():
-        if sha256 not in evaluated:
-            raise UserError(f"{path}: a checkpoint must be one that was evaluated, found another; leave it out")
-    for item in evaluations:
-        if _inputs(item.path).isdisjoint(weights):
-            raise UserError(f"{item.path}: the checkpoint that was evaluated must be given too, found none; name it")
-    labels_of_models(configuration, labels, checkpoints)
-    trained_on = {content for path in labels for content in contents_of_labels(path)}
-    wanted, known = models_of_curves(configuration, rows), {*weights, *trained_on}
-    empty = [] if wanted else ["curves"]
-    shows = {verb: refuse_other_picture(path, verb, known, verb in empty) for verb, path in pictures.items()}
-    models = {sha256: model_of(provenance_of(path)) for sha256, path in weights.items()}
-    drawn = {verb: {model for sha256, model in models.items() if sha256 in shows[verb]} for verb in shows}
-    wanted = models_of_figure(configuration, rows)
-    if drawn["figure"] != set(wanted):
-        raise UserError(f"{pictures['figure']}: the figure must be of {', '.join(wanted)}, found one of {', '.join(sorted(drawn['figure']))}; "
+    def models_in(digests: Iterable[str]) -> set[str]:
+        return {models[digest] for digest in digests if digest in models}
+
+    in_figure = models_in(refuse_other_picture(figure, "figure", allowed))
+    in_curves = models_in(refuse_other_picture(curves, "curves", allowed, may_be_empty=not of_curves))
+    if in_figure != set(of_figure):
+        raise UserError(f"{figure}: the figure must be of {', '.join(of_figure)}, found one of {', '.join(sorted(in_figure))}; "
                         "draw it again")  # fmt: skip
-    if missing := [model for model in models_of_curves(configuration, rows) if model not in drawn["curves"]]:
-        raise UserError(f"{pictures['curves']}: the curves must be of all models of the report that led to {main_model(rows).model}, "
+    if missing := [model for model in of_curves if model not in in_curves]:
+        raise UserError(f"{curves}: the curves must be of all models of the report that led to {main_model(rows).model}, "
                         f"found none of {missing[0]}; draw them again")  # fmt: skip
 
 
-def _inputs(path: Path) -> set[str]:
-    """The SHA-256 of all that an artifact was made of."""
-    return {recorded["sha256"] for recorded in provenance_of(path)["inputs"].values()}
-
-
-def labels_of_models(
-    configuration: Configuration, labels: Sequence[Path], checkpoints: Sequence[Path]
-) -> dict[Path, Path]:
-    """What is told of the pseudo-labels that each checkpoint was trained on, by its path; none of those that were trained on none.
-
-    UserError unless there is one for each of them, and none of others.
-    """
-    contents = {path: contents_of_labels(path) for path in labels}
-    found: dict[Path, Path] = {}
-    for path in checkpoints:
-        model = model_of(provenance_of(path))
-        run, rules = run_of(configuration, model), rules_of(configuration, model)
-        if not isinstance(run, Method) or not run.reads_pseudo_labels:
-            continue
-        inputs = contents_of_inputs(provenance_of(path))
-        fitting = [file for file, of in contents.items() if of <= inputs and len(of) == len(rules)]
-        if len(fitting) != 1:
-            what = "the same twice" if fitting else "none"
-            raise UserError(f"{path}: the statistics of the labels that a model was trained on must be given once, found {what}; "
-                            "name the JSON of `diagnose`")  # fmt: skip
-        found[path] = fitting[0]
-    if unused := [path for path in labels if path not in found.values()]:
-        raise UserError(f"{unused[0]}: labels must be those that a model was trained on, found others; leave them out")
-    return found
+def refuse_other_table(path: Path, text: str) -> None:
+    """Raises UserError unless the file is the table of the evaluations, to the last byte."""
+    if read_regular(path) != text.encode():
+        raise UserError(
+            f"{path}: the table must be that of the evaluations, found another; move it away and make it again"
+        )

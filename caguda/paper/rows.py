@@ -1,4 +1,4 @@
-"""The rows of a report or table: which models they are of, and what they are called. No numbers."""
+"""The rows of a report or table: their models, and their names. No numbers."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from caguda.config import Configuration, Table
+from caguda.config_run import STAGE, run_name
 from caguda.errors import UserError
-from caguda.runs import STAGE, expanded, models_before, run_of, trained_models
+from caguda.runs import models_before, models_listed, run_of, trained_models
 
-ADDED = {"table4": "config/ablations.yaml", "sweep": "config/sweep.yaml"}
+YAML_OF_TABLE = {"table4": "config/ablations.yaml", "sweep": "config/sweep.yaml"}
 """The files of this project with the runs of a table, by the table."""
+ADABN = "AdaBN"
+"""The name of the row with re-estimated statistics of batch normalisation, which is of no run."""
+RESERVED_NAMES = (ADABN, "input", "truth", "last stage")
+"""The names of that row, and of columns in the figure: the row of a run has none of them."""
 
 
 class ModelRow(NamedTuple):
-    """A row: its model (RUN or RUN/stageK), its name in short and in full, and what the model has seen.
+    """A row: its model, RUN or RUN/stageK, its short name and its title, and what its method does.
 
-    `adapts`: it was adapted to the target without its labels. `is_reference`: it has seen them.
+    `adapts`: the model was adapted to the target without target labels. `is_reference`: it has seen target labels.
     """
 
     model: str
@@ -35,66 +40,69 @@ class ModelRow(NamedTuple):
 def rows_of(configuration: Configuration, models: Sequence[str]) -> list[ModelRow]:
     """The rows of some models, in their order.
 
-    A row has the name of its run, with spaces for underscores; a stage is called `stage K`, with the run before it where
-    the models are of several chains. Where two would have the same name, both are called as their models are.
+    The name of a row is that of its run, with spaces for underscores. A stage is called `stage K`, after the name of its run
+    where the models are of several chains. A name that two rows would share, or that is reserved, is replaced by the name of
+    the model; a title that two rows would share, or that is AdaBN, by the row's name.
     """
     chains = {stage[1] for model in models if (stage := STAGE.fullmatch(model))}
-    found = []
+    rows = []
     for model in models:
         run, stage = run_of(configuration, model), STAGE.fullmatch(model)
-        name = model.partition("/")[0].replace("_", " ")
+        name = run_name(model).replace("_", " ")
         title = run.title or name
         if stage:
-            of_one = len(chains) == 1
-            name, title = (f"stage {stage[2]}" if of_one else f"{text} stage {stage[2]}" for text in (name, title))
+            number = f"stage {stage[2]}"
+            name, title = (number, number) if len(chains) == 1 else (f"{name} {number}", f"{title} {number}")
         lineage = [run, *(run_of(configuration, before) for before in models_before(configuration, model))]
-        is_reference = any(each.is_reference for each in lineage)
-        adapts = not is_reference and any(each.adapts for each in lineage)
-        found.append(ModelRow(model, name, title, run.about, adapts, is_reference))
-    return [_told_apart(row, found) for row in found]
+        is_reference = any(ancestor.is_reference for ancestor in lineage)
+        adapts = not is_reference and any(ancestor.adapts for ancestor in lineage)
+        rows.append(ModelRow(model, name, title, run.about, adapts, is_reference))
+    return [_with_unique_names(row, rows) for row in rows]
 
 
-def _told_apart(row: ModelRow, rows: Sequence[ModelRow]) -> ModelRow:
-    """The row, called as its model where another row has its name, and by its name where another one has its title."""
-    name = row.model if sum(other.name == row.name for other in rows) > 1 else row.name
-    title = name if sum(other.title == row.title for other in rows) > 1 else row.title
+def _with_unique_names(row: ModelRow, rows: Sequence[ModelRow]) -> ModelRow:
+    name, title = row.name, row.title
+    if name in RESERVED_NAMES or sum(other.name == name for other in rows) > 1:
+        name = f"{row.model} (run)" if row.model in RESERVED_NAMES else row.model
+    if title == ADABN or sum(other.title == title for other in rows) > 1:
+        title = name
     return row._replace(name=name, title=title)
 
 
 def main_model(rows: Sequence[ModelRow]) -> ModelRow:
-    """The row that a report is about: the last one that is adapted, or else the last one that is no reference."""
-    own = [row for row in rows if not row.is_reference]
-    return next((row for row in reversed(rows) if row.adapts), (own or rows)[-1])
+    """The row that a report is about: the last adapted one, or else the last one that is no reference."""
+    unsupervised = [row for row in rows if not row.is_reference]
+    return next((row for row in reversed(rows) if row.adapts), (unsupervised or rows)[-1])
 
 
 def models_of_curves(configuration: Configuration, rows: Sequence[ModelRow]) -> list[str]:
-    """The rows' models whose losses a report draws: those trained here that led to the main one, and that one itself."""
+    """The models whose losses a report draws: the main one and those before it, if they have a row and were trained here."""
     main = main_model(rows).model
-    story = [*reversed(list(models_before(configuration, main))), main]
-    trained, shown = trained_models(configuration), {row.model for row in rows}
-    return [model for model in story if model in shown and model in trained]
+    lineage = [*reversed(list(models_before(configuration, main))), main]
+    trained, listed = trained_models(configuration), {row.model for row in rows}
+    return [model for model in lineage if model in listed and model in trained]
 
 
 def models_of_figure(configuration: Configuration, rows: Sequence[ModelRow]) -> list[str]:
-    """The rows' models whose predictions a report shows: the main one, and the last of each run that led to it."""
+    """The models whose predictions a report shows: the main one, and the last of each run before it, if they have a row."""
     main = main_model(rows).model
-    found = {main.partition("/")[0]: main}
+    last_of_run = {run_name(main): main}
     for before in models_before(configuration, main):
-        found.setdefault(before.partition("/")[0], before)
-    shown = {row.model for row in rows}
-    return [model for model in reversed(found.values()) if model in shown]
+        last_of_run.setdefault(run_name(before), before)
+    listed = {row.model for row in rows}
+    return [model for model in reversed(last_of_run.values()) if model in listed]
 
 
 def notes_of(configuration: Configuration, rows: Sequence[ModelRow]) -> list[str]:
-    """What the runs of some rows say of themselves, each once."""
+    """The notes of the rows' runs, each once."""
     return list(dict.fromkeys(note for row in rows if (note := run_of(configuration, row.model).note)))
 
 
 def table_models(configuration: Configuration, table: Table) -> list[str]:
-    """The models of a table, in order; UserError where the configuration lists none, or none that is made."""
+    """The models of a table, in order; UserError where the configuration lists no run, or only runs that are left out."""
     if table not in configuration.tables:
         raise UserError(f"tables.{table}: the runs of this table must be listed, found no such key; list them, or add "
-                        f"{ADDED.get(table, 'a YAML that does')} to --configfile")  # fmt: skip
-    if found := expanded(configuration, configuration.tables[table]):
-        return found
+                        f"{YAML_OF_TABLE.get(table, 'a YAML that does')} to --configfile")  # fmt: skip
+    if models := models_listed(configuration, configuration.tables[table]):
+        return models
     raise UserError(f"tables.{table}: at least one run that is made must be listed, found none; list another")

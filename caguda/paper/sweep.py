@@ -1,4 +1,4 @@
-"""What other thresholds than the configured ones give: of the margin (Eq. 6) and of P0, as a table and as a picture."""
+"""The effect of the thresholds, the margin of Eq. 6 and P0 of Eq. 11, as a table and as a picture."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from caguda.artifacts.atomic import read_json
+from caguda.artifacts.chain import provenance_of
+from caguda.artifacts.checks import refuse_broken_chain
+from caguda.artifacts.identity import CHECKPOINT
 from caguda.artifacts.ownership import refuse_foreign
-from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper.charts import INK, MUTED, WIDTH, save, style
-from caguda.paper.evaluations import accuracy_of, check_evaluations, read_evaluation, refuse_others
-from caguda.paper.formats import Line, PrintedTable
+from caguda.paper.evaluations import input_of_kind, match_label_reports, read_evaluations
+from caguda.paper.formats import Line, PrintedTable, statistic
 from caguda.paper.pictures import description
 from caguda.paper.rows import table_models
-from caguda.paper.table import statistic
 from caguda.paper.tables import measured_note, write_formats
+from caguda.pseudo_labels import BOTH_RULES
 from caguda.pseudo_labels.anchor import AnchorRule
 from caguda.pseudo_labels.probability import ProbabilityRule
 from caguda.runs import rules_of
 
-KINDS = ("anchor", "probability")
-COLUMNS = (*(f"{kind} labels, {what}" for kind in KINDS for what in ("coverage", "precision")), "mIoU", "gain")
-KIND_OF = {"margin": "anchor", "p0": "probability"}
+COLUMNS = (*(f"{rule} labels, {what}" for rule in BOTH_RULES for what in ("coverage", "precision")), "mIoU", "gain")
+RULE_OF = {"margin": "anchor", "p0": "probability"}
 NAMES = {"margin": "margin", "p0": "P0"}
 COLORS = {"coverage": "#5bb8ad", "precision": "#e39a3b", "mIoU": "#2466a8"}
 
 
 @dataclass(frozen=True)
 class Point:
-    """What one pair of thresholds gives, seed by seed: (6,) numbers of COLUMNS in percent each, nan for an unknown one."""
+    """One pair of thresholds, and for each seed (6,) numbers by COLUMNS, in percent, nan for an unknown one."""
 
     margin: float
     p0: float
@@ -44,37 +46,34 @@ class Point:
 def write_sweep(
     configuration: Configuration, evaluations: Sequence[Path], accuracy: Sequence[Path], output: Path
 ) -> None:
-    """Write a sweep as CSV at `output`, as Markdown, LaTeX, HTML and PNG beside it.
+    """Writes a sweep as CSV at `output`, as Markdown, LaTeX, HTML and PNG beside it.
 
-    `evaluations` are those of one stage under every pair of thresholds and seed, `accuracy` what
-    `diagnose` wrote of its pseudo-labels.
+    `evaluations` are of one stage under every pair of thresholds and seed, `accuracy` the reports of their pseudo-labels.
     """
     refuse_foreign(output.with_suffix(".png"))
-    refuse_others([*evaluations, *accuracy], configuration)
-    found = points(configuration, evaluations, accuracy)
+    refuse_broken_chain([*evaluations, *accuracy], configuration)
+    points = sweep_points(configuration, evaluations, accuracy)
     configured = thresholds_of(configuration, table_models(configuration, "sweep")[0])
-    unknown = all(math.isnan(value) for point in found for values in point.values for value in values[:4])
     lines = []
-    for point in found:
-        same = (point.margin, point.p0) == configured
-        label = f"margin {point.margin:g}, P0 {point.p0:g}" + (" (configured)" if same else "")
-        lines.append(Line(label, label, "measured", tuple(map(statistic, zip(*point.values, strict=True)))))
+    for point in points:
+        suffix = " (configured)" if (point.margin, point.p0) == configured else ""
+        label = f"margin {point.margin:g}, P0 {point.p0:g}{suffix}"
+        lines.append(Line(label, "measured", tuple(map(statistic, zip(*point.values, strict=True)))))
+    has_truth = any(not math.isnan(value) for point in points for values in point.values for value in values[:4])
     note = (
         measured_note(configuration)
         + "The runs differ in the thresholds of their pseudo-labels. Coverage is the share of the target's "
         "training pixels with a truth that get a label, precision the share of these that are right; neither is known to "
         "the training. Gain in points over the configured thresholds, paired by seed. Thresholds chosen by this table "
         "would be chosen by target labels."
-        + (" Coverage and precision are not known here: the target has no labels." if unknown else "")
+        + ("" if has_truth else " Coverage and precision are not known here: the target has no labels.")
     )
-    write_formats(
-        PrintedTable(f"Thresholds: {configuration.experiment}", note, COLUMNS, len(COLUMNS), tuple(lines)), output
-    )
-    save(sweep_chart(found, *configured), output.with_suffix(".png"), description("sweep"))
+    write_formats(PrintedTable(f"Thresholds: {configuration.experiment}", note, COLUMNS, 0, tuple(lines)), output)
+    save(sweep_chart(points, *configured), output.with_suffix(".png"), description("sweep"))
 
 
 def thresholds_of(configuration: Configuration, model: str) -> tuple[float, float]:
-    """The margin and P0 that a model's pseudo-labels are made with; UserError unless they are by anchors and by probability."""
+    """The margin and P0 of a model's pseudo-labels; UserError unless they are by anchors and by probability."""
     anchor, probability = _rules(configuration, model)
     return anchor.margin, probability.p0
 
@@ -89,70 +88,70 @@ def _rules(configuration: Configuration, model: str) -> tuple[AnchorRule, Probab
     return anchor, probability
 
 
-def _refuse_incomparable(configuration: Configuration, runs: Sequence[str]) -> None:
-    """UserError unless every run has a pair of thresholds of its own, and all margins are in one unit."""
-    first, seen = _rules(configuration, runs[0])[0], dict[tuple[float, float], str]()
-    for run in runs:
-        if (unit := _rules(configuration, run)[0].unit) != first.unit:
+def _refuse_incomparable(configuration: Configuration, models: Sequence[str]) -> None:
+    """Raises UserError unless every model has another pair of thresholds, and all margins are in one unit."""
+    unit = _rules(configuration, models[0])[0].unit
+    by_thresholds: dict[tuple[float, float], str] = {}
+    for model in models:
+        anchor, probability = _rules(configuration, model)
+        if anchor.unit != unit:
             raise UserError(
-                f"tables.sweep: all margins must be in the unit {first.unit}, found {unit} of {run}; leave it out"
+                f"tables.sweep: all margins must be in the unit {unit}, found {anchor.unit} of {model}; leave it out"
             )
-        if (other := seen.setdefault(thresholds_of(configuration, run), run)) != run:
+        if (earlier := by_thresholds.setdefault((anchor.margin, probability.p0), model)) != model:
             raise UserError(
-                f"tables.sweep: every run must have thresholds of its own, found {other} and {run} with the same; leave "
+                f"tables.sweep: every run must have thresholds of its own, found {earlier} and {model} with the same; leave "
                 "one out"
             )
 
 
-def points(configuration: Configuration, evaluations: Sequence[Path], accuracy: Sequence[Path]) -> list[Point]:
-    """The points of a sweep, margins first, each in rising order; UserError where a seed is missing.
+def sweep_points(configuration: Configuration, evaluations: Sequence[Path], accuracy: Sequence[Path]) -> list[Point]:
+    """The points of a sweep: first those that differ in the margin, then those that differ in P0, each in rising order.
 
-    Gains are over the first run of the table, which has the configured thresholds.
+    Gains are over the first run of the table, which has the configured thresholds. UserError where a seed is missing.
     """
-    runs = table_models(configuration, "sweep")
-    _refuse_incomparable(configuration, runs)
-    read = [read_evaluation(path) for path in evaluations]
-    check_evaluations(read, class_table(configuration).names, configuration.seeds, runs)
-    known = accuracy_of([item.path for item in read], accuracy)
-    scores = {
-        (item.run, item.seed): (*_shares(known.get(item.path, {})), 100.0 * item.as_trained.miou) for item in read
-    }
-    found = []
-    for run in runs:
-        values = [
-            (*scores[run, seed], scores[run, seed][-1] - scores[runs[0], seed][-1]) for seed in configuration.seeds
-        ]
-        found.append(Point(*thresholds_of(configuration, run), tuple(values)))
-    return sorted(found, key=lambda point: (point.p0 != found[0].p0, point.margin, point.p0))
+    models = table_models(configuration, "sweep")
+    _refuse_incomparable(configuration, models)
+    read = read_evaluations(configuration, models, evaluations)
+    checkpoints = {item.path: provenance_of(input_of_kind(item.path, CHECKPOINT)) for item in read}
+    reports = match_label_reports(checkpoints, accuracy)
+    miou = {(item.model, item.seed): 100.0 * item.as_trained.miou for item in read}
+    shares = {(item.model, item.seed): _shares(read_json(reports[item.path])["accuracy"] or {}) for item in read}
+    points = []
+    for model in models:
+        keys = [((model, seed), (models[0], seed)) for seed in configuration.seeds]
+        values = tuple((*shares[key], miou[key], miou[key] - miou[base]) for key, base in keys)
+        points.append(Point(*thresholds_of(configuration, model), values))
+    return sorted(points, key=lambda point: (point.p0 != points[0].p0, point.margin, point.p0))
 
 
 def _shares(accuracy: Mapping[str, Any]) -> list[float]:
-    """Coverage and precision of both kinds of labels in percent, nan where they are not known."""
-    kinds = [accuracy.get(kind) or {"coverage": None, "accuracy": None} for kind in KINDS]
-    shares = [share for kind in kinds for share in (kind["coverage"], kind["accuracy"])]
+    """Coverage and precision of the labels by each rule, in percent, nan where they are unknown."""
+    rules = [accuracy.get(rule) or {"coverage": None, "accuracy": None} for rule in BOTH_RULES]
+    shares = [share for rule in rules for share in (rule["coverage"], rule["accuracy"])]
     return [math.nan if share is None else 100.0 * share for share in shares]
 
 
-def sweep_chart(found: Sequence[Point], margin: float, p0: float) -> Figure:
+def sweep_chart(points: Sequence[Point], margin: float, p0: float) -> Figure:
     """Two panels, the margin and P0: mIoU, and coverage and precision of the labels that the threshold decides.
 
     Lines are means over seeds, dots seeds; the configured value is marked.
     """
+    configured = {"margin": margin, "p0": p0}
     figure = Figure(figsize=(WIDTH, 2.9), dpi=200, facecolor="white", layout="constrained")
-    for axes, (key, configured) in zip(figure.subplots(1, 2), (("margin", margin), ("p0", p0)), strict=True):
-        fixed = {"margin": "p0", "p0": "margin"}[key]
-        shown = [point for point in found if getattr(point, fixed) == {"margin": margin, "p0": p0}[fixed]]
-        shown.sort(key=lambda point: float(getattr(point, key)))
-        xs = [getattr(point, key) for point in shown]
+    for axes, (key, fixed) in zip(figure.subplots(1, 2), (("margin", "p0"), ("p0", "margin")), strict=True):
+        varied = [point for point in points if getattr(point, fixed) == configured[fixed]]
+        varied.sort(key=lambda point: float(getattr(point, key)))
+        xs = [getattr(point, key) for point in varied]
         for what, color in COLORS.items():
-            column = COLUMNS.index("mIoU" if what == "mIoU" else f"{KIND_OF[key]} labels, {what}")
-            seeds = [[values[column] for values in point.values] for point in shown]
-            if all(math.isnan(value) for each in seeds for value in each):
+            column = COLUMNS.index("mIoU" if what == "mIoU" else f"{RULE_OF[key]} labels, {what}")
+            ys = [[values[column] for values in point.values] for point in varied]
+            if all(math.isnan(y) for seeds in ys for y in seeds):
                 continue
-            axes.plot(xs, [statistic(each).mean for each in seeds], color=color, linewidth=1.4, label=what)
-            for x, each in zip(xs, seeds, strict=True):
-                axes.plot([x] * len(each), each, ".", color=color, markersize=3)
-        axes.axvline(configured, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+            axes.plot(xs, [statistic(seeds).mean for seeds in ys], color=color, linewidth=1.4, label=what)
+            for x, seeds in zip(xs, ys, strict=True):
+                axes.plot([x] * len(seeds), seeds, ".", color=color, markersize=3)
+        axes.axvline(configured[key], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
         style(axes, f"{NAMES[key]}: labels by {'anchors' if key == 'margin' else 'probability'}, and mIoU", "y")
         axes.set_xlabel(f"{NAMES[key]} (dashed: configured)", size=6.5, color=INK)
         axes.set_ylabel("percent", size=6.5, color=INK)

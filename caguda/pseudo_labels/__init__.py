@@ -1,4 +1,4 @@
-"""Rules that make pseudo-labels of evidence, one file each. No torch: another rule needs no network."""
+"""Pseudo-label rules, one file each: they make labels from evidence, without a network. No torch."""
 
 from __future__ import annotations
 
@@ -6,54 +6,56 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from caguda.config_frames import Section
-from caguda.kinds import known
+from caguda.config_types import Section
+from caguda.registry import registered
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 LONGEST = 60
+BOTH_RULES = ("anchor", "probability")
+"""The paper's two rules; `cag` needs both, and `inspect` and `view` show them side by side."""
 
 Evidence = Mapping[str, "NDArray[Any]"]
-"""What a frozen model says of one image, by the names of the arrays of an evidence store, (h, w) each."""
+"""The evidence of one image: the arrays of an evidence store by name, (h, w) each."""
 
 
 class Rule(Section):
-    """The settings of a rule, and the pseudo-labels that it gives the pixels of an image.
+    """The settings of a rule, and the pseudo-labels that it gives.
 
-    A rule is registered by `@register("rule", NAME)`. `reads` names the arrays of the evidence that it looks at.
+    A rule is registered by `@register("rule", NAME)`. `reads` names the arrays of the evidence that it uses.
     """
 
     reads: ClassVar[tuple[str, ...]]
     name: ClassVar[str]
 
     def of_stage(self, stage: int) -> Self:
-        """The rule as stage `stage` of a chain is labelled with, from 1: the same one unless its settings grow by stages."""
+        """The rule for stage `stage` of a chain, from 1; the same rule by default."""
         return self
 
     def prepare(self, images: Iterable[Evidence], categories: int) -> Any:
-        """What the rule must know of all images together before it labels one, such as thresholds, as JSON values.
+        """Statistics of all images, such as thresholds, which `labels` needs, as JSON values; None by default.
 
-        `images` gives the arrays `reads` of every image, one after another, and may be gone through once. None by default.
+        `images` yields the arrays `reads` of every image, once.
         """
         return None
 
     def labels(self, evidence: Evidence, anchor_distance: float, prepared: Any) -> NDArray[np.uint8]:
-        """The pseudo-label of every pixel, (h, w): a category where the pixel is active, 255 elsewhere.
+        """The pseudo-labels of one image, (h, w): a category where the pixel is active, 255 elsewhere.
 
-        `anchor_distance` is the mean distance between two anchors, in the units of the features; `prepared` is what `prepare`
-        has given.
+        `anchor_distance` is the mean distance between two anchors, in the units of the features; `prepared` is the result of
+        `prepare`.
         """
         raise NotImplementedError
 
     def described(self) -> dict[str, Any]:
-        """The name and the settings as JSON values."""
+        """The rule's name and settings as JSON values."""
         return {"name": self.name, **self.model_dump(mode="json")}
 
     @property
     def folder(self) -> str:
-        """The name of the folder with the labels of this rule under these settings: rule and values, or a digest of them."""
+        """The name of the folder for labels of this rule: its name and settings, or a hash if these are long."""
         values = [str(value).removesuffix(".0") for value in self.model_dump().values()]
         text = "-".join([self.name, *values])
         if len(text) > LONGEST or not text.replace("-", "").replace("_", "").replace(".", "").isalnum():
@@ -61,7 +63,13 @@ class Rule(Section):
         return text
 
 
+def are_both(rules: Iterable[str]) -> bool:
+    """Whether these are the names of the paper's two rules and no others."""
+    return sorted(rules) == sorted(BOTH_RULES)
+
+
 def rule_from(described: Mapping[str, Any]) -> Rule:
-    """The rule that `Rule.described` told of."""
-    rule: Rule = known("rule")[described["name"]].model_validate({k: v for k, v in described.items() if k != "name"})
+    """The rule from its description by `Rule.described`."""
+    settings = {key: value for key, value in described.items() if key != "name"}
+    rule: Rule = registered("rule")[described["name"]].model_validate(settings)
     return rule

@@ -1,12 +1,12 @@
-"""Active target samples by the distances to the anchors (ATI and PLA)."""
+"""Pseudo-labels by the distances to the anchors (ATI and PLA, Section 3.2)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from caguda.config_frames import IGNORE, NonNegative
-from caguda.kinds import register
+from caguda.config_types import IGNORE, NonNegative
 from caguda.pseudo_labels import Evidence, Rule
+from caguda.registry import register
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @register("rule", "anchor")
 class AnchorRule(Rule):
-    """The closest anchor's category, where it beats the second closest by a margin."""
+    """The category of the closest anchor, where the second closest is farther by more than the margin."""
 
     name: ClassVar[str] = "anchor"
     reads: ClassVar[tuple[str, ...]] = ("nearest_anchor", "margin")
@@ -27,7 +27,7 @@ class AnchorRule(Rule):
         return self.margin * (anchor_distance if self.unit == "mean_anchor_distance" else 1.0)
 
     def labels(self, evidence: Evidence, anchor_distance: float, prepared: Any) -> NDArray[np.uint8]:
-        """The closest anchor of every pixel with d2 - d1 > margin, strictly and in float32; 255 elsewhere. Eq. 6 and 7."""
+        """The closest anchor where d2 - d1 > margin, strictly and in float32; 255 elsewhere: Eq. 6 and 7."""
         import numpy as np
 
         active = evidence["margin"] > np.float32(self.threshold(anchor_distance))

@@ -1,12 +1,12 @@
-"""Active target samples by the classifier's probability."""
+"""Pseudo-labels by the classifier's probability (Section 3.3)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from caguda.config_frames import IGNORE, Fraction
-from caguda.kinds import register
+from caguda.config_types import IGNORE, Fraction
 from caguda.pseudo_labels import Evidence, Rule
+from caguda.registry import register
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,7 @@ class ProbabilityRule(Rule):
     p0: Fraction
 
     def labels(self, evidence: Evidence, anchor_distance: float, prepared: Any) -> NDArray[np.uint8]:
-        """The most probable category of every pixel with a softmax > P0, strictly and in float32; 255 elsewhere. Eq. 11."""
+        """The most probable category where its softmax > P0, strictly and in float32; 255 elsewhere: Eq. 11."""
         import numpy as np
 
         active = evidence["confidence"] > np.float32(self.p0)

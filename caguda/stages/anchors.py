@@ -1,4 +1,4 @@
-"""Category anchor construction (CAC): the frozen network over the labelled source (Algorithm 1, line 4)."""
+"""Category anchor construction (CAC): mean features of the frozen model over the source (Algorithm 1, line 4)."""
 
 import sys
 import time
@@ -14,79 +14,77 @@ from torch import Tensor
 from tqdm import tqdm
 
 from caguda.artifacts.anchors import Anchors, save_anchors
+from caguda.artifacts.checks import refuse_other_origin
 from caguda.artifacts.class_sums import load_class_sums, save_class_sums
-from caguda.artifacts.identity import refuse_other_checkpoint
-from caguda.artifacts.provenance import provenance
+from caguda.artifacts.provenance import new_provenance
 from caguda.classes import class_table
-from caguda.config import Anchors as Choice
-from caguda.config import Configuration
+from caguda.config import AnchorSettings, Configuration
 from caguda.datasets.io import labels_of
-from caguda.datasets.loader import inference_batches, read_batches
+from caguda.datasets.loader import images_of
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.datasets.workers import in_background, prefetched
 from caguda.equations.anchors import ClassSums, anchors_from, class_sums, correctly_predicted, image_means, labels_at
 from caguda.errors import UserError
-from caguda.networks.layers.batch_norm import estimate_statistics
-from caguda.stages.parts import refuse_gaps, refuse_others, units_of_part
-from caguda.stages.runtime import prepare, restore_network
+from caguda.stages.parts import refuse_gaps, refuse_other_part, units_of_part
+from caguda.stages.runtime import estimate_domain_statistics, prepare, restore_network
 
-BLOCKS = 64  # of the source's frames; sums are kept of each, and added in their order
+BLOCKS = 64  # at most; the sums of each block are saved, and added in the order of the blocks
 
 
 @torch.inference_mode()
 def sum_part(
     configuration: Configuration, manifest: Path, checkpoint: Path, part: int, parts: int, output: Path
 ) -> None:
-    """Write what Eq. 4 adds up over part `part` of `parts` (1-based) of the source, with the section `anchors`' choices.
+    """Write the sums of Eq. 4 over part `part` of `parts` (1-based) of the source, by the settings in `anchors`.
 
-    Labels are taken at the resolution of f_D by nearest neighbour. A part is some consecutive ones of at most BLOCKS
-    blocks of whole batches, which lie where they do whatever the number of parts. A checkpoint with the target's
-    statistics of batch normalisation gets the source's for this pass, so that either domain is seen with its own: every
-    part makes a pass over the whole source for them.
+    Labels are reduced to the resolution of f_D by nearest neighbour. The source is cut into at most BLOCKS fixed blocks of
+    whole batches; a part is a run of blocks. If the checkpoint has the target's statistics of batch normalisation, they
+    are estimated anew on the whole source first, in every part, so that each domain is seen with its own statistics.
     """
     started = time.time()
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     table, size = class_table(configuration, configuration.source), configuration.compute.inference_batch_size
-    frames = read_manifest(manifest, configuration=configuration).frames("source")
+    checked = read_manifest(manifest, configuration=configuration)
+    frames = checked.frames("source")
     network, description = restore_network(checkpoint, device, table, configuration, manifest)
     blocks = blocks_of(len(frames), size)
-    own = units_of_part(blocks, part, parts, "source")
+    part_blocks = units_of_part(blocks, part, parts, "source")
     if description["target_statistics"]:
-        batches = inference_batches(frames, size)
-        estimate_statistics(network, (scaled(batch, device) for _, batch in batches))
+        estimate_domain_statistics(network, checked, "source", size, device)
 
     def read() -> Iterator[tuple[range, Tensor, Tensor]]:
-        for block in own:
-            for places, images in read_batches(frames, block, size):
-                yield block, images, torch.stack([labels_of(frames[i], table) for i in places])
+        for block in part_blocks:
+            for batch in checked.batches("source", size, block):
+                yield block, images_of(frames, batch), torch.stack([labels_of(frames[i], table) for i in batch])
 
-    def passed() -> Iterator[tuple[range, Tensor, Tensor, Tensor]]:
+    def outputs() -> Iterator[tuple[range, Tensor, Tensor, Tensor]]:
         for block, images, labels in prefetched(read()):
             features, logits, _ = network(scaled(images, device))
             yield block, features, logits, labels.to(device)
 
-    @torch.inference_mode()  # which holds for one thread alone
-    def added(batch: tuple[range, Tensor, Tensor, Tensor]) -> tuple[range, ClassSums]:
+    @torch.inference_mode()  # again: it holds for one thread
+    def batch_sums(batch: tuple[range, Tensor, Tensor, Tensor]) -> tuple[range, ClassSums]:
         block, features, logits, labels = batch
         bar.update(len(labels))
         return block, _sums(features, logits, labels, configuration.anchors)
 
-    total = sum(map(len, own))
+    total = sum(map(len, part_blocks))
     with tqdm(total=total, desc=f"anchors {part}/{parts}", disable=not sys.stderr.isatty()) as bar:
-        blockwise = groupby(in_background(passed(), added), key=itemgetter(0))
-        found = [reduce(ClassSums.__add__, (sums for _, sums in batches)) for _, batches in blockwise]
-    made_by = provenance("anchor-part", _settings(configuration), [manifest, checkpoint], None, started, output)
-    save_class_sums(output, found, {"first_block": blocks.index(own[0]), "provenance": made_by})
-    print(f"anchors: part {part} of {parts}, frames {own[0].start} to {own[-1].stop - 1} -> {output}")
+        by_block = groupby(in_background(outputs(), batch_sums), key=itemgetter(0))
+        sums_of_blocks = [reduce(ClassSums.__add__, (sums for _, sums in batches)) for _, batches in by_block]
+    provenance = new_provenance("anchor-part", _settings(configuration), [manifest, checkpoint], None, started, output)
+    first, last = part_blocks[0], part_blocks[-1]
+    save_class_sums(output, sums_of_blocks, {"first_block": blocks.index(first), "provenance": provenance})
+    print(f"anchors: part {part} of {parts}, frames {first.start} to {last.stop - 1} -> {output}")
 
 
 def blocks_of(frames: int, batch_size: int) -> list[range]:
-    """The places of the frames of each block: consecutive whole batches, as many as in the others or one more."""
+    """The ranges of frames of the blocks: consecutive whole batches, in numbers that differ by at most one."""
     batches = -(-frames // batch_size)
     blocks = min(BLOCKS, batches)
-    bounds = [min(batches * done // blocks * batch_size, frames) for done in range(blocks + 1)]
-    return [range(first, last) for first, last in pairwise(bounds)]
+    bounds = [min(batches * block // blocks * batch_size, frames) for block in range(blocks + 1)]
+    return [range(start, stop) for start, stop in pairwise(bounds)]
 
 
 def construct_anchors(
@@ -94,50 +92,50 @@ def construct_anchors(
 ) -> None:
     """Write the category anchors: the mean feature f_D of every category over the source (Eq. 4).
 
-    The sums of all blocks are added in their order: the same bits for any number of parts. Categories that the source
-    lacks are marked absent, and named; fewer than two present ones are a UserError, since distances between anchors
-    are the unit. So are parts of something else than the manifest, the checkpoint and the configured settings.
+    The sums of the blocks are added in the order of the blocks: any number of parts gives the same bits. Categories
+    without pixels are marked absent and printed. UserError if fewer than two categories are present, because the distance
+    between anchors is the unit, and if a part is of another manifest, checkpoint or other settings.
     """
     started = time.time()
     table, size = class_table(configuration, configuration.source), configuration.compute.inference_batch_size
     frames = len(read_manifest(manifest, configuration=configuration).entries("source"))
-    refuse_other_checkpoint(checkpoint, configuration, manifest)
-    made_by = provenance("anchors", _settings(configuration), [manifest, checkpoint], None, started, output)
-    found: list[tuple[int, ClassSums]] = []
+    refuse_other_origin(checkpoint, configuration, manifest)
+    provenance = new_provenance("anchors", _settings(configuration), [manifest, checkpoint], None, started, output)
+    numbered_sums: list[tuple[int, ClassSums]] = []
     for path in part_files:
-        blocks, attributes = load_class_sums(path)
-        refuse_others(path, attributes["provenance"], made_by)
-        found += enumerate(blocks, attributes["first_block"])
-    sums, expected = dict(found), range(len(blocks_of(frames, size)))
-    refuse_gaps(part_files, [block for block, _ in found], expected)
-    total = reduce(ClassSums.__add__, (sums[block] for block in expected))
+        sums_of_blocks, attributes = load_class_sums(path)
+        refuse_other_part(path, attributes["provenance"], provenance)
+        numbered_sums += enumerate(sums_of_blocks, attributes["first_block"])
+    blocks = range(len(blocks_of(frames, size)))
+    refuse_gaps(part_files, [block for block, _ in numbered_sums], blocks)
+    sums_by_block = dict(numbered_sums)
+    total = reduce(ClassSums.__add__, (sums_by_block[block] for block in blocks))
     if (present := int((total.counts > 0).sum())) < 2:
         raise UserError(
             f"{manifest}: the source must have pixels of two categories or more that make an anchor, found {present}; "
             "check the keys classes and anchors, or train the network for longer"
         )
     anchors = Anchors(*(values.numpy() for values in anchors_from(total)))
-    absent = [name for name, here in zip(table.names, anchors.present, strict=True) if not here]
-    if absent:
+    if absent := [name for name, present in zip(table.names, anchors.present, strict=True) if not present]:
         print(f"anchors: no source pixel of {', '.join(absent)}: absent, these can never become pseudo-labels")
-    save_anchors(output, anchors, {"categories": list(table.names), "provenance": made_by})
+    save_anchors(output, anchors, {"categories": list(table.names), "provenance": provenance})
     print(f"anchors: {int(anchors.pixel_count.sum())} pixels, mean distance {anchors.mean_distance:.3f} -> {output}")
 
 
 def _settings(configuration: Configuration) -> dict[str, Any]:
-    """What decides the sums, beside the files."""
+    """The settings that decide the sums."""
     return {
         **configuration.model_dump(mode="json", include={"network", "anchors"}),
         "inference_batch_size": configuration.compute.inference_batch_size,
     }
 
 
-def _sums(features: Tensor, logits: Tensor, labels: Tensor, choice: Choice) -> ClassSums:
-    """What a batch adds to Eq. 4: features (n, d, h, w), logits (n, c, h, w) and the labels of images (n, H, W)."""
-    truth = labels_at(labels, (features.shape[-2], features.shape[-1]))
-    if choice.pixels == "correct":
-        truth = correctly_predicted(truth, logits)
-    if choice.mean == "pixels":
-        return class_sums(features, truth, logits.shape[1])
-    images = [class_sums(features[i, None], truth[i, None], logits.shape[1]) for i in range(len(features))]
-    return reduce(ClassSums.__add__, (image_means(sums, choice.min_pixels) for sums in images))
+def _sums(features: Tensor, logits: Tensor, labels: Tensor, settings: AnchorSettings) -> ClassSums:
+    """The sums of Eq. 4 over a batch: features (n, d, h, w), logits (n, c, h, w), labels of the images (n, H, W)."""
+    labels = labels_at(labels, features.shape[-2:])
+    if settings.pixels == "correct":
+        labels = correctly_predicted(labels, logits)
+    if settings.mean == "pixels":
+        return class_sums(features, labels, logits.shape[1])
+    images = [class_sums(features[i, None], labels[i, None], logits.shape[1]) for i in range(len(features))]
+    return reduce(ClassSums.__add__, (image_means(sums, settings.min_pixels) for sums in images))

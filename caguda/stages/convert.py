@@ -1,7 +1,6 @@
-"""What comes from elsewhere, as artifacts of this pipeline: the authors' anchors and checkpoints, and a user's own."""
+"""Conversion of anchors and checkpoints from elsewhere: from the authors' code, or imported by a run."""
 
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,17 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from caguda.artifacts.anchors import Anchors, save_anchors
-from caguda.artifacts.checkpoint import load_checkpoint, load_weights, not_finite, save_checkpoint
-from caguda.artifacts.provenance import provenance
+from caguda.artifacts.checkpoint import load_checkpoint, load_weights, not_finite
+from caguda.artifacts.provenance import new_provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.errors import UserError, first
 from caguda.networks.deeplab_v3plus import DeepLabV3Plus
 from caguda.networks.layers.weights import misfit, read_pickle
-from caguda.runs import described, imported_files
+from caguda.runs import deciding_settings, imported_files
+from caguda.stages.runtime import refuse_other_classes, refuse_other_network, save_network
 
-# How names in our state dict of DeepLab v3+ begin, and in the authors'.
+# Prefixes of names in the state dict of DeepLab v3+: ours, and the authors'.
 NAMES = {
     "encoder.": "backbone.",
     **{f"transformer.aspp.branches.{i}.0.": f"aspp.aspp{i + 1}.atrous_conv." for i in range(4)},
@@ -38,9 +38,9 @@ NAMES = {
 def convert_anchors(configuration: Configuration, input: Path, output: Path) -> None:
     """Write the authors' file of category anchors in the format of `anchors`.
 
-    Eq. 4 as their code reads it: means over images of a category's mean feature. Their counts are of images, and end
-    at 3000; the file that their own script writes has none, so that 1 stands for "present". How far features are
-    spread around an anchor is not in either: nan. A category without images, or with a zero vector, is absent.
+    Their code reads Eq. 4 as the mean over images of a category's mean feature. Their counts are of images, at most 3000;
+    the file of their own script has no counts, and the count of a present category becomes 1. The spread is unknown: nan.
+    A category without images, or with a zero vector, is absent.
     """
     started = time.time()
     table = class_table(configuration)
@@ -55,16 +55,16 @@ def convert_anchors(configuration: Configuration, input: Path, output: Path) -> 
         np.full(table.count, np.nan, np.float32),
         np.linalg.norm(vectors[:, None] - vectors, axis=2).astype(np.float32),
     )
-    made_by = provenance("convert-anchors", {}, [input], None, started, output)
-    save_anchors(output, anchors, {"categories": list(table.names), "counted": "images", "provenance": made_by})
+    provenance = new_provenance("convert-anchors", {}, [input], None, started, output)
+    save_anchors(output, anchors, {"categories": list(table.names), "counted": "images", "provenance": provenance})
     print(f"convert-anchors: {present.sum()} anchors, mean distance {anchors.mean_distance:.3f} -> {output}")
 
 
 def convert_checkpoint(configuration: Configuration, input: Path, output: Path) -> None:
-    """Write a checkpoint of the authors' DeepLab v3+ as one of ours, which `import` can bring into an experiment.
+    """Write a checkpoint of the authors' DeepLab v3+ in our format, which `import` reads.
 
-    Their networks see RGB in 0..1 as it is, so the configured one must be a deeplab_v3plus with normalisation `unit`.
-    UserError unless the file has all of that network's weights, and no others.
+    Their networks take RGB in 0..1, so the configured network must be a deeplab_v3plus with normalisation `unit`.
+    UserError unless the file has exactly the weights of that network.
     """
     started = time.time()
     network, table = configuration.network, class_table(configuration)
@@ -77,88 +77,60 @@ def convert_checkpoint(configuration: Configuration, input: Path, output: Path) 
         raise UserError(f"{output}: a checkpoint's name must end in .safetensors; give --output such a name")
     built = network.build(table.count)
     expected = {_their_name(name): value for name, value in built.state_dict().items()}
-    given = _read_weights(input)
-    if found := misfit(given, expected):
+    weights = _read_weights(input)
+    if faults := misfit(weights, expected):
         raise UserError(
-            f"{input}: the weights of a {network.backbone} with {table.count} categories are needed, found {found}; "
+            f"{input}: the weights of a {network.backbone} with {table.count} categories are needed, found {faults}; "
             "check network.backbone and classes, or take another file"
         )
-    built.load_state_dict({name: given[_their_name(name)] for name in built.state_dict()})
-    description = {
-        "architecture": network.model_dump(mode="json"),
-        "classes": list(table.names),
-        "target_statistics": False,
-        "metrics": {},
-        "provenance": provenance(
-            "convert-checkpoint",
-            configuration.model_dump(mode="json", include={"network"}),
-            [input],
-            None,
-            started,
-            output,
-        ),
-    }
-    save_checkpoint(output, built.state_dict(), description)
-    print(f"convert-checkpoint: {len(given)} arrays -> {output}")
+    built.load_state_dict({name: weights[_their_name(name)] for name in built.state_dict()})
+    settings = configuration.model_dump(mode="json", include={"network"})
+    provenance = new_provenance("convert-checkpoint", settings, [input], None, started, output)
+    save_network(output, built, configuration, provenance)
+    print(f"convert-checkpoint: {len(weights)} arrays -> {output}")
 
 
-def import_checkpoint(configuration: Configuration, run: str, seed: int, input: Path, output: Path) -> None:
-    """Write a checkpoint of elsewhere as that of a run whose method is `imported`.
+def import_checkpoint(configuration: Configuration, model: str, seed: int, input: Path, output: Path) -> None:
+    """Write a checkpoint from elsewhere as that of a run whose method is `imported`.
 
-    `input` is a checkpoint of this pipeline, or the weights alone, of which the configured network and classes are then
-    believed. The provenance says that it was imported and, if it is known, what made it. UserError unless the weights
-    are those of the configured network for the configured classes.
+    `input` is a checkpoint of this pipeline, or its weights alone, which are taken to be of the configured classes. The
+    provenance holds the path of the file and, if known, its provenance. UserError unless the weights are those of the
+    configured network for the configured classes.
     """
     started = time.time()
-    if run not in imported_files(configuration):
-        raise UserError(f"--run {run}: must be a run whose method is imported, found {first(list(imported_files(configuration))) or 'none'} "
+    if model not in imported_files(configuration):
+        raise UserError(f"--model {model}: must be a run whose method is imported, found {first(list(imported_files(configuration))) or 'none'} "
                         "in the configuration; name one")  # fmt: skip
-    network, table = configuration.network, class_table(configuration)
-    theirs: dict[str, Any] = {}
+    table = class_table(configuration)
+    description: dict[str, Any] = {}
     if input.with_suffix(".json").exists():
-        given, theirs = load_checkpoint(input)
-        _refuse_another(input, theirs, network.model_dump(mode="json"), list(table.names))
+        weights, description = load_checkpoint(input)
+        refuse_other_classes(input, description["classes"], table, "check the keys classes and runs")
+        refuse_other_network(input, description["architecture"], configuration, "check the keys network and runs")
     else:
-        given = load_weights(input)
-    built = network.build(table.count)
-    if found := misfit(given, built.state_dict()):
+        weights = load_weights(input)
+    network = configuration.network.build(table.count)
+    if faults := misfit(weights, network.state_dict()):
         raise UserError(
-            f"{input}: the weights of the configured network with {table.count} categories are needed, found {found}; "
+            f"{input}: the weights of the configured network with {table.count} categories are needed, found {faults}; "
             "check the keys network, classes and runs"
         )
-    if broken := not_finite(given):
+    if broken := not_finite(weights):
         raise UserError(f"{input}: every weight must be finite, found {broken} that is not; take another model")
-    built.load_state_dict(given)
-    settings = {**configuration.model_dump(mode="json", include={"network"}), "run": described(configuration, run)}
-    made_by = provenance("import", settings, [input], seed, started, output)
-    description = {
-        "architecture": network.model_dump(mode="json"),
-        "classes": list(table.names),
-        "target_statistics": theirs.get("target_statistics", False),
-        "metrics": {},
-        "provenance": made_by | {"imported": {"path": str(input.absolute()), "provenance": theirs.get("provenance")}},
+    network.load_state_dict(weights)
+    settings = {
+        **configuration.model_dump(mode="json", include={"network"}),
+        "run": deciding_settings(configuration, model),
     }
-    save_checkpoint(output, built.state_dict(), description)
-    print(f"import: {input}, made by {theirs.get('provenance', {}).get('made_by', 'somebody')} -> {output}")
-
-
-def _refuse_another(path: Path, found: Mapping[str, Any], network: Mapping[str, Any], classes: Sequence[str]) -> None:
-    """UserError unless a checkpoint's description has this network, wherever its backbone's weights, and these classes."""
-    if found["classes"] != classes:
-        raise UserError(
-            f"{path}: the checkpoint must be for the configured categories, {len(classes)} of them, found one for "
-            f"{len(found['classes'])} other or otherwise ordered ones; check the keys classes and runs"
-        )
-    for key in sorted({*network, *found["architecture"]} - {"weights"}):
-        if (given := found["architecture"].get(key)) != network.get(key):
-            raise UserError(
-                f"{path}: the checkpoint must be of the configured network, found {key} {given} instead of "
-                f"{network.get(key)}; check the keys network and runs"
-            )
+    provenance = new_provenance("import", settings, [input], seed, started, output)
+    provenance["imported"] = {"path": str(input.absolute()), "provenance": description.get("provenance")}
+    target_statistics = description.get("target_statistics", False)
+    save_network(output, network, configuration, provenance, target_statistics=target_statistics)
+    print(f"import: {input}, made by {description.get('provenance', {}).get('made_by', 'somebody')} -> {output}")
 
 
 def _read_anchors(path: Path, categories: int) -> tuple[Float64[np.ndarray, "c d"], Float64[np.ndarray, " c"]]:
-    """The vectors and counts of the authors' file, which is a dict, or of what their script writes: the vectors."""
+    """The vectors and counts of the authors' file, a dict, or of the file of their script, which has vectors alone."""
     content = read_pickle(path)
     if isinstance(content, np.ndarray):
         content = {"objective_vectors": content, "objective_num": np.ones(len(content))}
@@ -174,7 +146,7 @@ def _read_anchors(path: Path, categories: int) -> tuple[Float64[np.ndarray, "c d
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in the authors' file: that of their class DeepLab, without what DataParallel puts before names."""
+    """The state dict of DeepLab in the authors' file, without the prefix of DataParallel."""
     content: Any = read_pickle(path)
     for key in ("DeepLab", "model_state"):
         content = content.get(key, content) if isinstance(content, dict) else content
@@ -184,5 +156,5 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _their_name(name: str) -> str:
-    (ours,) = [beginning for beginning in NAMES if name.startswith(beginning)]
-    return NAMES[ours] + name.removeprefix(ours)
+    (prefix,) = [prefix for prefix in NAMES if name.startswith(prefix)]
+    return NAMES[prefix] + name.removeprefix(prefix)

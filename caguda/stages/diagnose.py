@@ -1,5 +1,6 @@
-"""What pseudo-labels there are, and how right they are where a truth is known: for people, never for training."""
+"""The label report: shares of pseudo-labels, and their accuracy where the truth is known. No training reads it."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,105 +12,103 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from caguda.artifacts.atomic import write_json
-from caguda.artifacts.label_arrays import LabelStatistics, accuracy_of, relabelled
-from caguda.artifacts.provenance import provenance
-from caguda.classes import ClassTable, class_table
+from caguda.artifacts.label_statistics import LabelCounts, accuracy_of
+from caguda.artifacts.provenance import new_provenance
+from caguda.classes import IGNORE, ClassTable, class_table
 from caguda.config import Configuration
 from caguda.datasets.frame import Frame
 from caguda.datasets.io import labels_of
 from caguda.datasets.manifest import read_manifest
 from caguda.equations.anchors import labels_at
-from caguda.stages.labelling import Labelling, relative_files, verified_labelling
+from caguda.stages.labelling import Labelling, verified_labelling
 
 
 def diagnose(
     configuration: Configuration, manifest: Path, evidence: Path, labels: Sequence[Path], output: Path
 ) -> None:
-    """Write what the pseudo-labels of some rules are together, and how right they are where a truth is known.
+    """Write the label report of the pseudo-labels of some rules.
 
-    Diagnostics only: no training reads this. Shares are of all pixels at the resolution of f_D, `accuracy` is over those
-    with a truth, null where none is known. Labels by anchors and by probability are also told of together.
+    Shares are of all pixels at the resolution of f_D. `accuracy` is over the pixels with a truth, and null if no frame has
+    a label file. Labels by anchors and by probability are also compared with each other.
     """
     started = time.time()
     table = class_table(configuration, configuration.target)
     frames = read_manifest(manifest, configuration=configuration).frames("target")
     labelling = verified_labelling(configuration, manifest, evidence, labels, output)
-    found = _of_both(labelling, frames, table) if labelling.has_both else _of_each(labelling, frames, table)
+    statistics = _joint_statistics if labelling.has_both else _statistics_by_rule
+    values = statistics(labelling, frames, table)
+    with_truth = sum(frame.label is not None for frame in frames)
+    if not with_truth:
+        values["accuracy"] = None
     inputs, seed = [manifest, evidence, *labels], labelling.evidence.attributes["provenance"]["seed"]
     content = {
-        **relative_files(evidence, labels, output),
+        "evidence": _relative(evidence, output),
+        "labels": {rule: _relative(file, output) for rule, file in zip(labelling.rules, labels, strict=True)},
         "seed": seed,
         "images": labelling.count,
-        "images_with_truth": sum(frame.label is not None for frame in frames),
-        **found,
-        "provenance": provenance("diagnose", {}, inputs, seed, started, output),
+        "images_with_truth": with_truth,
+        **values,
+        "provenance": new_provenance("diagnose", {}, inputs, seed, started, output),
     }
     write_json(output, content)
     shares = ", ".join(f"by {rule} {content['share'][rule]:.1%}" for rule in labelling.rules)
     print(f"diagnose: {labelling.count} images, active {shares} -> {output}")
 
 
-def _of_both(labelling: Labelling, frames: Sequence[Frame], table: ClassTable) -> dict[str, Any]:
-    """What the labels by anchors and by probability are together.
+def _relative(path: Path, output: Path) -> str:
+    """A path relative to the file `output` that names it, so that results may be moved."""
+    return Path(os.path.relpath(path.absolute(), output.absolute().parent)).as_posix()
 
-    "anchor only" are the pixels that anchors activate and probability does not.
+
+def _joint_statistics(labelling: Labelling, frames: Sequence[Frame], table: ClassTable) -> dict[str, Any]:
+    """The keys of the report for labels by anchors and by probability, compared with each other.
+
+    Agreement needs the counts of pairs of labels, so these are more counts than those of `_statistics_by_rule`.
+    `nearest_anchor_all` and `predicted_all` are the scores where every pixel is labelled.
     """
-    c = table.count
-    every, assigned, everywhere = LabelStatistics(c), LabelStatistics(c), LabelStatistics(c)
+    stored, every_pixel = LabelCounts(table.count), LabelCounts(table.count)
     for index, truth in _truths(labelling, frames, table):
-        row = labelling.read(index)
-        every.add(row)
+        arrays = labelling.read(index)
+        stored.add(arrays, truth)
         if truth is not None:
-            assigned.add(row, truth)
-            everywhere.add(relabelled(row, -1.0, -1.0), truth)
-    scores, all_pixels = assigned.scores(table.names), everywhere.scores(table.names)
-    scores |= {"nearest_anchor_all": all_pixels["anchor"], "predicted_all": all_pixels["probability"]}
-    return {
-        "margin": None if np.isnan(labelling.margin) else labelling.margin,
-        "p0": labelling.p0,
-        **every.summary(table.names),
-        "accuracy": scores if any(frame.label is not None for frame in frames) else None,
-    }
+            every_pixel.add(arrays.with_thresholds(-1.0, -1.0), truth)
+    scores = every_pixel.scores(table.names)
+    extremes = {"nearest_anchor_all": scores["anchor"], "predicted_all": scores["probability"]}
+    summary = stored.summary(table.names)
+    return {**labelling.thresholds, **summary, "accuracy": stored.scores(table.names) | extremes}
 
 
-def _of_each(labelling: Labelling, frames: Sequence[Frame], table: ClassTable) -> dict[str, Any]:
-    """What the labels of every rule are by themselves: shares of all pixels, and how right they are."""
+def _statistics_by_rule(labelling: Labelling, frames: Sequence[Frame], table: ClassTable) -> dict[str, Any]:
+    """The keys of the report for any rules, each by itself."""
     c, pixels = table.count, labelling.count * labelling.shape[0] * labelling.shape[1]
-    counts = {
-        rule: np.zeros((c + 1, c + 1), np.int64) for rule in labelling.rules
-    }  # by truth and label; void or none last
-    shares = {rule: np.zeros(c + 1, np.int64) for rule in labelling.rules}
+    # (c + 1, c + 1) pixels by truth and label; void or not known, and not labelled, come last.
+    counts = {rule: np.zeros((c + 1, c + 1), np.int64) for rule in labelling.rules}
     for index, truth in _truths(labelling, frames, table):
+        rows = np.minimum(IGNORE if truth is None else truth, c)
         for rule in labelling.rules:
-            label = np.minimum(labelling.label(rule, index), c)
-            shares[rule] += np.bincount(label.ravel(), minlength=c + 1)
-            if truth is not None:
-                np.add.at(counts[rule], (np.minimum(truth, c).ravel(), label.ravel()), 1)
-    known = any(frame.label is not None for frame in frames)
+            np.add.at(counts[rule], (rows, np.minimum(labelling.label(rule, index), c)), 1)
+    shares = {rule: (pairs.sum(0)[:-1] / pixels).tolist() for rule, pairs in counts.items()}
     return {
         "pixels": pixels,
-        "share": {rule: float(found[:-1].sum() / pixels) for rule, found in shares.items()},
+        "share": {rule: float(pairs[:, :-1].sum() / pixels) for rule, pairs in counts.items()},
         "per_category": [
-            {"name": name} | {rule: float(found[i] / pixels) for rule, found in shares.items()}
-            for i, name in enumerate(table.names)
+            {"name": name} | {rule: shares[rule][i] for rule in shares} for i, name in enumerate(table.names)
         ],
         "accuracy": {
-            rule: accuracy_of(found[:-1, :-1], found[:-1].sum(1), table.names) for rule, found in counts.items()
-        }
-        if known
-        else None,
+            rule: accuracy_of(pairs[:-1, :-1], pairs[:-1].sum(1), table.names) for rule, pairs in counts.items()
+        },
     }
 
 
 def _truths(
     labelling: Labelling, frames: Sequence[Frame], table: ClassTable
 ) -> Iterator[tuple[int, UInt8[np.ndarray, "h w"] | None]]:
-    """Every image by its number, with its truth where that is known."""
+    """Yields the index of every image with its truth, None without a label file."""
     for index in tqdm(range(labelling.count), desc="diagnose", disable=not sys.stderr.isatty()):
         frame = frames[index]
         yield index, None if frame.label is None else truth_at(frame, table, labelling.shape)
 
 
 def truth_at(frame: Frame, table: ClassTable, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-    """The train ids of a frame's label at the resolution (h, w) of a store, IGNORE where void."""
+    """The train ids of a frame's label file at the size (h, w) of a store, IGNORE where void."""
     return labels_at(labels_of(frame, table)[None], size)[0].numpy()

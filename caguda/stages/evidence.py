@@ -1,8 +1,9 @@
-"""What the frozen network says of the target, into an evidence store (Algorithm 1, lines 5 and 6, before any threshold)."""
+"""Makes the evidence store: margins and probabilities of a frozen model on the target (Algorithm 1, lines 5 and 6)."""
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from tqdm import tqdm
 
 from caguda.artifacts.anchors import Anchors, load_anchors
 from caguda.artifacts.atomic import sha256, write_json
-from caguda.artifacts.evidence import EVIDENCE, create_evidence_store, evidence_faults
-from caguda.artifacts.identity import KINDS, model_of, read_artifact, refuse_other_origin
-from caguda.artifacts.journal import Journal
+from caguda.artifacts.checks import refuse_other_origin
+from caguda.artifacts.evidence import EVIDENCE, ShardJournal, create_evidence_store, evidence_faults
+from caguda.artifacts.identity import KIND_BY_VERB, model_of, read_artifact
 from caguda.artifacts.maps import MapStore, open_store, remove_partial_files, shard_size, write_shard
-from caguda.artifacts.provenance import provenance, same_origin
-from caguda.artifacts.vouched import refuse_other_begun, refuse_other_frames, verify_store
+from caguda.artifacts.provenance import new_provenance, same_origin
+from caguda.artifacts.vouched import refuse_other_frames, refuse_other_store, verify_store
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.datasets.frame import Frame
@@ -31,7 +32,7 @@ from caguda.datasets.workers import in_background
 from caguda.equations.labels import by_anchor, by_probability
 from caguda.errors import UserError, first
 from caguda.networks.layers.network import SegmentationNetwork
-from caguda.recorded import refuse_other_settings
+from caguda.recorded_settings import refuse_other_settings
 from caguda.stages.parts import refuse_apart, refuse_gaps, units_of_part
 from caguda.stages.runtime import prepare, restore_network
 
@@ -40,64 +41,64 @@ from caguda.stages.runtime import prepare, restore_network
 def create_evidence(
     configuration: Configuration, manifest: Path, checkpoint: Path, anchors: Path, store: Path, output: Path
 ) -> None:
-    """Create the empty evidence store of all target frames at the resolution of f_D, and a JSON that says so."""
+    """Create the empty evidence store of all target frames at the resolution of f_D, and a JSON of its attributes."""
     started = time.time()
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
-    read = read_manifest(manifest, configuration=configuration)
-    sizes = sorted({(entry["height"], entry["width"]) for entry in read.entries("target")})
+    sets = read_manifest(manifest, configuration=configuration)
+    sizes = sorted({(entry["height"], entry["width"]) for entry in sets.entries("target")})
     if len(sizes) > 1:
         raise UserError(f"{manifest}: target frames must have one size for an evidence store, found {sizes[:4]}")
     table = class_table(configuration)
     network, description = restore_network(checkpoint, device, table, configuration, manifest)
-    seed, frames = description["provenance"]["seed"], read.frames("target")
+    seed, frames = description["provenance"]["seed"], sets.frames("target")
     features = network(scaled(image_of(frames[0])[None], device)).features
-    distance = _anchors_of(anchors, network, manifest, checkpoint, configuration).mean_distance
-    made_by = _provenance("evidence", configuration, [manifest, checkpoint, anchors], seed, started, store)
+    distance = _load_anchors(anchors, network, manifest, checkpoint, configuration).mean_distance
+    provenance = _provenance("evidence", configuration, [manifest, checkpoint, anchors], seed, started, store)
     attributes = {
         "model": model_of(description["provenance"]),
         "anchor_distance": None if np.isnan(distance) else distance,
-        "provenance": made_by,
+        "provenance": provenance,
     }
     ids, shape = [frame.id for frame in frames], (features.shape[-2], features.shape[-1])
     per_shard = shard_size(len(ids), configuration.compute.inference_batch_size)
-    if not refuse_other_begun(store, EVIDENCE, made_by):
+    refuse_other_store(store, EVIDENCE, provenance)
+    if not (store / "zarr.json").is_file():
         create_evidence_store(store, ids, shape, per_shard, table, attributes)
     written = open_store(store, EVIDENCE).attributes
     write_json(output, {"store": store.name, "images": len(ids), **{name: written[name] for name in attributes}})
 
 
-def _anchors_of(
+def _load_anchors(
     path: Path, network: SegmentationNetwork, manifest: Path, checkpoint: Path, configuration: Configuration
 ) -> Anchors:
-    """The anchors in a file; UserError unless they are of the configured categories, and of the checkpoint's features.
+    """The anchors in a file; UserError unless they are of the configured categories and of the network's features.
 
-    Those of the authors say nothing of their origin: they must have as many channels as the network's features.
+    Anchors that `convert-anchors` made do not name their checkpoint: only their number of channels is compared.
     """
-    found, attributes = load_anchors(path)
-    made = attributes["provenance"]
+    anchors, attributes = load_anchors(path)
+    provenance = attributes["provenance"]
     if attributes["categories"] != list(class_table(configuration).names):
         raise UserError(f"{path}: the anchors must be of the configured categories in their order, found others; make them "
                         "again")  # fmt: skip
-    if (channels := found.vectors.shape[1]) != (wanted := network.classifier.in_channels):
-        raise UserError(f"{path}: anchors must have the {wanted} channels of the network's features, found {channels}; name "
+    if (channels := anchors.vectors.shape[1]) != (expected := network.classifier.in_channels):
+        raise UserError(f"{path}: anchors must have the {expected} channels of the network's features, found {channels}; name "
                         "those of this network")  # fmt: skip
-    if made["made_by"] == "anchors":
+    if provenance["made_by"] == "anchors":
         refuse_other_origin(path, configuration, manifest)
-        if configuration.anchors.every_stage and sha256(checkpoint) not in {
-            given["sha256"] for given in made["inputs"].values()
-        }:
+        digests = {recorded["sha256"] for recorded in provenance["inputs"].values()}
+        if configuration.anchors.every_stage and sha256(checkpoint) not in digests:
             raise UserError(f"{path}: the anchors must be of the features of {checkpoint}, found those of another model; "
                             "make them again")  # fmt: skip
-    return found
+    return anchors
 
 
 def _provenance(
-    verb: str, configuration: Configuration, inputs: Sequence[Path], seed: int | None, started: float, of: Path
+    verb: str, configuration: Configuration, inputs: Sequence[Path], seed: int | None, started: float, output: Path
 ) -> dict[str, Any]:
-    """Which frames share a batch decides last bits, and which a shard."""
+    """The provenance of evidence, with the batch size, which decides last bits and the number of images in a shard."""
     settings = configuration.model_dump(mode="json", include={"network"})
     settings["inference_batch_size"] = configuration.compute.inference_batch_size
-    return provenance(verb, settings, inputs, seed, started, of)
+    return new_provenance(verb, settings, inputs, seed, started, output)
 
 
 @torch.inference_mode()
@@ -111,72 +112,62 @@ def write_part(
     parts: int,
     output: Path,
 ) -> None:
-    """Write the evidence of part `part` of `parts` (1-based, consecutive shards) into the store.
+    """Write the evidence of part `part` of `parts` (1-based, consecutive shards) into the store: Eq. 5 and softmax.
 
-    Eq. 5 and the classifier's probabilities. Shards are whole batches of inference, since the last bits of a feature may
-    depend on the size of its batch: any number of parts gives the same evidence. Shards that an earlier call has finished
-    are kept: those in a journal of the store, if they are as they were written. UserError if the store was created for other
-    inputs. While the network is at one batch, the next is read and the shard before is written.
+    A shard is whole batches, since the last bits of a feature may depend on its batch: the evidence does not depend on the
+    number of parts. Finished shards of an earlier call are kept, if a journal lists them and their checksums still hold.
+    Background threads read and write while the network computes. UserError if the store was created for other inputs.
     """
     started = time.time()
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     network, _ = restore_network(checkpoint, device, class_table(configuration), configuration, manifest)
-    found = _anchors_of(anchors, network, manifest, checkpoint, configuration)
-    vectors, present = (torch.from_numpy(values).to(device) for values in (found.vectors, found.present))
-    frames = read_manifest(manifest, configuration=configuration).frames("target")
-    inputs = [manifest, checkpoint, anchors]
-    opened = _opened(configuration, store, frames, inputs)
-    own = units_of_part(range(len(opened.shards)), part, parts, "target")
-    journal = Journal(opened, f"{part}-of-{parts}")
-    done = journal.written(own)
-    left = [number for number in own if number not in done]
-    batches = _batches([opened.shards[number] for number in left], configuration.compute.inference_batch_size)
-    outputs = (network(scaled(images, device)) for _, images in read_ahead(frames, batches))
-    seen = (_evidence(each.features, each.logits, vectors, present) for each in outputs)
-    made = _by_shard(seen, [len(opened.shards[number]) for number in left])
+    loaded = _load_anchors(anchors, network, manifest, checkpoint, configuration)
+    vectors, present = (torch.from_numpy(values).to(device) for values in (loaded.vectors, loaded.present))
+    sets = read_manifest(manifest, configuration=configuration)
+    frames, inputs = sets.frames("target"), [manifest, checkpoint, anchors]
+    opened = _open_created(configuration, store, frames, inputs)
+    shards = units_of_part(range(len(opened.shards)), part, parts, "target")
+    journal = ShardJournal(opened, f"{part}-of-{parts}")
+    digests = journal.written(shards)
+    unfinished = [shard for shard in shards if shard not in digests]
+    size = configuration.compute.inference_batch_size
+    batches = [sets.batches("target", size, opened.shards[shard]) for shard in unfinished]
+    outputs = (network(scaled(images, device)) for _, images in read_ahead(frames, list(chain(*batches))))
+    maps = (_evidence_maps(output.features, output.logits, vectors, present) for output in outputs)
+    maps_by_shard = (_concatenated(list(islice(maps, len(of_shard)))) for of_shard in batches)
 
     def write(item: tuple[int, dict[str, NDArray[Any]]]) -> None:
-        number, maps = item
-        done[number] = write_shard(opened, number, maps)
-        journal.add(number, done[number])
+        shard, shard_maps = item
+        digests[shard] = write_shard(opened, shard, shard_maps)
+        journal.add(shard, digests[shard])
 
-    written = in_background(zip(left, made, strict=True), write)
-    for _ in tqdm(written, f"evidence {part}/{parts}", len(left), disable=not sys.stderr.isatty()):
+    written = in_background(zip(unfinished, maps_by_shard, strict=True), write)
+    for _ in tqdm(written, f"evidence {part}/{parts}", len(unfinished), disable=not sys.stderr.isatty()):
         pass
-    images = range(opened.shards[own[0]].start, opened.shards[own[-1]].stop)
-    chunks = {name: [sha for number in own for sha in done[number][name]] for name in EVIDENCE.dtypes}
-    made_by = _provenance("evidence-part", configuration, inputs, None, started, output)
+    images = range(opened.shards[shards[0]].start, opened.shards[shards[-1]].stop)
+    chunks = {name: [sha for shard in shards for sha in digests[shard][name]] for name in EVIDENCE.dtypes}
+    provenance = _provenance("evidence-part", configuration, inputs, None, started, output)
     content = {"store": store.name, "part": part, "parts": parts, "first": images[0], "last": images[-1]}
     content["anchor_distance"] = opened.attributes["anchor_distance"]
-    write_json(output, content | {"chunk_sha256": chunks, "provenance": made_by})
-    kept = f"{len(own) - len(left)} of {len(own)} shards from an earlier call"
+    write_json(output, content | {"chunk_sha256": chunks, "provenance": provenance})
+    kept = f"{len(shards) - len(unfinished)} of {len(shards)} shards from an earlier call"
     print(f"evidence: part {part} of {parts}, frames {images[0]} to {images[-1]}, {kept} -> {store}")
 
 
-def _batches(shards: Sequence[range], size: int) -> list[range]:
-    """The images of some shards in batches of inference, of which each shard has whole ones."""
-    return [range(start, min(start + size, shard.stop)) for shard in shards for start in shard[::size]]
+def _concatenated(batches: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """The maps of a shard, (s, h, w) each, from those of its batches."""
+    return {name: np.concatenate([maps[name] for maps in batches]) for name in EVIDENCE.dtypes}
 
 
-def _by_shard(seen: Iterator[dict[str, NDArray[Any]]], lengths: Sequence[int]) -> Iterator[dict[str, NDArray[Any]]]:
-    """The maps of batches joined to those of shards, which are whole batches."""
-    for length in lengths:
-        batches: list[dict[str, NDArray[Any]]] = []
-        while sum(len(batch["margin"]) for batch in batches) < length:
-            batches.append(next(seen))
-        yield {name: np.concatenate([batch[name] for batch in batches]) for name in EVIDENCE.dtypes}
-
-
-def _opened(configuration: Configuration, path: Path, frames: Sequence[Frame], inputs: Sequence[Path]) -> MapStore:
-    """An evidence store to be filled.
-
-    UserError unless it was created for these frames and files, the configured settings and this version of the method.
-    """
+def _open_created(
+    configuration: Configuration, path: Path, frames: Sequence[Frame], inputs: Sequence[Path]
+) -> MapStore:
+    """The evidence store that `create_evidence` made; UserError unless for these frames, inputs and settings."""
     store = open_store(path, EVIDENCE)
-    made = store.attributes["provenance"]
-    refuse_other_settings(path, configuration, made)
+    provenance = store.attributes["provenance"]
+    refuse_other_settings(path, configuration, provenance)
     refuse_other_frames(store, [frame.id for frame in frames], inputs[0])
-    if not same_origin(made, _provenance("evidence", configuration, inputs, None, time.time(), path)):
+    if not same_origin(provenance, _provenance("evidence", configuration, inputs, None, time.time(), path)):
         raise UserError(
             f"{path}: the evidence store must be created for this manifest, checkpoint and these anchors with this "
             "compute.inference_batch_size, found one for others; create it again with `evidence-store`"
@@ -184,8 +175,8 @@ def _opened(configuration: Configuration, path: Path, frames: Sequence[Frame], i
     return store
 
 
-def _evidence(features: Tensor, logits: Tensor, vectors: Tensor, present: Tensor) -> dict[str, NDArray[Any]]:
-    """The four maps of some images, (n, h, w) each."""
+def _evidence_maps(features: Tensor, logits: Tensor, vectors: Tensor, present: Tensor) -> dict[str, NDArray[Any]]:
+    """The arrays of the evidence store for the images of a batch, (n, h, w) each."""
     anchored, probable = by_anchor(features, vectors, present, 0.0), by_probability(logits, 0.0)
     maps = {
         "nearest_anchor": anchored.nearest,
@@ -197,10 +188,10 @@ def _evidence(features: Tensor, logits: Tensor, vectors: Tensor, present: Tensor
 
 
 def verify_evidence(store: Path, part_files: Sequence[Path], output: Path) -> None:
-    """Decode and check a whole evidence store, and write the JSON that vouches for it.
+    """Decode and check every image of an evidence store, and write its JSON `output` with the checksums.
 
-    No part is at work any more: what killed ones left half-written is cleared away. UserError unless every image is as one
-    of the parts, whose JSONs are `part_files`, has written it.
+    UserError unless every image is as one of the parts wrote it; `part_files` are their JSONs. No part may be running:
+    partial files of killed ones are deleted.
     """
     refuse_apart(store, output)
     opened = open_store(store, EVIDENCE)
@@ -211,26 +202,28 @@ def verify_evidence(store: Path, part_files: Sequence[Path], output: Path) -> No
     print(f"evidence: {summary['images']} images of {summary['height']}x{summary['width']} -> {output}")
 
 
-def _refuse_other_chunks(store: MapStore, part_files: Sequence[Path], found: Mapping[str, Sequence[str]]) -> None:
-    """UserError unless the parts have written all images of a store, and just what is there."""
+def _refuse_other_chunks(
+    store: MapStore, part_files: Sequence[Path], chunk_sha256: Mapping[str, Sequence[str]]
+) -> None:
+    """UserError unless the parts wrote every image of a store once, with the digests `chunk_sha256` that it has now."""
     written: list[int] = []
     for path in part_files:
-        part = read_artifact(path, KINDS["evidence-part"])
+        part = read_artifact(path, KIND_BY_VERB["evidence-part"])
         if part["store"] != store.path.name:
             raise UserError(
                 f"{path}: this must be what `evidence-part` left for {store.path.name}, found something else; name it"
             )
-        told = store.attributes
-        same = part["anchor_distance"] == told["anchor_distance"]
-        if not same or not same_origin(part["provenance"], told["provenance"]):
+        same_distance = part["anchor_distance"] == store.attributes["anchor_distance"]
+        if not same_distance or not same_origin(part["provenance"], store.attributes["provenance"]):
             raise UserError(f"{store.path}: the store must say the settings, inputs and anchor_distance that {path} was written with, "
                             "found others; put its zarr.json back, or make the evidence again")  # fmt: skip
-        start, end = part["first"], part["last"]
+        images = range(part["first"], part["last"] + 1)
         for name, digests in part["chunk_sha256"].items():
-            if other := [i for i, sha in enumerate(digests, start) if found[name][i : i + 1] != [sha]]:
+            current = chunk_sha256[name]
+            if changed := [i for i, sha in enumerate(digests, images.start) if current[i : i + 1] != [sha]]:
                 raise UserError(
-                    f"{store.path / name}: the evidence of every image must be what `evidence-part` wrote, found other of "
-                    f"{first([store.image_ids[i] for i in other if i < store.count])}; make {path} again"
+                    f"{store.path / name}: the evidence of every image must be what `evidence-part` wrote, found "
+                    f"other evidence of {first([store.image_ids[i] for i in changed if i < store.count])}; make {path} again"
                 )
-        written += range(start, end + 1)
+        written += images
     refuse_gaps(part_files, written, range(store.count))

@@ -1,12 +1,13 @@
-"""The pseudo-labels that a training is given: opened through one door, and compared with what the run asks for."""
+"""Opens the label stores that a training reads, and checks that they are those of its run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from caguda.artifacts.chain import inputs_of, provenance_of, refuse_other_manifest
-from caguda.artifacts.identity import contents_of_inputs, refuse_other_ancestors, refuse_other_origin
+from caguda.artifacts.chain import inputs_of, provenance_of
+from caguda.artifacts.checks import refuse_other_origin
+from caguda.artifacts.identity import contents_of_inputs
 from caguda.artifacts.labels import LABELS
 from caguda.artifacts.maps import MapStore
 from caguda.artifacts.provenance import content_of
@@ -25,47 +26,46 @@ def stores_by_rule(
     labels: Sequence[Path],
     made_with: Mapping[str, Path],
 ) -> dict[str, MapStore]:
-    """The stores of pseudo-labels by the name of their rule; UserError unless they are of each rule once.
+    """The label store of each rule, by the rule's name; UserError unless there is one store of each of the run's `rules`.
 
-    They must be of the manifest's target frames and the configured categories, of one evidence store, and that must be made
-    with the files `made_with`, by what they are called in a message: the model that the training starts from, and the anchors.
+    All must have the manifest's target frames and the configured categories, and be made of the same evidence. The evidence
+    must be made with the files `made_with`: the model that the training starts from, and the anchors. Its keys are their
+    names in messages.
     """
-    wanted = {name: rule.described() for name, rule in rules.items()}
+    configured = {name: rule.described() for name, rule in rules.items()}
     ids = [frame.id for frame in read_manifest(manifest, configuration=configuration).frames("target")]
-    found: dict[str, MapStore] = {}
+    stores: dict[str, MapStore] = {}
     for path in labels:
         store = vouched_store(path, LABELS)
         refuse_other_frames(store, ids, manifest)
         _refuse_other_labels(configuration, path, store, manifest, made_with)
-        told = store.attributes["rule"]
-        if told != wanted.get(told["name"]):
-            raise UserError(f"{path}: the labels must be made with the configured thresholds {wanted.get(told['name'])}, found {told}; "
+        rule = store.attributes["rule"]
+        if rule != (expected := configured.get(rule["name"])):
+            raise UserError(f"{path}: the labels must be made with the configured thresholds {expected}, found {rule}; "
                             "make them again")  # fmt: skip
-        found[told["name"]] = store
-    if found.keys() != wanted.keys() or len(labels) != len(wanted):
+        stores[rule["name"]] = store
+    if stores.keys() != configured.keys() or len(labels) != len(configured):
         where = labels[0] if labels else "--labels"
-        raise UserError(f"{where}: labels by {' and by '.join(wanted)} must be given, found those by {', '.join(found) or 'no rule'}; name "
-                        "one store of each")  # fmt: skip
-    if len({store.attributes["evidence_digest"] for store in found.values()}) > 1:
+        raise UserError(f"{where}: labels by {' and by '.join(configured)} must be given, found those by "
+                        f"{', '.join(stores) or 'no rule'}; name one store of each")  # fmt: skip
+    if len({store.attributes["evidence_digest"] for store in stores.values()}) > 1:
         raise UserError(f"{labels[-1]}: the labels of all rules must be made of the same evidence, found those of other evidence than "
                         f"{labels[0]}; make them again")  # fmt: skip
-    return found
+    return stores
 
 
 def _refuse_other_labels(
     configuration: Configuration, path: Path, store: MapStore, manifest: Path, made_with: Mapping[str, Path]
 ) -> None:
-    """UserError unless pseudo-labels are of the configured categories, and their evidence of these files."""
+    """UserError unless labels have the configured categories, and their evidence is made of the manifest and `made_with`."""
     if store.categories != class_table(configuration).names:
         raise UserError(f"{path}: the labels must be of the configured categories in their order, found others; make "
                         "them again")  # fmt: skip
     evidence = next(item.path for item in inputs_of(path) if item.path.suffix == ".json")
-    for file in (path, evidence):
-        refuse_other_origin(file, configuration)
-    refuse_other_ancestors(path, configuration)
-    refuse_other_manifest(evidence, manifest)
+    refuse_other_origin(path, configuration)
+    refuse_other_origin(evidence, configuration, manifest)
     recorded = contents_of_inputs(provenance_of(evidence))
-    for what, file in made_with.items():
+    for description, file in made_with.items():
         if content_of(file) not in recorded:
-            raise UserError(f"{path}: the labels must be made with the {what}, {file}, found labels of another; make them "
+            raise UserError(f"{path}: the labels must be made with the {description}, {file}, found labels of another; make them "
                             "again")  # fmt: skip

@@ -1,4 +1,4 @@
-"""The verb `inspect`: what a label store holds, where it came from, and what other thresholds would make of it."""
+"""The verb `inspect`: statistics of a labelling, its origin, and its labels under other thresholds."""
 
 import json
 import sys
@@ -13,13 +13,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from caguda.artifacts.anchors import Anchors, load_anchors
-from caguda.artifacts.label_arrays import (
-    PATTERNS,
-    LabelArrays,
-    LabelStatistics,
-    count_verdicts,
-    relabelled,
-)
+from caguda.artifacts.label_statistics import FLOAT16_BINS, ImageLabels, LabelCounts, count_right_and_wrong
 from caguda.artifacts.ownership import clear_folder
 from caguda.datasets.io import image_of
 from caguda.datasets.transforms import scaled
@@ -28,179 +22,186 @@ from caguda.errors import UserError
 from caguda.paper.charts import save
 from caguda.paper.pictures import description
 from caguda.stages.diagnose import truth_at
-from caguda.stages.origin import Origin, open_origin
+from caguda.stages.labelling import open_labelling
+from caguda.stages.origin import Origin
 from caguda.stages.runtime import prepare, restore_network
 from caguda.viewer import charts as label_charts
-from caguda.viewer.tables import inspection
+from caguda.viewer.tables import inspection_text
 
 FRAMES_OF_FEATURES, PIXELS_OF_A_FRAME = 8, 600
-TOLD_OF_A_TRIAL = ("share", "per_category")
+KEYS_OF_A_TRIAL = ("share", "per_category")
 
 
 @dataclass
 class Trial:
-    """Labels under one other threshold, the other rule as stored: `value` as it was given, `threshold` as compared."""
+    """Labels with one threshold changed: `value` in the unit of the option, `threshold` in that of the maps."""
 
     value: float
     threshold: float
-    statistics: LabelStatistics
+    statistics: LabelCounts
 
 
 @dataclass
 class Counts:
-    """What one pass over a store adds up: labels as stored, under other margins and other P0, and verdicts of both.
+    """The counts of one pass over a labelling: of the labels as stored, and under other margins and other P0.
 
-    The verdicts count wrong and right categories of all pixels with a truth, by margin and by confidence.
+    `by_margin` and `by_confidence` count, by bit pattern, the pixels with a truth whose nearest anchor or most probable
+    category is wrong (row 0) or right (row 1).
     """
 
-    stored: LabelStatistics
+    stored: LabelCounts
     margins: Sequence[Trial]
     p0s: Sequence[Trial]
-    by_margin: np.ndarray = field(default_factory=lambda: np.zeros((2, PATTERNS), np.int64))
-    by_confidence: np.ndarray = field(default_factory=lambda: np.zeros((2, PATTERNS), np.int64))
+    by_margin: np.ndarray = field(default_factory=lambda: np.zeros((2, FLOAT16_BINS), np.int64))
+    by_confidence: np.ndarray = field(default_factory=lambda: np.zeros((2, FLOAT16_BINS), np.int64))
 
-    def add(self, labels: LabelArrays, truth: np.ndarray | None) -> None:
+    def add(self, labels: ImageLabels, truth: np.ndarray | None) -> None:
         """Counts the pixels of one image."""
         self.stored.add(labels, truth)
         for trial in self.margins:
-            trial.statistics.add(relabelled(labels, margin=trial.threshold), truth)
+            trial.statistics.add(labels.with_thresholds(margin=trial.threshold), truth)
         for trial in self.p0s:
-            trial.statistics.add(relabelled(labels, p0=trial.threshold), truth)
+            trial.statistics.add(labels.with_thresholds(p0=trial.threshold), truth)
         if truth is not None:
-            count_verdicts(self.by_margin, labels.nearest_anchor, labels.margin, truth)
-            count_verdicts(self.by_confidence, labels.predicted, labels.confidence, truth)
+            count_right_and_wrong(self.by_margin, labels.nearest_anchor, labels.margin, truth)
+            count_right_and_wrong(self.by_confidence, labels.predicted, labels.confidence, truth)
 
 
-def inspect(store: Path, as_json: bool, plot: Path | None, margins: Sequence[float], p0s: Sequence[float]) -> None:
-    """Print what a label store holds as tables, or as JSON; draw it into the folder `plot` where one is given.
+def inspect(labelling: Path, as_json: bool, plot: Path | None, margins: Sequence[float], p0s: Sequence[float]) -> None:
+    """Print the statistics of a labelling as tables, or as JSON; with `plot`, draw pictures into that folder.
 
-    `margins`, in the unit of the configuration that made the store, and `p0s`: what labels they would give, recomputed
-    from the store. Truth, anchors and checkpoint are those that its provenance names; what is missing is said.
+    `labelling` is a label report or evidence, see `open_labelling`. For each of `margins`, in the unit of the anchor rule,
+    and of `p0s`, labels are computed again from the evidence. Truth, anchors and checkpoint are found by the provenance; a
+    missing one is named, and its statistics or pictures are left out.
     """
-    origin = open_origin(store)
-    c = len(origin.store.categories)
     if not all(value >= 0 for value in margins) or not all(0 <= value <= 1 for value in p0s):
-        raise UserError(f"{store}: --margin must be 0 or more and --p0 0 to 1, found {[*margins, *p0s]}")
-    unit = origin.margin_unit if margins else 1.0
+        raise UserError(f"{labelling}: --margin must be 0 or more and --p0 0 to 1, found {[*margins, *p0s]}")
+    origin = Origin(open_labelling(labelling))
+    rule, distance, c = origin.labelling.anchor_rule, origin.labelling.anchor_distance, len(origin.labelling.categories)
     counts = Counts(
-        LabelStatistics(c),
-        [Trial(value, value * unit, LabelStatistics(c)) for value in margins],
-        [Trial(value, value, LabelStatistics(c)) for value in p0s],
+        LabelCounts(c),
+        [
+            Trial(margin, rule.model_copy(update={"margin": margin}).threshold(distance), LabelCounts(c))
+            for margin in margins
+        ],
+        [Trial(p0, p0, LabelCounts(c)) for p0 in p0s],
     )
-    found = _head(origin) | _count(origin, counts) | _content(origin, counts)
+    inspection = _head(origin) | _count(origin, counts) | _statistics(origin, counts)
     if plot is not None:
-        found["pictures"] = _draw(origin, counts, found, plot)
-    print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) if as_json else inspection(found))
+        inspection["pictures"] = _draw(origin, counts, inspection, plot)
+    if as_json:
+        print(json.dumps(inspection, indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        print(inspection_text(inspection))
 
 
 def _head(origin: Origin) -> dict[str, Any]:
-    """What the store is and where it came from."""
-    store = origin.store
+    """The keys of the inspection that need no pass over the images."""
+    labelling = origin.labelling
+    rule = labelling.anchor_rule
     return {
-        "store": str(store.path),
-        "images": store.count,
-        "height": store.shape[0],
-        "width": store.shape[1],
-        "margin": _number(store.margin),
-        "p0": store.p0,
-        "configured": {"margin": store.anchor_rule.margin, "margin_unit": store.anchor_rule.unit, "p0": store.p0},
-        "provenance": dict(origin.provenance),
+        "store": str(labelling.path),
+        "images": labelling.count,
+        "height": labelling.shape[0],
+        "width": labelling.shape[1],
+        **labelling.thresholds,
+        "configured": {"margin": rule.margin, "margin_unit": rule.unit, "p0": labelling.p0},
+        "provenance": dict(labelling.evidence.attributes.get("provenance", {})),
         "inputs": {file.path.as_posix(): file.state for file in origin.inputs},
     }
 
 
-def _number(value: float) -> float | None:
-    """A number as JSON knows it: nan, of fewer than two anchors, is null."""
-    return None if np.isnan(value) else value
-
-
 def _count(origin: Origin, counts: Counts) -> dict[str, Any]:
-    """Counts every image that is written; how many are not, how many have a truth, and why if none has."""
-    store, note = origin.store, None
+    """Adds every written image to `counts`. Returns how many are missing, how many have a truth, and why if none has."""
+    labelling, note = origin.labelling, None
     try:
         frames, table = origin.truth()
     except UserError as error:
         frames, table, note = {}, origin.table, str(error)
-    missing = frozenset(store.missing())
-    if len(missing) == store.count:
-        raise UserError(f"{store.path}: some images must be written, found none; make the evidence first")
-    for index in tqdm(range(store.count), desc="inspect", disable=not sys.stderr.isatty()):
-        if index in missing:
-            continue
-        counts.add(store.read(index), truth_at(frames[index], table, store.shape) if index in frames else None)
+    missing = frozenset(labelling.missing())
+    if len(missing) == labelling.count:
+        raise UserError(f"{labelling.path}: some images must be written, found none; make the evidence first")
+    for index in tqdm(range(labelling.count), desc="inspect", disable=not sys.stderr.isatty()):
+        if index not in missing:
+            truth = truth_at(frames[index], table, labelling.shape) if index in frames else None
+            counts.add(labelling.read(index), truth)
     return {"missing": len(missing), "images_with_truth": len(frames.keys() - missing), "no_truth": note}
 
 
-def _content(origin: Origin, counts: Counts) -> dict[str, Any]:
-    """Shares, agreement and quantiles, and scores where a truth is known: as stored, and of every other threshold."""
-    names, known = origin.store.categories, bool(counts.stored.counts[:-1].any())
-    told: dict[str, Any] = counts.stored.summary(names)
-    told["accuracy"] = counts.stored.scores(names) if known else None
-    for key, trials in (("margins", counts.margins), ("p0s", counts.p0s)):
-        told[key] = [
-            {
-                "value": trial.value,
-                "threshold": trial.threshold,
-                **{name: value for name, value in trial.statistics.summary(names).items() if name in TOLD_OF_A_TRIAL},
-                "accuracy": trial.statistics.scores(names) if known else None,
-            }
-            for trial in trials
-        ]
-    return told
+def _statistics(origin: Origin, counts: Counts) -> dict[str, Any]:
+    """Shares, agreement, quantiles and, if a truth is known, scores: of the labels as stored and of every trial."""
+    names, truth_known = origin.labelling.categories, bool(counts.stored.labels[:-1].any())
+
+    def accuracy(statistics: LabelCounts) -> dict[str, Any] | None:
+        return statistics.scores(names) if truth_known else None
+
+    def of_trial(trial: Trial) -> dict[str, Any]:
+        summary = trial.statistics.summary(names)
+        values = {"value": trial.value, "threshold": trial.threshold, **{key: summary[key] for key in KEYS_OF_A_TRIAL}}
+        return values | {"accuracy": accuracy(trial.statistics)}
+
+    return {
+        **counts.stored.summary(names),
+        "accuracy": accuracy(counts.stored),
+        "margins": [of_trial(trial) for trial in counts.margins],
+        "p0s": [of_trial(trial) for trial in counts.p0s],
+    }
 
 
-def _draw(origin: Origin, counts: Counts, found: dict[str, Any], folder: Path) -> dict[str, str | None]:
-    """Draws every picture that can be drawn; by its name None, or why it is left out."""
+def _draw(origin: Origin, counts: Counts, inspection: dict[str, Any], folder: Path) -> dict[str, str | None]:
+    """Draws the pictures into `folder`. Returns for each name None, or why it could not be drawn."""
     table = origin.table
-    title = label_charts.title(found)
+    title = label_charts.title(inspection)
 
     def margins() -> Figure:
         marks = [(f"margin {trial.value:g}", trial.threshold) for trial in counts.margins]
-        verdicts = counts.by_margin if found["accuracy"] else None
-        return label_charts.margins(title, counts.stored.margins.sum(0), verdicts, found["margin"], marks)
+        verdicts = counts.by_margin if inspection["accuracy"] else None
+        return label_charts.margins(title, counts.stored.margins.sum(0), verdicts, inspection["margin"], marks)
 
     def curves() -> Figure:
-        if not found["accuracy"]:
-            raise UserError(f"no truth is known: {found['no_truth'] or 'all of it is void'}")
-        return label_charts.curves(title, found, {"anchor": counts.by_margin, "probability": counts.by_confidence})
+        if not inspection["accuracy"]:
+            raise UserError(f"no truth is known: {inspection['no_truth'] or 'all of it is void'}")
+        return label_charts.curves(title, inspection, {"anchor": counts.by_margin, "probability": counts.by_confidence})
+
+    def distances() -> Figure:
+        anchors, _ = load_anchors(origin.input(".h5"))
+        return label_charts.distances(title, anchors, table, inspection["margin"])
 
     pictures: dict[str, Callable[[], Figure]] = {
         "margins.png": margins,
-        "categories.png": lambda: label_charts.categories(title, found, table),
+        "categories.png": lambda: label_charts.categories(title, inspection, table),
         "precision_coverage.png": curves,
-        "anchors.png": lambda: label_charts.distances(
-            title, load_anchors(origin.input(".h5"))[0], table, found["margin"]
-        ),
+        "anchors.png": distances,
         "projection.png": lambda: label_charts.projection(title, *_features(origin), table),
     }
     clear_folder(folder, pictures, "inspect")
-    left_out: dict[str, str | None] = {}
+    reasons: dict[str, str | None] = {}
     for name, draw in pictures.items():
         try:
             save(draw(), folder / name, description("inspect"))
-            left_out[name] = None
+            reasons[name] = None
         except UserError as error:
-            left_out[name] = str(error)
-    return left_out
+            reasons[name] = str(error)
+    return reasons
 
 
 @torch.inference_mode()
 def _features(origin: Origin) -> tuple[Anchors, np.ndarray, np.ndarray, np.ndarray]:
-    """The anchors, and of some pixels of some frames the features (p, d), the nearest anchor and whether it labels them.
+    """The anchors, and a sample of p pixels of evenly spaced target frames: features (p, d), nearest anchor, active mask.
 
-    The frozen network of the provenance sees evenly spaced target frames.
+    The features are computed by the frozen network of the provenance.
     """
     anchors, _ = load_anchors(origin.input(".h5"))
     device, random = prepare(torch.get_num_threads()), np.random.default_rng(0)
     network, _ = restore_network(origin.input(".safetensors"), device, origin.table)
     vectors, present = (torch.from_numpy(values).to(device) for values in (anchors.vectors, anchors.present))
-    found: list[tuple[np.ndarray, ...]] = []
+    samples: list[tuple[np.ndarray, ...]] = []
     step = -(-len(origin.frames) // FRAMES_OF_FEATURES)
     for frame in origin.frames[::step]:
         features = network(scaled(image_of(frame)[None], device)).features
-        anchored = by_anchor(features, vectors, present, origin.store.margin)
+        anchored = by_anchor(features, vectors, present, origin.labelling.margin)
         maps = (features[0].flatten(1).T, anchored.nearest.flatten(), anchored.active.flatten())
         chosen = random.permutation(len(maps[0]))[:PIXELS_OF_A_FRAME]
-        found.append(tuple(values.cpu().numpy()[chosen] for values in maps))
-    points, nearest, active = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        samples.append(tuple(values.cpu().numpy()[chosen] for values in maps))
+    points, nearest, active = (np.concatenate(parts) for parts in zip(*samples, strict=True))
     return anchors, points, nearest, active

@@ -1,4 +1,4 @@
-"""PLA: the pseudo-labels that a rule makes of the evidence, into a label store. No network, no torch."""
+"""PLA (Eq. 6, 7 and 11): makes the label store of one rule from an evidence store. No network, no torch."""
 
 import json
 import time
@@ -10,53 +10,59 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caguda.artifacts.atomic import read_json, write_json
+from caguda.artifacts.checks import refuse_other_origin
 from caguda.artifacts.evidence import EVIDENCE
-from caguda.artifacts.identity import refuse_other_ancestors, refuse_other_origin
 from caguda.artifacts.labels import LABELS, create_label_store, label_faults
 from caguda.artifacts.maps import MapStore, open_store, write_shard
-from caguda.artifacts.provenance import provenance
-from caguda.artifacts.vouched import refuse_other_begun, verify_store, vouched_store
+from caguda.artifacts.provenance import new_provenance
+from caguda.artifacts.vouched import refuse_other_store, verify_store, vouched_store
 from caguda.classes import IGNORE, class_table
 from caguda.config import Configuration
 from caguda.errors import UserError, first
 from caguda.pseudo_labels import Rule
-from caguda.recorded import plugins_of_rule, refuse_other_settings
-from caguda.runs import known_rules
+from caguda.recorded_settings import plugins_of_rule, refuse_other_settings
+from caguda.runs import rules_by_folder
+from caguda.stages.labelling import anchor_distance_of
 from caguda.stages.parts import refuse_apart
 
 
 def make_labels(configuration: Configuration, evidence: Path, rule: str, store: Path, output: Path) -> None:
-    """Make the label store of a rule from a whole evidence store, check it, and write the JSON that vouches for it.
+    """Make the label store of a rule from a complete evidence store, verify it, and write its JSON with the checksums.
 
-    `rule` is one of the configuration's, by the name of its folder, such as `anchor-0.15-mean_anchor_distance`. A store that
-    is there is made again if it was made of the same evidence by the same rule, and refused otherwise.
+    `rule` is the folder name of a configured rule, such as `anchor-0.15-mean_anchor_distance`. An existing store is
+    replaced if it is of the same evidence and rule; any other is a UserError.
     """
     started = time.time()
     refuse_apart(store, output)
-    rules = known_rules(configuration)
+    rules = rules_by_folder(configuration)
     if rule not in rules:
         raise UserError(f"--rule {rule}: the configuration has no such rule, only {first(list(rules))}")
-    read, chosen = vouched_store(evidence, EVIDENCE), rules[rule]
+    evidence_store, chosen = vouched_store(evidence, EVIDENCE), rules[rule]
     refuse_other_origin(evidence, configuration)
-    refuse_other_ancestors(evidence, configuration)
     settings = {"rule": chosen.described(), **plugins_of_rule(chosen)}
-    made_by = provenance("labels", settings, [evidence], read.attributes["provenance"]["seed"], started, store)
-    refuse_other_settings(store, configuration, made_by)
-    refuse_other_begun(store, LABELS, made_by)
-    prepared = _prepared(read, chosen)
-    attributes = {"rule": chosen.described(), "evidence_digest": read_json(evidence)["digest"], "provenance": made_by}
+    seed = evidence_store.attributes["provenance"]["seed"]
+    provenance = new_provenance("labels", settings, [evidence], seed, started, store)
+    refuse_other_settings(store, configuration, provenance)
+    refuse_other_store(store, LABELS, provenance)
+    prepared = _prepare(evidence_store, chosen)
+    attributes = {
+        "rule": chosen.described(),
+        "evidence_digest": read_json(evidence)["digest"],
+        "provenance": provenance,
+    }
     attributes |= {} if prepared is None else {"prepared": prepared}
-    create_label_store(store, read.image_ids, read.shape, read.per_shard, class_table(configuration), attributes)
-    opened = open_store(store, LABELS)
-    for number, images in enumerate(opened.shards):
-        write_shard(opened, number, _labels(read, chosen, images, prepared))
-    summary = {"store": store.name, **opened.attributes, **verify_store(opened, label_faults)}
+    ids, shape, per_shard = evidence_store.image_ids, evidence_store.shape, evidence_store.per_shard
+    create_label_store(store, ids, shape, per_shard, class_table(configuration), attributes)
+    label_store = open_store(store, LABELS)
+    for shard, images in enumerate(label_store.shards):
+        write_shard(label_store, shard, _label_maps(evidence_store, chosen, images, prepared))
+    summary = {"store": store.name, **label_store.attributes, **verify_store(label_store, label_faults)}
     write_json(output, summary)
     print(f"labels: {summary['images']} images by {rule} -> {output}")
 
 
-def _prepared(evidence: MapStore, rule: Rule) -> Any:
-    """What a rule must know of all images together, as it would be read back from JSON; UserError where that is no JSON."""
+def _prepare(evidence: MapStore, rule: Rule) -> Any:
+    """The result of `Rule.prepare` on all images, as JSON values; UserError if it has none."""
     images = ({name: evidence.read(index, name) for name in rule.reads} for index in range(evidence.count))
     prepared = rule.prepare(images, len(evidence.categories))
     try:
@@ -67,14 +73,16 @@ def _prepared(evidence: MapStore, rule: Rule) -> Any:
         ) from None
 
 
-def _labels(evidence: MapStore, rule: Rule, images: Sequence[int], prepared: Any) -> dict[str, NDArray[Any]]:
-    """The labels of some images, and where there are any, (s, h, w) each; UserError unless a rule gives categories alone."""
-    distance = evidence.attributes["anchor_distance"]
-    distance = float("nan") if distance is None else float(distance)
-    maps = []
+def _label_maps(evidence: MapStore, rule: Rule, images: Sequence[int], prepared: Any) -> dict[str, NDArray[np.uint8]]:
+    """The arrays `active` and `label` (s, h, w) of the s images of a shard.
+
+    UserError unless the rule gives each image a uint8 map (h, w); `verify_store` checks the values.
+    """
+    distance = anchor_distance_of(evidence)
+    maps: list[NDArray[np.uint8]] = []
     for index in images:
-        seen = {name: evidence.read(index, name) for name in rule.reads}
-        maps.append(np.asarray(rule.labels(seen, distance, prepared)))
+        arrays = {name: evidence.read(index, name) for name in rule.reads}
+        maps.append(np.asarray(rule.labels(arrays, distance, prepared)))
         if maps[-1].shape != evidence.shape or maps[-1].dtype != np.uint8:
             raise UserError(f"the rule {rule.name}: labels must be uint8 of shape {evidence.shape}, found {maps[-1].dtype} of shape "
                             f"{maps[-1].shape}; correct the rule")  # fmt: skip

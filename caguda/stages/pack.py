@@ -1,4 +1,4 @@
-"""The verb `pack`: the frames of a domain, decoded once, in one file that training reads crops from."""
+"""The verb `pack`: decodes the frames of a domain once into one file, from which training reads crops."""
 
 import os
 import time
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from caguda.artifacts.packed import Decoded, PackedFrames, open_packed, write_packed
-from caguda.artifacts.provenance import provenance
+from caguda.artifacts.provenance import new_provenance
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.datasets.frame import Frame
@@ -22,29 +22,27 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def pack(configuration: Configuration, manifest: Path, domain: SetName, output: Path) -> None:
-    """Write the packed cache of the source, with its labels, or of the target, whose truth no adaptation may see.
+    """Write the packed cache of the source with its labels, or of the target without: adaptation must not see its truth.
 
-    It holds just the files that the manifest lists: one that has changed since is a UserError.
+    UserError if a file has changed since the manifest was written.
     """
     started = time.time()
-    table, read = (
-        class_table(configuration, getattr(configuration, domain)),
-        read_manifest(manifest, configuration=configuration),
-    )
-    entries, frames = read.entries(domain), read.frames(domain)
+    table = class_table(configuration, getattr(configuration, domain))
+    checked = read_manifest(manifest, configuration=configuration)
+    frames = checked.frames(domain)
     labelled = domain == "source"
     settings = configuration.model_dump(mode="json", include={"classes", "ignore"})
 
     def attributes() -> dict[str, Any]:
         return {
             "domain": domain,
-            "frames_digest": read.digest(domain),
+            "frames_digest": checked.digest(domain),
             "categories": list(table.names),
             "classes": _identity(table),
-            "provenance": provenance("pack", settings, [manifest], None, started, output),
+            "provenance": new_provenance("pack", settings, [manifest], None, started, output),
         }
 
-    sizes = [(int(entry["height"]), int(entry["width"])) for entry in entries]
+    sizes = [(int(entry["height"]), int(entry["width"])) for entry in checked.entries(domain)]
     decoded = _decoded(frames, table, labelled=labelled)
     write_packed(output, [frame.id for frame in frames], sizes, decoded, attributes, labelled=labelled)
     size = output.stat().st_size / 2**30
@@ -68,27 +66,25 @@ def open_caches(paths: Sequence[Path], manifest: Manifest, configuration: Config
 
 
 def _identity(table: ClassTable) -> list[Any]:
-    """What decides the train ids of a label, as JSON gives it back."""
+    """The category names and raw values that decide the train ids of a label, as JSON values."""
     return [list(table.names), [list(pair) for pair in sorted(table.train_id.items())]]
 
 
 def _decode(frame: Frame, table: ClassTable, labelled: bool) -> Decoded:
-    """The image (H, W, 3) and the label map of a frame, if their files are those of the manifest."""
+    """The image (H, W, 3) and the label map (H, W) of a frame; UserError if its files are not those of the manifest."""
     image = image_of(frame).movedim(0, -1).numpy()
-    if not labelled:
-        return image, None
-    return image, labels_of(frame, table).numpy()
+    return image, labels_of(frame, table).numpy() if labelled else None
 
 
 def _decoded(frames: Sequence[Frame], table: ClassTable, *, labelled: bool) -> Iterator[Decoded]:
-    """The decoded frames in their order, made on all cores, a few at a time."""
-    last = time.monotonic()
+    """The decoded frames in order, decoded on all cores, a few frames ahead."""
+    last_line = time.monotonic()
     with workers(len(frames), [__name__], "pack") as pool:
-        work = (pool.submit(_decode, frame, table, labelled) for frame in frames)
-        ahead = deque(islice(work, 4 * len(os.sched_getaffinity(0))))
+        submitted = (pool.submit(_decode, frame, table, labelled) for frame in frames)
+        pending = deque(islice(submitted, 4 * len(os.sched_getaffinity(0))))
         for done in range(len(frames)):
-            yield ahead.popleft().result()
-            ahead.extend(islice(work, 1))
-            if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
-                last = time.monotonic()
+            yield pending.popleft().result()
+            pending.extend(islice(submitted, 1))
+            if time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
+                last_line = time.monotonic()
                 print(f"pack: {done + 1} of {len(frames)} frames", flush=True)

@@ -1,4 +1,4 @@
-"""One training by several processes, which `caguda.launch` starts: each takes its share of every batch."""
+"""Data-parallel training: several processes, started by `caguda.launch`, each with its share of every batch."""
 
 import atexit
 import os
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 def join(number: int, processes: int, port: int, listener: socket.socket | None) -> None:
-    """Meet the other processes; tensors on either kind of device can then be added up.
+    """Join the process group of one training, on CPUs and GPUs, as rank `number` of `processes`.
 
-    Each has a number from 0. All find each other at a port of this machine, where the first answers by its `listener`.
+    The processes meet at a port of this machine, where rank 0 accepts connections by its `listener`.
     """
     loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
     os.environ |= {"GLOO_SOCKET_IFNAME": loopback[0]} if loopback else {}
@@ -33,23 +33,23 @@ def join(number: int, processes: int, port: int, listener: socket.socket | None)
 
 
 def size() -> int:
-    """How many processes share a batch; 1 where none have met."""
+    """The number of processes that share a batch; 1 without a process group."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0; the first one holds the lock, speaks and writes."""
+    """The rank of this process, from 0; rank 0 locks, prints and writes."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def print_once(text: str) -> None:
-    """Print a line, once for all processes."""
+    """Print a line in rank 0 alone."""
     if rank() == 0:
         print(text, flush=True)
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, without a gradient."""
+    """All-reduce sum of a tensor, without a gradient."""
     values = values.detach().clone()
     if size() > 1:
         distributed.all_reduce(values)
@@ -57,7 +57,7 @@ def all_reduce_sum(values: Tensor) -> Tensor:
 
 
 def all_reduce_max(number: int) -> int:
-    """The largest of the numbers that the processes give; all of them go on only when the last has given its own."""
+    """All-reduce maximum of a number; also a barrier."""
     value = torch.tensor(number)
     if size() > 1:
         distributed.all_reduce(value, distributed.ReduceOp.MAX)
@@ -65,7 +65,7 @@ def all_reduce_max(number: int) -> int:
 
 
 def broadcast(value: T) -> T:
-    """The value of the first process, in all of them."""
+    """The value of rank 0, in all processes."""
     values = [value]
     if size() > 1:
         distributed.broadcast_object_list(values, device=torch.device("cpu"))
@@ -73,7 +73,7 @@ def broadcast(value: T) -> T:
 
 
 def data_parallel(module: nn.Module) -> nn.Module:
-    """The module as every process must call it, so that its gradients are averaged over all of them."""
+    """The module, wrapped so that its gradients are averaged over all processes."""
     if size() == 1:
         return module
     return DistributedDataParallel(module, broadcast_buffers=False)

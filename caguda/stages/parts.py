@@ -1,4 +1,4 @@
-"""One pass over the frames of a set, divided into parts for as many jobs: the same results for any number of parts."""
+"""Divides a pass over frames into parts, one for each job. The results do not depend on the number of parts."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,10 +12,9 @@ T = TypeVar("T")
 
 
 def units_of_part(units: Sequence[T], part: int, parts: int, set_name: str) -> Sequence[T]:
-    """The units of work of part `part` of `parts` (1-based): consecutive ones, as many as in the others or one more.
+    """The units of part `part` of `parts` (1-based): consecutive ones; the sizes of two parts differ by at most one unit.
 
-    A unit is never divided, since the last bits of a feature may depend on the batch that it is in. UserError where a
-    part would have none.
+    A unit is whole batches, since the last bits of a feature may depend on its batch. UserError if a part would be empty.
     """
     if not 1 <= part <= parts:
         raise UserError(f"--part must be 1 to --parts, found --part {part} --parts {parts}; name one of them")
@@ -27,15 +26,15 @@ def units_of_part(units: Sequence[T], part: int, parts: int, set_name: str) -> S
     return units[len(units) * (part - 1) // parts : len(units) * part // parts]
 
 
-def divided(configuration: Configuration) -> dict[str, Any]:
-    """What decides predictions, and how their frames are divided over parts: by whole batches."""
+def prediction_settings(configuration: Configuration) -> dict[str, Any]:
+    """The settings that decide predictions: `inference`, and the batch size, which also decides the division into parts."""
     size = configuration.compute.inference_batch_size
     return configuration.model_dump(mode="json", include={"inference"}) | {"inference_batch_size": size}
 
 
-def refuse_others(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """UserError unless a part was made with just those settings of just those inputs; both are provenances."""
-    if not same_origin(found, expected):
+def refuse_other_part(path: Path, recorded: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """UserError unless the provenance of a part, `recorded`, has the settings and inputs of the provenance `expected`."""
+    if not same_origin(recorded, expected):
         raise UserError(
             f"{path}: a part must be made of the given files with the configured settings, found other ones; "
             "move it away and make it again"
@@ -43,22 +42,17 @@ def refuse_others(path: Path, found: Mapping[str, Any], expected: Mapping[str, A
 
 
 def refuse_apart(folder: Path, output: Path) -> None:
-    """UserError unless a JSON is to lie beside the folder that it vouches for, which it names without a path."""
+    """UserError unless the JSON `output` lies beside the folder whose checksums it has: it names that without a path."""
     if folder.absolute().parent.resolve() != output.absolute().parent.resolve():
-        raise UserError(
-            f"{output}: this JSON must lie beside {folder}, which it is of, found another folder; name one there"
-        )
+        raise UserError(f"{output}: this JSON must lie beside {folder}, found another place; name a file beside it")
 
 
-def refuse_gaps(paths: Sequence[Path], found: Collection[T], expected: Collection[T]) -> None:
-    """UserError unless the parts have every unit of work, and each once."""
-    if twice := len(found) - len(set(found)):
+def refuse_gaps(paths: Sequence[Path], units: Collection[T], expected: Collection[T]) -> None:
+    """UserError unless the units of all parts are the expected ones, each once; `paths` are the files of the parts."""
+    message = f"{', '.join(map(str, paths))}: these parts must make a whole, found"
+    if twice := len(units) - len(set(units)):
+        raise UserError(f"{message} {twice} units of work in two of them; name every part of one division once")
+    if missing := sum(unit not in units for unit in expected):
         raise UserError(
-            f"{', '.join(map(str, paths))}: these parts must make a whole, found {twice} units of work in two of them; name "
-            "every part of one division once"
-        )
-    if missing := sum(unit not in found for unit in expected):
-        raise UserError(
-            f"{', '.join(map(str, paths))}: these parts must make a whole, found {missing} of {len(expected)} units of "
-            "work missing; name every part of one division"
+            f"{message} {missing} of {len(expected)} units of work missing; name every part of one division"
         )

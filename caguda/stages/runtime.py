@@ -1,20 +1,26 @@
-"""How a verb uses the machine: threads, determinism, device, memory format."""
+"""The set-up of torch on this machine, and networks from and to checkpoints."""
 
 import ctypes
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from caguda.artifacts.checkpoint import load_checkpoint
-from caguda.artifacts.identity import refuse_other_checkpoint
-from caguda.classes import ClassTable
+from caguda.artifacts.checkpoint import load_checkpoint, save_checkpoint
+from caguda.artifacts.checks import refuse_other_origin
+from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
+from caguda.config_run import DomainName
 from caguda.configfile import network_settings
+from caguda.datasets.loader import read_ahead
+from caguda.datasets.manifest import Manifest
+from caguda.datasets.transforms import scaled
 from caguda.errors import UserError
+from caguda.networks.layers.batch_norm import estimate_statistics
 from caguda.networks.layers.network import SegmentationNetwork
 from caguda.stages.parallel import rank
 from caguda.version import METHOD_VERSION
@@ -24,31 +30,32 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def prepare(threads: int, *, tf32: bool = False) -> torch.device:
-    """The device to compute on, one for each process; on a CPU the results depend on `threads`, hence a configured one.
+    """Set torch up and return the device of this process; on a CPU, results depend on the number of threads.
 
-    With `tf32`, GPUs that can round the factors of products and convolutions to 10 bits; torch's own default is to do so
-    in convolutions.
+    `tf32` lets a GPU round the factors of matrix products and convolutions to 10 bits. (Torch does it by default in
+    convolutions.)
     """
     torch.set_num_threads(threads)
     _keep_freed_memory()
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # A debugging aid that costs a tenth of a step:
+    # A debugging aid that takes a tenth of a step:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    there = torch.cuda.device_count()
-    if rank() >= there:
-        raise UserError(f"compute.processes: each process needs a GPU of its own, found {there}; set it to {there}")
+    gpus = torch.cuda.device_count()
+    if rank() >= gpus:
+        raise UserError(f"compute.processes: each process needs a GPU of its own, found {gpus}; set it to {gpus}")
     torch.cuda.set_device(rank())
     return torch.device("cuda", torch.cuda.current_device())
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next tensor: handed back, it would come again as pages to be zeroed.
+    """Make glibc keep freed memory for the next tensor; other C libraries stay as they are.
 
-    A fifth of a small network's step went into that. Peaks are up to 3 % higher. Other C libraries stay as they are.
+    Memory that is returned to the system comes back as pages to be zeroed: a fifth of a small network's step. Peaks are
+    up to 3 % higher.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -57,7 +64,7 @@ def _keep_freed_memory() -> None:
 
 
 def to_device(network: M, device: torch.device) -> M:
-    """The network on the device, its convolutions in channels-last order."""
+    """The network on the device, in channels-last memory format."""
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -70,24 +77,68 @@ def restore_network(
 ) -> tuple[SegmentationNetwork, dict[str, Any]]:
     """The network of a checkpoint in evaluation mode, and the checkpoint's description.
 
-    UserError if it is damaged, of another version of the method, made for other categories than those of `table`, with
-    other settings than the configuration's, or of other frames than the manifest's, where these are given, in the folder of
-    another seed or run, or of other files than those that are there.
+    UserError if the checkpoint is damaged, has another version of the method or other categories, lies in the folder of
+    another seed or run, or was made of files that have changed since; with a configuration, if it has other settings; with a
+    manifest, if it has other frames.
     """
     weights, description = load_checkpoint(path)
-    made = description["provenance"]
-    if made.get("method_version") != METHOD_VERSION:
+    provenance = description["provenance"]
+    if provenance.get("method_version") != METHOD_VERSION:
         raise UserError(
-            f"{path}: the checkpoint must be of version {METHOD_VERSION} of the method, found {made.get('method_version')}; train it "
+            f"{path}: the checkpoint must be of version {METHOD_VERSION} of the method, found {provenance.get('method_version')}; train it "
             "again, or bring it by a run whose method is imported"
         )
-    refuse_other_checkpoint(path, configuration, manifest)
-    if description["classes"] != list(table.names):
-        raise UserError(
-            f"{path}: the checkpoint must be for the configured categories, {table.count} of them, found one for "
-            f"{len(description['classes'])} other or otherwise ordered ones; train it again"
-        )
+    refuse_other_origin(path, configuration, manifest)
+    refuse_other_classes(path, description["classes"], table, "train it again")
     settings = network_settings(description["architecture"], path.with_suffix(".json"))
     network = settings.build(len(description["classes"]))
     network.load_state_dict(weights)
     return to_device(network, device).eval(), description
+
+
+def refuse_other_classes(path: Path, found: Sequence[str], table: ClassTable, remedy: str) -> None:
+    """UserError unless a checkpoint has the configured categories in their order."""
+    if list(found) != list(table.names):
+        raise UserError(
+            f"{path}: the checkpoint must be for the configured categories, {table.count} of them, found one for "
+            f"{len(found)} other or otherwise ordered ones; {remedy}"
+        )
+
+
+def refuse_other_network(path: Path, found: Mapping[str, Any], configuration: Configuration, remedy: str) -> None:
+    """UserError unless a checkpoint has the configured network; only the key `weights` may differ."""
+    expected = configuration.network.model_dump(mode="json")
+    for key in sorted({*expected, *found} - {"weights"}):
+        if found.get(key) != expected.get(key):
+            raise UserError(
+                f"{path}: the checkpoint must be of the configured network, found {key} {found.get(key)} instead of "
+                f"{expected.get(key)}; {remedy}"
+            )
+
+
+def save_network(
+    path: Path,
+    network: nn.Module,
+    configuration: Configuration,
+    provenance: Mapping[str, Any],
+    *,
+    target_statistics: bool = False,
+    metrics: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the checkpoint of the configured network."""
+    description = {
+        "architecture": configuration.network.model_dump(mode="json"),
+        "classes": list(class_table(configuration).names),
+        "target_statistics": target_statistics,
+        "metrics": metrics or {},
+        "provenance": provenance,
+    }
+    save_checkpoint(path, network.state_dict(), description)
+
+
+def estimate_domain_statistics(
+    network: nn.Module, manifest: Manifest, domain: DomainName, batch_size: int, device: torch.device
+) -> None:
+    """Estimate the statistics of batch normalisation anew on the images of a domain (AdaBN)."""
+    batches = read_ahead(manifest.frames(domain), manifest.batches(domain, batch_size))
+    estimate_statistics(network, (scaled(images, device) for _, images in batches))

@@ -1,8 +1,8 @@
-"""What the step of a method may use: the network's outputs, losses over the whole batch, anchors, and the method's modules."""
+"""The session that a method's step works with: the network, its modules, anchors, and losses over the whole batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -23,14 +23,16 @@ from caguda.stages import parallel
 from caguda.stages.runtime import to_device
 
 Batch = Mapping[str, Mapping[str, Tensor]]
-"""By domain, in the order of `Method.reads`: `image` (n, 3, H, W) uint8, and label maps (n, H, W) by name.
+"""One batch by domain, in the order of `Method.reads`: `image` (n, 3, H, W) uint8, and label maps (n, H, W) by name.
 
-These are `label` for the truth, and RULE_label for the pseudo-labels of a rule.
+The truth is `label`, the pseudo-labels of a rule are `RULE_label`.
 """
+Objective = tuple[Tensor, Mapping[str, Tensor]]
+"""A loss to call backward() on, and the loss terms to report by name."""
 
 
 class AnchorTensors(NamedTuple):
-    """The category anchors as a step compares features with them; those of absent categories are 0."""
+    """The category anchors as tensors on the device; those of absent categories are 0."""
 
     vectors: Float[Tensor, "c d"]
     present: Bool[Tensor, " c"]
@@ -38,34 +40,36 @@ class AnchorTensors(NamedTuple):
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> Self:
-        """Those of an anchors file."""
         anchors, _ = load_anchors(path)
         vectors = torch.nan_to_num(torch.from_numpy(anchors.vectors)).to(device)
         return cls(vectors, torch.from_numpy(anchors.present).to(device), anchors.mean_distance)
 
 
 class Session:
-    """One training at work: its network, the modules of its method, and how losses are reduced."""
+    """The network and modules of one training, its anchors, and the reduction of its losses."""
 
     def __init__(
         self, method: Method, compute: Compute, network: SegmentationNetwork, device: torch.device,
         anchors: AnchorTensors | None, seed: int,
     ) -> None:  # fmt: skip
-        """Have a network ready to be trained, its batch normalisation as the method says, and make the method's modules.
+        """Prepare the network for training, and make the method's modules.
 
-        Trained statistics of batch normalisation are those of the whole batch, whatever the number of processes.
+        Batch normalisation that is trained has statistics of the whole batch, for any number of processes.
         """
         self.method, self.compute, self.network, self.device = method, compute, network, device
         self.categories = network.classifier.out_channels
         self.iteration = 0
         self._anchors = anchors
         torch.manual_seed(seed)
-        self._made = method.parts(self)
-        self.parts = {name: to_device(part.module, device) for name, part in self._made.items()}
-        _ready_to_train(network, method, compute, device)
-        trained = {name: self.parts[name] for name, part in self._made.items() if part.learning_rate is not None}
-        modules = {"network": network, **trained}
-        self._data_parallel = {name: parallel.data_parallel(module) for name, module in modules.items()}
+        extra = method.extra_modules(self)
+        self.extra_modules = {name: to_device(part.module, device) for name, part in extra.items()}
+        self.modules: dict[str, nn.Module] = {"network": network, **self.extra_modules}
+        """All modules whose weights belong to the state of the training."""
+        rates = {name: part.learning_rate for name, part in extra.items() if part.learning_rate is not None}
+        self.learning_rates = {"network": method.optimiser.learning_rate, **rates}
+        """The initial learning rates of the trained modules."""
+        _prepare_for_training(network, method, compute, device)
+        self._data_parallel = {name: parallel.data_parallel(self.modules[name]) for name in self.learning_rates}
 
     @property
     def anchors(self) -> AnchorTensors:
@@ -74,49 +78,38 @@ class Session:
             raise ValueError(f"method {self.method.method}: uses_anchors must be True where a step uses anchors")
         return self._anchors
 
-    @property
-    def modules(self) -> dict[str, nn.Module]:
-        """All modules whose weights belong to the state of the training."""
-        return {"network": self.network, **self.parts}
-
-    @property
-    def learning_rates(self) -> dict[str, float]:
-        """The learning rate at the start of every module that is trained."""
-        rates = {name: part.learning_rate for name, part in self._made.items() if part.learning_rate is not None}
-        return {"network": self.method.optimiser.learning_rate, **rates}
-
-    def step(
-        self, samples: Sequence[Mapping[str, Tensor]], iteration: int
-    ) -> Iterator[tuple[Tensor, Mapping[str, Tensor]]]:
-        """The step of the method on one batch, whose samples are of the domains that it reads, in their order."""
+    def step(self, batch: Batch, iteration: int) -> Iterator[Objective]:
+        """The objectives of the method for one batch."""
         self.iteration = iteration
-        moved = [{name: value.to(self.device) for name, value in sample.items()} for sample in samples]
-        return self.method.step(self, dict(zip(map(str, self.method.reads), moved, strict=True)))
+        on_device = {
+            domain: {name: value.to(self.device) for name, value in tensors.items()}
+            for domain, tensors in batch.items()
+        }
+        return self.method.step(self, on_device)
 
     def data_parallel(self, name: str) -> nn.Module:
-        """A trained module as every process must call it where its own gradients are wanted: they are averaged."""
+        """A trained module whose gradients are averaged over all processes in the backward pass."""
         return self._data_parallel[name]
 
     def outputs(self, images: Tensor) -> Outputs:
-        """What the network says of uint8 images, in float32 whatever the precision inside the network."""
+        """The network's outputs for uint8 images (n, 3, H, W), in float32 for any precision inside the network."""
         precision = self.compute.precision
         with torch.autocast(self.device.type, getattr(torch, precision), enabled=precision != "float32"):
-            found = self._data_parallel["network"](scaled(images, self.device))
-        return Outputs(
-            found.features.float(), found.logits.float(), tuple(logits.float() for logits in found.auxiliary)
-        )
+            outputs = self._data_parallel["network"](scaled(images, self.device))
+        auxiliary = tuple(logits.float() for logits in outputs.auxiliary)
+        return Outputs(outputs.features.float(), outputs.logits.float(), auxiliary)
 
     def reduced(self, loss: LossSum) -> Tensor:
-        """A loss over the whole batch, of which this process may have a part: a mean or a sum, as `reduction` says.
+        """The mean or the sum of a loss over the whole batch, as `reduction` says; a process may have a part of the batch.
 
-        Gradients of all processes are averaged afterwards, hence the factor.
+        The number of processes is a factor, because gradients are averaged over the processes afterwards.
         """
         if self.method.reduction == "sum":
             return loss.total * parallel.size()
         return loss.total * parallel.size() / parallel.all_reduce_sum(loss.count).clamp(min=1)
 
 
-def _ready_to_train(network: SegmentationNetwork, method: Method, compute: Compute, device: torch.device) -> None:
+def _prepare_for_training(network: SegmentationNetwork, method: Method, compute: Compute, device: torch.device) -> None:
     network.train()
     if method.batch_norm == "frozen":
         freeze(network)

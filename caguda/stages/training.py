@@ -1,4 +1,4 @@
-"""The one training loop: methods differ only in their step."""
+"""The training loop of all methods: resumable, for one or several processes."""
 
 import math
 import signal
@@ -21,25 +21,24 @@ from tqdm import tqdm
 from caguda.artifacts.checkpoint import not_finite
 from caguda.artifacts.state import count_attempt, load_state, lock, save_state
 from caguda.config_run import Optimiser, Training
-from caguda.datasets.loader import Sample
 from caguda.equations.schedule import poly
 from caguda.errors import UserError
 from caguda.networks.layers.network import ParameterGroup, SegmentationNetwork
 from caguda.stages.parallel import all_reduce_max, all_reduce_sum, broadcast, print_once, rank, size
+from caguda.stages.session import Batch, Objective
 
-Batch = tuple[Sample, ...]
-Step = Callable[[Batch, int], Iterator[tuple[Tensor, Mapping[str, Tensor]]]]
-REPORTS = 25
-PATIENCE = 30  # seconds that a batch may take to come once a signal has
+Step = Callable[[Batch, int], Iterator[Objective]]
+LOSS_WINDOWS = 25  # about as many means of every loss term are recorded
+PATIENCE = 30  # seconds that a batch may still take after a signal
 
 
 @dataclass(frozen=True)
-class Job:
-    """What is trained: modules, their optimisers, batches from an iteration on, and the step that is taken on each in an iteration.
+class TrainingSetup:
+    """The modules of one training, their optimisers, its batches and losses.
 
-    A step yields objectives, each with the loss terms to report; each is differentiated before the next is asked for,
-    so that what one needed in memory is free for the next. Gradients add up. Modules without an optimiser are kept and
-    saved. `of` says which model it is: its saved state is that of no other.
+    `batches(i)` yields the batches from iteration i on. `step(batch, iteration)` is a generator of objectives: the
+    loop calls backward() on each before it resumes the generator, so that memory of the graph is freed. Gradients add
+    up. Modules without an optimiser are saved but not trained. `identity` names the model that a saved state belongs to.
     """
 
     name: str
@@ -47,15 +46,15 @@ class Job:
     optimisers: Mapping[str, Optimizer]
     batches: Callable[[int], Iterator[Batch]]
     step: Step
-    training: Training
+    settings: Training
     scaler: GradScaler
-    of: str = ""
+    identity: str = ""
     after_update: Callable[[], None] = lambda: None
 
 
 @dataclass
 class Progress:
-    """How far a training has come, and the mean of every loss term in each finished window of iterations."""
+    """The finished iterations of a training, and the mean of every loss term in each finished window of iterations."""
 
     iteration: int
     seconds: float
@@ -65,9 +64,9 @@ class Progress:
 
 
 def build_optimiser(module: nn.Module, settings: Optimiser, rate: float) -> Optimizer:
-    """The optimiser of the module's trainable weights; `rate` is the learning rate at the start of the poly schedule.
+    """The optimiser of a module's trainable weights; `rate` is the initial learning rate of the poly schedule.
 
-    That of each of a network's groups is its factor times the rate, from the first iteration to the last.
+    The learning rate of a network's parameter group is its factor times that rate, in every iteration.
     """
     groups = [
         {"params": [weight for weight in group.weights if weight.requires_grad], "initial_lr": rate * group.factor}
@@ -79,7 +78,7 @@ def build_optimiser(module: nn.Module, settings: Optimiser, rate: float) -> Opti
 
 
 def _groups_of(module: nn.Module) -> list[ParameterGroup]:
-    """A network's own parameter groups, which must have all its weights; of another module one group."""
+    """The parameter groups of a network, which must have all its weights; one group for other modules."""
     if not isinstance(module, SegmentationNetwork):
         return [ParameterGroup(1.0, list(module.parameters()))]
     groups = module.parameter_groups()
@@ -89,146 +88,146 @@ def _groups_of(module: nn.Module) -> list[ParameterGroup]:
     return groups
 
 
-def train(job: Job, directory: Path, fingerprint: str, save_every: int) -> Progress:
-    """The progress of a finished training; the job's modules hold the trained weights.
+def train(setup: TrainingSetup, directory: Path, fingerprint: str, save_every: int) -> Progress:
+    """Train the modules of a setup to the end, and return the progress.
 
-    The whole state is saved in `directory` every `save_every` iterations and on SIGTERM or SIGINT, and one with the
-    same `fingerprint` is continued from: data and random numbers are functions of the iteration, so that an
-    interrupted training ends with the weights of an undisturbed one. A loss that is not finite raises UserError before
-    it reaches the weights, and weights that are not finite before they reach the state. Raises LockHeld when another
-    process trains here, SystemExit(128 + n) after signal n. Of several processes the first locks, saves and speaks.
+    The state is saved in `directory` every `save_every` iterations and on SIGTERM or SIGINT. A state with the same
+    `fingerprint` is resumed: data and random numbers depend on the iteration alone, so an interrupted training ends with
+    the weights of an undisturbed one. UserError if a loss is not finite, before the update of the weights, and if weights
+    are not finite, before the state is saved. LockHeld if another process trains here, SystemExit(128 + n) after signal
+    n. Among several processes, rank 0 locks, saves and prints.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    state, end = directory / "state.pt", job.training.iterations
+    state, end = directory / "state.pt", setup.settings.iterations
     with lock(directory) if rank() == 0 else nullcontext(), _Signals() as signals:
-        progress = _restore(job, state, fingerprint)
+        progress = _restore(setup, state, fingerprint)
         if rank() == 0:
             progress.attempts = count_attempt(directory / "attempts.txt", fingerprint)
-        batches = job.batches(progress.iteration)
+        batches = setup.batches(progress.iteration)
         positions = range(progress.iteration, end)
         silent = rank() > 0 or not sys.stderr.isatty()
-        for iteration in tqdm(positions, job.name, end, initial=progress.iteration, disable=silent):
+        for iteration in tqdm(positions, setup.name, end, initial=progress.iteration, disable=silent):
             started = time.monotonic()
             torch.manual_seed(iteration * size() + rank())
-            _set_rates(job, iteration)
-            _record(job, progress, _gradients(job, partial(signals.wait_for, batches), iteration))
-            _update(job)
-            job.after_update()
+            _set_rates(setup, iteration)
+            _record(setup, progress, _gradients(setup, partial(signals.next_batch, batches), iteration))
+            _update(setup)
+            setup.after_update()
             progress.iteration = iteration + 1
             progress.seconds += time.monotonic() - started
             stop = all_reduce_max(signals.received[0] if signals.received else 0)
             if stop or progress.iteration % save_every == 0 or progress.iteration == end:
-                _refuse_broken_weights(job, progress)
+                _refuse_broken_weights(setup, progress)
                 if rank() == 0:
-                    save_state(state, _state(job, progress, fingerprint))
+                    save_state(state, _state(setup, progress, fingerprint))
             if stop:
-                all_reduce_max(0)  # none ends before the first has saved
-                print_once(f"{job.name}: stopped by signal {stop} after iteration {progress.iteration}; state saved")
+                all_reduce_max(0)  # a barrier: no process ends before rank 0 has saved
+                print_once(f"{setup.name}: stopped by signal {stop} after iteration {progress.iteration}; state saved")
                 raise SystemExit(128 + stop)
     return progress
 
 
-def _set_rates(job: Job, iteration: int) -> None:
-    settings = job.training.optimiser
-    factor = poly(iteration, settings.poly_iterations or job.training.iterations, settings.poly_power)
-    for optimiser in job.optimisers.values():
+def _set_rates(setup: TrainingSetup, iteration: int) -> None:
+    settings = setup.settings.optimiser
+    factor = poly(iteration, settings.poly_iterations or setup.settings.iterations, settings.poly_power)
+    for optimiser in setup.optimisers.values():
         for group in optimiser.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
 
-def _gradients(job: Job, next_batch: Callable[[], Batch], iteration: int) -> dict[str, float]:
-    """The loss terms, means over the batches of one update and over all processes; fills the gradients likewise."""
+def _gradients(setup: TrainingSetup, next_batch: Callable[[], Batch], iteration: int) -> dict[str, float]:
+    """Compute the gradients of one update; return the loss terms, means over its batches and all processes."""
     sums: dict[str, Tensor] = {}
-    for _ in range(job.training.accumulate):
-        for objective, terms in job.step(next_batch(), iteration):
-            job.scaler.scale(objective / job.training.accumulate).backward()
+    for _ in range(setup.settings.accumulate):
+        for objective, terms in setup.step(next_batch(), iteration):
+            setup.scaler.scale(objective / setup.settings.accumulate).backward()
             for name, value in terms.items():
                 sums[name] = value.detach() + sums.get(name, 0.0)
-    means = all_reduce_sum(torch.stack(list(sums.values()))) / (size() * job.training.accumulate)
+    means = all_reduce_sum(torch.stack(list(sums.values()))) / (size() * setup.settings.accumulate)
     return dict(zip(sums, means.tolist(), strict=True))
 
 
-def _update(job: Job) -> None:
-    for optimiser in job.optimisers.values():
-        job.scaler.step(optimiser)
+def _update(setup: TrainingSetup) -> None:
+    for optimiser in setup.optimisers.values():
+        setup.scaler.step(optimiser)
         optimiser.zero_grad(set_to_none=True)
-    job.scaler.update()
+    setup.scaler.update()
 
 
-def _record(job: Job, progress: Progress, terms: Mapping[str, float]) -> None:
+def _record(setup: TrainingSetup, progress: Progress, terms: Mapping[str, float]) -> None:
     broken = [name for name, value in terms.items() if not math.isfinite(value)]
     if broken:
         values = ", ".join(f"{name} = {value:g}" for name, value in terms.items())
         raise UserError(
-            f"{job.name}: every loss term must be finite, but at iteration {progress.iteration} {', '.join(broken)} "
+            f"{setup.name}: every loss term must be finite, but at iteration {progress.iteration} {', '.join(broken)} "
             f"is not ({values}); the weights before it are kept: lower the learning rate and start again"
         )
     for name, value in terms.items():
         progress.sums[name] = progress.sums.get(name, 0.0) + value
-    end, done = job.training.iterations, progress.iteration + 1
-    if done % max(end // REPORTS, 1) and done != end:
+    end, done = setup.settings.iterations, progress.iteration + 1
+    if done % max(end // LOSS_WINDOWS, 1) and done != end:
         return
-    since = done - int(progress.history[-1]["iteration"] if progress.history else 0)
-    means = {name: value / since for name, value in progress.sums.items()}
+    window = done - int(progress.history[-1]["iteration"] if progress.history else 0)
+    means = {name: value / window for name, value in progress.sums.items()}
     progress.history.append({"iteration": done, **means})
     progress.sums = {}
     if rank() == 0:
-        tqdm.write(f"{job.name} {done}/{end}  " + "  ".join(f"{n} {v:.4g}" for n, v in means.items()))
+        tqdm.write(f"{setup.name} {done}/{end}  " + "  ".join(f"{n} {v:.4g}" for n, v in means.items()))
 
 
-def _refuse_broken_weights(job: Job, progress: Progress) -> None:
-    """A finite loss may have a gradient that is not; a state that holds its result could never be resumed from."""
-    for module in job.modules.values():
+def _refuse_broken_weights(setup: TrainingSetup, progress: Progress) -> None:
+    """UserError unless all weights are finite: a finite loss may have infinite gradients."""
+    for module in setup.modules.values():
         if name := not_finite(module.state_dict()):
             raise UserError(
-                f"{job.name}: every weight must be finite, but after iteration {progress.iteration} {name} is not; "
+                f"{setup.name}: every weight must be finite, but after iteration {progress.iteration} {name} is not; "
                 "the state saved before it is kept: lower the learning rate and start again"
             )
 
 
-def _state(job: Job, progress: Progress, fingerprint: str) -> dict[str, Any]:
+def _state(setup: TrainingSetup, progress: Progress, fingerprint: str) -> dict[str, Any]:
     return {
         "fingerprint": fingerprint,
-        "of": job.of,
-        "modules": {name: module.state_dict() for name, module in job.modules.items()},
-        "optimisers": {name: optimiser.state_dict() for name, optimiser in job.optimisers.items()},
-        "scaler": job.scaler.state_dict(),
+        "of": setup.identity,
+        "modules": {name: module.state_dict() for name, module in setup.modules.items()},
+        "optimisers": {name: optimiser.state_dict() for name, optimiser in setup.optimisers.items()},
+        "scaler": setup.scaler.state_dict(),
         "progress": vars(progress),
     }
 
 
-def _restore(job: Job, path: Path, fingerprint: str) -> Progress:
-    """How far the first process's state has come, which all go on from; UserError if they have not read the same inputs."""
-    state, first = broadcast((load_state(path), fingerprint) if rank() == 0 else (None, ""))
-    if all_reduce_max(int(first != fingerprint)):
+def _restore(setup: TrainingSetup, path: Path, fingerprint: str) -> Progress:
+    """Load the state that rank 0 has read into all processes; UserError unless all have read the same inputs."""
+    state, expected = broadcast((load_state(path), fingerprint) if rank() == 0 else (None, ""))
+    if all_reduce_max(int(expected != fingerprint)):
         raise UserError(
-            f"{job.name}: all processes of a training must read the same inputs, found different ones: files were changed "
+            f"{setup.name}: all processes of a training must read the same inputs, found different ones: files were changed "
             "while they were read; give the same command again"
         )
-    if state is not None and (found := state.get("of", job.of)) != job.of:
+    if state is not None and (found := state.get("of", setup.identity)) != setup.identity:
         raise UserError(
-            f"{path}: the training state must be of {job.of}, found that of {found}; name a folder of its own for the state"
+            f"{path}: the training state must be of {setup.identity}, found that of {found}; name a folder of its own for the state"
         )
     if state is None or state["fingerprint"] != fingerprint:
         if state is not None:
-            print_once(f"{job.name}: {path} was made with other settings or inputs; starting afresh")
+            print_once(f"{setup.name}: {path} was made with other settings or inputs; starting afresh")
         return Progress(0, 0.0, 0, {}, [])
-    _refuse_unfit(job, state, path)
-    for name, module in job.modules.items():
+    _refuse_unfit(setup, state, path)
+    for name, module in setup.modules.items():
         module.load_state_dict(state["modules"][name])
-    for name, optimiser in job.optimisers.items():
+    for name, optimiser in setup.optimisers.items():
         optimiser.load_state_dict(state["optimisers"][name])
-    job.scaler.load_state_dict(state["scaler"])
+    setup.scaler.load_state_dict(state["scaler"])
     progress = Progress(**state["progress"])
-    print_once(f"{job.name}: continues after iteration {progress.iteration} of {job.training.iterations}")
+    print_once(f"{setup.name}: continues after iteration {progress.iteration} of {setup.settings.iterations}")
     return progress
 
 
-def _refuse_unfit(job: Job, state: Mapping[str, Any], path: Path) -> None:
-    """UserError unless a state has all that this training resumes from, and an iteration within it."""
+def _refuse_unfit(setup: TrainingSetup, state: Mapping[str, Any], path: Path) -> None:
+    """UserError unless a state has all parts that this training needs, and an iteration within it."""
     keys = {
-        "modules": job.modules.keys(),
-        "optimisers": job.optimisers.keys(),
+        "modules": setup.modules.keys(),
+        "optimisers": setup.optimisers.keys(),
         "scaler": (),
         "progress": ("iteration",),
     }
@@ -236,24 +235,24 @@ def _refuse_unfit(job: Job, state: Mapping[str, Any], path: Path) -> None:
     if missing:
         raise UserError(f"{path}: a training state must have {', '.join(keys)}, found none or a part of {missing[0]}; "
                         "name another folder for the state")  # fmt: skip
-    if not 0 <= (done := state["progress"]["iteration"]) <= job.training.iterations:
-        raise UserError(f"{path}: a training state must be of iteration 0 to {job.training.iterations}, found {done}; "
+    if not 0 <= (done := state["progress"]["iteration"]) <= setup.settings.iterations:
+        raise UserError(f"{path}: a training state must be of iteration 0 to {setup.settings.iterations}, found {done}; "
                         "name another folder for the state")  # fmt: skip
 
 
 class _Signals:
-    """A context in which SIGTERM and SIGINT are noted, to be acted on between two iterations."""
+    """A context that records SIGTERM and SIGINT, so that the loop can stop between two iterations."""
 
     def __enter__(self) -> Self:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})  # a starter may have blocked them
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})  # a parent may have blocked them
         self.received: list[int] = []
         self._waits = False
-        handlers = {signal.SIGTERM: self._note, signal.SIGINT: self._note, signal.SIGALRM: self._give_up}
+        handlers = {signal.SIGTERM: self._receive, signal.SIGINT: self._receive, signal.SIGALRM: self._give_up}
         self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 
-    def wait_for(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch; SystemExit(128 + n) if it has not come some time after signal n, as it may never come."""
+    def next_batch(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch; SystemExit(128 + n) if it does not come within PATIENCE seconds after signal n."""
         self._waits = True
         if self.received:
             signal.alarm(PATIENCE)
@@ -263,7 +262,7 @@ class _Signals:
             self._waits = False
             signal.alarm(0)
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
         self.received.append(number)
         if self._waits:
             signal.alarm(PATIENCE)

@@ -13,22 +13,23 @@ from caguda.artifacts.packed import PackedFrames
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.config_run import DomainName, Method
-from caguda.datasets.demands import refuse_sizes
 from caguda.datasets.frame import Frame, require_labels
 from caguda.datasets.io import labels_of
-from caguda.datasets.loader import LabelMaps, Sample, TrainingFrames, training_batches
+from caguda.datasets.loader import LabelMaps, TrainingFrames, training_batches
 from caguda.datasets.manifest import Manifest, read_manifest
+from caguda.datasets.requirements import refuse_sizes
 from caguda.datasets.transforms import Pixels
 from caguda.errors import UserError
 from caguda.stages import parallel
 from caguda.stages.pack import open_caches
+from caguda.stages.session import Batch
 
-Batches = Callable[[int], Iterator[tuple[Sample, ...]]]
+Batches = Callable[[int], Iterator[Batch]]
 
 
 @dataclass(frozen=True)
 class _Truth:
-    """The label maps of frames that all have labels, for processes that load frames too."""
+    """The label maps of labelled frames; a class, so that loader processes can receive it."""
 
     frames: Sequence[Frame]
     table: ClassTable
@@ -40,7 +41,7 @@ class _Truth:
 
 @dataclass(frozen=True)
 class _PseudoLabels:
-    """The pseudo-labels of a frame by the name of their rule, for processes that load frames too."""
+    """The pseudo-labels of frames by the name of their rule; a class, so that loader processes can receive it."""
 
     stores: Mapping[str, MapStore]
 
@@ -50,7 +51,7 @@ class _PseudoLabels:
 
 @dataclass(frozen=True)
 class Frames:
-    """The checked frames of an experiment, and the packed caches that they may be read from."""
+    """The checked frames of an experiment, and their packed caches by domain."""
 
     configuration: Configuration
     manifest: Manifest
@@ -59,14 +60,14 @@ class Frames:
     def training(
         self, domain: DomainName, method: Method, order: str, seed: int, maps: LabelMaps | None
     ) -> TrainingFrames:
-        """The frames of a domain for training, with these label maps; `order` and the seed decide which come when."""
+        """The frames of a domain for training, with label maps; `order` and the seed decide their random order."""
         cache = self.caches.get(domain)
         purpose, augmentation = f"{order} {domain}", method.augmentation_of(domain)
         images = cache.image if cache is not None else None
         return TrainingFrames(self.manifest.frames(domain), maps, augmentation, seed, purpose, images)
 
     def truth(self, domain: DomainName) -> LabelMaps:
-        """The label maps of a domain's frames, which must all have labels."""
+        """The label maps of a domain's frames; UserError unless all have labels."""
         frames, cache = self.manifest.frames(domain), self.caches.get(domain)
         require_labels(frames)
         table = class_table(self.configuration, getattr(self.configuration, domain))
@@ -74,27 +75,31 @@ class Frames:
 
 
 def open_frames(configuration: Configuration, manifest: Path, packed: Sequence[Path], method: Method) -> Frames:
-    """The checked frames of a manifest; UserError unless they fit the trainings, and caches are of domains that are read."""
-    read = read_manifest(manifest, configuration=configuration)
-    refuse_sizes(configuration, manifest, {name: read.entries(name) for name in ("source", "target")})
-    caches = open_caches(packed, read, configuration)
+    """The checked frames of a manifest; UserError if they do not fit the trainings, or a cache is of a domain not read."""
+    checked = read_manifest(manifest, configuration=configuration)
+    refuse_sizes(configuration, manifest, {name: checked.entries(name) for name in ("source", "target")})
+    caches = open_caches(packed, checked, configuration)
     if unread := caches.keys() - method.reads.keys():
         raise UserError(f"--packed: {method.method} must be given caches of the {' and '.join(method.reads)} alone, found one of the "
                         f"{min(unread)}; leave it out")  # fmt: skip
-    return Frames(configuration, read, caches)
+    return Frames(configuration, checked, caches)
 
 
 def batches_of(frames: Frames, method: Method, order: str, seed: int, stores: Mapping[str, MapStore]) -> Batches:
-    """A function of the first iteration: from there on, this process's share of the batches of every domain that is read."""
-    streams = []
+    """A function of the first iteration that yields the batches from there on, this process's share of each."""
+    sets: dict[str, TrainingFrames] = {}
     for domain, read in method.reads.items():
         maps: LabelMaps | None = None
         if read != "images":
             maps = frames.truth(domain) if read == "truth" else _PseudoLabels(dict(sorted(stores.items())))
-        streams.append(frames.training(domain, method, order, seed, maps))
-    size, workers = method.batch_size, frames.configuration.compute.workers
-    end, each = method.iterations * method.accumulate, method.accumulate
+        sets[domain] = frames.training(domain, method, order, seed, maps)
+    end, workers = method.iterations * method.accumulate, frames.configuration.compute.workers
     share = (parallel.rank(), parallel.size())
-    return lambda start: zip(
-        *(training_batches(stream, size, start * each, end, workers, share) for stream in streams), strict=True
-    )
+
+    def batches(iteration: int) -> Iterator[Batch]:
+        start = iteration * method.accumulate
+        loaders = (training_batches(part, method.batch_size, start, end, workers, share) for part in sets.values())
+        for samples in zip(*loaders, strict=True):
+            yield dict(zip(sets, samples, strict=True))
+
+    return batches

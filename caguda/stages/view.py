@@ -1,8 +1,7 @@
-"""Pseudo-labels to look at: overlays of some frames as pictures, or a page that pages through all of them."""
+"""The verb `view`: pictures of the pseudo-labels of some frames, or a page of all frames."""
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,172 +15,176 @@ from caguda.artifacts.identity import contents_of_inputs
 from caguda.artifacts.ownership import clear_folder
 from caguda.classes import IGNORE, ClassTable
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import decode_image, read_bytes
-from caguda.datasets.manifest import read_manifest
+from caguda.datasets.io import image_of
 from caguda.errors import UserError, printable
 from caguda.stages.diagnose import truth_at
-from caguda.stages.labelling import Labelling
-from caguda.stages.origin import open_origin
+from caguda.stages.labelling import Labelling, open_labelling
+from caguda.stages.origin import Origin
 from caguda.viewer.overlays import ViewedFrame, agreement, write_sheet
-from caguda.viewer.page import VIEWED, Page, write_page
+from caguda.viewer.page import VIEWED, LabellingHead, Page, write_page
 
 SHEETS = 4
-"""How many frames, evenly spaced, are drawn where none are asked for."""
+"""The number of pictures without --frames, --worst or --random."""
+NOTES = 5
+"""The number of notes that are printed."""
 
 
 def view(
-    stores: Sequence[Path], frames: str | None, worst: int | None, random: int | None, html: bool, output: Path
+    labellings: Sequence[Path], frames: str | None, worst: int | None, random: int | None, html: bool, output: Path
 ) -> None:
-    """Draw frames of a label store as one PNG each in the folder `output`; or with `html` a page of them there.
+    """Draw frames of a labelling into the folder `output`: one PNG each, or with `html` a page, which may compare two.
 
-    The page has all frames, the pictures SHEETS of them, unless some are chosen: by their ids, at random (the same in
-    every call), or the worst. Worst is the lowest agreement of labels by anchors with the truth; where no truth is
-    known, the lowest share of pixels active by anchors. What an earlier call left in `output` is replaced. Images and truth come from the manifest that the store names.
+    `labellings` are label reports or evidence, see `open_labelling`. Frames are chosen by `frames` (ids, with commas),
+    `random` (a number; the same frames in every call) or `worst` (a number); else all are on a page, and SHEETS evenly
+    spaced ones are drawn. The worst have the lowest agreement of their labels by anchors with the truth, or without a
+    truth the lowest share of pixels active by anchors. Earlier pictures and pages in `output` are replaced. Images and
+    truth are found by the manifest in the provenance.
     """
-    if len(stores) > (2 if html else 1):
+    if len(labellings) > (2 if html else 1):
         raise UserError("view: one label store is drawn, and two are compared on a page (--html); "
-                        f"found {len(stores)} stores{'' if html else ' and no --html'}")  # fmt: skip
-    scene = open_scene(stores)
-    written = sorted(set(range(scene.first.count)) - {i for store in scene.stores for i in store.missing()})
+                        f"found {len(labellings)} stores{'' if html else ' and no --html'}")  # fmt: skip
+    scene = open_scene(labellings)
+    count, missing = scene.first.count, {index for labelling in scene.labellings for index in labelling.missing()}
+    written = [index for index in range(count) if index not in missing]
     if not written:
-        raise UserError(f"{stores[0]}: some images must be written, found none; make the evidence first")
+        raise UserError(f"{labellings[0]}: some images must be written, found none; make the evidence first")
     chosen, reason = _chosen(scene, written, frames, worst, random, len(written) if html else SHEETS)
     indices = tqdm(chosen, desc="view", disable=not sys.stderr.isatty())
-    titles = scene.titles
     if html:
-        made_of = Page(titles, reason, scene.table, scene.stores)
-        result = write_page(made_of, (scene.frame(index) for index in indices), output)
+        page = Page(reason, scene.table, scene.heads)
+        result = write_page(page, (scene.frame(index) for index in indices), output)
     else:
         result = output
         clear_folder(output, VIEWED, "view")
         for index in indices:
             frame = scene.frame(index)
-            write_sheet(frame, scene.table, f"{frame.name}, {titles[0]}", output / f"{frame.name}.png")
-    left_out = f"; {scene.first.count - len(written)} not written yet" if len(written) < scene.first.count else ""
-    print(f"view: {len(chosen)} of {scene.first.count} frames, {reason}{left_out} -> {result}")
-    for note in list(scene.notes)[:5]:
+            write_sheet(frame, scene.table, f"{frame.name}, {scene.heads[0].title}", output / f"{frame.name}.png")
+    incomplete = f"; {count - len(written)} not written yet" if len(written) < count else ""
+    print(f"view: {len(chosen)} of {count} frames, {reason}{incomplete} -> {result}")
+    for note in list(scene.notes)[:NOTES]:
         print(f"view: {printable(note)}")
-    if len(scene.notes) > 5:
-        print(f"view: and {len(scene.notes) - 5} more")
+    if len(scene.notes) > NOTES:
+        print(f"view: and {len(scene.notes) - NOTES} more")
 
 
 @dataclass
 class Scene:
-    """One or two label stores of the same images, and the files of these images as far as they are still there.
+    """One or two labellings of the same images, with the frames of these images.
 
-    `frames` has each image's frame and the digest of its file; `truth` the frames with a label, by their place in the
-    first store, and how to read it. What is gone is told in `notes`.
+    `table` has the categories and their colours. `frames` are those of the first labelling, empty if they are not known.
+    `labelled` are those of them with a label file, by index, and `truth_table` decodes these files. `notes` are messages
+    about missing or changed files, as the keys of a dict, so that each is kept once and in order.
     """
 
-    stores: Sequence[Labelling]
+    labellings: Sequence[Labelling]
     table: ClassTable
-    frames: Sequence[tuple[Frame, str]]
+    frames: Sequence[Frame]
     labelled: Mapping[int, Frame]
-    raw: ClassTable
+    truth_table: ClassTable
     notes: dict[str, None]
 
     @property
     def first(self) -> Labelling:
-        """What was named first, by which frames are numbered and chosen."""
-        return self.stores[0]
+        """The first labelling, whose order of images numbers the frames."""
+        return self.labellings[0]
 
     @property
-    def titles(self) -> list[str]:
-        """What the pseudo-labels are called: after the model that made them, or by their paths where these are the same."""
-        titles = [f"labels of {store.model}" for store in self.stores]
-        return titles if len(set(titles)) == len(titles) else [str(store.path) for store in self.stores]
+    def heads(self) -> list[LabellingHead]:
+        """The head of each labelling. Its title is its model, or its path if both labellings are of one model."""
+        paths = [str(labelling.path) for labelling in self.labellings]
+        titles = [f"labels of {labelling.model}" for labelling in self.labellings]
+        titles = titles if len(set(titles)) == len(titles) else paths
+        return [
+            LabellingHead(title, path, *labelling.shape, labelling.margin, labelling.p0)
+            for title, path, labelling in zip(titles, paths, self.labellings, strict=True)
+        ]
 
     def frame(self, index: int) -> ViewedFrame:
-        """What is known of an image; what is gone is noted."""
+        """The image, truth and labels of a frame; adds a note if its image or truth cannot be read."""
         name = self.first.image_ids[index]
-        image, missing = self._image(index)
-        if image is None and self.frames:
-            self.notes[f"{name}: {missing}"] = None
-        labels = [store.read(store.image_ids.index(name)) for store in self.stores]
-        return ViewedFrame(name, image, missing, self.truth(index), labels)
-
-    def _image(self, index: int) -> tuple[NDArray[np.uint8] | None, str]:
-        if not self.frames:
-            return None, "its image is not known"
-        frame, digest = self.frames[index]
-        try:
-            content = read_bytes(frame.image)
-            if hashlib.sha256(content).hexdigest() != digest:
-                return None, f"{frame.image}: this image has changed since it was checked"
-            return decode_image(content, frame.image).permute(1, 2, 0).numpy(), ""
-        except UserError as error:
-            return None, str(error)
+        image, reason = None, "its image is not known"
+        if self.frames:
+            try:
+                image, reason = image_of(self.frames[index]).permute(1, 2, 0).numpy(), ""
+            except UserError as error:
+                reason = str(error)
+                self.notes[f"{name}: {reason}"] = None
+        labels = [labelling.read(labelling.image_ids.index(name)) for labelling in self.labellings]
+        return ViewedFrame(name, image, reason, self.truth(index), labels)
 
     def truth(self, index: int) -> list[NDArray[np.uint8]] | None:
-        """The train ids of an image at the resolution of each store; None where they are not known."""
+        """The train ids of a frame at the resolution of each labelling; None, with a note, if they cannot be read."""
         if index not in self.labelled:
             return None
         try:
-            return [truth_at(self.labelled[index], self.raw, store.shape) for store in self.stores]
+            return [truth_at(self.labelled[index], self.truth_table, labelling.shape) for labelling in self.labellings]
         except UserError as error:
             self.notes[f"{self.first.image_ids[index]}: {error}"] = None
             return None
 
 
 def open_scene(paths: Sequence[Path]) -> Scene:
-    """The label stores at some paths with the frames of the first; a UserError if they are not of the same images."""
-    origins = [open_origin(path) for path in paths]
-    origin, stores = origins[0], [origin.store for origin in origins]
-    for other in stores[1:]:
-        if set(other.image_ids) != set(stores[0].image_ids) or other.categories != stores[0].categories:
-            raise UserError(f"{other.path}: stores that are compared must have the same images and categories, found "
-                            f"other ones than in {stores[0].path}; name two stages of one experiment")  # fmt: skip
-        made = [contents_of_inputs(store.evidence.attributes["provenance"]) for store in (stores[0], other)]
-        if made[0].isdisjoint(made[1]):
-            raise UserError(f"{other.path}: stores that are compared must be of the same frames, found none of the files that "
-                            f"{stores[0].path} was made of; name two stages of one experiment")  # fmt: skip
-    scene = Scene(stores, origin.table, (), {}, origin.table, {})
+    """The labellings at `paths` with the frames of the first; UserError unless all are of the same images."""
+    origins = [Origin(open_labelling(path)) for path in paths]
+    origin, labellings = origins[0], [origin.labelling for origin in origins]
+    first = labellings[0]
+    for second in labellings[1:]:
+        if set(second.image_ids) != set(first.image_ids) or second.categories != first.categories:
+            raise UserError(f"{second.path}: stores that are compared must have the same images and categories, found "
+                            f"other ones than in {first.path}; name two stages of one experiment")  # fmt: skip
+        inputs = [contents_of_inputs(labelling.evidence.attributes["provenance"]) for labelling in (first, second)]
+        if inputs[0].isdisjoint(inputs[1]):
+            raise UserError(f"{second.path}: stores that are compared must be of the same frames, found none of the files that "
+                            f"{first.path} was made of; name two stages of one experiment")  # fmt: skip
+    scene = Scene(labellings, origin.table, (), {}, origin.table, {})
     try:
-        entries = read_manifest(origin.input(".json")).entries("target")
-        scene.frames = [(f, e["image_sha256"]) for f, e in zip(origin.frames, entries, strict=True)]
-        scene.labelled, scene.raw = origin.truth()
+        scene.frames = origin.frames
+        scene.labelled, scene.truth_table = origin.truth()
     except UserError as error:
         scene.notes[f"{'no truth is' if scene.frames else 'neither images nor truth are'} known: {error}"] = None
     return scene
 
 
 def _chosen(
-    scene: Scene, written: Sequence[int], names: str | None, worst: int | None, random: int | None, otherwise: int
+    scene: Scene, written: Sequence[int], names: str | None, worst: int | None, random: int | None, default: int
 ) -> tuple[list[int], str]:
-    """The frames to show, and by what they were chosen; a UserError if they are asked for in two ways or not there."""
+    """The indices of the frames to show, and how they were chosen; `default` is their number without an option.
+
+    UserError for several options, and for names that are not those of written images, or repeated.
+    """
     if sum(option is not None for option in (names, worst, random)) > 1:
         raise UserError("view: one of --frames, --worst and --random must choose the frames, found several")
     if names is not None:
-        place = {scene.first.image_ids[index]: index for index in written}
-        unknown = [name for name in names.split(",") if name not in place]
-        if unknown:
-            raise UserError(f"{scene.first.path}: --frames must name finished images of the store, found {unknown[0]!r}"
-                            f"; its ids are such as {next(iter(place))}")  # fmt: skip
-        if len(set(names.split(","))) < len(names.split(",")):
-            raise UserError(f"--frames {names}: every frame must be named once, found one twice; leave it out")
-        return [place[name] for name in names.split(",")], "as named"
-    count = next((option for option in (worst, random) if option is not None), otherwise)
-    count = min(count, len(written))
+        return _named(scene, written, names.split(",")), "as named"
+    count = min(worst or random or default, len(written))
     if random is not None:
-        picked = np.random.default_rng(0).choice(len(written), count, replace=False)
-        return [written[int(place)] for place in picked], "at random"
+        positions = np.random.default_rng(0).choice(len(written), count, replace=False)
+        return [written[position] for position in positions.tolist()], "at random"
     if worst is not None:
         return _worst(scene, written, count)
-    return [written[len(written) * (2 * k + 1) // (2 * count)] for k in range(count)], (
-        "in their order" if count == len(written) else "evenly spaced"
-    )
+    evenly = [written[len(written) * (2 * k + 1) // (2 * count)] for k in range(count)]
+    return evenly, "in their order" if count == len(written) else "evenly spaced"
+
+
+def _named(scene: Scene, written: Sequence[int], names: Sequence[str]) -> list[int]:
+    by_name = {scene.first.image_ids[index]: index for index in written}
+    if unknown := [name for name in names if name not in by_name]:
+        raise UserError(f"{scene.first.path}: --frames must name finished images of the store, found {unknown[0]!r}"
+                        f"; its ids are such as {next(iter(by_name))}")  # fmt: skip
+    if len(set(names)) < len(names):
+        raise UserError(f"--frames {','.join(names)}: every frame must be named once, found one twice; leave it out")
+    return [by_name[name] for name in names]
 
 
 def _worst(scene: Scene, written: Sequence[int], count: int) -> tuple[list[int], str]:
-    right: list[tuple[float, int]] = []
-    active: list[tuple[float, int]] = []
+    """The `count` frames with the lowest agreement with the truth, or without any truth the lowest active share."""
+    agreements: list[tuple[float, int]] = []
+    shares: list[tuple[float, int]] = []
     for index in tqdm(written, desc="worst", disable=not sys.stderr.isatty()):
         label = scene.first.read(index).anchor_label
-        active.append((float(np.mean(label != IGNORE)), index))
+        shares.append((float(np.mean(label != IGNORE)), index))
         truth = scene.truth(index)
-        share = None if truth is None else agreement(label, truth[0])
-        if share is not None:
-            right.append((share, index))
-    if right:
-        return [index for _, index in sorted(right)[:count]], "lowest agreement with the truth"
-    return [index for _, index in sorted(active)[:count]], "fewest pixels active by anchors"
+        if truth is not None and (share := agreement(label, truth[0])) is not None:
+            agreements.append((share, index))
+    reason = "lowest agreement with the truth" if agreements else "fewest pixels active by anchors"
+    return [index for _, index in sorted(agreements or shares)[:count]], reason

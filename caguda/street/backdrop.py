@@ -1,4 +1,4 @@
-"""What fills the frame behind the objects, computed for all pixels at once: sky, ground plane, facades."""
+"""The background of a frame, computed for all pixels at once: sky, ground plane, facades."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PLAIN, COURSE, GLASS, GLASS_LIT, TRIM, ROOF, DOOR = range(7)
 
 @lru_cache(maxsize=8)
 def smooth_noise(rows: int, columns: int, coarsest: int) -> Grid:
-    """Fixed noise (rows, columns) of zero mean and unit deviation: octaves from `coarsest` cells per row downwards."""
+    """Fixed noise (rows, columns) of zero mean and unit deviation: octaves, the coarsest with `coarsest` cells per row."""
     rng = np.random.default_rng([rows, columns, coarsest])
     total = np.zeros((rows, columns), dtype=np.float32)
     cells, weight = coarsest, 1.0
@@ -52,7 +52,7 @@ def smooth_noise(rows: int, columns: int, coarsest: int) -> Grid:
 
 
 def paint_sky(pixels: Words, scene: Scene, rng: np.random.Generator) -> None:
-    """Fills the rows above the horizon (and a little below): a gradient with clouds."""
+    """Fills the rows above the horizon, and a few below it, with a gradient and clouds."""
     rows, columns = min(pixels.shape[0], int(scene.camera.v0) + 2), pixels.shape[1]
     down = np.linspace(0.0, 1.0, rows)[:, None] ** 0.8
     clear = scene.sky[0] * (1.0 - down) + scene.sky[1] * down
@@ -69,7 +69,7 @@ def paint_sky(pixels: Words, scene: Scene, rng: np.random.Generator) -> None:
 
 
 def lot_of(side: Side, z: NDArray[np.floating]) -> NDArray[np.intp]:
-    """The lot at each distance."""
+    """The index of the lot at each distance z."""
     return np.clip(np.searchsorted(side.edge, z, side="right") - 1, 0, len(side.kind) - 1)
 
 
@@ -84,7 +84,7 @@ def side_ground(side: Side, z: NDArray[np.floating], x: Grid) -> NDArray[np.uint
 
 
 def markings(scene: Scene, z: Grid, x: Grid) -> NDArray[np.bool_]:
-    """Where the road is painted: middle line, lane lines, edge lines, zebra crossing."""
+    """A mask (rows, columns) of the road markings: middle line, lane lines, edge lines, zebra crossing."""
     dash = scene.palette.dash
     dashed = (z % (2.5 * dash) < dash)[:, None]
     aside = np.abs(x)
@@ -99,7 +99,7 @@ def markings(scene: Scene, z: Grid, x: Grid) -> NDArray[np.bool_]:
 
 
 def paint_ground(pixels: Words, scene: Scene) -> None:
-    """Fills the rows below the horizon with road, sidewalks, terrain and what is painted on them."""
+    """Fills the rows below the horizon with road, sidewalks, terrain, markings and rails."""
     camera, columns = scene.camera, pixels.shape[1]
     first = max(0, int(camera.v0) + 1)
     z = camera.focal * camera.height / (np.arange(first, pixels.shape[0]) + 0.5 - camera.v0)
@@ -115,16 +115,16 @@ def paint_ground(pixels: Words, scene: Scene) -> None:
     np.copyto(ground, ON_MARKING, where=on_road & (aside < scene.road) & markings(scene, near, x))
     if not np.isnan(scene.rails):
         np.copyto(ground, ON_RAIL, where=on_road & (np.abs(np.abs(x - np.float32(scene.rails)) - 0.72) < 0.07))
-    bare = scene.ground
-    joint_colour = bare["sidewalk"] * (1.0 - 0.45 * scene.palette.tiles)
-    table = np.stack([bare["road"], bare["sidewalk"], joint_colour, bare["terrain"], bare["kerb"], bare["marking"],
-                      bare["road"] * 0.55])  # fmt: skip
+    colours = scene.ground
+    joint_colour = colours["sidewalk"] * (1.0 - 0.45 * scene.palette.tiles)
+    table = np.stack([colours["road"], colours["sidewalk"], joint_colour, colours["terrain"], colours["kerb"],
+                      colours["marking"], colours["road"] * 0.55])  # fmt: skip
     faded = scene.air.fade(np.broadcast_to(table, (len(z), *table.shape)), np.broadcast_to(z[:, None], (len(z), 7)))
     pixels[first:] = pack(faded, GROUND_LABELS).ravel()[ground + 7 * np.arange(len(z))[:, None]]
 
 
 def facade_table(scene: Scene, side: Side, lot: NDArray[np.intp], z: NDArray[np.float64]) -> Words:
-    """The colours (columns, 7) of the seven facade materials in each column."""
+    """The canvas pixels (columns, 7) of the seven facade materials in each column."""
     palette = scene.palette
     plain, window = side.facade[lot], side.window[lot]
     kind = side.kind[lot]
@@ -139,7 +139,7 @@ def facade_table(scene: Scene, side: Side, lot: NDArray[np.intp], z: NDArray[np.
 
 
 def facade_material(side: Side, lot: NDArray[np.intp], z: Grid, y: Grid) -> NDArray[np.uint8]:
-    """The material (rows, columns) of what stands on the building line, at height y (rows, columns), distance z."""
+    """The material (rows, columns) on the building line at height y (rows, columns) and distance z (columns,)."""
     f4 = np.float32
     built, kind = side.kind[lot] == BUILT, side.kind[lot]
     along = (z - side.edge[lot].astype(f4)) / side.bay[lot].astype(f4)
@@ -167,15 +167,15 @@ def facade_material(side: Side, lot: NDArray[np.intp], z: Grid, y: Grid) -> NDAr
 
 
 def paint_facades(pixels: Words, scene: Scene, side: Side) -> None:
-    """Paints what stands on one building line: every column of the canvas meets that plane at one distance."""
+    """Paints the facades, fences, walls and hedges of one side: each column meets their plane at one distance."""
     camera = scene.camera
     reach = side.line - side.sign * camera.x
     u = np.arange(pixels.shape[1]) + 0.5 - camera.u0
     z = camera.focal * reach / np.maximum(side.sign * u, 1e-3)
-    seen = np.flatnonzero((z > 2.0) & (z < min(160.0, side.edge[-1])))
-    if not len(seen):
+    visible = np.flatnonzero((z > 2.0) & (z < min(160.0, side.edge[-1])))
+    if not len(visible):
         return
-    z = z[seen]
+    z = z[visible]
     lot = lot_of(side, z)
     bottom = min(pixels.shape[0], int(camera.v0 + camera.focal * camera.height / z.min()) + 1)
     rise = (camera.v0 - 0.5 - np.arange(bottom)).astype(np.float32)[:, None]
@@ -185,5 +185,5 @@ def paint_facades(pixels: Words, scene: Scene, side: Side) -> None:
     hip = np.minimum(z - side.edge[lot], side.edge[lot + 1] - z) / 3.0
     top = (side.height[lot] + side.roof_height[lot] * np.minimum(hip, 1.0)).astype(np.float32)
     words = table.ravel()[material + 7 * np.arange(len(z))]
-    span = slice(int(seen[0]), int(seen[-1]) + 1)
+    span = slice(int(visible[0]), int(visible[-1]) + 1)
     np.copyto(pixels[:bottom, span], words, where=(y > 0) & (y < top))

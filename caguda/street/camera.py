@@ -16,9 +16,9 @@ RGBA = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Camera:
-    """x right, y up, z forward in metres, the ground at y = 0; pixels of the canvas, u right and v down.
+    """A pinhole camera: metres x right, y up, z forward, with the ground at y = 0, to canvas pixels u right, v down.
 
-    Heading and pitch shift the principal point (u0, v0), so verticals stay vertical and v0 is the horizon.
+    Heading and pitch shift the principal point (u0, v0): verticals stay vertical, and v0 is the horizon.
     """
 
     focal: float
@@ -54,7 +54,7 @@ class Air:
 
 
 class Canvas:
-    """The frame in the making, at twice its size: RGB, and the raw Cityscapes id as fourth channel, never blended."""
+    """The frame while it is painted, at twice its size: RGB, and raw Cityscapes ids as fourth channel, never blended."""
 
     def __init__(self, pixels: NDArray[np.uint8], camera: Camera, air: Air) -> None:
         self.image = Image.fromarray(pixels, "RGBA")
@@ -64,13 +64,13 @@ class Canvas:
         self._haze = air.colour.tolist()
 
     def ink(self, colour: Sequence[float], z: float, label: int) -> RGBA:
-        """The colour faded by the air up to z, with its label."""
+        """The colour seen through z metres of air, with its label."""
         clear = math.exp(-self.air.density * z)
         r, g, b = [min(255, int(c * clear + h * (1.0 - clear))) for c, h in zip(colour, self._haze, strict=True)]
         return r, g, b, label
 
     def inks(self, colours: NDArray[np.float64], z: float, label: int) -> list[RGBA]:
-        """The colours (k, 3) faded by the air up to z, with their label."""
+        """The colours (k, 3) seen through z metres of air, with their label."""
         clear = math.exp(-self.air.density * z)
         faded = np.minimum(colours * clear + self.air.colour * (1.0 - clear), 255.0).astype(np.int64).tolist()
         return [(r, g, b, label) for r, g, b in faded]
@@ -87,7 +87,7 @@ class Canvas:
 
 
 def pack(colour: NDArray[np.float64], label: ArrayLike) -> NDArray[np.uint32]:
-    """One word per entry: colour (..., 3) and label (...) as the four bytes of a canvas pixel."""
+    """Canvas pixels (...): each colour (..., 3) and label (...) as the four bytes of one word."""
     entry = np.empty((*colour.shape[:-1], 4), dtype=np.uint8)
     entry[..., :3] = np.clip(colour, 0.0, 255.0)
     entry[..., 3] = label

@@ -1,12 +1,12 @@
-"""What the two domains of the generated street scenes look like: the table to tune.
+"""The parameters of the two domains of the generated street scenes, to be tuned here.
 
-`SOURCE` and `TARGET` (at full severity) are the two ends; a target frame is drawn from the straight line between them:
+The target domain is a linear interpolation between `SOURCE_...` (severity 0) and `TARGET_...` (severity 1):
 
-    Layout   geometry: camera, street, buildings, densities        moved by `street.strength`
-    Palette  appearance of every category: colours, patterns       moved by `street.strength`
-    Photo    what light, air and sensor do to the finished frame   moved by `street.photo`
+    Layout   geometry: camera, street, buildings, densities        severity: `street.strength`
+    Palette  appearance of every category: colours, patterns       severity: `street.strength`
+    Photo    effects of light, air and sensor on the frame         severity: `street.photo`
 
-No value swaps two categories: each keeps a look of its own in both domains. A severity of 0 gives the source itself.
+No value makes one category look like another: each stays distinct in both domains. Severity 0 gives the source itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Colours = NDArray[np.float64]
 
 
 def colours(text: str) -> Colours:
-    """Colours (k, 3) in 0..255 of k words `rrggbb`."""
+    """The colours (k, 3), 0..255, of k hexadecimal words `rrggbb`."""
     return np.array([list(bytes.fromhex(word)) for word in text.split()], dtype=np.float64)
 
 
@@ -50,7 +50,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Palette:
-    """Appearance: colours (k, 3) of which an object draws one, and the contrast 0..1 of a pattern."""
+    """Appearance: colours (k, 3), one of which is drawn for each object, and the contrast 0..1 of patterns."""
 
     road: Colours
     marking: Colours
@@ -84,9 +84,9 @@ class Palette:
 
 @dataclass(frozen=True)
 class Photo:
-    """Light, air and sensor.
+    """Effects of light, air and sensor.
 
-    `haze` per metre; `blur` in pixels of a frame of 256 columns and `noise` in grey levels, standard deviations.
+    `haze` is per metre; `blur` and `noise` are standard deviations, in pixels of a frame of 256 columns and in grey levels.
     """
 
     air: Colours
@@ -95,7 +95,7 @@ class Photo:
     desaturation: float
     gamma: float
     vignette: float
-    glow: float  # brightness that the low sun adds on its side of the frame and takes away on the other
+    glow: float  # brightness that the low sun adds on its side of the frame and removes on the other
     blur: float
     noise: float
 
@@ -104,7 +104,7 @@ T = TypeVar("T", Layout, Palette, Photo)
 
 
 def mix(source: T, target: T, severity: float) -> T:
-    """The domain at `severity` (0 source, 1 target) on the line between two; every field is interpolated linearly."""
+    """The domain at `severity` (0 source, 1 target): every field is interpolated linearly."""
     pairs = {f.name: (getattr(source, f.name), getattr(target, f.name)) for f in fields(source)}
     return type(source)(**{name: (1.0 - severity) * a + severity * b for name, (a, b) in pairs.items()})
 

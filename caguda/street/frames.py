@@ -1,8 +1,9 @@
-"""One frame of a street, and all of them as files in the layouts of GTA5 and Cityscapes.
+"""Rendering of frames, and writing them as files in the layouts of GTA5 and Cityscapes.
 
 A pinhole camera stands on a street; sky, ground, facades and objects are painted from far to near at twice the frame's
-size: `scene` draws what there is, `backdrop`, `traffic` and `objects` paint it, `photo` takes the picture. The domains
-differ in `domain`: `street.strength` moves Layout and Palette, `street.photo` moves Photo from source to target.
+size. `scene` samples the street, `backdrop`, `traffic` and `objects` paint it, `photo` turns the painting into a photograph.
+`domain` has the differences of the domains: `street.strength` moves Layout and Palette from source to target, and
+`street.photo` moves Photo.
 """
 
 from __future__ import annotations
@@ -43,10 +44,11 @@ from caguda.street.traffic import paint_item, paint_shadows, paint_skyline, pain
 SPLITS = ("source", "train", "val")  # train and val are the target domain
 CITIES = {"train": ("ahlfeld", "brunnstadt", "corvingen"), "val": ("dornbach",)}
 Job = tuple[Path, Path, Street, str, int]
+"""A frame to be written: paths of its image and its label, settings, split, index."""
 
 
 def domain(street: Street, split: str) -> tuple[Layout, Palette, Photo]:
-    """What the domain of a split looks like."""
+    """The geometry, the appearance and the photographic effects of a split's domain."""
     strength, photo = (0.0, 0.0) if split == "source" else (street.strength, street.photo)
     return (
         mix(SOURCE_LAYOUT, TARGET_LAYOUT, strength),
@@ -58,7 +60,7 @@ def domain(street: Street, split: str) -> tuple[Layout, Palette, Photo]:
 def render(street: Street, split: str, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The image (H, W, 3) and raw Cityscapes ids (H, W) of one frame.
 
-    A function of (street.seed, split, index) and the settings only. `split` is source, train or val; index from 0.
+    They depend on (street.seed, split, index) and the settings alone. `split` is source, train or val; index from 0.
     """
     rng = np.random.default_rng([street.seed, SPLITS.index(split), index])
     layout, palette, photo = domain(street, split)
@@ -86,7 +88,7 @@ def render(street: Street, split: str, index: int) -> tuple[NDArray[np.uint8], N
 
 
 def frame_paths(root: Path, split: str, index: int) -> tuple[Path, Path]:
-    """Where the image and the label of frame `index` (from 0) belong: GTA5's layout for the source, else Cityscapes."""
+    """The paths of the image and the label of frame `index` (from 0): in GTA5's layout for the source, else Cityscapes'."""
     if split == "source":
         name = f"{index + 1:05}.png"
         return root / "source" / "images" / name, root / "source" / "labels" / name
@@ -101,7 +103,7 @@ def frame_paths(root: Path, split: str, index: int) -> tuple[Path, Path]:
 
 
 def palette_of_ids() -> list[int]:
-    """The palette of the source labels, 3 x 256 values: the colour of every raw id, black for void."""
+    """The palette of the source labels, 256 x 3 values: the RGB colour of every raw id, black for void."""
     table = np.zeros((256, 3), dtype=np.uint8)
     for raw, train in CITYSCAPES_19.train_id.items():
         if train != IGNORE:
@@ -110,20 +112,20 @@ def palette_of_ids() -> list[int]:
 
 
 def write_frame(job: Job) -> None:
-    """Renders one frame and writes its two files, marked as ours; UserError where a file of somebody else lies."""
+    """Renders one frame and writes its two files, marked as made by caguda; UserError if another file has their place."""
     image_path, label_path, street, split, index = job
-    image, labels = render(street, split, index)
-    picture, mark = Image.fromarray(labels), PngInfo()
+    image, ids = render(street, split, index)
+    label, mark = Image.fromarray(ids), PngInfo()
     mark.add_text("Software", MADE_BY)
     if split == "source":
-        picture.putpalette(palette_of_ids())
-    for path, content in ((image_path, Image.fromarray(image)), (label_path, picture)):
+        label.putpalette(palette_of_ids())
+    for path, content in ((image_path, Image.fromarray(image)), (label_path, label)):
         with write_atomically(path) as part:
             content.save(part, format="PNG", compress_level=1, pnginfo=mark)
 
 
 def jobs(root: Path, street: Street) -> Iterator[Job]:
-    """Every frame to be written."""
+    """The job of every frame."""
     counts = (street.source_frames, street.target_frames, street.evaluation_frames)
     for split, count in zip(SPLITS, counts, strict=True):
         for index in range(count):
@@ -133,16 +135,17 @@ def jobs(root: Path, street: Street) -> Iterator[Job]:
 def write_street(root: Path, street: Street) -> None:
     """Writes root/source (GTA5 layout, palette labels) and root/target (Cityscapes layout, train and val).
 
-    Uses every core that this process may use. A second run overwrites every file with the same bytes. Nothing is
-    written where a file of somebody else has the name of a frame, a UserError.
+    Uses every core that this process may use. A second run overwrites every file with the same bytes. UserError, before
+    anything is written, if a file that caguda did not make has the name of a frame.
     """
-    todo = list(jobs(root, street))
-    refuse_foreign(*(path for job in todo for path in job[:2]))
-    for folder in {path.parent for job in todo for path in job[:2]}:
+    frame_jobs = list(jobs(root, street))
+    paths = [path for job in frame_jobs for path in job[:2]]
+    refuse_foreign(*paths)
+    for folder in {path.parent for path in paths}:
         folder.mkdir(parents=True, exist_ok=True)
-    terminal = sys.stderr.isatty()
-    with workers(len(todo), [__name__], "generate") as pool:
-        done = pool.map(write_frame, todo, chunksize=min(16, -(-len(todo) // 64)))
-        for count, _ in enumerate(tqdm(done, total=len(todo), unit="frame", disable=not terminal), start=1):
-            if not terminal and (count == len(todo) or count % 500 == 0):
-                print(f"street: {count} of {len(todo)} frames", file=sys.stderr, flush=True)
+    total, terminal = len(frame_jobs), sys.stderr.isatty()
+    with workers(total, [__name__], "generate") as pool:
+        written = pool.map(write_frame, frame_jobs, chunksize=min(16, -(-total // 64)))
+        for count, _ in enumerate(tqdm(written, total=total, unit="frame", disable=not terminal), start=1):
+            if not terminal and (count == total or count % 500 == 0):
+                print(f"street: {count} of {total} frames", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Painting one object: vehicles, people, two-wheelers, trees, poles with lights and signs, far to near."""
+"""Painting of single objects: vehicles, people, two-wheelers, trees, poles with lights and signs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SKINS = np.array([[224, 180, 150], [200, 150, 120], [140, 95, 70], [96, 64, 48]]
 
 
 def paint_shape(canvas: Canvas, shape: Shape, points: Floats, parts: Parts, label: int) -> None:
-    """Paints the faces of a shape whose corners are now at `points` (k, 3)."""
+    """Paints the faces of a shape with its corners at `points` (k, 3)."""
     inks = dict(zip(parts, canvas.inks(np.array(list(parts.values())), float(points[0, 2]), label), strict=True))
     flat = canvas.camera.project(points).tolist()
     for part, corners in shape[0]:
@@ -78,7 +78,7 @@ def vehicle_parts(scene: Scene, kind: int, oncoming: bool, shade: float, rng: np
 
 def paint_vehicle(canvas: Canvas, scene: Scene, kind: int, x: float, z: float, oncoming: bool, size: float,
                   rng: np.random.Generator) -> None:  # fmt: skip
-    """A car, bus, truck or train whose near end stands at (x, z), `size` times as large as the usual one."""
+    """Paints a car, bus, truck or train with its near end at (x, z); `size` scales its height and length."""
     shape, box = VEHICLES[kind]
     inner = -1.0 if x > canvas.camera.x else 1.0
     points = shape[1] * (inner * box[0], box[1] * size, box[2] * size) + (x, 0.0, z)
@@ -99,7 +99,7 @@ def clothes(scene: Scene, rng: np.random.Generator) -> Parts:
 
 
 def paint_person(canvas: Canvas, scene: Scene, x: float, z: float, rng: np.random.Generator) -> None:
-    """A person standing or walking at (x, z)."""
+    """Paints a person standing or walking at (x, z)."""
     shape = WALKERS[rng.integers(len(WALKERS))]
     size = scene.layout.object_scale * rng.uniform(0.88, 1.06)
     turn = rng.choice([-1.0, 1.0]) * rng.uniform(0.7, 1.1)
@@ -108,10 +108,10 @@ def paint_person(canvas: Canvas, scene: Scene, x: float, z: float, rng: np.rando
 
 def paint_two_wheeler(canvas: Canvas, scene: Scene, kind: int, x: float, z: float, ridden: bool,
                       rng: np.random.Generator) -> None:  # fmt: skip
-    """A bicycle or motorcycle at (x, z), with or without its rider, turned towards the camera by some angle."""
+    """Paints a bicycle or motorcycle at (x, z), with or without a rider, turned towards the camera by a random angle."""
     paint = pick(rng, scene.palette.two_wheeler)
     size = scene.layout.object_scale
-    place = np.array([rng.choice([-1.0, 1.0]) * rng.uniform(0.55, 1.0) * size, size, 1.0])
+    scale = np.array([rng.choice([-1.0, 1.0]) * rng.uniform(0.55, 1.0) * size, size, 1.0])
     offset = np.array([x, 0.0, z])
     machine, person = TWO_WHEELERS[kind]
     parts: Parts = {
@@ -119,9 +119,9 @@ def paint_two_wheeler(canvas: Canvas, scene: Scene, kind: int, x: float, z: floa
         "hub": (150.0, 150.0, 154.0), "engine": (62.0, 62.0, 66.0), "chrome": (168.0, 170.0, 174.0), "seat": TYRE,
         "screen": (150.0, 170.0, 186.0), "lamp": (240.0, 230.0, 190.0),
     }  # fmt: skip
-    paint_shape(canvas, machine, machine[1] * place + offset, parts, kind)
+    paint_shape(canvas, machine, machine[1] * scale + offset, parts, kind)
     if ridden:
-        paint_shape(canvas, person, person[1] * place + offset, clothes(scene, rng), RIDER)
+        paint_shape(canvas, person, person[1] * scale + offset, clothes(scene, rng), RIDER)
 
 
 @lru_cache(maxsize=1)
@@ -143,7 +143,7 @@ def crowns() -> tuple[tuple[Image.Image, Image.Image, Image.Image], ...]:
 
 def paint_crown(canvas: Canvas, leaf: Floats, centre: tuple[float, float, float], width: float, height: float,
                 which: int) -> None:  # fmt: skip
-    """Foliage of `width` by `height` metres around `centre` (x, y, z)."""
+    """Paints a tree crown, the one of index `which`, of `width` by `height` metres around `centre` (x, y, z)."""
     x, y, z = centre
     u0, v0 = canvas.camera.pixel(x - width / 2, y + height / 2, z)
     u1, v1 = canvas.camera.pixel(x + width / 2, y - height / 2, z)
@@ -163,7 +163,7 @@ def paint_crown(canvas: Canvas, leaf: Floats, centre: tuple[float, float, float]
 
 
 def paint_tree(canvas: Canvas, scene: Scene, x: float, z: float, rng: np.random.Generator) -> None:
-    """A tree standing at (x, z): a trunk and one to three heaps of leaves, or a conifer."""
+    """Paints a tree at (x, z): a trunk and one to three crowns, or a conifer."""
     leaf, trunk = pick(rng, scene.palette.leaf, 8.0), scene.palette.trunk[0]
     size = scene.layout.tree_size * rng.uniform(0.75, 1.3)
     ink = canvas.ink(trunk.tolist(), z, VEGETATION)
@@ -179,7 +179,7 @@ def paint_tree(canvas: Canvas, scene: Scene, x: float, z: float, rng: np.random.
 
 
 def paint_pole(canvas: Canvas, scene: Scene, x: float, z: float, kind: int, rng: np.random.Generator) -> None:
-    """A pole at (x, z): a lamp post (kind POLE), or one with a traffic light (LIGHT) or a traffic sign (SIGN)."""
+    """Paints a pole at (x, z): a lamp post (kind POLE), or one with a traffic light (LIGHT) or sign (SIGN)."""
     colour = pick(rng, scene.palette.pole, 6.0)
     size = scene.layout.object_scale
     height = {POLE: rng.uniform(6.0, 8.0), LIGHT: 3.5 * size, SIGN: rng.uniform(2.6, 3.0) * size}[kind]
@@ -197,7 +197,7 @@ def paint_pole(canvas: Canvas, scene: Scene, x: float, z: float, kind: int, rng:
 
 
 def paint_light(canvas: Canvas, x: float, y: float, z: float, size: float, on: int) -> None:
-    """A traffic light with its top at height y: black box, three lamps, one of them on."""
+    """Paints a traffic light with its top at height y: a black box with three lamps, of which `on` is lit."""
     canvas.rectangle(x - 0.26 * size, y - 1.3 * size, x + 0.26 * size, y, z, canvas.ink((24.0, 26.0, 24.0), z, LIGHT))
     lamps = ((240.0, 40.0, 30.0), (250.0, 190.0, 40.0), (60.0, 230.0, 120.0))
     for i, lamp in enumerate(lamps):
@@ -207,20 +207,20 @@ def paint_light(canvas: Canvas, x: float, y: float, z: float, size: float, on: i
 
 @lru_cache(maxsize=8)
 def rim(corners: int) -> tuple[tuple[float, float], ...]:
-    """The corners of a regular polygon on the unit circle, one of them on top where their number is odd."""
+    """The corners of a regular polygon on the unit circle; one of them is at the top if their number is odd."""
     turns = [(i + 0.5 * (corners % 2 == 0)) / corners for i in range(corners)]
     return tuple((math.sin(2 * math.pi * t), -math.cos(2 * math.pi * t)) for t in turns)
 
 
 def paint_disc(canvas: Canvas, middle: tuple[float, float, float], radius: float, ink: RGBA, corners: int) -> None:
-    """A regular polygon that faces the camera."""
+    """Paints a regular polygon that faces the camera."""
     u, v = canvas.camera.pixel(*middle)
     size = radius * canvas.camera.focal / middle[2]
     canvas.draw.polygon([(u + size * a, v + size * b) for a, b in rim(corners)], fill=ink)
 
 
 def paint_sign(canvas: Canvas, x: float, y: float, z: float, size: float, kind: int) -> None:
-    """A traffic sign around height y: prohibition, warning, direction, or stop."""
+    """Paints a traffic sign with its middle at height y; `kind` is 0 prohibition, 1 warning, 2 direction, 3 stop."""
     edge, face, corners = (
         ((205.0, 24.0, 30.0), (240.0, 240.0, 236.0), 12),
         ((205.0, 24.0, 30.0), (244.0, 206.0, 60.0), 3),

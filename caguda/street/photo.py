@@ -21,13 +21,13 @@ ON_GROUND = np.isin(np.arange(256), (ROAD, SIDEWALK, TERRAIN))
 
 
 def reduce_canvas(image: Image.Image) -> tuple[Image.Image, NDArray[np.uint8]]:
-    """The colours averaged over 2 x 2 pixels, and the labels (rows, columns) of one of the four."""
+    """The canvas at half its size: colours averaged over 2 x 2 pixels, and labels (rows, columns) of one of the four."""
     labels = np.asarray(image.getchannel("A"))[1::2, 1::2]
     return image.convert("RGB").reduce(2), labels
 
 
 def ground_grain(camera: Camera, shape: tuple[int, int]) -> Grid:
-    """Noise (rows below the horizon, columns) that lies on the ground; the camera is that of the larger canvas."""
+    """Noise (rows below the horizon, columns) in the perspective of the ground; `camera` is that of the larger canvas."""
     first = max(0, int(camera.v0 / 2) + 1)
     z = camera.focal * camera.height / (2.0 * np.arange(first, shape[0]) + 1.0 - camera.v0)
     x = camera.x + (z / camera.focal)[:, None] * (2.0 * np.arange(shape[1]) + 1.0 - camera.u0)
@@ -53,7 +53,7 @@ def add_texture(
 
 
 def light_field(photo: Photo, shape: tuple[int, int], rng: np.random.Generator) -> Grid:
-    """The brightness (rows, columns) of the low sun on one side of the frame and of the lens's vignette."""
+    """The gain (rows, columns) of the low sun on one side of the frame, times that of the lens's vignette."""
     down = np.linspace(-1.0, 1.0, shape[0], dtype=np.float32)[:, None]
     across = np.linspace(-1.0, 1.0, shape[1], dtype=np.float32)[None, :]
     bearing = rng.choice([0.0, np.pi]) + rng.normal(0.0, 0.45)
@@ -70,11 +70,11 @@ def tone_curve(photo: Photo, rng: np.random.Generator) -> list[int]:
 
 
 def expose(pixels: Grid, photo: Photo, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The photograph (rows, columns, 3) of the colours in 0..255."""
+    """The photograph (rows, columns, 3) of colours (rows, columns, 3) in 0..255, which are changed in place."""
     rows, columns = pixels.shape[:2]
     pixels *= light_field(photo, (rows, columns), rng)[..., None]
     if photo.desaturation > 0:
-        red, green, blue = (pixels[..., channel] for channel in range(3))  # `@` would leave the last bit to BLAS
+        red, green, blue = (pixels[..., channel] for channel in range(3))  # with `@`, the last bit would depend on BLAS
         grey = np.float32(0.3) * red + np.float32(0.59) * green + np.float32(0.11) * blue
         pixels += np.float32(photo.desaturation) * (grey[..., None] - pixels)
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).point(tone_curve(photo, rng))

@@ -1,4 +1,4 @@
-"""One street as data: camera, ground, and the lots along both sides, drawn from the layout and palette of a domain."""
+"""One street as data: camera, ground, and the lots along both sides, sampled by the layout and palette of a domain."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ VEGETATION, TERRAIN, SKY, PERSON, RIDER, CAR, TRUCK, BUS = range(21, 29)
 TRAIN, MOTORCYCLE, BICYCLE = 31, 32, 33
 STATIC = 4  # void
 END = 170.0  # metres; the street ends here
-BUILT, PARK, FENCED, WALLED, HEDGED, CROSS = range(6)  # what a lot carries
+BUILT, PARK, FENCED, WALLED, HEDGED, CROSS = range(6)  # kinds of lots; CROSS is a side road
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of the street, sign -1 left or +1 right; lot k runs from edge[k] to edge[k + 1] (metres ahead).
+    """One side of the street, sign -1 left or +1 right; lot k extends from edge[k] to edge[k + 1] (metres ahead).
 
     Distances from the middle of the road: `kerb`, `front` (end of the sidewalk), `line` (facades, fences, walls).
-    Per lot (k,): kind, height of what stands on the line, its colours (k, 3), the window grid of buildings, and whether
-    grass grows between sidewalk and line.
+    Per lot (k,): kind, height of the building, fence, wall or hedge on the line, its colours (k, 3), the window grid of
+    buildings, and whether there is grass between sidewalk and line.
     """
 
     sign: int
@@ -47,7 +47,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Scene:
-    """A street to be painted. `rails` is the middle of the tram track, nan without; `zebra` the start of a crossing."""
+    """A street to be painted. `rails` is the middle of a tram track, `zebra` the start of a zebra crossing; nan: none."""
 
     layout: Layout
     palette: Palette
@@ -64,21 +64,21 @@ class Scene:
 
 
 def pick_many(rng: np.random.Generator, choice: Colours, count: int, spread: float = 10.0) -> Floats:
-    """Colours (count, 3) out of `choice` (k, 3), each a little brighter or darker, a little warmer or colder."""
+    """Random colours (count, 3) out of `choice` (k, 3), each slightly varied in brightness and hue."""
     noise = rng.standard_normal((count, 4)) * spread
     colour = choice[rng.integers(len(choice), size=count)] + noise[:, :1] + noise[:, 1:] / 3.0
     return np.minimum(np.maximum(colour, 8.0), 250.0)
 
 
 def pick(rng: np.random.Generator, choice: Colours, spread: float = 10.0) -> Floats:
-    """One such colour (3,)."""
+    """One random colour (3,) out of `choice` (k, 3), slightly varied in brightness and hue."""
     grey, *tint = (rng.standard_normal(4) * spread).tolist()
     base = choice[int(rng.random() * len(choice))].tolist()
     return np.array([min(max(b + grey + t / 3.0, 8.0), 250.0) for b, t in zip(base, tint, strict=True)])
 
 
 def sample_camera(rng: np.random.Generator, layout: Layout, shape: tuple[int, int], x: float) -> Camera:
-    """A camera for a canvas of (rows, columns), standing x metres right of the middle of the road."""
+    """A random camera for a canvas of (rows, columns), x metres right of the middle of the road."""
     rows, columns = shape
     return Camera(
         focal=columns * layout.focal * rng.uniform(0.92, 1.08),
@@ -90,7 +90,7 @@ def sample_camera(rng: np.random.Generator, layout: Layout, shape: tuple[int, in
 
 
 def sample_lots(rng: np.random.Generator, layout: Layout) -> tuple[Floats, NDArray[np.int64]]:
-    """Edges (k + 1,) and kinds (k,) of the lots of one side, from behind the camera to the end of the street."""
+    """Random edges (k + 1,) and kinds (k,) of the lots of one side, from the camera to the end of the street."""
     edges, kinds = [0.0], list[int]()
     open_land = (1.0 - layout.built) * np.array([0.18, 0.31, 0.28, 0.09, 0.14])
     share = np.array([layout.built, *open_land])
@@ -105,7 +105,7 @@ def sample_lots(rng: np.random.Generator, layout: Layout) -> tuple[Floats, NDArr
 
 
 def sample_side(rng: np.random.Generator, layout: Layout, palette: Palette, sign: int, road: float, lit: bool) -> Side:
-    """One side of the street."""
+    """A random side of the street."""
     edge, kind = sample_lots(rng, layout)
     k = len(kind)
     sidewalk = layout.sidewalk * rng.uniform(0.75, 1.3)
@@ -114,10 +114,9 @@ def sample_side(rng: np.random.Generator, layout: Layout, palette: Palette, sign
     storeys = np.maximum(2, np.round(layout.storeys * rng.gamma(9.0, 1 / 9.0, k)))
     low = np.array([0.0, 0.0, 2.0, 2.2, 2.0, 0.0])[kind] * rng.uniform(0.8, 1.25, k)
     built = kind == BUILT
-    own = {FENCED: palette.fence, WALLED: palette.wall, HEDGED: palette.leaf}
     facade = pick_many(rng, palette.facade, k)
-    for owner, choice in own.items():
-        facade[kind == owner] = pick_many(rng, choice, int((kind == owner).sum()))
+    for unbuilt, choice in ((FENCED, palette.fence), (WALLED, palette.wall), (HEDGED, palette.leaf)):
+        facade[kind == unbuilt] = pick_many(rng, choice, int((kind == unbuilt).sum()))
     return Side(
         sign=sign,
         kerb=road,
@@ -138,12 +137,14 @@ def sample_side(rng: np.random.Generator, layout: Layout, palette: Palette, sign
 
 
 def sample_scene(rng: np.random.Generator, layout: Layout, palette: Palette, air: Air, shape: tuple[int, int]) -> Scene:
-    """A street for a canvas of (rows, columns)."""
+    """A random street for a canvas of (rows, columns)."""
     road = layout.road * float(np.clip(rng.normal(1.0, 0.16), 0.75, 1.5))
     lit = int(rng.choice([-1, 1]))
     sides = tuple(sample_side(rng, layout, palette, sign, road, sign != lit) for sign in (-1, 1))
     camera = sample_camera(rng, layout, shape, road * rng.uniform(0.18, 0.4))
-    bare = {name: pick(rng, getattr(palette, name), 6.0) for name in ("road", "marking", "sidewalk", "kerb", "terrain")}
+    ground = {
+        name: pick(rng, getattr(palette, name), 6.0) for name in ("road", "marking", "sidewalk", "kerb", "terrain")
+    }
     crossings = [side.edge[:-1][side.kind == CROSS] for side in sides]
     near = [z for z in np.concatenate(crossings) if 9.0 < z < 60.0]
     return Scene(
@@ -157,6 +158,6 @@ def sample_scene(rng: np.random.Generator, layout: Layout, palette: Palette, air
         lanes=4 if road > 1.12 * layout.road else 2,
         rails=-0.36 * road if rng.random() < 0.33 else np.nan,
         zebra=float(near[0]) - 4.0 if near and rng.random() < 0.7 else np.nan,
-        ground=bare,
+        ground=ground,
         sky=(pick(rng, palette.sky_top), pick(rng, palette.sky_low, 6.0)),
     )

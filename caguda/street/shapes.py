@@ -1,7 +1,8 @@
-"""The objects of the street as tables of flat faces.
+"""The shapes of objects, as tables of flat faces.
 
-A vehicle is made for a unit box: x -1..1 across, y 0..1 up, z 0..1 ahead, and shows the side x = 1 (mirrored for the
-other one), the top and the near end. A figure is flat: x and y in metres. A face is a part name and its corners.
+A vehicle fills a unit box: x -1..1 across, y 0..1 up, z 0..1 ahead. It shows the side x = 1, which is mirrored for the
+other one, the top and the near end. People and two-wheelers are flat: x and y in metres. A face is the name of a part
+and its corners.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ Shape = tuple[tuple[tuple[str, slice], ...], NDArray[np.float64]]
 
 
 def shape(*faces: Face) -> Shape:
-    """Part names with the slices of their corners, and all corners (k, 3) in order of painting; flat ones get z = 0."""
+    """A shape of these faces: part names with slices of the corners, and all corners (k, 3) in the order of painting.
+
+    Corners of flat faces get z = 0.
+    """
     parts: list[tuple[str, slice]] = []
     points: list[tuple[float, ...]] = []
     for part, corners in faces:
@@ -32,7 +36,7 @@ def disc(part: str, x: float, y: float, radius: float, squeeze: float = 1.0, cor
 
 
 def bar(part: str, x0: float, y0: float, x1: float, y1: float, thick: float, thick_end: float | None = None) -> Face:
-    """A flat bar from (x0, y0) to (x1, y1)."""
+    """A flat bar from (x0, y0) to (x1, y1), `thick` at the start and `thick_end` at the end."""
     length = math.hypot(x1 - x0, y1 - y0)
     nx, ny = -(y1 - y0) / length / 2, (x1 - x0) / length / 2
     end = thick if thick_end is None else thick_end
@@ -134,7 +138,7 @@ TRAIN_SHAPE = shape(
 
 
 def walker(stride: float, swing: float) -> Shape:
-    """A person of 1.75 m: `stride` between the feet, `swing` of the hands."""
+    """A person of 1.75 m with `stride` metres between the feet, and hands that swing by `swing` metres."""
     return shape(
         bar("trousers", -0.07, 0.88, -0.09 - stride / 2, 0.06, 0.19, 0.13),
         bar("trousers", 0.07, 0.88, 0.07 + stride / 2, 0.06, 0.19, 0.13),

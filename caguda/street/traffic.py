@@ -1,4 +1,4 @@
-"""Where things stand: what lies behind the building line, and the list of objects in front of it."""
+"""The skyline and yards behind the building line, and the positions of the objects in front of it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ TRAMS = (np.array([TRAIN]), np.array([1.0]))
 
 
 class Item(NamedTuple):
-    """An object: its category (a raw id), where its near end stands, and whether it is ridden or comes towards us."""
+    """An object: its category (a raw id) and the position of its near end in metres.
+
+    `active`: a two-wheeler has a rider, or a vehicle comes towards the camera.
+    """
 
     kind: int
     x: float
@@ -62,7 +65,7 @@ class Item(NamedTuple):
 
 
 def paint_skyline(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
-    """Distant blocks and treetops across the whole frame, and what closes the street."""
+    """Paints distant buildings and trees across the whole frame; they also close the street."""
     for z in (1.6 * END, 1.25 * END):
         x = -0.75 * z
         while x < 0.75 * z:
@@ -79,7 +82,7 @@ def paint_skyline(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> Non
 
 
 def paint_end_wall(canvas: Canvas, side: Side, lot: int) -> None:
-    """The wall of a building that looks down the street towards the camera, with its gable."""
+    """Paints the end wall of a building, which faces the camera, with its gable and windows."""
     z, height = float(side.edge[lot]), float(side.height[lot])
     if z < 6.0:
         return
@@ -99,7 +102,7 @@ def paint_end_wall(canvas: Canvas, side: Side, lot: int) -> None:
 
 
 def paint_yards(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
-    """What lies behind both building lines, far to near: end walls of the buildings, trees of the other lots."""
+    """Paints behind both building lines, far to near: end walls of the buildings, trees of the other lots."""
     for side in scene.sides:
         for lot in range(len(side.kind) - 1, -1, -1):
             z, kind = float(side.edge[lot]), side.kind[lot]
@@ -114,7 +117,7 @@ def paint_yards(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> None:
 def vehicles(
     rng: np.random.Generator, x: float, start: float, gap: float, oncoming: bool, choice: Choice
 ) -> Iterator[Item]:
-    """The vehicles of one lane at x, from `start` metres on, `gap` metres apart on average."""
+    """Random vehicles of one lane at x, from `start` metres on, with gaps of `gap` metres on average."""
     z = start + rng.exponential(gap)
     while z < LAST:
         kind, size = int(rng.choice(choice[0], p=choice[1])), rng.uniform(0.92, 1.08)
@@ -123,7 +126,7 @@ def vehicles(
 
 
 def traffic(scene: Scene, rng: np.random.Generator) -> Iterator[Item]:
-    """Own and oncoming lanes, parked vehicles along the kerbs, a tram on its rails, and riders beside them."""
+    """Random vehicles in the camera's and the oncoming lane, parked vehicles, a tram, and riders."""
     gap = scene.layout.vehicle_gap
     yield from vehicles(rng, scene.camera.x, FIRST + 4.0, 1.6 * gap, False, TRAFFIC)
     if np.isnan(scene.rails):
@@ -139,7 +142,7 @@ def traffic(scene: Scene, rng: np.random.Generator) -> Iterator[Item]:
 
 
 def furniture(scene: Scene, side: Side, rng: np.random.Generator) -> Iterator[Item]:
-    """What stands along one sidewalk: trees, lamps, lights, signs, people, parked two-wheelers, bins."""
+    """Random objects along one sidewalk: trees, lamps, lights, signs, people, parked two-wheelers, bins."""
     layout, outer = scene.layout, side.sign * (side.kerb + 0.45)
     planted = rng.random() < 0.7
     for kind, spacing in ((VEGETATION, layout.tree_spacing), (POLE, layout.pole_spacing)):
@@ -156,7 +159,7 @@ def furniture(scene: Scene, side: Side, rng: np.random.Generator) -> Iterator[It
 
 
 def sample_items(scene: Scene, rng: np.random.Generator) -> list[Item]:
-    """Every object of the street, far to near."""
+    """All objects of the street, far to near."""
     items = list(traffic(scene, rng))
     for side in scene.sides:
         items += furniture(scene, side, rng)
@@ -166,7 +169,7 @@ def sample_items(scene: Scene, rng: np.random.Generator) -> list[Item]:
 
 
 def paint_item(canvas: Canvas, scene: Scene, item: Item, rng: np.random.Generator) -> None:
-    """Paints one object."""
+    """Paints one object of any kind."""
     if item.kind in VEHICLES:
         paint_vehicle(canvas, scene, item.kind, item.x, item.z, item.active, item.size, rng)
     elif item.kind == PERSON:
@@ -182,7 +185,7 @@ def paint_item(canvas: Canvas, scene: Scene, item: Item, rng: np.random.Generato
 
 
 def paint_shadows(scene: Scene, items: list[Item], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """The share of light (rows, columns) that reaches the ground: soft contact shadows under the objects."""
+    """The fraction of light (rows, columns) that reaches the ground: soft contact shadows under the objects."""
     image = Image.new("L", ((shape[1] + 1) // 2, (shape[0] + 1) // 2), 0)
     draw = ImageDraw.Draw(image)
     for item in items:

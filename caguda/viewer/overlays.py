@@ -1,4 +1,4 @@
-"""The pseudo-labels of one target image as pictures: over the image, compared, and small objects marked."""
+"""The pictures of `view`: the pseudo-labels of one target image, their differences, and small objects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.patches import Ellipse
 from numpy.typing import NDArray
 
-from caguda.artifacts.label_arrays import LabelArrays
+from caguda.artifacts.label_statistics import ImageLabels
 from caguda.classes import IGNORE, ClassTable
 from caguda.paper.charts import PART_COLORS, save
 from caguda.paper.figures import Block, side_by_side
@@ -23,34 +23,34 @@ DIFFERENCES = {
     "both agree": PART_COLORS["both"],
     "both differ": "#b3372f",
 }
-"""What the two kinds of labels say of a pixel, and its colour; the values of `difference`, in order."""
+"""The values of `difference`, in order, and their colours."""
 RARE, SMALLEST, MARKS = 0.05, 3, 8
-"""Of a category that is nearest to at most this share of an image, regions of so many pixels; marked at most."""
+"""Small objects: the largest share of an image for their category, the fewest pixels, and the most that are marked."""
 
 
 @dataclass(frozen=True, eq=False)
 class ViewedFrame:
-    """A target image as far as it is known, and what each of some label stores says of it.
+    """A target image and its pseudo-labels by one or two labellings.
 
-    `truth` has the train ids at the resolution of each store. `missing` says why there is no image, where there is none.
+    `truth` has the train ids at the resolution of each labelling. If `image` is None, `missing` is the reason.
     """
 
     name: str
     image: NDArray[np.uint8] | None
     missing: str
     truth: Sequence[NDArray[np.uint8]] | None
-    labels: Sequence[LabelArrays]
+    labels: Sequence[ImageLabels]
 
 
 def agreement(label: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float | None:
-    """The share of labels (h, w) that are the truth (h, w), where both are known; None where there is no such pixel."""
-    both = (label != IGNORE) & (truth != IGNORE)
-    return float(np.mean(label[both] == truth[both])) if both.any() else None
+    """The share of right labels (h, w) among the pixels with a label and a truth (h, w); None without such pixels."""
+    known = (label != IGNORE) & (truth != IGNORE)
+    return float(np.mean(label[known] == truth[known])) if known.any() else None
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A circle around a small object, in shares of a picture's width and height from its upper left corner."""
+    """A circle around a small object: centre and size as fractions of the picture's width and height."""
 
     x: float
     y: float
@@ -58,32 +58,32 @@ class Mark:
     height: float
 
 
-def difference(labels: LabelArrays) -> NDArray[np.uint8]:
-    """What the labels by anchors and by probability say of every pixel (h, w): a place in DIFFERENCES."""
-    apart = (labels.active == 3) & (labels.nearest_anchor != labels.predicted)
-    return np.where(apart, 4, labels.active).astype(np.uint8)
+def difference(labels: ImageLabels) -> NDArray[np.uint8]:
+    """The comparison of labels by anchors and by probability at every pixel (h, w), as an index into DIFFERENCES."""
+    differ = (labels.active == 3) & (labels.nearest_anchor != labels.predicted)
+    return np.where(differ, 4, labels.active).astype(np.uint8)
 
 
 def regions(values: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """The region of every pixel (h, w), named by its first pixel in reading order: 4-connected pixels of one value."""
+    """The 4-connected regions of equal values (h, w): for every pixel the flat index of the first pixel of its region."""
     across, down = values[:, 1:] == values[:, :-1], values[1:] == values[:-1]
     index = np.arange(values.size).reshape(values.shape)
     while True:
-        found = index.copy()
-        for one, other, same in ((found[:, :-1], found[:, 1:], across), (found[:-1], found[1:], down)):
-            np.minimum(one, other, out=one, where=same)
-            np.minimum(other, one, out=other, where=same)
-        found = found.ravel()[found]
-        if (found == index).all():
+        smaller = index.copy()
+        for a, b, equal in ((smaller[:, :-1], smaller[:, 1:], across), (smaller[:-1], smaller[1:], down)):
+            np.minimum(a, b, out=a, where=equal)
+            np.minimum(b, a, out=b, where=equal)
+        smaller = smaller.ravel()[smaller]
+        if (smaller == index).all():
             return index
-        index = found
+        index = smaller
 
 
-def small_objects(labels: LabelArrays) -> list[Mark]:
-    """Circles around small objects that anchors activate and the probability misses, as in Figure 2b; largest first.
+def small_objects(labels: ImageLabels) -> list[Mark]:
+    """Circles around small objects that are active by anchors and not by probability, as in Figure 2b; largest first.
 
-    An object is a region with one label by anchors, of a category that is nearest to at most RARE of all pixels. It is
-    missed if at most half of its pixels are active by probability.
+    An object is a region of SMALLEST pixels or more with one label by anchors. At most RARE of all pixels are nearest to the
+    anchor of its category, and at most half of its own pixels are active by probability. At most MARKS are returned.
     """
     height, width = labels.active.shape
     rare = np.bincount(labels.nearest_anchor.ravel(), minlength=256) <= RARE * labels.active.size
@@ -91,11 +91,10 @@ def small_objects(labels: LabelArrays) -> list[Mark]:
     region = regions(labels.anchor_label)
     sizes = np.bincount(region.ravel(), minlength=region.size)
     probable = np.bincount(region.ravel(), weights=labels.probability_label.ravel() != IGNORE, minlength=region.size)
-    wanted = rare[labels.anchor_label.ravel()] & (sizes >= SMALLEST) & (probable <= sizes / 2)
-    first = sorted(np.flatnonzero(wanted & (sizes > 0)), key=lambda name: (-sizes[name], name))[:MARKS]
+    small = rare[labels.anchor_label.ravel()] & (sizes >= SMALLEST) & (probable <= sizes / 2)
     marks = []
-    for name in first:
-        rows, columns = np.nonzero(region == name)
+    for pixel in sorted(np.flatnonzero(small), key=lambda pixel: (-sizes[pixel], pixel))[:MARKS]:
+        rows, columns = np.nonzero(region == pixel)
         top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
         across = 1.2 * float(np.hypot(bottom - top, right - left)) + 2
         marks.append(Mark((left + right) / 2 / width, (top + bottom) / 2 / height, across / width, across / height))
@@ -103,14 +102,14 @@ def small_objects(labels: LabelArrays) -> list[Mark]:
 
 
 def painted(differences: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The RGB picture (4 h, 4 w, 3) of what `difference` returns."""
+    """The values of `difference` as an RGB picture (4 h, 4 w, 3)."""
     palette = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in DIFFERENCES.values()], np.uint8)
     large: NDArray[np.uint8] = palette[differences].repeat(4, axis=0).repeat(4, axis=1)
     return large
 
 
 def write_sheet(frame: ViewedFrame, table: ClassTable, heading: str, output: Path) -> None:
-    """Writes a PNG of a frame: image and truth, both kinds of labels as in Figure 2b, and their difference."""
+    """Writes a PNG of a frame: image and truth, labels by anchors and by probability as in Figure 2b, their difference."""
     labels = frame.labels[0]
     row: Mapping[str, NDArray[np.uint8]] = {
         **({} if frame.image is None else {"image": frame.image}),

@@ -1,4 +1,4 @@
-# Category anchors of the source under a model (Eq. 4): sums by parts, then all of them added.
+# CAC: the category anchors of a model (Eq. 4). Each part sums features over a share of the source, then all sums are added.
 
 
 rule anchor_part:
@@ -21,7 +21,7 @@ rule anchor_part:
         runtime=240,
     params:
         config=CONFIG,
-        settings=fingerprint(anchors=without("anchors", "every_stage")),
+        settings=settings_json(anchors=without("anchors", "every_stage")),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda anchor-part --config {params.config:q} --manifest {input.manifest:q}"

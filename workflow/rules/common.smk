@@ -1,4 +1,4 @@
-# The validated configuration, the paths of all artifacts, wildcards and fingerprints. Nothing here imports torch.
+# The validated configuration, the paths of all artifacts, the wildcards, and the inputs of rules. Nothing here imports torch.
 
 import json
 import os
@@ -10,29 +10,29 @@ from pathlib import Path
 
 import caguda
 from caguda.artifacts.atomic import write_json
+from caguda.config_run import MODEL_PATTERN, Method
 from caguda.errors import UserError, first, printable
-from caguda.config_run import Method
-from caguda.recorded import plugins_of, plugins_of_rule, settings_of_run
+from caguda.recorded_settings import plugins_of, plugins_of_rule, settings_of_run
 from caguda.runs import (
-    anchors_of_evidence,
     imported_files,
-    known_rules,
-    labelling_of,
+    labelling_name,
     model_before,
-    models,
+    model_of_anchors,
+    models as all_models,
     models_before,
     reports,
+    rules_by_folder,
     rules_of,
     run_of,
 )
-from caguda.staleness import silent_products, stale_artifacts
+from caguda.staleness import products_without_provenance, stale_artifacts
 from caguda.version import METHOD_VERSION
 from caguda.workflow import (
+    explain_unknown_model,
     lock_of,
     merged_by_parent,
     merged_files,
     one_line,
-    refuse_other_models,
     set_aside,
     tell_of_earlier_layout,
     validated,
@@ -40,7 +40,7 @@ from caguda.workflow import (
 from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
-# Snakemake takes what braces hold in the path of a rule's `conda:` for a wildcard.
+# Snakemake takes a name in braces in the path of a rule's `conda:` for a wildcard.
 if set("{}") & set(str(workflow.current_basedir)):
     sys.exit(
         f"caguda: {printable(str(workflow.current_basedir))}: the project must lie in a folder without {{ and }} in its path; "
@@ -49,13 +49,13 @@ if set("{}") & set(str(workflow.current_basedir)):
 
 
 def configuration_name() -> Path:
-    """The files that the configuration came from, as a person would name them."""
+    """The files of the configuration as a user names them: relative paths, joined by ` + `."""
     names = [os.path.relpath(path) for path in workflow.configfiles] or ["config"]
     return Path(" + ".join([*names, "--config"] if workflow.config_settings.config else names))
 
 
 def merged_configuration():
-    """What the configuration files and their bases say, and `--config`; in a module, what its parent says."""
+    """The merged configuration files, their bases and `--config`; in a module, the configuration that its parent gives it."""
     files = [Path(file) for file in workflow.configfiles]
     if workflow.modifier.namespace is None:
         return merged_files(files, workflow.config_settings.config)
@@ -70,28 +70,30 @@ with one_line():
 SETTINGS = configuration.model_dump(mode="json")
 
 
-def fingerprint(*names: str, **sections) -> str:
-    """Sorted JSON of the named sections of the configuration, and of further ones given by value.
+def settings_json(*names: str, **sections) -> str:
+    """Sorted JSON of some sections of the configuration, named or given by value: a param of a rule.
 
-    The param of a rule holds what its verb reads directly, so that it runs again when that changes, and only then.
-    What reaches it through a file that it opens, such as the thresholds of a label store, is not repeated.
+    It holds the settings that the rule's verb reads itself. When they change, Snakemake runs the rule again. It leaves out
+    the settings that the verb finds in its input files, such as the thresholds of a label store.
     """
     return json.dumps({name: SETTINGS[name] for name in names} | sections, sort_keys=True)
 
 
 def without(section: str, *keys: str) -> dict:
-    """A section of the configuration less some keys, which do not change what the rule makes."""
+    """A section of the configuration without the keys that do not change what the rule makes."""
     return {key: value for key, value in SETTINGS[section].items() if key not in keys}
 
 
 def without_root(*sets: str) -> dict:
-    """The sections of some sets of frames less their folders: frames may be moved."""
+    """The sections of some sets of frames without their folders, since frames may be moved."""
     return {name: SETTINGS[name] and without(name, "root") for name in sets}
 
 
-# Verbs read the resolved configuration from one file. It is no input: a file that is made again in the same call would,
-# even as ancient(), keep Snakemake from seeing that a rule's params have changed.
-LOCKS = []
+LOCKS = []  # keeps the lock's file open for as long as Snakemake runs
+
+
+# Verbs read the resolved configuration from one file, which is written before the first job. It is no input of a rule: an
+# input that is written in the same call, even as ancient(), keeps Snakemake from seeing that a rule's params have changed.
 
 
 onstart:
@@ -111,37 +113,38 @@ onstart:
 
 
 def below_prefix(path: str) -> str:
-    """Where a path lies that Snakemake does not know as a file: below the prefix of a workflow that imports this one."""
+    """A path below the prefix of the workflow that imports this one, for files that Snakemake does not know."""
     return str(workflow.modifier.modify_path(path))
 
 
 @cache
-def renewed(wildcards) -> list[str]:
-    """Forces what is out of date to be made again. An input function of `check`, as those run while jobs are planned; it
-    adds no input.
+def force_stale(wildcards) -> list[str]:
+    """Forces what is out of date to be made again where a target needs it, as `--forcerun` does. Adds no input.
 
-    What was made with other settings, or of files that are gone or changed, is made again where a target needs it, as by
-    `--forcerun`, whether or not Snakemake remembers in `.snakemake` how it was made. Tables, pictures and archives do not
-    say all that they were made of: they are made again where it does not remember. So is what is missing between a target
-    and what it was made of.
+    An input function of `check`, `check_test` and `import_checkpoint`, since Snakemake calls those while it plans jobs.
+
+    An artifact is out of date if it records other settings than the configuration has, or an input that is missing or has
+    changed. Tables, pictures and archives do not record all their inputs; they are forced if `.snakemake` does not remember
+    how they were made. An artifact that is missing between a target and its inputs is forced too.
     """
     if workflow.is_main_process:
-        folder, known = Path(below_prefix(EXPERIMENT)), set(map(below_prefix, every_artifact()))
-        found = stale_artifacts(configuration, folder)
+        folder, artifacts = Path(below_prefix(EXPERIMENT)), set(map(below_prefix, training_artifacts()))
+        stale = stale_artifacts(configuration, folder)
         forgotten = [
-            path for path in silent_products(folder) if workflow.persistence.metadata(IOFile(str(path), None)) is None
+            path
+            for path in products_without_provenance(folder)
+            if workflow.persistence.metadata(IOFile(str(path), None)) is None
         ]
-        if told := [f"{path}: {reason}" for path, reason in found.items() if str(path) in known]:
-            reasons = first(told)
-            print(f"out of date, made again where it is needed: {printable(reasons)}", file=sys.stderr)
-        missing = [path for path in known if not os.path.exists(path)]
-        workflow.dag.forcefiles.update(str(path) for path in (*found, *forgotten, *missing))
+        if lines := [f"{path}: {reason}" for path, reason in stale.items() if str(path) in artifacts]:
+            print(f"out of date, made again where it is needed: {printable(first(lines))}", file=sys.stderr)
+        missing = [path for path in artifacts if not os.path.exists(path)]
+        workflow.dag.forcefiles.update(str(path) for path in (*stale, *forgotten, *missing))
     return []
 
 
-# Paths: EXPERIMENT, SEED and MODEL are folders; a model is the folder of a run, or of one of its stages, RUN/stageK, and holds
-# one checkpoint. What a frozen model says lies beside its checkpoint, whoever trains on it: anchors and evidence in
-# MODEL/evidence, pseudo-labels in MODEL/labels/RULE.
+# Paths. EXPERIMENT, SEED and MODEL are folders. A model is named by its folder, RUN or RUN/stageK, which holds one checkpoint.
+# Its anchors and its evidence lie in MODEL/evidence, and the pseudo-labels made of them in MODEL/labels/RULE, whichever run
+# is trained on them.
 
 EXPERIMENT = f"results/{configuration.experiment}"
 SEED = f"{EXPERIMENT}/seed{{seed}}"
@@ -155,30 +158,26 @@ MANIFEST_OF = {"evaluation": MANIFEST, "test": f"{EXPERIMENT}/manifest.test.json
 PREDICTED = "test" if configuration.test else "evaluation"
 PACKED = f"{EXPERIMENT}/packed/{{domain}}.h5"
 REPORT = f"{EXPERIMENT}/reports/{{report}}"
-MODELS = models(configuration)
+MODELS = all_models(configuration)
 REPORTS = reports(configuration)
-RULES = known_rules(configuration)
-LABELLINGS = {labelling_of(configuration, model) for model in MODELS} - {""}
-"""The names of all pseudo-labels that a model is trained on: the folders of their rules."""
+RULE_BY_FOLDER = rules_by_folder(configuration)
+LABELLINGS = {labelling_name(configuration, model) for model in MODELS} - {""}
+"""The names of all labellings: the folders of the rules that label for one model, joined by `+`."""
 FIRST_REPORT = next(iter(REPORTS))
 FIRST_SEED = configuration.seeds[0]
 
 
-ANY_MODEL = r"[A-Za-z0-9][A-Za-z0-9_-]*(?:/stage[1-9]\d*)?"
-"""The pattern of a model's name, also of one that the configuration has not, so that a rule can say so."""
-
-
-def one_of(names) -> str:
-    """The pattern of a wildcard that is one of some names."""
+def alternatives(names) -> str:
+    """The pattern of a wildcard that stands for one of these names."""
     return "|".join(map(re.escape, names)) or "none"
 
 
 wildcard_constraints:
-    seed=one_of(map(str, configuration.seeds)),
-    model=ANY_MODEL,
-    report=one_of(REPORTS),
-    rule=one_of(RULES),
-    labelling=one_of(LABELLINGS),
+    seed=alternatives(map(str, configuration.seeds)),
+    model=MODEL_PATTERN,  # also that of a model that the configuration does not have, so that `model_of_job` can say so
+    report=alternatives(REPORTS),
+    rule=alternatives(RULE_BY_FOLDER),
+    labelling=alternatives(LABELLINGS),
     domain="source|target",
     number="[1-4]",
     part=r"[1-9]\d*",
@@ -186,9 +185,9 @@ wildcard_constraints:
     frames="|".join(MANIFEST_OF),
 
 
-# `python` in a rule is the interpreter that runs Snakemake, whether or not its environment was activated; with
-# `--sdm conda`, that of workflow/envs/caguda.yaml, which runs this package. The shell's parent is Snakemake: a verb ends
-# when it does.
+# `python` in a rule is the interpreter that runs Snakemake, whether or not its environment is activated. With `--sdm conda`
+# it is that of workflow/envs/caguda.yaml, which runs this package. The shell's parent is Snakemake: a verb ends when
+# Snakemake ends.
 if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
     python = f"export PYTHONPATH={shlex.quote(str(Path(caguda.__file__).parents[1]))}"
 else:
@@ -201,12 +200,12 @@ TRAINER_CORES = configuration.compute.processes * (configuration.compute.threads
 
 
 def caches(*domains: str) -> list[str]:
-    """The packed caches of these domains, none if the configuration has none."""
+    """The packed caches of these domains; none without `cache: true`."""
     return expand(PACKED, domain=domains) if configuration.cache else []
 
 
-# No target lists the caches: all that makes one out of date does so to the manifest or to every training as well, and
-# when all is trained, they may be deleted.
+# No target lists the caches, so that they may be deleted when all is trained. Whatever makes a cache stale makes the
+# manifest or every training stale too.
 DATA_ARTIFACTS = [*GENERATED, MANIFEST]
 
 
@@ -215,39 +214,43 @@ def of_model(seed: int | str, model: str, name: str) -> str:
     return f"{EXPERIMENT}/seed{seed}/{model}/{name}"
 
 
-def brought(run: str) -> list[str]:
-    """The files of an imported model: its weights and, where it is there, their description."""
+def imported_inputs(run: str) -> list[str]:
+    """The weights of an imported model, and the JSON beside them if there is one."""
     weights = Path(imported_files(configuration)[run])
     return [local(str(path)) for path in (weights, weights.with_suffix(".json")) if path == weights or path.exists()]
 
 
-def known_model(wildcards) -> str:
-    """The model of a job; or one line and the end, where the configuration has none of its name."""
+def model_of_job(wildcards) -> str:
+    """The model of a job; ends with one line if the configuration has no model of that name."""
     if wildcards.model not in MODELS:
-        refuse_other_models(workflow.dag_settings.targets, below_prefix(EXPERIMENT), MODELS, configuration_name())
+        explain_unknown_model(workflow.dag_settings.targets, below_prefix(EXPERIMENT), MODELS, configuration_name())
     return wildcards.model
 
 
+# `..._of(model)` is made with that model. `..._given_to(model)` is an input of its training, made with the model that it
+# starts from; `..._behind(model)` is what that input is made of, or the report on it.
+
+
 def checkpoint_of(wildcards) -> str:
-    """The checkpoint that lies in the folder of a model."""
-    return of_model(wildcards.seed, known_model(wildcards), "checkpoint.safetensors")
+    """The checkpoint of a job's model."""
+    return of_model(wildcards.seed, model_of_job(wildcards), "checkpoint.safetensors")
 
 
-def anchors_beside(seed: int | str, model: str) -> str:
-    """The anchors that the evidence of a model is made with: those of its own features, or of what its chain started from."""
-    return of_model(seed, anchors_of_evidence(configuration, model), "evidence/anchors.h5")
+def anchors_of(seed: int | str, model: str) -> str:
+    """The anchors for the evidence of a model: its own, or with `every_stage: false` those that its chain started from."""
+    return of_model(seed, model_of_anchors(configuration, model), "evidence/anchors.h5")
 
 
-def initial_of(seed: int | str, model: str) -> list[str]:
-    """The checkpoint that a training starts from; none where it starts from fresh weights."""
+def start_given_to(seed: int | str, model: str) -> list[str]:
+    """The checkpoint that a training starts from; none for a run without `start`."""
     before = model_before(configuration, model)
     return [] if before is None else [of_model(seed, before, "checkpoint.safetensors")]
 
 
-def anchors_for(seed: int | str, model: str) -> list[str]:
-    """The anchors that a training needs; none where its method needs none."""
+def anchors_given_to(seed: int | str, model: str) -> list[str]:
+    """The anchors that a training reads; none if its method uses none."""
     before = model_before(configuration, model)
-    return [anchors_beside(seed, before)] if run_of(configuration, model).uses_anchors else []
+    return [anchors_of(seed, before)] if run_of(configuration, model).uses_anchors else []
 
 
 def reads_labels(model: str) -> bool:
@@ -256,39 +259,42 @@ def reads_labels(model: str) -> bool:
     return isinstance(run, Method) and run.reads_pseudo_labels
 
 
-def labels_for(seed: int | str, model: str) -> list[str]:
-    """The pseudo-labels that a training reads, those of each rule; none where its method reads none."""
+def labels_given_to(seed: int | str, model: str) -> list[str]:
+    """The pseudo-labels that a training reads, one JSON for each rule; none if its method reads none."""
+    if not reads_labels(model):
+        return []
     before, rules = model_before(configuration, model), rules_of(configuration, model).values()
-    return [of_model(seed, before, f"labels/{rule.folder}/labels.json") for rule in rules if reads_labels(model)]
+    return [of_model(seed, before, f"labels/{rule.folder}/labels.json") for rule in rules]
 
 
-def evidence_for(seed: int | str, model: str) -> str:
+def evidence_behind(seed: int | str, model: str) -> str:
     """The evidence that the pseudo-labels of a training are made of."""
     return of_model(seed, model_before(configuration, model), "evidence/evidence.json")
 
 
-def labelling_for(seed: int | str, model: str) -> str:
-    """What is told of the pseudo-labels that a training reads."""
-    return of_model(seed, model_before(configuration, model), f"labels/{labelling_of(configuration, model)}.json")
+def label_report_behind(seed: int | str, model: str) -> str:
+    """The label report of the pseudo-labels that a training reads."""
+    return of_model(seed, model_before(configuration, model), f"labels/{labelling_name(configuration, model)}.json")
 
 
 def parts_of(folder: str, artifact: str) -> list[str]:
-    """The files of all parts of an artifact in a folder: for `labels.json`, `parts/labels.1-of-2.json` and so on.
+    """The files of all parts of an artifact: for `evidence.json`, `FOLDER/parts/evidence.1-of-2.json` and so on.
 
-    As many as configured, unless all of another number are there: what is finished stays so when the number is changed.
+    `compute.parts` says how many. If not all of these are on disk, but all of another division are, those are taken: finished
+    parts stay when the number is changed.
     """
     name, suffix = artifact.split(".")
 
-    def files(parts: int) -> list[str]:
-        return [f"{folder}/parts/{name}.{part}-of-{parts}.{suffix}" for part in range(1, parts + 1)]
+    def files(count: int) -> list[str]:
+        return [f"{folder}/parts/{name}.{part}-of-{count}.{suffix}" for part in range(1, count + 1)]
 
-    first = sorted(path.stem for path in Path(below_prefix(folder), "parts").glob(f"{name}.1-of-*.{suffix}"))
-    found = [stem.rpartition("-")[2] for stem in first]
-    numbers = [configuration.compute.parts, *(int(number) for number in found if number.isdecimal())]
-    whole = (files(parts) for parts in numbers if all(os.path.exists(below_prefix(path)) for path in files(parts)))
-    return next(whole, files(configuration.compute.parts))
+    first_parts = sorted(path.stem for path in Path(below_prefix(folder), "parts").glob(f"{name}.1-of-*.{suffix}"))
+    counts = filter(str.isdecimal, (stem.rpartition("-")[2] for stem in first_parts))
+    divisions = map(files, (configuration.compute.parts, *map(int, counts)))
+    finished = (paths for paths in divisions if all(os.path.exists(below_prefix(path)) for path in paths))
+    return next(finished, files(configuration.compute.parts))
 
 
-def of_all_seeds(names: list[str], artifact: str) -> list[str]:
-    """One artifact of each of some models, seed by seed."""
-    return [of_model(seed, model, artifact) for seed in configuration.seeds for model in names]
+def of_all_seeds(models: list[str], artifact: str) -> list[str]:
+    """One artifact of each of these models, seed by seed."""
+    return [of_model(seed, model, artifact) for seed in configuration.seeds for model in models]

@@ -1,4 +1,4 @@
-# The frames: generated where the configuration has `street`, then all of them opened, measured and listed once.
+# The frames: generated if the configuration has `street`, then all of them opened, measured and listed once.
 
 if configuration.street:
 
@@ -17,18 +17,18 @@ if configuration.street:
             runtime=60,
         params:
             config=CONFIG,
-            settings=fingerprint("street"),
+            settings=settings_json("street"),
             method_version=METHOD_VERSION,
         shell:
             "python -m caguda generate --config {params.config:q} --output {output:q} > {log:q} 2>&1"
 
 
-# What it has found in each file stays in check/ beside the manifest. That is no output, since a rule's outputs are deleted
-# before it runs: the next check opens changed files alone.
+# It records each file's result in check/ beside the manifest, so that the next check opens changed files alone. That record
+# is no output, since Snakemake deletes a rule's outputs before it runs.
 rule check:
     input:
         GENERATED,
-        renewed,
+        force_stale,
     output:
         MANIFEST,
     log:
@@ -43,7 +43,7 @@ rule check:
         runtime=240,
     params:
         config=CONFIG,
-        settings=fingerprint(
+        settings=settings_json(
             "street",
             "classes",
             "ignore",
@@ -55,13 +55,13 @@ rule check:
         "python -m caguda check --config {params.config:q} --output {output:q} > {log:q} 2>&1"
 
 
-# Images for the test server. No training depends on them, so that they can be added when all is trained.
+# Images for the test server. No training depends on them: they can be added when all is trained.
 if configuration.test:
 
     rule check_test:
         input:
             GENERATED,
-            renewed,
+            force_stale,
         output:
             MANIFEST_OF["test"],
         log:
@@ -76,7 +76,7 @@ if configuration.test:
             runtime=240,
         params:
             config=CONFIG,
-            settings=fingerprint(
+            settings=settings_json(
                 "street", "classes", "ignore", **without_root("test"), **plugins_of(configuration, ["test"])
             ),
             method_version=METHOD_VERSION,
@@ -103,7 +103,7 @@ rule pack:
         runtime=480,
     params:
         config=CONFIG,
-        settings=fingerprint("classes", "ignore"),
+        settings=settings_json("classes", "ignore"),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda pack --config {params.config:q} --manifest {input.manifest:q} --domain {wildcards.domain:q}"

@@ -1,4 +1,4 @@
-# Every model on the target's evaluation frames.
+# The IoU of every model on the target's evaluation frames.
 
 
 rule evaluate:
@@ -20,7 +20,7 @@ rule evaluate:
         runtime=240,
     params:
         config=CONFIG,
-        settings=fingerprint("inference"),
+        settings=settings_json("inference"),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda evaluate --config {params.config:q} --manifest {input.manifest:q}"

@@ -1,13 +1,14 @@
-# What a frozen model says of every target image, once, before any threshold (Eq. 5, and the classifier's probabilities).
-# The store is filled by several jobs, so it is no output as a whole. Its group file, written once when the store is
-# created, is one: a store that was deleted is made again. `evidence` reads all of it back; who reads opens its JSON.
+# Evidence: one pass of a frozen model over the target, stored before any threshold (Eq. 5, and the classifier's probabilities).
+# Several jobs fill the store, so the store as a whole is no output. Its group file is one: it is written once, when the
+# store is created, so that a deleted store is made again. `evidence` reads all of it back and writes the JSON that readers
+# open first.
 
 
 rule evidence_store:
     input:
         manifest=MANIFEST,
         checkpoint=checkpoint_of,
-        anchors=lambda wildcards: anchors_beside(wildcards.seed, wildcards.model),
+        anchors=lambda wildcards: anchors_of(wildcards.seed, wildcards.model),
     output:
         created=f"{EVIDENCE}/evidence.created.json",
         group=f"{EVIDENCE}/evidence.zarr/zarr.json",
@@ -38,7 +39,7 @@ rule evidence_part:
         group=rules.evidence_store.output.group,
         manifest=MANIFEST,
         checkpoint=checkpoint_of,
-        anchors=lambda wildcards: anchors_beside(wildcards.seed, wildcards.model),
+        anchors=lambda wildcards: anchors_of(wildcards.seed, wildcards.model),
     output:
         f"{EVIDENCE}/parts/evidence.{{part}}-of-{{parts}}.json",
     log:

@@ -1,11 +1,11 @@
-# Models that a user brings, of the runs whose method is `imported`.
+# The models of runs with `method: imported`: files from elsewhere.
 
 if imported_files(configuration):
 
     rule import_checkpoint:
         input:
-            lambda wildcards: brought(wildcards.model),
-            renewed,
+            lambda wildcards: imported_inputs(wildcards.model),
+            force_stale,
         output:
             checkpoint=f"{MODEL}/checkpoint.safetensors",
             description=f"{MODEL}/checkpoint.json",
@@ -14,7 +14,7 @@ if imported_files(configuration):
         benchmark:
             f"{MODEL}/benchmark/import.tsv"
         wildcard_constraints:
-            model=one_of(imported_files(configuration)),
+            model=alternatives(imported_files(configuration)),
         priority: 100
         conda:
             "../envs/caguda.yaml"
@@ -24,8 +24,8 @@ if imported_files(configuration):
             runtime=30,
         params:
             config=CONFIG,
-            settings=fingerprint("network", "classes"),
+            settings=settings_json("network", "classes"),
             method_version=METHOD_VERSION,
         shell:
-            "python -m caguda import --config {params.config:q} --run {wildcards.model:q} --seed {wildcards.seed:q}"
+            "python -m caguda import --config {params.config:q} --model {wildcards.model:q} --seed {wildcards.seed:q}"
             " --input {input[0]:q} --output {output.checkpoint:q} > {log:q} 2>&1"

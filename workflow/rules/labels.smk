@@ -1,4 +1,4 @@
-# The pseudo-labels that a rule makes of the evidence (Eq. 6 and 7, or the probability rule): no network, no GPU.
+# ATI and PLA: the pseudo-labels that a rule makes of the evidence (Eq. 6 and 7, or Eq. 11). No network, no GPU.
 
 
 rule labels:
@@ -22,7 +22,7 @@ rule labels:
     params:
         config=CONFIG,
         settings=lambda wildcards: json.dumps(
-            {"rule": RULES[wildcards.rule].described(), **plugins_of_rule(RULES[wildcards.rule])}
+            {"rule": RULE_BY_FOLDER[wildcards.rule].described(), **plugins_of_rule(RULE_BY_FOLDER[wildcards.rule])}
         ),
         method_version=METHOD_VERSION,
         store=subpath(output.group, parent=True),
@@ -31,7 +31,7 @@ rule labels:
         " --store {params.store:q} --output {output.labels:q} > {log:q} 2>&1"
 
 
-# What some rules label together, and how right they are where a truth is known: for people, no training reads it.
+# A label report: how much the rules of a run label together, and how right that is if the truth is known. No training reads it.
 rule diagnose:
     input:
         manifest=MANIFEST,

@@ -1,4 +1,4 @@
-# A report: its table over all seeds, pictures and curves of the first one, and the page.
+# A report: its table over all seeds; its pictures, curves and label pictures of the first seed; and the page.
 
 
 rule table:
@@ -24,7 +24,7 @@ rule table:
         runtime=10,
     params:
         config=CONFIG,
-        names=lambda wildcards: names_of(REPORTS[wildcards.report]),
+        printed=lambda wildcards: printed_beside_scores(REPORTS[wildcards.report]),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda table --config {params.config:q} --report {wildcards.report:q}"
@@ -38,8 +38,8 @@ rule figure:
             of_model(FIRST_SEED, model, "checkpoint.safetensors")
             for model in models_of_figure(configuration, report_rows(wildcards.report))
         ],
-        evidence=lambda wildcards: shown_evidence(wildcards.report),
-        labels=lambda wildcards: labels_for(FIRST_SEED, main_of(wildcards.report)),
+        evidence=lambda wildcards: evidence_of_figure(wildcards.report),
+        labels=lambda wildcards: labels_given_to(FIRST_SEED, main_model_of(wildcards.report)),
     output:
         report(
             f"{REPORT}/figure.png",
@@ -60,8 +60,8 @@ rule figure:
         runtime=30,
     params:
         config=CONFIG,
-        names=lambda wildcards: names_of(REPORTS[wildcards.report]),
-        settings=fingerprint("inference"),
+        printed=lambda wildcards: printed_beside_scores(REPORTS[wildcards.report]),
+        settings=settings_json("inference"),
         method_version=METHOD_VERSION,
         seed=FIRST_SEED,
     shell:
@@ -95,20 +95,107 @@ rule curves:
         runtime=10,
     params:
         config=CONFIG,
-        names=lambda wildcards: names_of(REPORTS[wildcards.report]),
+        printed=lambda wildcards: printed_beside_scores(REPORTS[wildcards.report]),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda curves --config {params.config:q} --report {wildcards.report:q}"
         " --checkpoints {input.checkpoints:q} --output {output:q} > {log:q} 2>&1"
 
 
-rule report:
+rule label_frames:
+    input:
+        label_report=lambda wildcards: labels_of_pictures(wildcards.report),
+        manifest=MANIFEST,
+    output:
+        report(
+            directory(f"{REPORT}/labels/frames"),
+            patterns=["{name}.png"],
+            caption="../report/label_frames.rst",
+            category="Report {report}",
+            labels={"content": "pseudo-labels of {name}"},
+        ),
+    log:
+        f"{REPORT}/log/label_frames.txt",
+    benchmark:
+        f"{REPORT}/benchmark/label_frames.tsv"
+    conda:
+        "../envs/caguda.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        method_version=METHOD_VERSION,
+    shell:
+        "python -m caguda view {input.label_report:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule label_charts:
+    input:
+        label_report=lambda wildcards: labels_of_pictures(wildcards.report),
+        manifest=MANIFEST,
+    output:
+        report(
+            directory(f"{REPORT}/labels/charts"),
+            patterns=["{name}.png"],
+            caption="../report/label_charts.rst",
+            category="Report {report}",
+            labels={"content": "pseudo-labels: {name}"},
+        ),
+    log:
+        f"{REPORT}/log/label_charts.txt",
+    benchmark:
+        f"{REPORT}/benchmark/label_charts.tsv"
+    conda:
+        "../envs/caguda.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        method_version=METHOD_VERSION,
+    shell:
+        "python -m caguda inspect {input.label_report:q} --plot {output:q} > {log:q} 2>&1"
+
+
+rule class_chart:
+    input:
+        evaluations=lambda wildcards: of_all_seeds(
+            [REPORTS[wildcards.report][0], main_model_of(wildcards.report)], "evaluation.json"
+        ),
+    output:
+        report(
+            f"{REPORT}/classes.png",
+            caption="../report/classes.rst",
+            category="Report {report}",
+            labels={"content": "gains and confusions of every category"},
+        ),
+    log:
+        f"{REPORT}/log/classes.txt",
+    benchmark:
+        f"{REPORT}/benchmark/classes.tsv"
+    conda:
+        "../envs/caguda.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        config=CONFIG,
+        printed=lambda wildcards: printed_beside_scores(REPORTS[wildcards.report]),
+        method_version=METHOD_VERSION,
+    shell:
+        "python -m caguda class-chart --config {params.config:q} --evaluations {input.evaluations:q} --output {output:q}"
+        " > {log:q} 2>&1"
+
+
+rule report_page:
     input:
         table=f"{REPORT}/table.csv",
         figure=f"{REPORT}/figure.png",
         curves=f"{REPORT}/curves.png",
         evaluations=rules.table.input.evaluations,
-        labels=lambda wildcards: labellings_of(REPORTS[wildcards.report]),
+        label_reports=lambda wildcards: label_reports(REPORTS[wildcards.report]),
         checkpoints=lambda wildcards: of_all_seeds(REPORTS[wildcards.report], "checkpoint.json"),
     output:
         report(
@@ -129,10 +216,10 @@ rule report:
         runtime=10,
     params:
         config=CONFIG,
-        names=lambda wildcards: names_of(REPORTS[wildcards.report]),
+        printed=lambda wildcards: printed_beside_scores(REPORTS[wildcards.report]),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda report --config {params.config:q} --report {wildcards.report:q} --table {input.table:q}"
         " --figure {input.figure:q} --curves {input.curves:q} --evaluations {input.evaluations:q}"
-        " --labels {input.labels:q} --checkpoints {input.checkpoints:q}"
+        " --labels {input.label_reports:q} --checkpoints {input.checkpoints:q}"
         " --output {output:q} > {log:q} 2>&1"

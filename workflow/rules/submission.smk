@@ -1,5 +1,5 @@
-# What Cityscapes' test server takes: the label ids of every frame of a set as PNG files, and all of them in one zip.
-# The files are written one by one, by several jobs, into a folder beside the JSON, which comes last and vouches for them.
+# For Cityscapes' test server: the label ids of every frame of a set as PNG files, and one zip of them. Several jobs write the
+# files, one by one, into a folder. The JSON beside the folder comes last, with the digests of all files.
 
 
 rule predict_part:
@@ -21,7 +21,7 @@ rule predict_part:
         runtime=480,
     params:
         config=CONFIG,
-        settings=fingerprint("inference"),
+        settings=settings_json("inference"),
         method_version=METHOD_VERSION,
         folder=below_prefix(f"{MODEL}/predictions/{{frames}}"),
     shell:

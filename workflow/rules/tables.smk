@@ -1,4 +1,4 @@
-# The paper's tables, what was measured here beside what is published, and a picture of every category.
+# The paper's tables, with the measured scores beside the published ones, and the sweep, a table of our own.
 
 
 rule paper_table:
@@ -24,7 +24,7 @@ rule paper_table:
         runtime=10,
     params:
         config=CONFIG,
-        names=lambda wildcards: names_of(table_runs(f"table{wildcards.number}")),
+        printed=lambda wildcards: printed_beside_scores(table_models_of(f"table{wildcards.number}")),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda paper-table --config {params.config:q} --number {wildcards.number:q}"
@@ -33,8 +33,8 @@ rule paper_table:
 
 rule sweep_table:
     input:
-        evaluations=lambda wildcards: of_all_seeds(table_runs("sweep"), "evaluation.json"),
-        accuracy=lambda wildcards: labellings_of(table_runs("sweep")),
+        evaluations=lambda wildcards: of_all_seeds(table_models_of("sweep"), "evaluation.json"),
+        label_reports=lambda wildcards: label_reports(table_models_of("sweep")),
     output:
         csv=report(
             f"{EXPERIMENT}/tables/sweep.csv",
@@ -61,95 +61,8 @@ rule sweep_table:
         runtime=10,
     params:
         config=CONFIG,
-        names=lambda wildcards: names_of(table_runs("sweep")),
+        printed=lambda wildcards: printed_beside_scores(table_models_of("sweep")),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda sweep --config {params.config:q} --evaluations {input.evaluations:q}"
-        " --accuracy {input.accuracy:q} --output {output.csv:q} > {log:q} 2>&1"
-
-
-rule label_frames:
-    input:
-        labels=lambda wildcards: pictured_labels(wildcards.report),
-        manifest=MANIFEST,
-    output:
-        report(
-            directory(f"{REPORT}/labels/frames"),
-            patterns=["{name}.png"],
-            caption="../report/label_frames.rst",
-            category="Report {report}",
-            labels={"content": "pseudo-labels of {name}"},
-        ),
-    log:
-        f"{REPORT}/log/label_frames.txt",
-    benchmark:
-        f"{REPORT}/benchmark/label_frames.tsv"
-    conda:
-        "../envs/caguda.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        method_version=METHOD_VERSION,
-    shell:
-        "python -m caguda view {input.labels:q} --output {output:q} > {log:q} 2>&1"
-
-
-rule label_charts:
-    input:
-        labels=lambda wildcards: pictured_labels(wildcards.report),
-        manifest=MANIFEST,
-    output:
-        report(
-            directory(f"{REPORT}/labels/charts"),
-            patterns=["{name}.png"],
-            caption="../report/label_charts.rst",
-            category="Report {report}",
-            labels={"content": "pseudo-labels: {name}"},
-        ),
-    log:
-        f"{REPORT}/log/label_charts.txt",
-    benchmark:
-        f"{REPORT}/benchmark/label_charts.tsv"
-    conda:
-        "../envs/caguda.yaml"
-    threads: 1
-    resources:
-        mem_mb=8000,
-        runtime=120,
-    params:
-        method_version=METHOD_VERSION,
-    shell:
-        "python -m caguda inspect {input.labels:q} --plot {output:q} > {log:q} 2>&1"
-
-
-rule class_chart:
-    input:
-        evaluations=lambda wildcards: of_all_seeds(
-            [REPORTS[wildcards.report][0], main_of(wildcards.report)], "evaluation.json"
-        ),
-    output:
-        report(
-            f"{REPORT}/classes.png",
-            caption="../report/classes.rst",
-            category="Report {report}",
-            labels={"content": "gains and confusions of every category"},
-        ),
-    log:
-        f"{REPORT}/log/classes.txt",
-    benchmark:
-        f"{REPORT}/benchmark/classes.tsv"
-    conda:
-        "../envs/caguda.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        config=CONFIG,
-        names=lambda wildcards: names_of(REPORTS[wildcards.report]),
-        method_version=METHOD_VERSION,
-    shell:
-        "python -m caguda class-chart --config {params.config:q} --evaluations {input.evaluations:q} --output {output:q}"
-        " > {log:q} 2>&1"
+        " --accuracy {input.label_reports:q} --output {output.csv:q} > {log:q} 2>&1"

@@ -1,51 +1,52 @@
-# What every target, table and picture is made of.
+# The files that each target, table and picture is made of.
 
 from caguda.paper.rows import main_model, models_of_curves, models_of_figure, notes_of, rows_of, table_models
+from caguda.pseudo_labels import are_both
 
 
-def run_artifacts(seed: int, model: str) -> list[str]:
-    """What a model leaves, what it is trained on, and what that is made of."""
+def model_artifacts(seed: int, model: str) -> list[str]:
+    """The checkpoint of a model, and what its training is given."""
     names = ("checkpoint.safetensors", "checkpoint.json")
-    return [of_model(seed, model, name) for name in names] + given_artifacts(seed, model)
+    return [of_model(seed, model, name) for name in names] + artifacts_given_to(seed, model)
 
 
-def given_artifacts(seed: int, model: str) -> list[str]:
-    """What a training is given beside frames and weights, what that is made of, and what is told of it."""
-    run, made = run_of(configuration, model), []
-    if isinstance(run, Method) and (run.uses_anchors or run.reads_pseudo_labels):
-        anchors = anchors_beside(seed, model_before(configuration, model))
-        made += [anchors, *parts_of(os.path.dirname(anchors), "anchors.h5")]
+def artifacts_given_to(seed: int, model: str) -> list[str]:
+    """The anchors and pseudo-labels that a training is given, the artifacts that they are made of, and their label report."""
+    run, paths = run_of(configuration, model), []
+    if isinstance(run, Method) and run.uses_frozen_model:
+        anchors = anchors_of(seed, model_before(configuration, model))
+        paths += [anchors, *parts_of(os.path.dirname(anchors), "anchors.h5")]
     if reads_labels(model):
-        folder = os.path.dirname(evidence_for(seed, model))
-        made += [f"{folder}/{name}" for name in ("evidence.json", "evidence.created.json", "evidence.zarr/zarr.json")]
-        made += parts_of(folder, "evidence.json")
-        labels = labels_for(seed, model)
-        made += [path for file in labels for path in (file, f"{os.path.dirname(file)}/labels.zarr/zarr.json")]
-        made.append(labelling_for(seed, model))
-    return made
+        folder = os.path.dirname(evidence_behind(seed, model))
+        paths += [f"{folder}/{name}" for name in ("evidence.json", "evidence.created.json", "evidence.zarr/zarr.json")]
+        paths += parts_of(folder, "evidence.json")
+        for labels in labels_given_to(seed, model):
+            paths += [labels, f"{os.path.dirname(labels)}/labels.zarr/zarr.json"]
+        paths.append(label_report_behind(seed, model))
+    return paths
 
 
-def lineage_of(names) -> list[str]:
-    """Some models and all before them, each once, in the order of the YAML."""
-    every = [model for name in names for model in (*models_before(configuration, name), name)]
-    return sorted(set(every), key=MODELS.index)
+def lineage_of(models) -> list[str]:
+    """These models and all that they start from, each once, in the order of the YAML."""
+    lineage = {before for model in models for before in (model, *models_before(configuration, model))}
+    return sorted(lineage, key=MODELS.index)
 
 
-def trained_artifacts(names) -> list[str]:
-    """What some models and all before them leave before they are evaluated, of every seed."""
-    every = lineage_of(names)
-    made = [path for seed in configuration.seeds for model in every for path in run_artifacts(seed, model)]
-    return list(dict.fromkeys(made))
+def trained_artifacts(models) -> list[str]:
+    """What the trainings of these models, and of all that they start from, leave and are given, of every seed."""
+    lineage = lineage_of(models)
+    paths = [path for seed in configuration.seeds for model in lineage for path in model_artifacts(seed, model)]
+    return list(dict.fromkeys(paths))
 
 
-def lineage_artifacts(names) -> list[str]:
-    """What some models and all before them leave, of every seed."""
-    every = lineage_of(names)
-    return trained_artifacts(every) + of_all_seeds(every, "evaluation.json")
+def lineage_artifacts(models) -> list[str]:
+    """The artifacts of these models and of all that they start from, evaluations included, of every seed."""
+    lineage = lineage_of(models)
+    return trained_artifacts(lineage) + of_all_seeds(lineage, "evaluation.json")
 
 
-def every_artifact() -> list[str]:
-    """What all targets that train list."""
+def training_artifacts() -> list[str]:
+    """The check of the frames, and the artifacts of every model of the YAML."""
     return [*DATA_ARTIFACTS, *lineage_artifacts(MODELS)]
 
 
@@ -57,57 +58,53 @@ def report_rows(report: str) -> list:
     return rows_of(configuration, REPORTS[report])
 
 
-def names_of(names: list[str]) -> str:
-    """What is printed of some models beside their scores: a param of what prints it."""
-    rows = rows_of(configuration, names)
+def printed_beside_scores(models: list[str]) -> str:
+    """JSON of what is printed beside the scores of these models: names, notes, and which runs are left out. A param."""
+    rows = rows_of(configuration, models)
     return json.dumps([rows, notes_of(configuration, rows), configuration.left_out])
 
 
-def main_of(report: str) -> str:
+def main_model_of(report: str) -> str:
     """The model that a report is about."""
     return main_model(report_rows(report)).model
 
 
-def shown_evidence(report: str) -> list[str]:
-    """The evidence of the pseudo-labels that a report's figure shows; none where its model was trained on none."""
-    return [evidence_for(FIRST_SEED, main_of(report))] if reads_labels(main_of(report)) else []
+def evidence_of_figure(report: str) -> list[str]:
+    """The evidence behind the pseudo-labels in a report's figure; none if its main model was trained without any."""
+    model = main_model_of(report)
+    return [evidence_behind(FIRST_SEED, model)] if reads_labels(model) else []
 
 
-def labellings_of(names: list[str]) -> list[str]:
-    """What is told of the pseudo-labels of some models, seed by seed."""
-    return [labelling_for(seed, model) for seed in configuration.seeds for model in names if reads_labels(model)]
+def label_reports(models: list[str]) -> list[str]:
+    """The label reports behind these models, seed by seed; none for a model that was trained without pseudo-labels."""
+    return [label_report_behind(seed, model) for seed in configuration.seeds for model in models if reads_labels(model)]
 
 
 def report_artifacts(report: str) -> list[str]:
-    """What a report consists of."""
+    """The files of a report."""
     names = ("table.csv", "table.md", "figure.png", "curves.png", "report.html")
     return [f"{EXPERIMENT}/reports/{report}/{name}" for name in names]
 
 
+def model_of_label_pictures(report: str) -> str | None:
+    """The first model of a report that is trained on labels of both rules, anchor and probability: these can be compared."""
+    models = [model for model in REPORTS[report] if reads_labels(model)]
+    return next((model for model in models if are_both(rules_of(configuration, model))), None)
+
+
+def labels_of_pictures(report: str) -> str:
+    """The label report of the pseudo-labels that a report's label pictures show."""
+    return label_report_behind(FIRST_SEED, model_of_label_pictures(report))
+
+
 def pictures_of(report: str) -> list[str]:
-    """The pictures of a report's scores; gains of categories where it has two models to compare."""
-    return ["figure", "curves", *(["classes"] if REPORTS[report][0] != main_of(report) else [])]
-
-
-def pictured_model(report: str) -> str | None:
-    """The first model of a report that is trained on pseudo-labels by anchors and by probability, which can be drawn together."""
-    both = {"anchor", "probability"}
-    return next(
-        (model for model in REPORTS[report] if reads_labels(model) and set(rules_of(configuration, model)) == both),
-        None,
-    )
-
-
-def pictured_labels(report: str) -> str:
-    """The pseudo-labels that pictures of a report show."""
-    return labelling_for(FIRST_SEED, pictured_model(report))
-
-
-def label_pictures(report: str) -> list[str]:
-    """Pictures of pseudo-labels: some frames, and charts of all; their precision where a truth is known."""
-    if pictured_model(report) is None:
-        return []
-    return [f"{EXPERIMENT}/reports/{report}/labels/{name}" for name in ("frames", "charts")]
+    """The pictures of a report: gains by category if it compares two models, and label pictures if a model has both rules."""
+    names = ["figure.png", "curves.png"]
+    if REPORTS[report][0] != main_model_of(report):
+        names.append("classes.png")
+    if model_of_label_pictures(report) is not None:
+        names += ["labels/frames", "labels/charts"]
+    return [f"{EXPERIMENT}/reports/{report}/{name}" for name in names]
 
 
 # Tables of the paper
@@ -115,18 +112,18 @@ def label_pictures(report: str) -> list[str]:
 TABLE_CLASSES = {1: ("cityscapes19",), 2: ("cityscapes19",), 3: ("cityscapes16", "cityscapes19")}
 
 
-def table_runs(table: str) -> list[str]:
-    """The models that a table lists; or one line and the end, where none are listed."""
+def table_models_of(table: str) -> list[str]:
+    """The models that a table lists; ends with one line if there are none."""
     with one_line():
         return table_models(configuration, table)
 
 
 def table_inputs(number: int) -> list[str]:
-    """The evaluations of a table of the paper, seed by seed; for Table 2 what describes the submissions."""
+    """The evaluations of a table of the paper, seed by seed; for Table 2 the descriptions of the submissions."""
     if configuration.classes not in TABLE_CLASSES.get(number, (configuration.classes,)):
         needed = " or ".join(TABLE_CLASSES[number])
         sys.exit(f"caguda: {configuration_name()}: classes must be {needed} for table{number}, found other ones")
-    return of_all_seeds(table_runs(f"table{number}"), "submission.json" if number == 2 else "evaluation.json")
+    return of_all_seeds(table_models_of(f"table{number}"), "submission.json" if number == 2 else "evaluation.json")
 
 
 def table_artifacts(number: int) -> list[str]:
@@ -135,10 +132,10 @@ def table_artifacts(number: int) -> list[str]:
 
 
 def submission_artifacts(model: str) -> list[str]:
-    """The submission of a model, and what makes it, of every seed."""
-    made = trained_artifacts([model])
+    """The submission of a model, its predictions, and the artifacts of its lineage, of every seed."""
+    paths = trained_artifacts([model])
     for seed in configuration.seeds:
-        made += parts_of(of_model(seed, model, "predictions"), f"{PREDICTED}.json")
+        paths += parts_of(of_model(seed, model, "predictions"), f"{PREDICTED}.json")
         names = (f"predictions/{PREDICTED}.json", "submission.zip", "submission.json")
-        made += [of_model(seed, model, name) for name in names]
-    return made
+        paths += [of_model(seed, model, name) for name in names]
+    return paths

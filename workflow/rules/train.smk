@@ -1,14 +1,14 @@
-# The training of every model: source only, a warm-up, a stage of Algorithm 1, a baseline, a control, the oracle.
-# It is given what its method needs: the checkpoint that it starts from, and that model's anchors and pseudo-labels.
+# The training of every model: source only, a warm-up, a stage of Algorithm 1, a baseline, a control, the oracle. Its inputs
+# are those that its method needs: the checkpoint that it starts from, and the anchors and pseudo-labels of that model.
 
 
 rule train:
     input:
         manifest=MANIFEST,
-        packed=lambda wildcards: caches(*run_of(configuration, known_model(wildcards)).reads),
-        initial=lambda wildcards: initial_of(wildcards.seed, wildcards.model),
-        anchors=lambda wildcards: anchors_for(wildcards.seed, wildcards.model),
-        labels=lambda wildcards: labels_for(wildcards.seed, wildcards.model),
+        packed=lambda wildcards: caches(*run_of(configuration, model_of_job(wildcards)).reads),
+        start=lambda wildcards: start_given_to(wildcards.seed, wildcards.model),
+        anchors=lambda wildcards: anchors_given_to(wildcards.seed, wildcards.model),
+        labels=lambda wildcards: labels_given_to(wildcards.seed, wildcards.model),
     output:
         checkpoint=f"{MODEL}/checkpoint.safetensors",
         description=f"{MODEL}/checkpoint.json",
@@ -17,7 +17,7 @@ rule train:
     benchmark:
         f"{MODEL}/benchmark/train.tsv"
     wildcard_constraints:
-        model=rf"(?!(?:{one_of(imported_files(configuration))})/){ANY_MODEL}",
+        model=rf"(?!(?:{alternatives(imported_files(configuration))})/){MODEL_PATTERN}",
     priority: 100
     conda:
         "../envs/caguda.yaml"
@@ -32,6 +32,6 @@ rule train:
         method_version=METHOD_VERSION,
         state=below_prefix(f"{MODEL}/state"),
     shell:
-        "exec python -m caguda train --config {params.config:q} --seed {wildcards.seed:q} --run {wildcards.model:q}"
-        " --manifest {input.manifest:q} --initial {input.initial:q} --anchors {input.anchors:q} --labels {input.labels:q}"
+        "exec python -m caguda train --config {params.config:q} --seed {wildcards.seed:q} --model {wildcards.model:q}"
+        " --manifest {input.manifest:q} --start {input.start:q} --anchors {input.anchors:q} --labels {input.labels:q}"
         " --output {output.checkpoint:q} --state {params.state:q} --packed {input.packed:q} > {log:q} 2>&1"

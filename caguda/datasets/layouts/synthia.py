@@ -1,4 +1,4 @@
-"""SYNTHIA-RAND-CITYSCAPES: RGB/0000000.png ... and GT/LABELS/ of the same names."""
+"""SYNTHIA-RAND-CITYSCAPES: RGB/0000000.png ... and GT/LABELS/ with the same names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from caguda.config_frames import Domain, LabelValues
 from caguda.datasets.frame import label_in
 from caguda.datasets.layout import Layout
 from caguda.errors import UserError
-from caguda.kinds import register
+from caguda.registry import register
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,29 +18,25 @@ if TYPE_CHECKING:
 
 @register("layout", "synthia")
 class Synthia(Layout):
-    """Labels are RGB PNGs of 16 bits a channel, with class ids of their own in red."""
+    """Labels are RGB PNGs with 16 bits per channel; the red channel holds SYNTHIA's class ids."""
 
     key = "root"
     label_choices = ("labels",)
 
     def image_folders(self, domain: Domain, root: Path) -> list[Path]:
-        """The folder `RGB`."""
         return [root / "RGB"]
 
     def label_path(self, domain: Domain, root: Path, image: Path) -> Path:
-        """The file of the image's name in `GT/LABELS`."""
         return label_in(root / "GT" / "LABELS", image.stem)
 
     def label_values(self, domain: Domain) -> LabelValues:
-        """SYNTHIA's class ids."""
         return "synthia ids"
 
     def published(self, domain: Domain) -> int | None:
-        """All of it."""
         return 9_400
 
     def decode_label(self, content: bytes, path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-        """The values in red; a PNG of any other kind is a UserError."""
+        """The red channel; a PNG of any other kind is a UserError."""
         from caguda.datasets.header import label_header
         from caguda.datasets.io import first_channel  # torch
 

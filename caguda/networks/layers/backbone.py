@@ -1,4 +1,4 @@
-"""The encoder of the large DeepLabs: a ResNet of torchvision whose last layers are dilated."""
+"""The encoder of the large DeepLabs: a ResNet of torchvision with dilated last layers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +17,10 @@ CHANNELS, SKIP_CHANNELS = 2048, 256
 
 
 class Backbone(nn.Module):
-    """Enc of a DeepLab: the last map, CHANNELS at stride 8 or 16, and that of layer1, SKIP_CHANNELS at stride 4.
+    """Enc of a DeepLab: the map of layer4, CHANNELS at stride 8 or 16, and that of layer1, SKIP_CHANNELS at stride 4.
 
-    Its weights have the names that they have in torchvision. A layer that keeps its stride down keeps the spacing of
-    its kernels' taps up instead: the first block still has the spacing before it, as its input is still as it was.
+    Weights have torchvision's names. Dilation takes the place of stride in the last layers. The first block of such a
+    layer still has the dilation of the layer before, because its input has the same resolution as there.
     """
 
     def __init__(self, name: str, output_stride: int) -> None:
@@ -38,10 +38,10 @@ class Backbone(nn.Module):
 
 
 def load_backbone(network: nn.Module, backbone: str, origin: str) -> None:
-    """Give the encoder of a network the weights of its backbone: "imagenet", "none", or those of a file.
+    """Load the weights of the backbone into the encoder of a network; `origin` is "imagenet", "none" or a file.
 
-    The first use of ImageNet's downloads them. A file is a state dict of the backbone, with or without its classifier,
-    written by torch.save or as safetensors. UserError if there is no such file, or it is of another network.
+    ImageNet's weights are downloaded at their first use. A file is a state dict of the backbone, with or without its
+    classifier, by torch.save or as safetensors. UserError if the file is missing or of another network.
     """
     if origin == "none":
         return
@@ -50,18 +50,18 @@ def load_backbone(network: nn.Module, backbone: str, origin: str) -> None:
     else:
         weights = _local_weights(Path(origin))
     encoder = network.get_submodule("encoder")
-    own = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+    without_classifier = {name: value for name, value in weights.items() if not name.startswith("fc.")}
     needed = {
         name: value
         for name, value in encoder.state_dict().items()
-        if name in own or not name.endswith("num_batches_tracked")  # older files lack these, and nothing needs them
+        if name in without_classifier or not name.endswith("num_batches_tracked")  # older files lack these
     }
-    if found := misfit(own, needed):
+    if faults := misfit(without_classifier, needed):
         raise UserError(
             f"{origin}: network.weights must be the state dict of a {backbone} of torchvision, "
-            f"found {found}; check network.backbone, or take another file"
+            f"found {faults}; check network.backbone, or take another file"
         )
-    encoder.load_state_dict(own)
+    encoder.load_state_dict(without_classifier)
 
 
 def _imagenet_weights(backbone: str) -> tuple[Mapping[str, Any], str]:

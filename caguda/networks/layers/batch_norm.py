@@ -1,4 +1,4 @@
-"""Batch normalisation between two domains: frozen, trained, or with statistics of other images."""
+"""Batch normalisation in two domains: frozen layers, and statistics estimated on other images (AdaBN)."""
 
 from collections.abc import Iterable
 
@@ -13,9 +13,9 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
 
 
 def freeze(network: nn.Module) -> None:
-    """Hold statistics and affine weights of every batch normalisation layer where they are (Section 4.1).
+    """Freeze the statistics and affine weights of every batch normalisation layer (Section 4.1).
 
-    It lasts until the next `network.train()`, and comes before the optimiser, which takes the weights left to train.
+    The next `network.train()` undoes it for the statistics. Call it before the optimiser is made.
     """
     for norm in batch_norms(network):
         norm.eval()
@@ -24,11 +24,11 @@ def freeze(network: nn.Module) -> None:
 
 @torch.no_grad()
 def estimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace the statistics of every batch normalisation layer by those of the given images (AdaBN).
+    """Estimate the statistics of every batch normalisation layer anew on some images (AdaBN).
 
-    `batches` are the network's input, (n, 3, H, W) each. Means and (unbiased) variances are averaged over the batches
-    with equal weight; weights do not change. A layer that takes none from any batch, as one over whole images does from
-    single ones, keeps what it had. The network is left in evaluation mode. At least one batch is needed.
+    `batches` are the network's input, (n, 3, H, W) each, at least one. Means and (unbiased) variances are averaged over
+    the batches with equal weight; weights do not change. A layer keeps its old statistics if it skips every batch, as
+    image pooling does with single images. Leaves the network in evaluation mode.
     """
     norms = batch_norms(network)
     before = [(norm.momentum, {name: value.clone() for name, value in norm.state_dict().items()}) for norm in norms]
@@ -37,11 +37,11 @@ def estimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
-    seen = 0
+    count = 0
     for images in batches:
         network(images)
-        seen += 1
-    assert seen, "no image to estimate from"
+        count += 1
+    assert count, "no image to estimate from"
     for norm, (momentum, state) in zip(norms, before, strict=True):
         norm.momentum = momentum
         if not norm.num_batches_tracked:

@@ -1,4 +1,4 @@
-"""Less memory for more time: what lies inside a block is computed again on the way back."""
+"""Activation checkpointing: activations inside a block are computed again in the backward pass, to save memory."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,12 +14,12 @@ from caguda.networks.layers.network import SegmentationNetwork
 
 
 def recompute_activations(network: SegmentationNetwork) -> None:
-    """Keep only the input of a network's recomputable blocks for the way back; results stay the same to the last bit.
+    """Keep only the inputs of a network's recomputable blocks for the backward pass; results stay equal bit for bit.
 
-    A compiled network runs these blocks as they are: the compiler cannot tell the two passes apart. UserError where the
-    network has no such blocks.
+    Blocks are left out of compilation: the compiler cannot tell the two passes apart. UserError if the network has no
+    recomputable blocks.
     """
-    run_twice = torch.compiler.disable(checkpoint)
+    uncompiled_checkpoint = torch.compiler.disable(checkpoint)
     if not (blocks := network.recomputable_blocks()):
         raise UserError(
             "compute.recompute_activations: the network must have blocks that can be computed again, found none; leave "
@@ -27,27 +27,27 @@ def recompute_activations(network: SegmentationNetwork) -> None:
         )
     for block in blocks:
         block.forward = partial(
-            run_twice,
+            uncompiled_checkpoint,
             block.forward,
             use_reentrant=False,
             preserve_rng_state=False,  # no block draws random numbers
-            context_fn=partial(_contexts, block),
+            context_fn=partial(_contexts_of_both_passes, block),
         )
 
 
-def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _spared_statistics(block)
+def _contexts_of_both_passes(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _unchanged_statistics(block)
 
 
 @contextmanager
-def _spared_statistics(block: nn.Module) -> Iterator[None]:
-    """A context in which batch normalisation moves copies of its statistics: the first pass has moved them already."""
+def _unchanged_statistics(block: nn.Module) -> Iterator[None]:
+    """A context in which batch normalisation updates copies of its statistics, as the first pass has updated them."""
     norms = batch_norms(block)
-    kept = [dict(norm._buffers) for norm in norms]
+    before = [dict(norm._buffers) for norm in norms]
     try:
-        for norm, buffers in zip(norms, kept, strict=True):
+        for norm, buffers in zip(norms, before, strict=True):
             norm._buffers.update({name: value if value is None else value.clone() for name, value in buffers.items()})
         yield
     finally:
-        for norm, buffers in zip(norms, kept, strict=True):
+        for norm, buffers in zip(norms, before, strict=True):
             norm._buffers.update(buffers)

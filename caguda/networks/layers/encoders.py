@@ -9,10 +9,10 @@ SAFE_CHANNELS = 16
 
 
 class Pointwise(nn.Conv2d):
-    """A 1x1 convolution of a stride, without bias.
+    """A 1x1 convolution with a stride and without bias.
 
-    For fewer than SAFE_CHANNELS inputs, oneDNN writes the gradient of its weights beyond the end of a buffer. Of so few
-    the rows and columns that it looks at are taken first; of more it keeps the kernel whose bits results depend on.
+    With fewer than SAFE_CHANNELS inputs, oneDNN writes the gradient of its weights beyond the end of a buffer. Such an
+    input is subsampled first, and the convolution has stride 1. Others keep torch's kernel, since another changes last bits.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:

@@ -1,4 +1,4 @@
-"""f_D of the paper in each of the networks: what turns the maps of an encoder into the features that Cls classifies."""
+"""f_D of the paper in each of the networks: it turns the encoder's maps into the features that Cls classifies."""
 
 from functools import reduce
 
@@ -34,7 +34,7 @@ class PyramidAndSkip(nn.Module):
 
 
 class SummedPyramid(nn.Module):
-    """f_D of `deeplab_v2`: the sum of four 3x3 convolutions of different rates, after ReLU; the skip has no part in it."""
+    """f_D of `deeplab_v2`: ReLU of the sum of four 3x3 convolutions of different rates; it does not use the skip."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,10 +53,10 @@ def _convolution(inputs: int, outputs: int, *, size: int = 1, rate: int = 1) -> 
 
 
 class ImagePooling(nn.Module):
-    """The branch that sees the whole image: its mean, which is the same everywhere.
+    """The image pooling branch: the mean over the whole image, at every position.
 
-    In training, one image alone gives one value per channel, which has no variance: it is normalised with the running
-    statistics and leaves them as they are.
+    A batch of one image has one value per channel, which has no variance: it is normalised with the running statistics,
+    which stay unchanged.
     """
 
     def __init__(self, outputs: int) -> None:

@@ -1,4 +1,4 @@
-"""A finished network's answer for every pixel of an image: of one view of it, or of several together."""
+"""Inference with a trained network: the category of every pixel, from one view of the image or from several."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -13,17 +13,17 @@ from caguda.config import Inference
 
 
 class Views(NamedTuple):
-    """The logits of every view of some images, at the network's resolution, and whether the view is mirrored."""
+    """The logits of every view of some images at the network's resolution, each with whether the view is mirrored."""
 
     size: Sequence[int]  # (H, W) of the images
     logits: list[tuple[Tensor, bool]]
 
 
 def most_probable(network: nn.Module, images: Float[Tensor, "n 3 H W"], inference: Inference) -> UInt8[Tensor, "n H W"]:
-    """The most probable category of every pixel, at the resolution of the images; of equal ones the first.
+    """The most probable category of every pixel, at the resolution of the images; ties go to the lowest category.
 
-    Of one view: the largest logit. Of several: the largest mean of their softmax probabilities. A TypeError or
-    ValueError where the images are not RGB in 0..1.
+    With one view, the category of the largest logit; with several, of the largest mean softmax probability. TypeError
+    or ValueError if the images are not RGB in 0..1.
     """
     _refuse_integers(images)
     least, most = (float(value) for value in images.aminmax())
@@ -33,21 +33,21 @@ def most_probable(network: nn.Module, images: Float[Tensor, "n 3 H W"], inferenc
 
 
 def views(network: nn.Module, images: Float[Tensor, "n 3 H W"], inference: Inference) -> Views:
-    """What the network says of each view of the images.
+    """The network's logits of each view of the images.
 
-    A view is the image at one of the scales (each side rounded, at least one pixel), with `flip` also mirrored. A
-    TypeError where the images are no floating-point numbers.
+    A view is the image at one of the scales (each side rounded, at least one pixel), with `flip` also mirrored.
+    TypeError if the images are not floating-point numbers.
     """
     _refuse_integers(images)
-    found = []
+    logits = []
     for scale in inference.scales:
         size = [max(1, round(side * scale)) for side in images.shape[-2:]]
         same = size == list(images.shape[-2:])
         view = images if same else functional.interpolate(images, size, mode="bilinear", antialias=True)
-        found.append((network(view)[1], False))
+        logits.append((network(view)[1], False))
         if inference.flip:
-            found.append((network(view.flip(-1))[1], True))
-    return Views(images.shape[-2:], found)
+            logits.append((network(view.flip(-1))[1], True))
+    return Views(images.shape[-2:], logits)
 
 
 def _refuse_integers(images: Tensor) -> None:
@@ -56,23 +56,23 @@ def _refuse_integers(images: Tensor) -> None:
 
 
 def largest(views: Views) -> UInt8[Tensor, "n H W"]:
-    """The same as `most_probable`, once the network has seen all views."""
+    """The most probable category of every pixel from the logits of all views, as in `most_probable`."""
     if len(views.logits) == 1:
         return _enlarged(views.logits[0][0], views.size).argmax(dim=1).to(torch.uint8)
     return mean_probabilities(views).argmax(dim=1).to(torch.uint8)
 
 
 def mean_probabilities(views: Views) -> Float[Tensor, "n c H W"]:
-    """The mean over all views of the softmax probabilities, each enlarged to the images' resolution and mirrored back.
+    """The mean of the softmax probabilities over all views, at the images' resolution.
 
-    Logits are enlarged bilinearly before the softmax, as where there is one view.
+    Logits are enlarged bilinearly before the softmax; mirrored views are mirrored back.
     """
-    each = (
+    by_view = (
         probabilities.flip(-1) if mirrored else probabilities
         for logits, mirrored in views.logits
         for probabilities in [_enlarged(logits, views.size).softmax(dim=1)]
     )
-    return reduce(Tensor.add_, each).div_(len(views.logits))
+    return reduce(Tensor.add_, by_view).div_(len(views.logits))
 
 
 def _enlarged(logits: Tensor, size: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The first layer of a network: colours as its backbone was trained to see them."""
+"""The first layer of a network: the normalisation of colours for its backbone."""
 
 import torch
 from jaxtyping import Float
@@ -9,10 +9,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class InputNormalisation(nn.Module):
-    """RGB in 0..1 with ImageNet's mean taken off, in units of its standard deviation.
-
-    Its constants move with the network but are no part of its checkpoint.
-    """
+    """RGB in 0..1, minus ImageNet's mean, divided by its standard deviation. No part of the checkpoint."""
 
     mean: Tensor
     std: Tensor

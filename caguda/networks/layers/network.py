@@ -1,4 +1,4 @@
-"""The three parts of every segmentation network of the paper, after the normalisation of its input."""
+"""The three parts of every segmentation network of the paper, after the normalisation of the input."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,11 +12,11 @@ from caguda.networks.layers.inputs import InputNormalisation
 
 
 class Outputs(NamedTuple):
-    """What a network says of some images."""
+    """The outputs of a network for some images."""
 
     features: Float[Tensor, "n d h w"]  # f_D
     logits: Float[Tensor, "n c h w"]
-    auxiliary: tuple[Tensor, ...] = ()  # logits of further heads, (n, c, ...) each at a resolution of its own
+    auxiliary: tuple[Tensor, ...] = ()  # logits of further heads, (n, c, ...) at any resolution
 
 
 class ParameterGroup(NamedTuple):
@@ -29,16 +29,16 @@ class ParameterGroup(NamedTuple):
 class SegmentationNetwork(nn.Module):
     """Enc, f_D and Cls of the paper's Figure 1: the features f_D, not negative, and the classifier's logits.
 
-    Of the parts of any network it is required that
+    The parts of every network must fulfil:
 
-    - `encoder` takes images (n, 3, H, W) of any size and gives a tuple of maps, as many as `transformer` takes;
-    - `transformer` makes f_D of them, (n, d, h, w): not negative, so that it ends in ReLU or the like, and at `stride`:
-      h and w are about H / stride and W / stride, the same for images of the same size;
-    - `classifier` is a 1x1 convolution of d channels to as many as there are categories: f_D is what it sees.
+    - `encoder` takes images (n, 3, H, W) of any size and returns a tuple of maps, the arguments of `transformer`;
+    - `transformer` returns the features f_D, (n, d, h, w): not negative, so it ends in ReLU or the like, and at
+      `stride`: h and w are about H / stride and W / stride, the same for images of the same size;
+    - `classifier` is a 1x1 convolution from d channels to the number of categories; its input is f_D.
 
-    `factors` are those of the learning rate of a part, by its name (encoder, transformer, classifier), 1 where none is
-    given. Blocks of the classes `recomputable` may be computed again on the way back: they draw no random numbers, have
-    tensors as inputs, and none lies inside another.
+    `factors` multiply the learning rate of a part, by its name (encoder, transformer, classifier); the default is 1.
+    Blocks of the classes `recomputable` may be computed again in the backward pass: they draw no random numbers, their
+    inputs are tensors, and none lies inside another.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class SegmentationNetwork(nn.Module):
         return Outputs(features, self.classifier(features), self.auxiliary_logits(*maps))
 
     def auxiliary_logits(self, *maps: Tensor) -> tuple[Tensor, ...]:
-        """The logits of heads beside the classifier, made of the encoder's maps; none unless a subclass has some."""
+        """The logits of further heads on the encoder's maps, for subclasses; none by default."""
         return ()
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Every weight once, in groups of one factor of the learning rate each; one group where all factors are 1."""
+        """All weights, grouped by the factor of their learning rate; one group if all factors are 1."""
         if not self._factors:
             return [ParameterGroup(1.0, list(self.parameters()))]
         return [
@@ -74,5 +74,5 @@ class SegmentationNetwork(nn.Module):
         ]
 
     def recomputable_blocks(self) -> list[nn.Module]:
-        """The blocks of which `recompute_activations` keeps the input alone, in the network's order."""
+        """The blocks whose activations `recompute_activations` does not keep, in the network's order."""
         return [block for block in self.modules() if isinstance(block, self._recomputable)]

@@ -1,4 +1,4 @@
-"""The settings of a network whose encoder is a ResNet of torchvision. No torch."""
+"""The settings of a network with a ResNet of torchvision as encoder. No torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ResNet = Literal[
 
 
 class ResNetSettings(NetworkSettings):
-    """A network whose encoder is a `Backbone`; `weights` are "imagenet", "none", or a file of the backbone's weights."""
+    """A network with a `Backbone` as encoder; `weights` are "imagenet", "none", or a file of the backbone's weights."""
 
     backbone: ResNet = "resnet101"
     weights: str = "imagenet"

@@ -1,4 +1,4 @@
-"""Weights of other programs: read without executing anything, and compared with what a network has."""
+"""Weights of other programs: read without executing code, and compared with those of a network."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from torch import Tensor
 from caguda.errors import UserError
 
 SHOWN = 3
-# What pickles of arrays and numbers refer to; numpy 2 renamed its inner module.
+# The names that a pickle of arrays and numbers may refer to; numpy 2 renamed its inner module.
 NUMPY: list[Any] = [
     np.ndarray,
     np.dtype,
@@ -27,10 +27,10 @@ NUMPY: list[Any] = [
 
 
 def read_pickle(path: Path) -> Any:
-    """What torch.save wrote, on the CPU: tensors, arrays, numbers, texts, and lists and dicts of them.
+    """The content of a file of torch.save, on the CPU: tensors, arrays, numbers, texts, and lists and dicts of them.
 
-    Both of its file formats are read, the one before version 1.6 too. Nothing in the file is executed: a UserError
-    where it refers to anything else, or is damaged.
+    Reads both file formats, also that before version 1.6. Executes nothing: UserError if the file is damaged or refers
+    to anything else.
     """
     if not path.is_file():
         raise UserError(f"{path}: a file written by torch.save is needed, found none; check its name")
@@ -47,14 +47,14 @@ def read_pickle(path: Path) -> Any:
 
 
 def misfit(weights: Mapping[str, Any], expected: Mapping[str, Tensor]) -> str:
-    """What keeps `weights` from being a state dict like `expected`, by key; empty if nothing does."""
-    found = [f"no {name}" for name in expected if name not in weights]
-    found += [f"{name} that it lacks" for name in weights if name not in expected]
+    """The differences in names and shapes between `weights` and the state dict `expected`; empty if there are none."""
+    faults = [f"no {name}" for name in expected if name not in weights]
+    faults += [f"an unknown {name}" for name in weights if name not in expected]
     for name, value in expected.items():
-        given = weights.get(name, value)
-        if not isinstance(given, Tensor):
-            found.append(f"{name} that is no tensor")
-        elif given.shape != value.shape:
-            found.append(f"{name} of shape {tuple(given.shape)} instead of {tuple(value.shape)}")
-    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-    return ", ".join(found[:SHOWN] + more)
+        weight = weights.get(name, value)
+        if not isinstance(weight, Tensor):
+            faults.append(f"{name} that is no tensor")
+        elif weight.shape != value.shape:
+            faults.append(f"{name} of shape {tuple(weight.shape)} instead of {tuple(value.shape)}")
+    more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+    return ", ".join(faults[:SHOWN] + more)

@@ -213,7 +213,7 @@ def test_the_runs_and_what_is_left_out(mini: Miniature) -> None:
         ({"target": no_labels, "runs__oracle": None}, ["control"], (out[1], accuracy)),
     ):
         configured = mini.configuration(**keys)
-        assert list(configured.made) == [*others, *made] and configured.left_out == told
+        assert list(configured.active_runs) == [*others, *made] and configured.left_out == told
     for wrong in ({"runs__oracle__start": "upper"}, {"runs__warmup": None}, {"runs__control": "oracle"}):
         with pytest.raises(UserError, match=r"^miniature\.yaml: runs\."):
             mini.configuration(**wrong)

@@ -1,0 +1,129 @@
+"""The checks before an artifact is used: it belongs to its folder, the configuration and the files there now. No torch."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from caguda.artifacts.atomic import sha256
+from caguda.artifacts.chain import chain_of, inputs_of, provenance_of, recorded_sha256
+from caguda.artifacts.provenance import content_of
+from caguda.config import Configuration
+from caguda.errors import UserError
+from caguda.recorded_settings import refuse_other_settings
+
+_VERBS_OF_A_MODEL = ("anchor-part", "anchors", "evidence-store", "evidence", "evidence-part", "labels", "diagnose")
+"""The verbs whose artifacts are of one model and lie beside it."""
+
+
+def refuse_other_origin(path: Path, configuration: Configuration | None = None, manifest: Path | None = None) -> None:
+    """Raises UserError unless an artifact belongs here. Neither weights nor maps are read.
+
+    1. It lies in the folder of its seed, its run and its model.
+    2. It was made with the settings of the configuration, and so was all that it was made of, as far as that is still there.
+    3. The files that it was made of have not changed since. Missing ones, as after a partial copy, prove nothing.
+    4. It was made of the frames of the manifest.
+
+    An imported model is exempt from 3 and 4. Inputs without provenance, such as pretrained weights, are exempt from 2.
+    """
+    provenance = provenance_of(path)
+    _refuse_misplaced(path, provenance)
+    if configuration is not None:
+        for file in chain_of(path):
+            if (recorded := provenance_of(file)) or file == path:
+                refuse_other_settings(file, configuration, recorded)
+    if provenance.get("made_by") == "import":
+        return
+    for item in inputs_of(path, recorded_sha256):
+        if item.state == "changed since":
+            raise UserError(
+                f"{path}: this must be made of the files that are there now, found one for which {item.path} was another "
+                "file; put back what belongs here, or make it again"
+            )
+    if provenance and manifest is not None:
+        digests = {item.get(key) for item in provenance.get("inputs", {}).values() for key in ("sha256", "content")}
+        if digests.isdisjoint({sha256(manifest), content_of(manifest)}):
+            raise UserError(
+                f"{path}: this must be made of the frames of {manifest}, found one of other frames; name the manifest that it "
+                "was made of, or make it again"
+            )
+
+
+def refuse_broken_chain(paths: Sequence[Path], configuration: Configuration) -> None:
+    """Raises UserError unless artifacts whose results are shown together belong together, back to their frames.
+
+    They and all that they were made of are there unchanged, lie in the folders of their seeds, runs and models, and were
+    made with the settings of the configuration and the frames of one manifest. The chain ends at an imported model: its file
+    has to be the one that was imported.
+    """
+    digest = cache(recorded_sha256)
+    provenances: dict[Path, dict[str, Any]] = {}
+    for file in chain_of(*paths):
+        for item in inputs_of(file, digest):
+            if item.state != "unchanged":
+                raise UserError(
+                    f"{file}: all that it was made of must be there unchanged, found {item.path} {item.state}; make it again"
+                )
+        if provenance := provenance_of(file):
+            provenances[file] = provenance
+    manifests = [
+        file for file, provenance in provenances.items() if provenance.get("made_by") in ("check", "check-test")
+    ]
+    if len(set(map(content_of, manifests))) > 1:
+        raise UserError(f"{paths[0]}: all files must be of one experiment's frames, found {paths[-1]} or another one made of "
+                        "other frames; name those of one experiment")  # fmt: skip
+    for file, provenance in provenances.items():
+        refuse_other_settings(file, configuration, provenance)
+        _refuse_misplaced(file, provenance)
+
+
+def _refuse_misplaced(path: Path, provenance: Mapping[str, Any]) -> None:
+    """Raises UserError if an artifact lies in the folder of another seed, run or model."""
+    if fault := misplacement(path, provenance):
+        raise UserError(f"{path}: {fault}")
+
+
+def misplacement(path: Path, provenance: Mapping[str, Any]) -> str:
+    """The fault of an artifact in the folder of another seed, run or model; empty in its own, or outside of any `seedS`."""
+    if (place := _place_of(path.absolute())) is None:
+        return ""
+    seed, folder, model = place
+    if provenance.get("seed") not in (None, seed):
+        return f"the folder is of seed {seed}, found a file of seed {provenance['seed']}; put it back"
+    run = provenance.get("settings", {}).get("run")
+    if isinstance(run, dict) and run["name"] != folder:
+        return f"the folder is of {folder or 'no run'}, found a file of {run['name']}; put it back"
+    if provenance.get("made_by") in _VERBS_OF_A_MODEL and folder != model:
+        for name, item in provenance["inputs"].items():
+            # Where the input lies now if it was moved with the artifact, and where it lay by its name.
+            for file in (Path(os.path.normpath(path.absolute().parent / item["from_here"])), Path(name).absolute()):
+                if (actual := _model_behind(file)) not in ("", f"seed{seed}/{model}"):
+                    return f"the folder is of seed{seed}/{model}, found a file of the model in {actual}; put it back"
+    return ""
+
+
+def _place_of(path: Path) -> tuple[int, str, str] | None:
+    """The seed of a file's folder `seedS`, the folder below it, and the model in that or above it, RUN or RUN/stageK."""
+    seeds = [index for index, part in enumerate(path.parts[:-1]) if re.fullmatch(r"seed\d+", part)]
+    if not seeds:
+        return None
+    below = path.parts[seeds[-1] + 1 : -1]
+    ends = [index for index, part in enumerate(below) if part in ("evidence", "labels", "predictions") and index > 0]
+    model = below[: ends[0]] if ends else below
+    return int(path.parts[seeds[-1]].removeprefix("seed")), "/".join(below), "/".join(model)
+
+
+def _model_behind(file: Path) -> str:
+    """The model, as `seedS/MODEL`, of an artifact with this input; empty if it does not tell.
+
+    A manifest does not, nor do anchors, which all stages of a chain may share.
+    """
+    may_be_shared = file.suffix == ".h5" and "parts" not in file.parts
+    if (place := _place_of(file)) is None or may_be_shared:
+        return ""
+    seed, folder, model = place
+    return f"seed{seed}/{model}" if model and (folder != model or file.suffix == ".safetensors") else ""
