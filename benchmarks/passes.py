@@ -46,7 +46,7 @@ from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
 from caguda.datasets.io import read_image
-from caguda.datasets.loader import images_of
+from caguda.datasets.loader import frame_images
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.networks.layers.batch_norm import estimate_statistics
@@ -140,7 +140,7 @@ class Experiment:
     def decoded(self, name: SetName) -> list[Tensor]:
         """The images of a set in memory, in batches."""
         manifest = read_manifest(self.inputs[1])
-        return [images_of(manifest.frames(name), batch) for batch in manifest.batches(name, self.batch)]
+        return [frame_images(manifest.frames(name), batch) for batch in manifest.batches(name, self.batch)]
 
     @property
     def batch(self) -> int:

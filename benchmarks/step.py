@@ -35,7 +35,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 import torch
 from authors_way import authors_step
-from step_inputs import CATEGORIES, FILES, Setting, configured, images_of, setting
+from step_inputs import CATEGORIES, FILES, Setting, configured, frame_images, setting
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.utils.flop_counter import FlopCounterMode
@@ -178,7 +178,7 @@ def in_a_process(network: str, way: str, options: argparse.Namespace) -> Row | s
 def report(network: str, options: argparse.Namespace) -> None:
     """Measure a network and print its rows; the first two must not fail."""
     configuration = configured(network)
-    count, height, width = shape = images_of(configuration, options.batch)
+    count, height, width = shape = frame_images(configuration, options.batch)
     refuse_other_values(configuration, shape)
     ways = [*WAYS, *(ON_GPU if torch.cuda.is_available() else ())]
     found: dict[str, list[Row]] = {way: [] for way in ways}
@@ -235,7 +235,7 @@ def main() -> None:
     if options.row:
         network, way = options.row
         configuration = configured(network, **(WAYS | ON_GPU)[way])
-        given = setting(configuration, images_of(configuration, options.batch))
+        given = setting(configuration, frame_images(configuration, options.batch))
         print(json.dumps(measure(given, way)))
         return
     print(f"{caption(options)}\n")

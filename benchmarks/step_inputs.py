@@ -68,7 +68,7 @@ def method_in(configuration: Configuration) -> Cag:
     return method
 
 
-def images_of(configuration: Configuration, batch: int) -> tuple[int, int, int]:
+def frame_images(configuration: Configuration, batch: int) -> tuple[int, int, int]:
     """How many images a batch has, their height and width."""
     method = method_in(configuration)
     if street := configuration.street:

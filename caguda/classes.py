@@ -18,7 +18,7 @@ from caguda.errors import UserError
 from caguda.registry import registered_class
 
 UNWRITTEN = 254
-"""The value of a label store where nothing was written yet, and of an unknown raw value; never a category."""
+"""The value of a store's maps where nothing was written yet, and of an unknown raw value; never a category."""
 
 _Color = tuple[int, int, int]
 

@@ -52,7 +52,7 @@ class UnknownNetwork(NetworkSettings, extra="allow"):
 
 def network_classes() -> tuple[type[NetworkSettings], ...]:
     """The settings of every known network, each class once. UserError if one has another name than it is registered by."""
-    return tuple(dict.fromkeys(classes_by_name("network", NetworkSettings, "name").values()))
+    return tuple(dict.fromkeys(classes_by_name("network", NetworkSettings, "name", ["build"]).values()))
 
 
 @cache

@@ -10,8 +10,8 @@ from pydantic_core import PydanticCustomError
 
 from caguda.complaints import complaint
 from caguda.config_types import UNKNOWN_NAMES_ALLOWED
-from caguda.errors import did_you_mean
-from caguda.pseudo_labels import Rule
+from caguda.errors import UserError, did_you_mean
+from caguda.pseudo_labels import EVIDENCE_ARRAYS, Rule
 from caguda.registry import classes_by_name
 
 
@@ -19,9 +19,21 @@ class UnknownRule(Rule, extra="allow"):
     """The unchecked settings of a plugin's rule, for commands that look at artifacts and run no plugin."""
 
 
+def rule_classes() -> dict[str, type[Rule]]:
+    """The settings of every known rule by its name. UserError if one lacks a member, or reads other arrays than evidence has."""
+    classes = classes_by_name("rule", Rule, "name", ["reads", "labels"])
+    for name, cls in classes.items():
+        if not isinstance(cls.reads, tuple) or not set(cls.reads) <= set(EVIDENCE_ARRAYS):
+            raise UserError(
+                f"{cls.__module__}: `reads` of the rule {name} must be a tuple of names among {', '.join(EVIDENCE_ARRAYS)}, "
+                f"found {cls.reads!r:.60}; correct it"
+            )
+    return classes
+
+
 def _rule(name: Any, settings: Any, info: ValidationInfo) -> Rule:
     """A rule of the YAML; ValueError names the first fault."""
-    rules = classes_by_name("rule", Rule, "name")
+    rules = rule_classes()
     if isinstance(settings, Rule):
         return settings
     if not isinstance(settings, Mapping):

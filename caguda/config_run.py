@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
@@ -50,7 +50,8 @@ class Optimiser(Section):
 
 
 class Training(Section):
-    """One run of the training loop; `batch_size` counts the images of all processes, `accumulate` batches per update.
+    """The settings of the training loop. `batch_size` is the number of images of all processes together, `accumulate` the
+    number of batches per update.
 
     The target's frames have `target_augmentation`, or `augmentation` if it is absent. `reduction` makes a loss the mean or
     the sum over the pixels that count in a batch.
@@ -154,6 +155,19 @@ class Method(Training, RunSettings):
     """Whether it reads the category anchors of the model that it starts from."""
 
     @model_validator(mode="after")
+    def _declares_what_it_reads(self) -> Method:
+        must = f"`reads` of {self.method} must map source or target to {', '.join(get_args(Read))}"
+        try:
+            reads: Any = self.reads
+        except Exception as error:  # noqa: BLE001  the code of a plugin
+            raise ValueError(f"method: {must}, found {type(error).__name__}: {error}; correct the method") from None
+        choices = (get_args(DomainName), get_args(Read))
+        is_mapping = isinstance(reads, Mapping) and len(reads) > 0
+        if not is_mapping or any(key not in choices[0] or value not in choices[1] for key, value in reads.items()):
+            raise ValueError(f"method: {must}, found {reads!r:.60}; correct the method")
+        return self
+
+    @model_validator(mode="after")
     def _has_what_it_needs(self) -> Method:
         if self.reads_pseudo_labels and not self.pseudo_labels:
             raise ValueError("pseudo_labels: at least one rule must be given")
@@ -223,7 +237,7 @@ class UnknownMethod(RunSettings, extra="allow"):
 
 def method_classes() -> dict[str, type[RunSettings]]:
     """The settings of every known method by its name. UserError if one has another name than it is registered by."""
-    return {"imported": Imported, **classes_by_name("method", Method, "method")}
+    return {"imported": Imported, **classes_by_name("method", Method, "method", ["reads", "step"])}
 
 
 def _run(values: Any, info: ValidationInfo) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pkgutil
+import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from caguda.files import read_regular
 Kind = Literal["network", "layout", "rule", "method"]
 T = TypeVar("T", bound=type[Any])
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 FOLDERS: Mapping[Kind, str] = {
     "network": "caguda.networks",
     "layout": "caguda.datasets.layouts",
@@ -45,6 +47,11 @@ _LOADED: dict[str, Plugin] = {}
 
 def register(kind: Kind, *names: str) -> Callable[[T], T]:
     """A decorator that gives a class its names in a YAML. ValueError if another class has the name."""
+
+    if kind not in FOLDERS:
+        raise ValueError(f"the kind must be one of {', '.join(FOLDERS)}, found {kind!r:.60}")
+    if odd := [name for name in names if kind != "layout" and not _NAME.fullmatch(name)]:
+        raise ValueError(f"the name of a {kind} must be of letters, digits, _ and -, found {odd[0]!r:.60}")
 
     def add(cls: T) -> T:
         if not _is_in_package(kind, cls):
@@ -81,8 +88,8 @@ def _is_in_package(kind: Kind, cls: type[Any]) -> bool:
     return cls.__module__.startswith(f"{FOLDERS[kind]}.")
 
 
-def classes_by_name(kind: Kind, base: type[BaseModel], key: str) -> dict[str, type[Any]]:
-    """The classes of a kind by name. UserError unless each derives from `base` and its `key` says its name.
+def classes_by_name(kind: Kind, base: type[BaseModel], key: str, members: Sequence[str]) -> dict[str, type[Any]]:
+    """The classes of a kind by name. UserError unless each derives from `base`, its `key` says its name, and it defines `members`.
 
     The key is a field of type Literal where `base` has such a field, otherwise a class variable.
     """
@@ -96,6 +103,10 @@ def classes_by_name(kind: Kind, base: type[BaseModel], key: str) -> dict[str, ty
             raise UserError(
                 f"{cls.__module__}: the {kind} {name} must be a {base.__name__} with {declaration}, found "
                 f"{cls.__qualname__} without it; add it"
+            )
+        if missing := [m for m in members if getattr(cls, m, None) in (None, getattr(base, m, None))]:
+            raise UserError(
+                f"{cls.__module__}: the {kind} {name} must define {missing[0]}, found {cls.__qualname__} without it; add it"
             )
     return dict(registered(kind))
 

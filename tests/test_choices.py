@@ -15,7 +15,7 @@ from caguda.artifacts.anchors import load_anchors
 from caguda.artifacts.checkpoint import load_checkpoint
 from caguda.artifacts.state import load_state
 from caguda.classes import IGNORE, class_table
-from caguda.datasets.frame import label_of
+from caguda.datasets.frame import label_file
 from caguda.datasets.io import read_image, read_label
 from caguda.datasets.loader import TrainingFrames, training_batches
 from caguda.datasets.manifest import read_manifest
@@ -155,7 +155,7 @@ def test_anchors_of_every_kind(mini: Miniature, elsewhere: Miniature, pixels: st
     for frame in read_manifest(mini.manifest).frames("source"):
         with torch.inference_mode():
             features, logits, _ = network((read_image(frame.image) / 255)[None])
-        truth = read_label(label_of(frame), table)[::4, ::4].numpy()
+        truth = read_label(label_file(frame), table)[::4, ::4].numpy()
         said = logits[0].argmax(0).numpy()
         for category in range(20):
             member = (truth == category) & ((said == category) if pixels == "correct" else True)

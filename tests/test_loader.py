@@ -19,7 +19,7 @@ from torch import Tensor
 from caguda.classes import IGNORE
 from caguda.config_frames import Augmentation
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import image_of, read_image
+from caguda.datasets.io import frame_image, read_image
 from caguda.datasets.loader import (
     Sample,
     TrainingFrames,
@@ -308,9 +308,9 @@ def test_inference_reads_one_batch_ahead_and_no_more(tmp_path: Path, monkeypatch
         read.append(frame.image)
         if frame == frames[1]:
             second.set()
-        return image_of(frame)
+        return frame_image(frame)
 
-    monkeypatch.setattr("caguda.datasets.loader.image_of", watched)
+    monkeypatch.setattr("caguda.datasets.loader.frame_image", watched)
     batches = read_ahead(frames, [[0], [1], [2], [3]])
     assert next(batches)[0] == [0] and second.wait(timeout=60)
     assert len(read) == 2

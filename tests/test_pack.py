@@ -19,7 +19,7 @@ from caguda.artifacts.packed import open_packed
 from caguda.classes import class_table
 from caguda.cli import main
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import image_of, read_image, read_label
+from caguda.datasets.io import frame_image, read_image, read_label
 from caguda.datasets.loader import Sample, training_batches
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.errors import UserError
@@ -54,7 +54,7 @@ def no_files(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         raise AssertionError("a file was read")
 
     def forbid() -> None:
-        monkeypatch.setattr("caguda.datasets.loader.image_of", refuse)
+        monkeypatch.setattr("caguda.datasets.loader.frame_image", refuse)
         monkeypatch.setattr("caguda.stages.training_frames.labels_of", refuse)
 
     return forbid
@@ -136,7 +136,7 @@ def test_the_oracle_takes_images_from_the_cache_and_truth_from_files(
 ) -> None:
     settings = elsewhere.configuration(**CHANGES, runs__pretrain__iterations=3)
     expected = elsewhere.train("files", "oracle", settings).read_bytes()
-    monkeypatch.setattr("caguda.datasets.loader.image_of", None)
+    monkeypatch.setattr("caguda.datasets.loader.frame_image", None)
     assert elsewhere.train("cache", "oracle", settings, packed=caches[1:]).read_bytes() == expected
 
 
@@ -152,9 +152,9 @@ def test_a_training_goes_on_with_the_cache_where_it_stopped_without(
         reads += 1
         if reads > 17:
             raise UserError("enough")
-        return image_of(frame)
+        return frame_image(frame)
 
-    monkeypatch.setattr("caguda.datasets.loader.image_of", some)
+    monkeypatch.setattr("caguda.datasets.loader.frame_image", some)
     with pytest.raises(UserError, match="enough"):
         elsewhere.train("stopped", "pretrain", settings)
     no_files()

@@ -17,7 +17,7 @@ from caguda.config_run import Imported, Method
 from caguda.config_types import Fraction
 from caguda.configfile import parse_configuration
 from caguda.errors import UserError
-from caguda.pseudo_labels import Rule
+from caguda.pseudo_labels import Evidence, Rule
 from caguda.resolved import print_configuration
 from caguda.runs import (
     adaptation_number,
@@ -146,6 +146,9 @@ class Growing(Rule):
 
     def of_stage(self, stage: int) -> "Growing":
         return Growing(share=round(self.share + 0.1 * (stage - 1), 6))
+
+    def labels(self, evidence: Evidence, anchor_distance: float, prepared: Any) -> Any:
+        raise NotImplementedError
 
 
 @pytest.fixture

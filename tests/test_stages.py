@@ -21,7 +21,7 @@ from caguda.artifacts.checkpoint import load_checkpoint
 from caguda.artifacts.state import load_state
 from caguda.classes import IGNORE, class_table
 from caguda.config_run import Method
-from caguda.datasets.frame import Frame, label_of
+from caguda.datasets.frame import Frame, label_file
 from caguda.datasets.io import read_image, read_label
 from caguda.datasets.loader import TrainingFrames, training_batches
 from caguda.datasets.manifest import SetName, read_manifest
@@ -67,7 +67,7 @@ def outputs(mini: Miniature, weights: Path, frame: Frame) -> tuple[Tensor, Tenso
 
 
 def truths(mini: Miniature, frame: Frame, stride: int = 1) -> np.ndarray:
-    truth = read_label(label_of(frame), class_table(mini.configuration()))
+    truth = read_label(label_file(frame), class_table(mini.configuration()))
     return truth.numpy()[::stride, ::stride]
 
 

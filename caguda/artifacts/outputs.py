@@ -117,7 +117,7 @@ def refuse_other_outputs(
     for path in (path for path in outputs if path.is_file()):
         writer, seed = _writer_and_seed(path)
         if writer != ("sweep" if (verb, path.suffix) == ("sweep", ".png") else caller):
-            raise UserError(f"{path}: an output must be a new file or one that `{caller}` wrote before, found one of "
+            raise UserError(f"{path}: an output must be a new file or one that `{verb if verb == 'sweep' else caller}` wrote before, found one of "
                             f"`{writer}`; choose another output")  # fmt: skip
         if "seed" in arguments and seed not in (None, arguments["seed"]):
             raise UserError(f"{path}: an output must be a new file or of seed {arguments['seed']}, found one of seed {seed}; "

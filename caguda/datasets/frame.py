@@ -24,7 +24,7 @@ class Frame:
     label_sha256: str | None = None
 
 
-def label_of(frame: Frame) -> Path:
+def label_file(frame: Frame) -> Path:
     """The label file of a frame; UserError if it has none."""
     require_labels([frame])
     assert frame.label is not None

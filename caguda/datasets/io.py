@@ -14,7 +14,7 @@ from torchvision.io import ImageReadMode
 from torchvision.io import decode_image as torchvision_decode
 
 from caguda.classes import UNWRITTEN, ClassTable
-from caguda.datasets.frame import Frame, label_of
+from caguda.datasets.frame import Frame, label_file
 from caguda.datasets.header import JPEG, PNG, label_header, read_header
 from caguda.errors import UserError, first
 
@@ -130,11 +130,11 @@ def read_label(path: Path, table: ClassTable, sha256: str | None = None) -> UInt
     return to_train_ids(raw_values(read_bytes(path, sha256), path, table), table, path)
 
 
-def image_of(frame: Frame) -> UInt8[Tensor, "3 H W"]:
+def frame_image(frame: Frame) -> UInt8[Tensor, "3 H W"]:
     """The RGB image of a frame, 0 to 255; UserError if its file has changed since the check."""
     return read_image(frame.image, frame.image_sha256)
 
 
-def labels_of(frame: Frame, table: ClassTable) -> UInt8[Tensor, "H W"]:
+def frame_labels(frame: Frame, table: ClassTable) -> UInt8[Tensor, "H W"]:
     """The train ids of a frame's label, IGNORE for void; UserError if it has none or has changed since the check."""
-    return read_label(label_of(frame), table, frame.label_sha256)
+    return read_label(label_file(frame), table, frame.label_sha256)

@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from caguda.config_frames import Augmentation
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import image_of
+from caguda.datasets.io import frame_image
 from caguda.datasets.transforms import Pixels, augmented
 from caguda.datasets.workers import exit_with_parent, fork_server, prefetched
+from caguda.equations.anchors import enlarged_labels
 from caguda.errors import UserError
 
 LabelMaps = Callable[[int], Mapping[str, Pixels]]
@@ -30,7 +31,7 @@ PRELOAD = ["caguda.datasets.loader"]
 class TrainingFrames(Dataset[Sample]):
     """The endless sequence of training samples; every epoch is a new permutation of the n frames.
 
-    Order and random augmentation depend on (seed, domain, position) alone: neither the number of workers nor an
+    Order and random augmentation depend on (seed, stream, position) alone: neither the number of workers nor an
     interruption changes a sample. `label_maps(i)` returns the label maps of frame i by name, (H, W) uint8 at the size of
     the image or smaller; smaller ones are enlarged by nearest neighbour, and all are augmented with the geometry of the
     image. `images(i)` returns the image of frame i; by default it is read from the frame's file.
@@ -40,7 +41,7 @@ class TrainingFrames(Dataset[Sample]):
     label_maps: LabelMaps | None
     augmentation: Augmentation
     seed: int
-    domain: str
+    stream: str
     images: Callable[[int], Pixels] | None = None
 
     def order(self, epoch: int) -> np.ndarray:
@@ -48,12 +49,12 @@ class TrainingFrames(Dataset[Sample]):
         return self._generator("order", epoch).permutation(len(self.frames))
 
     def _generator(self, purpose: str, number: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, zlib.crc32(f"{self.domain} {purpose}".encode()), number])
+        return np.random.default_rng([self.seed, zlib.crc32(f"{self.stream} {purpose}".encode()), number])
 
     def __getitem__(self, position: int) -> Sample:
         epoch, position_in_epoch = divmod(position, len(self.frames))
         index = int(self.order(epoch)[position_in_epoch])
-        image = self.images(index) if self.images else image_of(self.frames[index])
+        image = self.images(index) if self.images else frame_image(self.frames[index])
         maps = self.label_maps(index) if self.label_maps else {}
         maps = {name: enlarge(values, image.shape[-2:]) for name, values in maps.items()}
         with torch.random.fork_rng(devices=[]):
@@ -63,16 +64,8 @@ class TrainingFrames(Dataset[Sample]):
 
 
 def enlarge(label_map: Pixels, size: Sequence[int]) -> Pixels:
-    """A label map (h, w) enlarged by nearest neighbour to the size (H, W) of its image; the map itself if h = H, w = W.
-
-    For h <= H and w <= W, `labels_at` inverts it: a pseudo-label returns to the feature map pixel that it came from.
-    """
-    if tuple(label_map.shape) == tuple(size):
-        return label_map
-    (h, w), (height, width) = label_map.shape, size
-    rows = (torch.arange(1, height + 1) * h - 1) // height
-    columns = (torch.arange(1, width + 1) * w - 1) // width
-    return label_map[..., :, :][:, columns][rows]
+    """A label map (h, w) enlarged to the size (H, W) of its image; see enlarged_labels. The map itself if h = H, w = W."""
+    return label_map if tuple(label_map.shape) == tuple(size) else enlarged_labels(label_map[..., :, :], size)
 
 
 def training_batches(
@@ -129,9 +122,9 @@ def _obey_only_the_trainer(_worker: int) -> None:
 
 def read_ahead(frames: Sequence[Frame], batches: Iterable[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
     """Yields each batch, indices of n frames, with its images (n, 3, H, W); a background thread reads the next batch."""
-    return prefetched((batch, images_of(frames, batch)) for batch in batches)
+    return prefetched((batch, frame_images(frames, batch)) for batch in batches)
 
 
-def images_of(frames: Sequence[Frame], batch: Sequence[int]) -> UInt8[Tensor, "n 3 H W"]:
+def frame_images(frames: Sequence[Frame], batch: Sequence[int]) -> UInt8[Tensor, "n 3 H W"]:
     """The images of a batch, indices of n frames whose images have one size."""
-    return torch.stack([image_of(frames[index]) for index in batch])
+    return torch.stack([frame_image(frames[index]) for index in batch])

@@ -60,6 +60,17 @@ def labels_at(labels: Integer[Tensor, "n H W"], size: Sequence[int]) -> Integer[
     return labels[:, rows[:, None], columns]
 
 
+def enlarged_labels(labels: Integer[Tensor, "*n h w"], size: Sequence[int]) -> Integer[Tensor, "*n H W"]:
+    """Labels enlarged to the size (H, W) of their image by nearest neighbour, so that `labels_at` gives them back.
+
+    This holds for every H >= h and W >= w: a pseudo-label returns to the pixel of the feature map that it came from.
+    """
+    (h, w), (height, width) = labels.shape[-2:], size
+    rows = (torch.arange(1, height + 1, device=labels.device) * h - 1) // height
+    columns = (torch.arange(1, width + 1, device=labels.device) * w - 1) // width
+    return labels[..., columns][..., rows, :]
+
+
 def correctly_predicted(labels: Integer[Tensor, "n h w"], logits: Float[Tensor, "n c h w"]) -> Integer[Tensor, "n h w"]:
     """The labels of the correctly predicted pixels, IGNORE elsewhere.
 

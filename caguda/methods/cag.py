@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from caguda.config_run import DomainName, Method, Read
 from caguda.config_types import NonNegative, Section
-from caguda.pseudo_labels import BOTH_RULES, are_both
+from caguda.pseudo_labels import PAPERS_RULES, are_papers_rules
 from caguda.registry import register
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class Cag(Method):
 
     @model_validator(mode="after")
     def _has_both_rules(self) -> Cag:
-        if not are_both(self.pseudo_labels):
+        if not are_papers_rules(self.pseudo_labels):
             raise ValueError(
-                f"pseudo_labels: must be the rules {' and '.join(BOTH_RULES)}, found {', '.join(self.pseudo_labels) or 'none'}"
+                f"pseudo_labels: must be the rules {' and '.join(PAPERS_RULES)}, found {', '.join(self.pseudo_labels) or 'none'}"
             )
         return self
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from caguda.config_run import DomainName, Read
 from caguda.methods.cag import Cag
-from caguda.pseudo_labels import BOTH_RULES
+from caguda.pseudo_labels import PAPERS_RULES
 from caguda.pseudo_labels.anchor import AnchorRule
 from caguda.pseudo_labels.probability import ProbabilityRule
 from caguda.registry import register
@@ -35,10 +35,10 @@ class CagEveryIteration(Cag):
 
         They are those of the network in training.
         """
-        from caguda.equations.anchors import labels_at
+        from caguda.equations.anchors import enlarged_labels
         from caguda.equations.labels import by_anchor, by_probability, pseudo_labels
 
-        anchor, probability = (self.pseudo_labels[name] for name in BOTH_RULES)
+        anchor, probability = (self.pseudo_labels[name] for name in PAPERS_RULES)
         assert isinstance(anchor, AnchorRule) and isinstance(probability, ProbabilityRule)
         anchors, size = session.anchors, target["image"].shape[-2:]
         margin = anchor.threshold(anchors.mean_distance)
@@ -46,4 +46,4 @@ class CagEveryIteration(Cag):
         probable = by_probability(outputs.logits.detach(), probability.p0)
         anchor_label = pseudo_labels(anchored.nearest, anchored.active)
         probability_label = pseudo_labels(probable.predicted, probable.active)
-        return labels_at(anchor_label, size), labels_at(probability_label, size)
+        return enlarged_labels(anchor_label, size), enlarged_labels(probability_label, size)

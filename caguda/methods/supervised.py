@@ -24,9 +24,10 @@ class Supervised(Method):
         """A few words about the run for a report."""
         if self.is_reference:
             return "trained with target labels"
-        if self.start:
-            return f"source labels alone, from {self.start}"
-        return "source labels, target statistics" if self.target_statistics else "no adaptation"
+        if self.start is None and not self.target_statistics:
+            return "no adaptation"
+        start = "" if self.start is None else f", from {self.start}"
+        return f"source labels{', target statistics' if self.target_statistics else ''}{start}"
 
     @property
     def reads(self) -> Mapping[DomainName, Read]:

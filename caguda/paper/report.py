@@ -30,7 +30,7 @@ from caguda.paper.report_files import (
 )
 from caguda.paper.rows import ModelRow, main_model, models_of_figure
 from caguda.paper.table import HEADINGS, Row, best_rows, note, report_rows, rows_with, table_rows, to_csv
-from caguda.pseudo_labels import are_both
+from caguda.pseudo_labels import are_papers_rules
 from caguda.runs import labelling_name
 
 
@@ -55,7 +55,7 @@ class LabelsOfModel:
     @property
     def are_by_both_rules(self) -> bool:
         """Whether they are by anchors and by probability, which the page shows side by side."""
-        return are_both(self.report["labels"])
+        return are_papers_rules(self.report["labels"])
 
     @property
     def rules(self) -> list[str]:

@@ -52,7 +52,9 @@ def rows_of(configuration: Configuration, models: Sequence[str]) -> list[ModelRo
         title = run.title or name
         if stage:
             number = f"stage {stage[2]}"
-            name, title = (number, number) if len(chains) == 1 else (f"{name} {number}", f"{title} {number}")
+            is_only_chain = len(chains) == 1
+            title = number if is_only_chain and run.title is None else f"{title} {number}"
+            name = number if is_only_chain else f"{name} {number}"
         lineage = [run, *(run_of(configuration, before) for before in models_before(configuration, model))]
         is_reference = any(ancestor.is_reference for ancestor in lineage)
         adapts = not is_reference and any(ancestor.adapts for ancestor in lineage)

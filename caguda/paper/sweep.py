@@ -23,12 +23,12 @@ from caguda.paper.formats import Line, PrintedTable, statistic
 from caguda.paper.pictures import description
 from caguda.paper.rows import table_models
 from caguda.paper.tables import measured_note, write_formats
-from caguda.pseudo_labels import BOTH_RULES
+from caguda.pseudo_labels import PAPERS_RULES
 from caguda.pseudo_labels.anchor import AnchorRule
 from caguda.pseudo_labels.probability import ProbabilityRule
 from caguda.runs import rules_of
 
-COLUMNS = (*(f"{rule} labels, {what}" for rule in BOTH_RULES for what in ("coverage", "precision")), "mIoU", "gain")
+COLUMNS = (*(f"{rule} labels, {what}" for rule in PAPERS_RULES for what in ("coverage", "precision")), "mIoU", "gain")
 RULE_OF = {"margin": "anchor", "p0": "probability"}
 NAMES = {"margin": "margin", "p0": "P0"}
 COLORS = {"coverage": "#5bb8ad", "precision": "#e39a3b", "mIoU": "#2466a8"}
@@ -127,7 +127,7 @@ def sweep_points(configuration: Configuration, evaluations: Sequence[Path], accu
 
 def _shares(accuracy: Mapping[str, Any]) -> list[float]:
     """Coverage and precision of the labels by each rule, in percent, nan where they are unknown."""
-    rules = [accuracy.get(rule) or {"coverage": None, "accuracy": None} for rule in BOTH_RULES]
+    rules = [accuracy.get(rule) or {"coverage": None, "accuracy": None} for rule in PAPERS_RULES]
     shares = [share for rule in rules for share in (rule["coverage"], rule["accuracy"])]
     return [math.nan if share is None else 100.0 * share for share in shares]
 

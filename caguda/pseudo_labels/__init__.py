@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LONGEST = 60
-BOTH_RULES = ("anchor", "probability")
+EVIDENCE_ARRAYS = ("nearest_anchor", "margin", "predicted", "confidence")
+PAPERS_RULES = ("anchor", "probability")
 """The paper's two rules; `cag` needs both, and `inspect` and `view` show them side by side."""
 
 Evidence = Mapping[str, "NDArray[Any]"]
@@ -55,17 +58,17 @@ class Rule(Section):
 
     @property
     def folder(self) -> str:
-        """The name of the folder for labels of this rule: its name and settings, or a hash if these are long."""
-        values = [str(value).removesuffix(".0") for value in self.model_dump().values()]
-        text = "-".join([self.name, *values])
-        if len(text) > LONGEST or not text.replace("-", "").replace("_", "").replace(".", "").isalnum():
-            return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-        return text
+        """The name of the folder for labels of this rule: its name and settings, or a hash if these are long or ambiguous."""
+        values = self.model_dump().values()
+        texts = [self.name, *(f"{v}".removesuffix(".0") if isinstance(v, float) else f"{v}" for v in values)]
+        if len("-".join(texts)) <= LONGEST and all(re.fullmatch(r"[A-Za-z0-9_.]+", text) for text in texts):
+            return "-".join(texts)
+        return f"{self.name}-{hashlib.sha256(json.dumps(self.described(), sort_keys=True).encode()).hexdigest()[:12]}"
 
 
-def are_both(rules: Iterable[str]) -> bool:
+def are_papers_rules(rules: Iterable[str]) -> bool:
     """Whether these are the names of the paper's two rules and no others."""
-    return sorted(rules) == sorted(BOTH_RULES)
+    return sorted(rules) == sorted(PAPERS_RULES)
 
 
 def rule_from(described: Mapping[str, Any]) -> Rule:

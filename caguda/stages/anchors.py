@@ -19,8 +19,8 @@ from caguda.artifacts.class_sums import load_class_sums, save_class_sums
 from caguda.artifacts.provenance import new_provenance
 from caguda.classes import class_table
 from caguda.config import AnchorSettings, Configuration
-from caguda.datasets.io import labels_of
-from caguda.datasets.loader import images_of
+from caguda.datasets.io import frame_labels
+from caguda.datasets.loader import frame_images
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.datasets.workers import in_background, prefetched
@@ -56,7 +56,7 @@ def sum_part(
     def read() -> Iterator[tuple[range, Tensor, Tensor]]:
         for block in part_blocks:
             for batch in checked.batches("source", size, block):
-                yield block, images_of(frames, batch), torch.stack([labels_of(frames[i], table) for i in batch])
+                yield block, frame_images(frames, batch), torch.stack([frame_labels(frames[i], table) for i in batch])
 
     def outputs() -> Iterator[tuple[range, Tensor, Tensor, Tensor]]:
         for block, images, labels in prefetched(read()):

@@ -17,7 +17,7 @@ from caguda.artifacts.provenance import new_provenance
 from caguda.classes import IGNORE, ClassTable, class_table
 from caguda.config import Configuration
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import labels_of
+from caguda.datasets.io import frame_labels
 from caguda.datasets.manifest import read_manifest
 from caguda.equations.anchors import labels_at
 from caguda.stages.labelling import Labelling, verified_labelling
@@ -35,7 +35,7 @@ def diagnose(
     table = class_table(configuration, configuration.target)
     frames = read_manifest(manifest, configuration=configuration).frames("target")
     labelling = verified_labelling(configuration, manifest, evidence, labels, output)
-    statistics = _joint_statistics if labelling.has_both else _statistics_by_rule
+    statistics = _joint_statistics if labelling.has_papers_rules else _statistics_by_rule
     values = statistics(labelling, frames, table)
     with_truth = sum(frame.label is not None for frame in frames)
     if not with_truth:
@@ -111,4 +111,4 @@ def _truths(
 
 def truth_at(frame: Frame, table: ClassTable, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
     """The train ids of a frame's label file at the size (h, w) of a store, IGNORE where void."""
-    return labels_at(labels_of(frame, table)[None], size)[0].numpy()
+    return labels_at(frame_labels(frame, table)[None], size)[0].numpy()

@@ -17,7 +17,7 @@ from caguda.artifacts.identity import KIND_BY_VERB, model_of, read_artifact
 from caguda.artifacts.provenance import new_provenance
 from caguda.classes import UNWRITTEN, ClassTable, class_table, smaller_sets
 from caguda.config import Configuration, Inference
-from caguda.datasets.frame import Frame, label_of
+from caguda.datasets.frame import Frame, label_file
 from caguda.datasets.io import raw_values, read_bytes, to_train_ids
 from caguda.datasets.loader import read_ahead
 from caguda.datasets.manifest import read_manifest
@@ -95,7 +95,9 @@ def _confusion(
     def confusions(batch: tuple[Sequence[int], Views]) -> list[Tensor]:
         indices, logits = batch
         pairs = zip(indices, largest(logits), strict=True)
-        return [confusion_of(prediction, label_of(frames[i]), table, frames[i].label_sha256) for i, prediction in pairs]
+        return [
+            confusion_of(prediction, label_file(frames[i]), table, frames[i].label_sha256) for i, prediction in pairs
+        ]
 
     logits_by_batch = (
         (indices, views(network, scaled(images, device), inference)) for indices, images in read_ahead(frames, batches)

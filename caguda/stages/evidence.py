@@ -1,4 +1,4 @@
-"""Makes the evidence store: margins and probabilities of a frozen model on the target (Algorithm 1, lines 5 and 6)."""
+"""Makes the evidence store: margins and probabilities of a frozen model on the target (Eq. 5), before any threshold."""
 
 import sys
 import time
@@ -24,7 +24,7 @@ from caguda.artifacts.vouched import refuse_other_frames, refuse_other_store, ve
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import image_of
+from caguda.datasets.io import frame_image
 from caguda.datasets.loader import read_ahead
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
@@ -51,7 +51,7 @@ def create_evidence(
     table = class_table(configuration)
     network, description = restore_network(checkpoint, device, table, configuration, manifest)
     seed, frames = description["provenance"]["seed"], sets.frames("target")
-    features = network(scaled(image_of(frames[0])[None], device)).features
+    features = network(scaled(frame_image(frames[0])[None], device)).features
     distance = _load_anchors(anchors, network, manifest, checkpoint, configuration).mean_distance
     provenance = _provenance("evidence", configuration, [manifest, checkpoint, anchors], seed, started, store)
     attributes = {

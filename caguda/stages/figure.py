@@ -14,7 +14,7 @@ from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration, Inference
 from caguda.config_run import Method
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import image_of, labels_of
+from caguda.datasets.io import frame_image, frame_labels
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.errors import UserError
@@ -144,12 +144,12 @@ def _evenly_spaced(frames: Sequence[Frame]) -> list[tuple[int, Frame]]:
 
 
 def _row(frame: Frame, table: ClassTable) -> dict[str, np.ndarray]:
-    row = {"input": image_of(frame).permute(1, 2, 0).numpy()}
-    return row if frame.label is None else row | {"truth": labels_of(frame, table).numpy()}
+    row = {"input": frame_image(frame).permute(1, 2, 0).numpy()}
+    return row if frame.label is None else row | {"truth": frame_labels(frame, table).numpy()}
 
 
 def _predictions(
     networks: Mapping[str, nn.Module], frame: Frame, inference: Inference, device: torch.device
 ) -> dict[str, np.ndarray]:
-    image = scaled(image_of(frame)[None], device)
+    image = scaled(frame_image(frame)[None], device)
     return {name: most_probable(network, image, inference)[0].cpu().numpy() for name, network in networks.items()}

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from caguda.artifacts.anchors import Anchors, load_anchors
 from caguda.artifacts.label_statistics import FLOAT16_BINS, ImageLabels, LabelCounts, count_right_and_wrong
 from caguda.artifacts.ownership import clear_folder
-from caguda.datasets.io import image_of
+from caguda.datasets.io import frame_image
 from caguda.datasets.transforms import scaled
 from caguda.equations.labels import by_anchor
 from caguda.errors import UserError
@@ -198,7 +198,7 @@ def _features(origin: Origin) -> tuple[Anchors, np.ndarray, np.ndarray, np.ndarr
     samples: list[tuple[np.ndarray, ...]] = []
     step = -(-len(origin.frames) // FRAMES_OF_FEATURES)
     for frame in origin.frames[::step]:
-        features = network(scaled(image_of(frame)[None], device)).features
+        features = network(scaled(frame_image(frame)[None], device)).features
         anchored = by_anchor(features, vectors, present, origin.labelling.margin)
         maps = (features[0].flatten(1).T, anchored.nearest.flatten(), anchored.active.flatten())
         chosen = random.permutation(len(maps[0]))[:PIXELS_OF_A_FRAME]

@@ -21,7 +21,7 @@ from caguda.config import Configuration
 from caguda.configfile import configuration_beside
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
-from caguda.pseudo_labels import BOTH_RULES, Rule, are_both, rule_from
+from caguda.pseudo_labels import PAPERS_RULES, Rule, are_papers_rules, rule_from
 from caguda.pseudo_labels.anchor import AnchorRule
 from caguda.pseudo_labels.probability import ProbabilityRule
 from caguda.runs import model_before, models, rules_of
@@ -40,9 +40,9 @@ class Labelling:
     labels: Mapping[str, MapStore]
 
     @property
-    def has_both(self) -> bool:
+    def has_papers_rules(self) -> bool:
         """Whether its rules are the paper's two, by anchors and by probability, and no others."""
-        return are_both(self.rules)
+        return are_papers_rules(self.rules)
 
     @property
     def count(self) -> int:
@@ -109,7 +109,7 @@ class Labelling:
             raise UserError(
                 f"{self.evidence.path}: image {self.image_ids[index]}: {faults[0]}; make the evidence again"
             )
-        by_anchor, by_probability = (self.label(name, index, maps) for name in BOTH_RULES)
+        by_anchor, by_probability = (self.label(name, index, maps) for name in PAPERS_RULES)
         active = (by_anchor != IGNORE) * BY_ANCHOR + (by_probability != IGNORE) * BY_PROBABILITY
         return ImageLabels(
             active=active.astype(np.uint8), anchor_label=by_anchor, probability_label=by_probability, **maps
@@ -119,7 +119,7 @@ class Labelling:
         """The labels (h, w) of one image by one of the rules; `maps` is its evidence, if it was read already."""
         if rule in self.labels:
             return self.labels[rule].read(index, "label")
-        assert rule in BOTH_RULES, f"{rule} may need `Rule.prepare`, whose result only a label store has"
+        assert rule in PAPERS_RULES, f"{rule} may need `Rule.prepare`, whose result only a label store has"
         evidence = self.evidence.read_all(index) if maps is None else maps
         return self.rules[rule].labels(evidence, self.anchor_distance, prepared=None)
 
@@ -178,32 +178,32 @@ def open_labelling(path: Path) -> Labelling:
     """
     is_label_store = (path / "zarr.json").is_file() and kind_of_store(path)[0] is LABELS
     if (path.is_dir() and not is_label_store) or path.name == "evidence.json":
-        return Labelling(path, store_at(path, EVIDENCE), _configured_rules(path), {})
+        store = store_at(path, EVIDENCE)
+        return Labelling(path, store, _configured_rules(path, store.attributes.get("model", "")), {})
     report = {} if is_label_store else read_json(path)
     if not isinstance(report.get("labels"), dict) or not isinstance(report.get("evidence"), str):
         raise UserError(f"{path}: pseudo-labels are needed, found something else; name MODEL/labels/RULE+RULE.json, or "
                         "MODEL/evidence/evidence.zarr")  # fmt: skip
     files = [path.parent / name for name in (report["evidence"], *report["labels"].values())]
     labelling = _labelling_of_files(path, files[0], files[1:])
-    if not labelling.has_both:
-        raise UserError(f"{path}: labels by {' and by '.join(BOTH_RULES)} are needed, found those by "
+    if not labelling.has_papers_rules:
+        raise UserError(f"{path}: labels by {' and by '.join(PAPERS_RULES)} are needed, found those by "
                         f"{', '.join(labelling.rules)}; name a report of both")  # fmt: skip
     return labelling
 
 
-def _configured_rules(path: Path) -> dict[str, Rule]:
-    """The rules by anchors and by probability in the experiment's `config.json` above the evidence at `path`.
+def _configured_rules(path: Path, model: str) -> dict[str, Rule]:
+    """The rules by anchors and by probability for the evidence at `path`, which a model made, from the `config.json` above it.
 
-    They are those of the first model that is trained on this evidence, or else of the first model that has both rules.
+    They are those of the first model that starts from this one, or else of the first model that has both rules.
     """
     configuration = configuration_beside(path)
     if configuration is None:
         raise UserError(f"{path}: the thresholds must be known, found no config.json of an experiment above it; name the "
                         "JSON of its labels, MODEL/labels/RULE+RULE.json")  # fmt: skip
-    with_both = [model for model in models(configuration) if are_both(rules_of(configuration, model))]
+    with_both = [later for later in models(configuration) if are_papers_rules(rules_of(configuration, later))]
     if not with_both:
-        raise UserError(f"{path}: the thresholds must be known, found no run of {configuration.experiment} that is labelled by "
-                        f"{' and by '.join(BOTH_RULES)}; name the JSON of its labels")  # fmt: skip
-    folder = path.absolute().as_posix()
-    trained_on_it = [m for m in with_both if f"/{model_before(configuration, m)}/evidence" in folder]
+        raise UserError(f"{path}: labels by {' and by '.join(PAPERS_RULES)} are shown together, found no run of "
+                        f"{configuration.experiment} that has both; add one to its YAML")  # fmt: skip
+    trained_on_it = [later for later in with_both if model_before(configuration, later) == model]
     return rules_of(configuration, (trained_on_it or with_both)[0])

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,34 @@ def make_labels(configuration: Configuration, evidence: Path, rule: str, store: 
 
 def _prepare(evidence: MapStore, rule: Rule) -> Any:
     """The result of `Rule.prepare` on all images, as JSON values; UserError if it has none."""
-    images = ({name: evidence.read(index, name) for name in rule.reads} for index in range(evidence.count))
-    prepared = rule.prepare(images, len(evidence.categories))
+    with _reads_are_complete(rule):
+        prepared = rule.prepare((_arrays(evidence, rule, i) for i in range(evidence.count)), len(evidence.categories))
     try:
         return json.loads(json.dumps(prepared, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise UserError(
             f"the rule {rule.name}: `prepare` must return JSON values, found others ({error}); correct the rule"
+        ) from None
+
+
+def _arrays(evidence: MapStore, rule: Rule, index: int) -> dict[str, NDArray[Any]]:
+    """The arrays of one image that a rule reads, which it cannot change."""
+    arrays = {name: evidence.read(index, name) for name in rule.reads}
+    for array in arrays.values():
+        array.setflags(write=False)
+    return arrays
+
+
+@contextmanager
+def _reads_are_complete(rule: Rule) -> Iterator[None]:
+    """UserError where a rule uses an array of the evidence that its `reads` does not name."""
+    try:
+        yield
+    except KeyError as error:
+        if error.args[0] not in {*EVIDENCE.dtypes} - {*rule.reads}:
+            raise
+        raise UserError(
+            f"the rule {rule.name}: `reads` must name every array that it uses, found none of {error.args[0]}; add it"
         ) from None
 
 
@@ -81,8 +103,8 @@ def _label_maps(evidence: MapStore, rule: Rule, images: Sequence[int], prepared:
     distance = anchor_distance_of(evidence)
     maps: list[NDArray[np.uint8]] = []
     for index in images:
-        arrays = {name: evidence.read(index, name) for name in rule.reads}
-        maps.append(np.asarray(rule.labels(arrays, distance, prepared)))
+        with _reads_are_complete(rule):
+            maps.append(np.asarray(rule.labels(_arrays(evidence, rule, index), distance, prepared)))
         if maps[-1].shape != evidence.shape or maps[-1].dtype != np.uint8:
             raise UserError(f"the rule {rule.name}: labels must be uint8 of shape {evidence.shape}, found {maps[-1].dtype} of shape "
                             f"{maps[-1].shape}; correct the rule")  # fmt: skip

@@ -13,7 +13,7 @@ from caguda.artifacts.provenance import new_provenance
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import image_of, labels_of
+from caguda.datasets.io import frame_image, frame_labels
 from caguda.datasets.manifest import Manifest, SetName, read_manifest
 from caguda.datasets.workers import workers
 from caguda.errors import UserError
@@ -72,8 +72,8 @@ def _identity(table: ClassTable) -> list[Any]:
 
 def _decode(frame: Frame, table: ClassTable, labelled: bool) -> Decoded:
     """The image (H, W, 3) and the label map (H, W) of a frame; UserError if its files are not those of the manifest."""
-    image = image_of(frame).movedim(0, -1).numpy()
-    return image, labels_of(frame, table).numpy() if labelled else None
+    image = frame_image(frame).movedim(0, -1).numpy()
+    return image, frame_labels(frame, table).numpy() if labelled else None
 
 
 def _decoded(frames: Sequence[Frame], table: ClassTable, *, labelled: bool) -> Iterator[Decoded]:

@@ -39,7 +39,7 @@ def predict_part(
     """Write one PNG of label ids for each frame of part `part` of `parts` (1-based) of the set `name` into `folder`.
 
     A killed call is continued: intact files of this checkpoint, these images and these settings are kept, whichever part
-    wrote them, in the same batches, as others may change last digits. `output` is a JSON that lists the files.
+    wrote them. Settings include the batch size, which may change last digits. `output` is a JSON that lists the files.
     """
     started = time.time()
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
@@ -47,15 +47,15 @@ def predict_part(
     if table.label_ids.max() > 255:
         raise UserError(f"predict: label ids must be at most 255 for an 8-bit file, found {table.label_ids.max()}")
     checked = read_manifest(manifest, [name], configuration)
-    frames = checked.frames(name)
+    frames, part_name = checked.frames(name), f"{part}-of-{parts}"
     batches = units_of_part(checked.batches(name, configuration.compute.inference_batch_size), part, parts, name)
     origin = manifest if name == "evaluation" else None  # the test set has a manifest of its own
     network, description = restore_network(checkpoint, device, table, configuration, origin)
-    settings, weights = configuration.model_dump(mode="json", include={"inference"}), description["weights_sha256"]
-    decisive = [settings, weights, table.label_ids.tolist(), METHOD_VERSION, configuration.compute.threads, device.type]
+    settings, compute = prediction_settings(configuration), configuration.compute
+    decisive = [settings, description["weights_sha256"], table.label_ids.tolist(), METHOD_VERSION, compute.threads,
+                compute.tf32, device.type]  # fmt: skip
     images = {frames[i].id: frames[i].image_sha256 for batch in batches for i in batch}
     keys = {frame: fingerprint({"image": image, "by": decisive}) for frame, image in images.items()}
-    part_name = f"{part}-of-{parts}"
     prepare_folder(folder, part_name, keys)
     digests = finished_predictions(folder, keys)
     kept, label_ids = len(digests), table.label_ids.astype(np.uint8)
@@ -73,6 +73,6 @@ def predict_part(
     for _ in tqdm(written, f"predict {part}/{parts}", len(remaining), disable=not sys.stderr.isatty()):
         pass
     inputs, seed = [manifest, checkpoint], description["provenance"]["seed"]
-    provenance = new_provenance("predict-part", prediction_settings(configuration), inputs, seed, started, output)
+    provenance = new_provenance("predict-part", settings, inputs, seed, started, output)
     write_json(output, {"part": part, "parts": parts, "files": digests, "provenance": provenance})
     print(f"predict: part {part} of {parts}, {len(keys)} frames, {kept} of them from an earlier call -> {folder}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from caguda.artifacts.anchors import load_anchors
 from caguda.config import Compute
-from caguda.config_run import Method
+from caguda.config_run import ExtraModule, Method
 from caguda.datasets.transforms import scaled
 from caguda.equations.losses import LossSum
 from caguda.errors import UserError
@@ -32,7 +32,7 @@ Objective = tuple[Tensor, Mapping[str, Tensor]]
 
 
 class AnchorTensors(NamedTuple):
-    """The category anchors as tensors on the device; those of absent categories are 0."""
+    """The category anchors as tensors on the device. Those of absent categories are 0 in place of nan; `present` masks them."""
 
     vectors: Float[Tensor, "c d"]
     present: Bool[Tensor, " c"]
@@ -62,6 +62,9 @@ class Session:
         self._anchors = anchors
         torch.manual_seed(seed)
         extra = method.extra_modules(self)
+        if wrong := [name for name, part in extra.items() if not isinstance(part, ExtraModule)]:
+            raise UserError(f"method {method.method}: `extra_modules` must give an ExtraModule by each name, found "
+                            f"{type(extra[wrong[0]]).__name__} as {wrong[0]}; correct the method")  # fmt: skip
         self.extra_modules = {name: to_device(part.module, device) for name, part in extra.items()}
         self.modules: dict[str, nn.Module] = {"network": network, **self.extra_modules}
         """All modules whose weights belong to the state of the training."""

@@ -86,7 +86,15 @@ def _setup(session: Session, name: str, identity: str, batches: Batches) -> Trai
     }
     scaler = GradScaler(session.device.type, enabled=session.compute.precision == "float16")
     return TrainingSetup(
-        name, modules, optimisers, batches, session.step, method, scaler, identity, lambda: method.after_update(session)
+        name=name,
+        modules=modules,
+        optimisers=optimisers,
+        batches=batches,
+        step=session.step,  # which calls the step of the method
+        settings=method,
+        scaler=scaler,
+        identity=identity,
+        after_update=lambda: method.after_update(session),
     )
 
 

@@ -139,12 +139,29 @@ def _gradients(setup: TrainingSetup, next_batch: Callable[[], Batch], iteration:
     """Compute the gradients of one update; return the loss terms, means over its batches and all processes."""
     sums: dict[str, Tensor] = {}
     for _ in range(setup.settings.accumulate):
-        for objective, terms in setup.step(next_batch(), iteration):
+        for objective, terms in _objectives(setup, next_batch(), iteration):
             setup.scaler.scale(objective / setup.settings.accumulate).backward()
             for name, value in terms.items():
                 sums[name] = value.detach() + sums.get(name, 0.0)
     means = all_reduce_sum(torch.stack(list(sums.values()))) / (size() * setup.settings.accumulate)
     return dict(zip(sums, means.tolist(), strict=True))
+
+
+def _objectives(setup: TrainingSetup, batch: Batch, iteration: int) -> Iterator[Objective]:
+    """The objectives of a step. UserError unless it yields at least one, each a pair of a loss and its terms by name."""
+    must = f"{setup.name}: the step of a method must yield pairs of a loss and its terms by name, tensors of one number"
+    objectives: Any = setup.step(batch, iteration)
+    if not isinstance(objectives, Iterator):
+        raise UserError(f"{must}, found {type(objectives).__name__}; correct the method")
+    objective = None
+    for objective in objectives:
+        is_pair = isinstance(objective, tuple) and len(objective) == 2 and isinstance(objective[1], Mapping)
+        tensors = [objective[0], *objective[1].values()] if is_pair else []
+        if len(tensors) < 2 or not all(isinstance(value, Tensor) and value.numel() == 1 for value in tensors):
+            raise UserError(f"{must}, found {objective!r:.60}; correct the method")
+        yield objective
+    if objective is None:
+        raise UserError(f"{must}, found none; correct the method")
 
 
 def _update(setup: TrainingSetup) -> None:

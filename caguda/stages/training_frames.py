@@ -14,7 +14,7 @@ from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.config_run import DomainName, Method
 from caguda.datasets.frame import Frame, require_labels
-from caguda.datasets.io import labels_of
+from caguda.datasets.io import frame_labels
 from caguda.datasets.loader import LabelMaps, TrainingFrames, training_batches
 from caguda.datasets.manifest import Manifest, read_manifest
 from caguda.datasets.requirements import refuse_sizes
@@ -36,7 +36,7 @@ class _Truth:
     cache: PackedFrames | None
 
     def __call__(self, index: int) -> dict[str, Pixels]:
-        return {"label": self.cache.label(index) if self.cache else labels_of(self.frames[index], self.table)}
+        return {"label": self.cache.label(index) if self.cache else frame_labels(self.frames[index], self.table)}
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Frames:
     ) -> TrainingFrames:
         """The frames of a domain for training, with label maps; `order` and the seed decide their random order."""
         cache = self.caches.get(domain)
-        purpose, augmentation = f"{order} {domain}", method.augmentation_of(domain)
+        stream, augmentation = f"{order} {domain}", method.augmentation_of(domain)
         images = cache.image if cache is not None else None
-        return TrainingFrames(self.manifest.frames(domain), maps, augmentation, seed, purpose, images)
+        return TrainingFrames(self.manifest.frames(domain), maps, augmentation, seed, stream, images)
 
     def truth(self, domain: DomainName) -> LabelMaps:
         """The label maps of a domain's frames; UserError unless all have labels."""
@@ -86,7 +86,7 @@ def open_frames(configuration: Configuration, manifest: Path, packed: Sequence[P
 
 
 def batches_of(frames: Frames, method: Method, order: str, seed: int, stores: Mapping[str, MapStore]) -> Batches:
-    """A function of the first iteration that yields the batches from there on, this process's share of each."""
+    """A function `batches(i)` that yields this process's share of every batch from iteration i on."""
     sets: dict[str, TrainingFrames] = {}
     for domain, read in method.reads.items():
         maps: LabelMaps | None = None

@@ -15,7 +15,7 @@ from caguda.artifacts.identity import contents_of_inputs
 from caguda.artifacts.ownership import clear_folder
 from caguda.classes import IGNORE, ClassTable
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import image_of
+from caguda.datasets.io import frame_image
 from caguda.errors import UserError, printable
 from caguda.stages.diagnose import truth_at
 from caguda.stages.labelling import Labelling, open_labelling
@@ -105,7 +105,7 @@ class Scene:
         image, reason = None, "its image is not known"
         if self.frames:
             try:
-                image, reason = image_of(self.frames[index]).permute(1, 2, 0).numpy(), ""
+                image, reason = frame_image(self.frames[index]).permute(1, 2, 0).numpy(), ""
             except UserError as error:
                 reason = str(error)
                 self.notes[f"{name}: {reason}"] = None

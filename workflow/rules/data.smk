@@ -28,7 +28,7 @@ if configuration.street:
 rule check:
     input:
         GENERATED,
-        force_stale,
+        force_stale,  # no file: has Snakemake make again what is out of date
     output:
         MANIFEST,
     log:

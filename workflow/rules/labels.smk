@@ -4,7 +4,7 @@
 rule labels:
     input:
         evidence=f"{EVIDENCE}/evidence.json",
-        group=f"{EVIDENCE}/evidence.zarr/zarr.json",
+        group=f"{EVIDENCE}/evidence.zarr/zarr.json",  # so that a store that was deleted is made again
     output:
         labels=f"{LABELS}/{{rule}}/labels.json",
         group=f"{LABELS}/{{rule}}/labels.zarr/zarr.json",

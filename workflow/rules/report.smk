@@ -105,7 +105,7 @@ rule curves:
 rule label_frames:
     input:
         label_report=lambda wildcards: labels_of_pictures(wildcards.report),
-        manifest=MANIFEST,
+        manifest=MANIFEST,  # which the evidence names, and the verb opens
     output:
         report(
             directory(f"{REPORT}/labels/frames"),
@@ -133,7 +133,7 @@ rule label_frames:
 rule label_charts:
     input:
         label_report=lambda wildcards: labels_of_pictures(wildcards.report),
-        manifest=MANIFEST,
+        manifest=MANIFEST,  # which the evidence names, and the verb opens
     output:
         report(
             directory(f"{REPORT}/labels/charts"),

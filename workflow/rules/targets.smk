@@ -1,7 +1,7 @@
 # The files that each target, table and picture is made of.
 
 from caguda.paper.rows import main_model, models_of_curves, models_of_figure, notes_of, rows_of, table_models
-from caguda.pseudo_labels import are_both
+from caguda.pseudo_labels import are_papers_rules
 
 
 def model_artifacts(seed: int, model: str) -> list[str]:
@@ -89,7 +89,7 @@ def report_artifacts(report: str) -> list[str]:
 def model_of_label_pictures(report: str) -> str | None:
     """The first model of a report that is trained on labels of both rules, anchor and probability: these can be compared."""
     models = [model for model in REPORTS[report] if reads_labels(model)]
-    return next((model for model in models if are_both(rules_of(configuration, model))), None)
+    return next((model for model in models if are_papers_rules(rules_of(configuration, model))), None)
 
 
 def labels_of_pictures(report: str) -> str:

@@ -1,0 +1,59 @@
+"""What methods of the package do beyond the equations that they are made of."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caguda.equations.anchors import enlarged_labels, labels_at
+from caguda.equations.labels import by_anchor, by_probability, pseudo_labels
+from caguda.methods.cag_every_iteration import CagEveryIteration
+from caguda.methods.supervised import Supervised
+from caguda.networks.layers.network import Outputs
+from caguda.pseudo_labels.anchor import AnchorRule
+from caguda.pseudo_labels.probability import ProbabilityRule
+from caguda.stages.session import AnchorTensors
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 40), st.integers(0, 40))
+def test_enlarged_labels_come_back_at_every_size(h: int, w: int, rows: int, columns: int) -> None:
+    labels = torch.arange(2 * h * w, dtype=torch.int32).view(2, h, w)
+    assert torch.equal(labels_at(enlarged_labels(labels, (h + rows, w + columns)), (h, w)), labels)
+
+
+@pytest.mark.parametrize("size", [(33, 49), (36, 52), (35, 50)])
+def test_pseudo_labels_of_every_iteration_stay_with_their_features(size: tuple[int, int]) -> None:
+    """Losses take them to the resolution of f_D again: at any size of the image they are those that were made there."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 4, 9, 13, generator=generator)
+    logits = 5 * torch.randn(2, 3, 9, 13, generator=generator)
+    anchors = AnchorTensors(torch.randn(3, 4, generator=generator), torch.ones(3, dtype=torch.bool), 2.0)
+    rules = {"anchor": AnchorRule(margin=0.1, unit="mean_anchor_distance"), "probability": ProbabilityRule(p0=0.6)}
+    method = CagEveryIteration.model_construct(pseudo_labels=rules)
+    session: Any = SimpleNamespace(anchors=anchors)
+    image = torch.zeros(2, 3, *size, dtype=torch.uint8)
+    labels = method.target_labels(session, {"image": image}, Outputs(features, logits))
+    anchored, probable = by_anchor(features, anchors.vectors, anchors.present, 0.2), by_probability(logits, 0.6)
+    expected = (
+        pseudo_labels(anchored.nearest, anchored.active),
+        pseudo_labels(probable.predicted, probable.active),
+    )
+    for label, at_features in zip(labels, expected, strict=True):
+        assert label.shape == (2, *size) and torch.equal(labels_at(label, (9, 13)), at_features)
+
+
+@pytest.mark.parametrize(
+    ("start", "statistics", "about"),
+    [
+        (None, False, "no adaptation"),
+        (None, True, "source labels, target statistics"),
+        ("warm-up", False, "source labels, from warm-up"),
+        ("warm-up", True, "source labels, target statistics, from warm-up"),
+    ],
+)
+def test_a_supervised_run_says_what_it_saw(start: str | None, statistics: bool, about: str) -> None:
+    run = Supervised.model_construct(frames="source", start=start, target_statistics=statistics)
+    assert run.about == about and run.adapts == statistics
