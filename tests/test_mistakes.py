@@ -49,6 +49,23 @@ def test_a_model_that_the_configuration_has_not(tmp_path: Path, place: str, mode
     refused(workflow.run(target, "--dry-run"), words)
 
 
+def test_labels_of_a_rule_that_no_run_has(tmp_path: Path) -> None:
+    words = (
+        "caguda: smoke.yaml: runs must have the rule of the labels probability-0.8, found anchor-0.15-mean_anchor_distance, "
+        "probability-0.5; give it to a run, or ask for others"
+    )
+    workflow = Workflow(tmp_path, shutil.copy(SMOKE, tmp_path / "smoke.yaml"))
+    refused(workflow.run("results/smoke/seed0/warmup/labels/probability-0.8/labels.json", "--dry-run"), words)
+
+
+@pytest.mark.parametrize("targets", [(), ("all",), ("runs",)])
+def test_runs_that_no_report_lists_are_named_where_they_are_not_made(tmp_path: Path, targets: tuple[str, ...]) -> None:
+    more = "runs={more: {method: supervised, iterations: 1}}"
+    done = Workflow(tmp_path).run(*targets, "--dry-run", "--config", more)
+    line = "in no report, so not made by this target: more; ask for the target runs, or list them in reports\n"
+    assert done.returncode == 0 and (line in done.stderr) == (targets != ("runs",)), done.stderr
+
+
 @pytest.mark.parametrize("table", ["1", "4"])
 def test_a_table_whose_runs_are_not_listed(tmp_path: Path, table: str) -> None:
     values = yaml.safe_load(SMOKE.read_text())

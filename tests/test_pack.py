@@ -55,7 +55,7 @@ def no_files(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def forbid() -> None:
         monkeypatch.setattr("caguda.datasets.loader.frame_image", refuse)
-        monkeypatch.setattr("caguda.stages.training_frames.labels_of", refuse)
+        monkeypatch.setattr("caguda.stages.training_frames.frame_labels", refuse)
 
     return forbid
 

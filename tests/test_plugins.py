@@ -291,7 +291,10 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
         ("import a_module_that_nobody_has\n", "found ModuleNotFoundError in line 1: No module named"),
         ("def f(:\n", "found SyntaxError: invalid syntax (wrong.py, line 1)"),
         (EXAMPLE.replace('"drives"', '"gta5"'), "the layout gta5 is in caguda.datasets.layouts.gta5 already; choose"),
-        (EXAMPLE.replace('"layout", "drives"', '"layuot", "drives"'), "found KeyError in line 15: 'layuot'"),
+        (
+            EXAMPLE.replace('"layout", "drives"', '"layuot", "drives"'),
+            "found ValueError in line 15: the kind must be one of network, layout, rule, method, found 'layuot'",
+        ),
     ],
 )
 def test_a_plugin_that_fails_is_one_line(tmp_path: Path, text: str, said: str) -> None:

@@ -140,9 +140,9 @@ def _trials(inspection: Inspection, key: str, rule: str) -> Iterator[str]:
     """A row for each threshold: shares and, if a truth is known, precision and recall."""
     relative = inspection["configured"].get("margin_unit") == "mean_anchor_distance"
     unit = "in units of the anchors' mean distance" if relative else "in the unit of d2 - d1"
-    by_margin = f"Other margins, {unit}, probability labels as stored"
-    yield "Other P0, anchor labels as stored" if key == "p0s" else by_margin
-    yield "* as stored"
+    by_margin = f"Other margins, {unit}, probability labels as configured"
+    yield "Other P0, anchor labels as configured" if key == "p0s" else by_margin
+    yield "* as configured"
     widths, heads = [12, 10, 9, 8], ["compared", "labelled", "by both", "agree"]
     if inspection["accuracy"]:
         widths, heads = widths + [12, 7] * 2, heads + ["pixels", "mean"] * 2

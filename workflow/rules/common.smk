@@ -10,7 +10,7 @@ from pathlib import Path
 
 import caguda
 from caguda.artifacts.atomic import write_json
-from caguda.config_run import MODEL_PATTERN, Method
+from caguda.config_run import MODEL_PATTERN, Method, run_name
 from caguda.errors import UserError, first, printable
 from caguda.recorded_settings import plugins_of, plugins_of_rule, settings_of_run
 from caguda.runs import (
@@ -137,6 +137,11 @@ def force_stale(wildcards) -> list[str]:
         ]
         if lines := [f"{path}: {reason}" for path, reason in stale.items() if str(path) in artifacts]:
             print(f"out of date, made again where it is needed: {printable(first(lines))}", file=sys.stderr)
+        if not {*workflow.dag_settings.targets} - {"all", "demo"} and (names := unreported_runs()):
+            print(
+                f"in no report, so not made by this target: {first(names)}; ask for the target runs, or list them in reports",
+                file=sys.stderr,
+            )
         missing = [path for path in artifacts if not os.path.exists(path)]
         workflow.dag.forcefiles.update(str(path) for path in (*stale, *forgotten, *missing))
     return []
@@ -176,7 +181,7 @@ wildcard_constraints:
     seed=alternatives(map(str, configuration.seeds)),
     model=MODEL_PATTERN,  # also that of a model that the configuration does not have, so that `model_of_job` can say so
     report=alternatives(REPORTS),
-    rule=alternatives(RULE_BY_FOLDER),
+    rule=r"[A-Za-z0-9_.-]+",
     labelling=alternatives(LABELLINGS),
     domain="source|target",
     number="[1-4]",
@@ -229,6 +234,16 @@ def model_of_job(wildcards) -> str:
 
 # `..._of(model)` is made with that model. `..._given_to(model)` is an input of its training, made with the model that it
 # starts from; `..._behind(model)` is what that input is made of, or the report on it.
+
+
+def evidence_of_labels(wildcards) -> str:
+    """The evidence that the labels of a job are made of; ends with one line if no run has their rule."""
+    if wildcards.rule not in RULE_BY_FOLDER:
+        sys.exit(
+            f"caguda: {configuration_name()}: runs must have the rule of the labels {printable(wildcards.rule)}, found "
+            f"{first(list(RULE_BY_FOLDER)) or 'none'}; give it to a run, or ask for others"
+        )
+    return of_model(wildcards.seed, model_of_job(wildcards), "evidence/evidence.json")
 
 
 def checkpoint_of(wildcards) -> str:

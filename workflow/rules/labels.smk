@@ -3,7 +3,7 @@
 
 rule labels:
     input:
-        evidence=f"{EVIDENCE}/evidence.json",
+        evidence=evidence_of_labels,
         group=f"{EVIDENCE}/evidence.zarr/zarr.json",  # so that a store that was deleted is made again
     output:
         labels=f"{LABELS}/{{rule}}/labels.json",

@@ -50,6 +50,12 @@ def training_artifacts() -> list[str]:
     return [*DATA_ARTIFACTS, *lineage_artifacts(MODELS)]
 
 
+def unreported_runs() -> list[str]:
+    """The runs whose models neither a report nor another model of a report needs."""
+    reported = {run_name(model) for model in lineage_of(model for models in REPORTS.values() for model in models)}
+    return [name for name in configuration.active_runs if name not in reported]
+
+
 # Reports
 
 
