@@ -51,8 +51,8 @@ def test_a_model_that_the_configuration_has_not(tmp_path: Path, place: str, mode
 
 def test_labels_of_a_rule_that_no_run_has(tmp_path: Path) -> None:
     words = (
-        "caguda: smoke.yaml: runs must have the rule of the labels probability-0.8, found anchor-0.15-mean_anchor_distance, "
-        "probability-0.5; give it to a run, or ask for others"
+        "caguda: smoke.yaml: the labels must be of a run, found probability-0.8, where runs have "
+        "anchor-0.15-mean_anchor_distance, probability-0.5; give a run such pseudo_labels, or ask for others"
     )
     workflow = Workflow(tmp_path, shutil.copy(SMOKE, tmp_path / "smoke.yaml"))
     refused(workflow.run("results/smoke/seed0/warmup/labels/probability-0.8/labels.json", "--dry-run"), words)

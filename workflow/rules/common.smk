@@ -238,10 +238,10 @@ def model_of_job(wildcards) -> str:
 
 def evidence_of_labels(wildcards) -> str:
     """The evidence that the labels of a job are made of; ends with one line if no run has their rule."""
-    if wildcards.rule not in RULE_BY_FOLDER:
+    if RULE_BY_FOLDER.get(wildcards.rule) is None:
         sys.exit(
-            f"caguda: {configuration_name()}: runs must have the rule of the labels {printable(wildcards.rule)}, found "
-            f"{first(list(RULE_BY_FOLDER)) or 'none'}; give it to a run, or ask for others"
+            f"caguda: {configuration_name()}: the labels must be of a run, found {printable(wildcards.rule)}, where runs have "
+            f"{first(list(RULE_BY_FOLDER)) or 'none'}; give a run such pseudo_labels, or ask for others"
         )
     return of_model(wildcards.seed, model_of_job(wildcards), "evidence/evidence.json")
 
