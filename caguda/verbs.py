@@ -159,7 +159,7 @@ VERBS: Mapping[str, Verb] = {
                            (*_ON_CHECKPOINT, ANCHORS, STORE, OUTPUT)),
     "evidence-part": Verb("stages.evidence:write_part", "the outputs of a frozen model for one part of the target",
                           (*_ON_CHECKPOINT, ANCHORS, STORE, PART, PARTS, OUTPUT)),
-    "evidence": Verb("stages.evidence:verify_evidence", "verify an evidence store", (STORE, PART_FILES, OUTPUT)),
+    "evidence": Verb("stages.evidence_check:verify_evidence", "verify an evidence store", (STORE, PART_FILES, OUTPUT)),
     "labels": Verb("stages.labels:make_labels", "ATI and PLA: the pseudo-labels of one rule, from evidence",
                    (CONFIG, EVIDENCE, RULE, STORE, OUTPUT)),
     "convert-anchors": Verb("stages.convert:convert_anchors", "the authors' category anchors as an anchors file", (CONFIG, INPUT, OUTPUT)),

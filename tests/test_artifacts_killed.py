@@ -14,7 +14,8 @@ from test_artifacts_maps import NAMES, TABLE, opened, shard_of, some_evidence
 from caguda.artifacts.evidence import create_evidence_store, evidence_faults
 from caguda.artifacts.maps import write_shard
 from caguda.artifacts.vouched import verify_store
-from caguda.stages.evidence import verify_evidence, write_part
+from caguda.stages.evidence import write_part
+from caguda.stages.evidence_check import verify_evidence
 
 # A fork of this process, in which other tests have computed with several threads, would hang at its first OpenMP loop.
 CLEAN = multiprocessing.get_context("forkserver")
