@@ -14,19 +14,18 @@ from caguda.config_frames import Augmentation
 from caguda.config_rules import PseudoLabels
 from caguda.config_types import UNKNOWN_NAMES_ALLOWED, Count, Fraction, NonNegative, Positive, Section
 from caguda.errors import did_you_mean, is_plain
-from caguda.registry import classes_by_name
+from caguda.registry import NAME_PATTERN, classes_by_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from caguda.stages.session import Batch, Session
 
-_NAME = "[A-Za-z0-9][A-Za-z0-9_-]*"
-MODEL_PATTERN = rf"{_NAME}(?:/stage[1-9]\d*)?"
+MODEL_PATTERN = rf"{NAME_PATTERN}(?:/stage[1-9]\d*)?"
 """The name of a model as a regular expression: RUN, or RUN/stageK."""
 STAGE = re.compile(r"(.+)/stage([1-9]\d*)")
-Name = Annotated[str, Field(pattern=rf"^{_NAME}$", max_length=100)]
-ModelReference = Annotated[str, Field(pattern=rf"^{_NAME}(/stage[1-9][0-9]*)?$", max_length=120)]
+Name = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$", max_length=100)]
+ModelReference = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}(/stage[1-9][0-9]*)?$", max_length=120)]
 """RUN means the last model of that run, RUN/stageK the model of one stage."""
 DomainName = Literal["source", "target"]
 Read = Literal["images", "truth", "pseudo-labels"]

@@ -23,7 +23,8 @@ from caguda.files import read_regular
 Kind = Literal["network", "layout", "rule", "method"]
 T = TypeVar("T", bound=type[Any])
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9_-]*"
+"""The names of runs, methods, rules and networks as a regular expression: they become names of folders."""
 FOLDERS: Mapping[Kind, str] = {
     "network": "caguda.networks",
     "layout": "caguda.datasets.layouts",
@@ -50,7 +51,7 @@ def register(kind: Kind, *names: str) -> Callable[[T], T]:
 
     if kind not in FOLDERS:
         raise ValueError(f"the kind must be one of {', '.join(FOLDERS)}, found {kind!r:.60}")
-    if odd := [name for name in names if kind != "layout" and not _NAME.fullmatch(name)]:
+    if odd := [name for name in names if kind != "layout" and not re.fullmatch(NAME_PATTERN, name)]:
         raise ValueError(f"the name of a {kind} must be of letters, digits, _ and -, found {odd[0]!r:.60}")
 
     def add(cls: T) -> T:
