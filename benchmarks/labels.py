@@ -40,8 +40,7 @@ from caguda.configfile import load_configuration, parse_configuration
 from caguda.runs import rules_by_folder
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
-from caguda.stages.evidence import create_evidence
-from caguda.stages.evidence_check import verify_evidence
+from caguda.stages.evidence_store import create_evidence, verify_evidence
 from caguda.stages.train import train_model
 
 ROOT = Path(__file__).parents[1]

@@ -54,7 +54,8 @@ from caguda.recorded_settings import settings_of_run
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
 from caguda.stages.evaluate import evaluate
-from caguda.stages.evidence import create_evidence, write_part
+from caguda.stages.evidence import write_part
+from caguda.stages.evidence_store import create_evidence
 from caguda.stages.generate import generate
 from caguda.stages.runtime import prepare, restore_network
 

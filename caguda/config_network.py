@@ -21,13 +21,15 @@ Normalisation = Literal["imagenet", "unit"]
 class NetworkSettings(Section):
     """The settings of a network, and the functions that build it.
 
-    A network is a subclass in one file, registered by `@register("network", NAME)`, with a field `name: Literal[NAME]` and
-    a method `build`. The built modules must compute what `SegmentationNetwork` describes. The text key `weights`, where
+    A network is a subclass in one file, registered by `@register("network", NAME)`, with a field `name: Literal[NAME]`, a
+    `feature_stride` and a method `build`. The built modules must compute what `SegmentationNetwork` describes. The text key `weights`, where
     there is one, names the origin of the first weights: checkpoints that differ only in this key have the same network.
     """
 
     name: str
     normalisation: Normalisation = "imagenet"
+    feature_stride: ClassVar[int]
+    """The stride s of f_D: an image of H x W pixels has features of ceil(H / s) x ceil(W / s) pixels."""
     coarsest_stride: ClassVar[int] = 32
     """The stride, in pixels of the image, of the coarsest map inside the network.
 
@@ -37,6 +39,11 @@ class NetworkSettings(Section):
     def build(self, categories: int) -> SegmentationNetwork:
         """The network with fresh weights from torch's random numbers: the same seed gives the same bits."""
         raise NotImplementedError
+
+    def feature_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size (h, w) of the features f_D of an image of the size (H, W)."""
+        height, width = size
+        return -(-height // self.feature_stride), -(-width // self.feature_stride)
 
     def load_pretrained(self, network: SegmentationNetwork) -> None:
         """Load the weights that the training of a fresh network starts from; by default it keeps those of `build`."""
@@ -52,7 +59,9 @@ class UnknownNetwork(NetworkSettings, extra="allow"):
 
 def network_classes() -> tuple[type[NetworkSettings], ...]:
     """The settings of every known network, each class once. UserError if one has another name than it is registered by."""
-    return tuple(dict.fromkeys(classes_by_name("network", NetworkSettings, "name", ["build"]).values()))
+    return tuple(
+        dict.fromkeys(classes_by_name("network", NetworkSettings, "name", ["feature_stride", "build"]).values())
+    )
 
 
 @cache

@@ -1,7 +1,7 @@
 """A network of another family: depthwise convolutions with maps at strides 4, 8, 16 and 32, and an all-MLP head."""
 
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,10 +54,11 @@ class Depthwise(NetworkSettings):
     name: Literal["depthwise"]
     width: Count = 32
     feature_channels: Count = 64
+    feature_stride: ClassVar[int] = 4
 
     def build(self, categories: int) -> SegmentationNetwork:
         widths, channels = [self.width * factor for factor in (1, 2, 4, 8)], self.feature_channels
         return SegmentationNetwork(
             self.normalisation, Encoder(widths), AllMLP(widths, channels), nn.Conv2d(channels, categories, 1),
-            stride=4, factors={"transformer": 10.0, "classifier": 10.0}, recomputable=(Block,),
+            factors={"transformer": 10.0, "classifier": 10.0}, recomputable=(Block,),
         )  # fmt: skip

@@ -18,8 +18,8 @@ from caguda.runs import rules_of
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
 from caguda.stages.diagnose import diagnose
-from caguda.stages.evidence import create_evidence, write_part
-from caguda.stages.evidence_check import verify_evidence
+from caguda.stages.evidence import write_part
+from caguda.stages.evidence_store import create_evidence, verify_evidence
 from caguda.stages.labels import make_labels
 from caguda.stages.train import train_model
 from caguda.street import write_street

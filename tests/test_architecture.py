@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from caguda.verbs import VERBS
+
 PROJECT = Path(__file__).parents[1]
 PACKAGE = PROJECT / "caguda"
 # From top to bottom; rooms of one line may import each other, everything may import what is below it.
@@ -157,6 +159,16 @@ def test_help_and_the_configuration_come_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PROJECT)
     assert done.stdout.startswith("usage: caguda train") and done.stdout.splitlines()[-1] == "False"
+
+
+def test_verbs_that_run_no_network_and_read_no_frame_start_without_torch() -> None:
+    needed = {"anchor-part", "anchors", "convert-anchors", "convert-checkpoint", "diagnose", "evaluate", "evidence-part",
+              "figure", "import", "inspect", "pack", "predict-part", "train", "view"}  # fmt: skip
+    modules = {verb: "caguda." + VERBS[verb].function.partition(":")[0] for verb in sorted({*VERBS} - needed)}
+    assert {"evidence-store", "evidence", "labels", "check", "table", "report"} <= modules.keys()
+    program = f"import importlib, sys\nfor name in {[*modules.values()]}: importlib.import_module(name)\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert done.stdout == "False\n"
 
 
 def test_a_configuration_is_read_without_torch_or_numpy() -> None:

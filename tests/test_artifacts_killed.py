@@ -15,7 +15,7 @@ from caguda.artifacts.evidence import create_evidence_store, evidence_faults
 from caguda.artifacts.maps import write_shard
 from caguda.artifacts.vouched import verify_store
 from caguda.stages.evidence import write_part
-from caguda.stages.evidence_check import verify_evidence
+from caguda.stages.evidence_store import verify_evidence
 
 # A fork of this process, in which other tests have computed with several threads, would hang at its first OpenMP loop.
 CLEAN = multiprocessing.get_context("forkserver")

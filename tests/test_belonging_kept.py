@@ -27,8 +27,8 @@ from caguda.stages.anchors import construct_anchors
 from caguda.stages.check import check
 from caguda.stages.diagnose import diagnose
 from caguda.stages.evaluate import evaluate
-from caguda.stages.evidence import create_evidence, write_part
-from caguda.stages.evidence_check import verify_evidence
+from caguda.stages.evidence import write_part
+from caguda.stages.evidence_store import create_evidence, verify_evidence
 from caguda.stages.generate import generate
 from caguda.stages.inspect import inspect
 from caguda.stages.labels import make_labels

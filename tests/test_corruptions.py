@@ -20,7 +20,8 @@ from caguda.runs import rules_of
 from caguda.stages.anchors import construct_anchors
 from caguda.stages.diagnose import diagnose
 from caguda.stages.evaluate import evaluate
-from caguda.stages.evidence import create_evidence, write_part
+from caguda.stages.evidence import write_part
+from caguda.stages.evidence_store import create_evidence
 from caguda.stages.figure import draw_figure
 
 RULES = "runs__cag__pseudo_labels"

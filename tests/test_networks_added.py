@@ -85,7 +85,7 @@ def test_features_are_not_negative_and_classified_by_a_1x1_convolution(loaded: N
     network = settings(name).build(5).eval()
     for size in ((64, 96), (65, 97), (33, 47)):
         features, logits, auxiliary = network(torch.rand(2, 3, *size))
-        channels, at = network.classifier.in_channels, tuple(-(-side // network.stride) for side in size)
+        channels, at = network.classifier.in_channels, settings(name).feature_size(size)
         assert features.shape == (2, channels, *at) and logits.shape == (2, 5, *at) and auxiliary == ()
         assert float(features.min()) == 0 < float(features.max())
         assert (network.classifier.kernel_size, network.classifier.out_channels) == ((1, 1), 5)
@@ -132,7 +132,7 @@ def test_blocks_computed_again_give_the_same_gradients(loaded: None, name: str) 
 def test_a_network_without_such_blocks_says_so() -> None:
     layers = (nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1))
     with pytest.raises(UserError, match=r"^compute\.recompute_activations: .* found none; leave the key out$"):
-        recompute_activations(SegmentationNetwork("unit", *layers, stride=1))
+        recompute_activations(SegmentationNetwork("unit", *layers))
 
 
 class Tuple(nn.Module):
@@ -150,7 +150,7 @@ class TwoHeads(SegmentationNetwork):
     """A network with a head beside the classifier, as in multi-level adaptation."""
 
     def __init__(self) -> None:
-        super().__init__("unit", Tuple(), nn.ReLU(), nn.Conv2d(4, 2, 1), stride=1)
+        super().__init__("unit", Tuple(), nn.ReLU(), nn.Conv2d(4, 2, 1))
         self.head = nn.Conv2d(4, 2, 1)
 
     def auxiliary_logits(self, *maps: Tensor) -> tuple[Tensor, ...]:
@@ -168,7 +168,7 @@ def test_an_auxiliary_head_is_one_method_of_a_subclass() -> None:
 
 def test_factors_of_no_part_and_weights_in_no_group_are_refused(mini: Miniature) -> None:
     with pytest.raises(ValueError, match="factors must be of encoder, transformer or classifier, found head"):
-        SegmentationNetwork("unit", Tuple(), nn.ReLU(), nn.Conv2d(4, 2, 1), stride=1, factors={"head": 2.0})
+        SegmentationNetwork("unit", Tuple(), nn.ReLU(), nn.Conv2d(4, 2, 1), factors={"head": 2.0})
     network = TwoHeads()
     network.parameter_groups = lambda: SegmentationNetwork.parameter_groups(network)[:0]  # type: ignore[method-assign]
     with pytest.raises(

@@ -322,6 +322,9 @@ def test_a_plugin_that_failed_leaves_no_name(tmp_path: Path) -> None:
          'the method own must be a Method with the field method: Literal["own"], found Own without it; add it'),
         ("network", "from caguda.config_network import NetworkSettings\nclass Own(NetworkSettings):\n    pass\n",
          'the network own must be a NetworkSettings with the field name: Literal["own"], found Own without it; add it'),
+        ("network", ("from typing import Literal\nfrom caguda.config_network import NetworkSettings\n"
+         "class Own(NetworkSettings):\n    name: Literal['own']\n"),
+         "the network own must define feature_stride, found Own without it; add it"),
     ],
 )  # fmt: skip
 def test_a_class_must_have_the_name_that_it_is_registered_by(tmp_path: Path, kind: str, text: str, said: str) -> None:

@@ -30,13 +30,15 @@ from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import estimate_statistics, freeze
 from caguda.networks.layers.discriminator import discriminator
 from caguda.networks.layers.inputs import IMAGENET_MEAN, IMAGENET_STD
+from caguda.networks.small import SmallNetwork
 from caguda.recorded_settings import settings_of_run
 from caguda.runs import method_of
 from caguda.stages import train as stage
 from caguda.stages.check import check
 from caguda.stages.diagnose import diagnose
 from caguda.stages.evaluate import evaluate
-from caguda.stages.evidence import create_evidence, write_part
+from caguda.stages.evidence import write_part
+from caguda.stages.evidence_store import create_evidence
 from caguda.stages.figure import draw_figure
 from caguda.stages.generate import generate
 from caguda.stages.labelling import open_labelling
@@ -528,6 +530,20 @@ def test_target_frames_of_two_sizes_have_no_evidence(mini: Miniature, tmp_path: 
     with pytest.raises(UserError, match="one size"):
         create_evidence(mini.configuration(), *inputs, tmp_path / "evidence.zarr", tmp_path / "out.json")
     assert not (tmp_path / "evidence.zarr").exists()
+
+
+def test_features_of_another_size_than_the_stride_says_are_refused(
+    mini: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SmallNetwork, "feature_stride", 8)
+    inputs = (mini.manifest, mini.weights("warmup"), mini.folder / "labels" / "anchors.h5")
+    store = tmp_path / "evidence.zarr"
+    create_evidence(mini.configuration(), *inputs, store, tmp_path / "created.json")
+    with pytest.raises(
+        UserError, match=r"evidence\.zarr: .*must be of \(4, 8\), .* found \(8, 16\); correct feature_stride"
+    ):
+        write_part(mini.configuration(), *inputs, store, 1, 1, tmp_path / "part.json")
+    assert not (tmp_path / "part.json").exists()
 
 
 def test_no_training_opens_the_target_truth(mini: Miniature, elsewhere: Miniature) -> None:

@@ -354,7 +354,7 @@ def test_a_factor_multiplies_the_learning_rate_along_the_whole_schedule(
     """Of weights whose gradient is always 1, each update is the learning rate itself, of plain SGD as of AdamW."""
     factors, iterations, rate = {"encoder": 1.0, "transformer": 3.0, "classifier": 10.0}, 20, 0.01
     parts = [nn.Conv2d(1, 1, 1).double() for _ in factors]
-    network = SegmentationNetwork("unit", *parts, stride=1, factors={k: v for k, v in factors.items() if v != 1})
+    network = SegmentationNetwork("unit", *parts, factors={k: v for k, v in factors.items() if v != 1})
     plain = Optimiser(name=name, learning_rate=rate, momentum=0.0, weight_decay=0.0, poly_power=power)
     seen: list[list[float]] = []
 

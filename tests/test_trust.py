@@ -26,8 +26,8 @@ from caguda.stages.anchors import sum_part
 from caguda.stages.convert import import_checkpoint
 from caguda.stages.diagnose import diagnose
 from caguda.stages.evaluate import evaluate
-from caguda.stages.evidence import create_evidence, write_part
-from caguda.stages.evidence_check import verify_evidence
+from caguda.stages.evidence import write_part
+from caguda.stages.evidence_store import create_evidence, verify_evidence
 from caguda.stages.labels import make_labels
 
 RULES = ("anchor", "probability")

@@ -1,18 +1,24 @@
-"""A checkpoint: the weights of a network as safetensors, and beside them a JSON that describes them."""
+"""A checkpoint: the weights of a network as safetensors, and beside them a JSON that describes them.
+
+No torch until weights are read or written.
+"""
+
+from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, load_file, save
-from torch import Tensor
 
 from caguda.artifacts.atomic import read_json, sha256, write_atomically, write_json
 from caguda.artifacts.ownership import refuse_foreign
 from caguda.errors import UserError
 from caguda.files import read_regular
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = "caguda-checkpoint"
 FORMAT_VERSION = 1
@@ -25,6 +31,8 @@ def save_checkpoint(path: Path, weights: Mapping[str, Tensor], description: Mapp
     complete if its JSON agrees with its weights: older weights are removed before the JSON changes. Weights may be on any
     device.
     """
+    from safetensors.torch import save
+
     assert path.suffix == ".safetensors", path
     if broken := not_finite(weights):
         raise UserError(
@@ -47,6 +55,25 @@ def not_finite(weights: Mapping[str, Tensor]) -> str:
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights (on the CPU) and the description of a checkpoint; a UserError if either is missing or damaged."""
+    from safetensors.torch import load
+
+    description, content = _description(path), read_regular(path)
+    _refuse_other_weights(path, description, hashlib.sha256(content).hexdigest())
+    try:
+        return load(content), description
+    except SafetensorError as error:
+        raise UserError(f"{path}: the weights must be safetensors, found: {error}; make them again") from None
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The description of a checkpoint, without its weights; a UserError if either is missing or damaged."""
+    description = _description(path)
+    _refuse_other_weights(path, description, sha256(path))
+    return description
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """The description of the checkpoint whose weights are in `path`, which are not read."""
     if path.suffix != ".safetensors":
         raise UserError(
             f"{path}: a checkpoint is named by its weights, NAME.safetensors, found another name; name these"
@@ -56,21 +83,22 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     actual = (description.get("format"), description.get("format_version"))
     if actual != (FORMAT, FORMAT_VERSION):
         raise UserError(f"{side}: a checkpoint must be {FORMAT} {FORMAT_VERSION}, found {actual[0]} {actual[1]}")
-    content = read_regular(path)
-    digest = hashlib.sha256(content).hexdigest()
+    return description
+
+
+def _refuse_other_weights(path: Path, description: Mapping[str, Any], digest: str) -> None:
+    """Raises UserError unless the weights of a checkpoint have the SHA-256 of its description."""
     if digest != description.get("weights_sha256"):
         raise UserError(
-            f"{path}: the weights must have the SHA-256 that {side.name} gives, found {digest}; "
+            f"{path}: the weights must have the SHA-256 that {path.with_suffix('.json').name} gives, found {digest}; "
             "the file is damaged or belongs to another run: put the right one there, or move both away and make them again"
         )
-    try:
-        return load(content), description
-    except SafetensorError as error:
-        raise UserError(f"{path}: the weights must be safetensors, found: {error}; make them again") from None
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """The weights of a safetensors file, on the CPU; a UserError if it is missing or damaged."""
+    from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

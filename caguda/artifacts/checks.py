@@ -12,9 +12,11 @@ from typing import Any
 from caguda.artifacts.atomic import sha256
 from caguda.artifacts.chain import chain_of, inputs_of, provenance_of, recorded_sha256
 from caguda.artifacts.provenance import content_of
+from caguda.classes import ClassTable
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.recorded_settings import refuse_other_settings
+from caguda.version import METHOD_VERSION
 
 _VERBS_OF_A_MODEL = ("anchor-part", "anchors", "evidence-store", "evidence", "evidence-part", "labels", "diagnose")
 """The verbs whose artifacts are of one model and lie beside it."""
@@ -50,6 +52,46 @@ def refuse_other_origin(path: Path, configuration: Configuration | None = None, 
             raise UserError(
                 f"{path}: this must be made of the frames of {manifest}, found one of other frames; name the manifest that it "
                 "was made of, or make it again"
+            )
+
+
+def refuse_other_checkpoint(
+    path: Path,
+    description: Mapping[str, Any],
+    table: ClassTable,
+    configuration: Configuration | None = None,
+    manifest: Path | None = None,
+) -> None:
+    """Raises UserError unless a checkpoint is of this version of the method and these categories, and belongs here.
+
+    What belongs here is said by refuse_other_origin. `description` is the checkpoint's.
+    """
+    if (version := description["provenance"].get("method_version")) != METHOD_VERSION:
+        raise UserError(
+            f"{path}: the checkpoint must be of version {METHOD_VERSION} of the method, found {version}; train it again, or "
+            "bring it by a run whose method is imported"
+        )
+    refuse_other_origin(path, configuration, manifest)
+    refuse_other_classes(path, description["classes"], table, "train it again")
+
+
+def refuse_other_classes(path: Path, found: Sequence[str], table: ClassTable, remedy: str) -> None:
+    """Raises UserError unless a checkpoint has the configured categories in their order."""
+    if list(found) != list(table.names):
+        raise UserError(
+            f"{path}: the checkpoint must be for the configured categories, {table.count} of them, found one for "
+            f"{len(found)} other or otherwise ordered ones; {remedy}"
+        )
+
+
+def refuse_other_network(path: Path, found: Mapping[str, Any], configuration: Configuration, remedy: str) -> None:
+    """Raises UserError unless a checkpoint has the configured network; only the key `weights` may differ."""
+    expected = configuration.network.model_dump(mode="json")
+    for key in sorted({*expected, *found} - {"weights"}):
+        if found.get(key) != expected.get(key):
+            raise UserError(
+                f"{path}: the checkpoint must be of the configured network, found {key} {found.get(key)} instead of "
+                f"{expected.get(key)}; {remedy}"
             )
 
 

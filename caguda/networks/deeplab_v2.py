@@ -16,6 +16,7 @@ class DeepLabV2(ResNetSettings):
     """DeepLab v2 on a torchvision backbone; `weights` are "imagenet", "none", or a file of the backbone's weights."""
 
     name: Literal["deeplab_v2"]
+    feature_stride: ClassVar[int] = 8
     coarsest_stride: ClassVar[int] = 8
 
     def build(self, categories: int) -> SegmentationNetwork:
@@ -32,6 +33,5 @@ class DeepLabV2(ResNetSettings):
             Backbone(self.backbone, output_stride=8),
             SummedPyramid(),
             nn.Conv2d(FEATURE_CHANNELS, categories, 1),
-            stride=8,
             recomputable=(Bottleneck,),
         )

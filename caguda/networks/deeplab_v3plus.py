@@ -18,6 +18,7 @@ class DeepLabV3Plus(ResNetSettings):
     """DeepLab v3+ on a torchvision backbone; `weights` are "imagenet", "none", or a file of the backbone's weights."""
 
     name: Literal["deeplab_v3plus"]
+    feature_stride: ClassVar[int] = 4
     coarsest_stride: ClassVar[int] = 16
 
     def build(self, categories: int) -> SegmentationNetwork:
@@ -41,6 +42,4 @@ class DeepLabV3Plus(ResNetSettings):
                 nn.init.kaiming_normal_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        return SegmentationNetwork(
-            self.normalisation, backbone, transformer, classifier, stride=4, recomputable=(Bottleneck,)
-        )
+        return SegmentationNetwork(self.normalisation, backbone, transformer, classifier, recomputable=(Bottleneck,))

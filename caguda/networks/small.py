@@ -20,6 +20,7 @@ class SmallNetwork(NetworkSettings):
     width: Count
     blocks: tuple[Count, Count, Count, Count]
     feature_channels: Count
+    feature_stride: ClassVar[int] = 4
     coarsest_stride: ClassVar[int] = 8
 
     def build(self, categories: int) -> SegmentationNetwork:
@@ -35,6 +36,5 @@ class SmallNetwork(NetworkSettings):
             Encoder(self.width, self.blocks),
             PyramidAndSkip(self.width, self.feature_channels),
             nn.Conv2d(self.feature_channels, categories, 1),
-            stride=4,
             recomputable=(Residual,),
         )

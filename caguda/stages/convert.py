@@ -10,6 +10,7 @@ from torch import Tensor
 
 from caguda.artifacts.anchors import Anchors, save_anchors
 from caguda.artifacts.checkpoint import load_checkpoint, load_weights, not_finite
+from caguda.artifacts.checks import refuse_other_classes, refuse_other_network
 from caguda.artifacts.provenance import new_provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
@@ -17,7 +18,7 @@ from caguda.errors import UserError, first
 from caguda.networks.deeplab_v3plus import DeepLabV3Plus
 from caguda.networks.layers.weights import misfit, read_pickle
 from caguda.runs import deciding_settings, imported_files
-from caguda.stages.runtime import refuse_other_classes, refuse_other_network, save_network
+from caguda.stages.runtime import save_network
 
 # Prefixes of names in the state dict of DeepLab v3+: ours, and the authors'.
 NAMES = {

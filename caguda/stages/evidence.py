@@ -1,4 +1,4 @@
-"""Makes the evidence store: margins and probabilities of a frozen model on the target (Eq. 5), before any threshold."""
+"""The verb `evidence-part`: margins and probabilities of a frozen model on the target (Eq. 5), before any threshold."""
 
 import sys
 import time
@@ -13,92 +13,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from caguda.artifacts.anchors import Anchors, load_anchors
-from caguda.artifacts.atomic import sha256, write_json
-from caguda.artifacts.checks import refuse_other_origin
-from caguda.artifacts.evidence import EVIDENCE, ShardJournal, create_evidence_store
-from caguda.artifacts.identity import model_of
-from caguda.artifacts.maps import MapStore, open_store, shard_size, write_shard
-from caguda.artifacts.provenance import new_provenance, same_origin
-from caguda.artifacts.vouched import refuse_other_frames, refuse_other_store
+from caguda.artifacts.anchors import Anchors
+from caguda.artifacts.atomic import write_json
+from caguda.artifacts.evidence import EVIDENCE, ShardJournal
+from caguda.artifacts.maps import MapStore, open_store, write_shard
+from caguda.artifacts.provenance import same_origin
+from caguda.artifacts.vouched import refuse_other_frames
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import frame_image
 from caguda.datasets.loader import read_ahead
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.transforms import scaled
 from caguda.datasets.workers import in_background
 from caguda.equations.labels import by_anchor, by_probability
 from caguda.errors import UserError
-from caguda.networks.layers.network import SegmentationNetwork
+from caguda.networks.layers.network import Outputs, SegmentationNetwork
 from caguda.recorded_settings import refuse_other_settings
+from caguda.stages.evidence_store import anchors_of_model, evidence_provenance
 from caguda.stages.parts import units_of_part
 from caguda.stages.runtime import prepare, restore_network
-
-
-@torch.inference_mode()
-def create_evidence(
-    configuration: Configuration, manifest: Path, checkpoint: Path, anchors: Path, store: Path, output: Path
-) -> None:
-    """Create the empty evidence store of all target frames at the resolution of f_D, and a JSON of its attributes."""
-    started = time.time()
-    device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
-    sets = read_manifest(manifest, configuration=configuration)
-    sizes = sorted({(entry["height"], entry["width"]) for entry in sets.entries("target")})
-    if len(sizes) > 1:
-        raise UserError(f"{manifest}: target frames must have one size for an evidence store, found {sizes[:4]}")
-    table = class_table(configuration)
-    network, description = restore_network(checkpoint, device, table, configuration, manifest)
-    seed, frames = description["provenance"]["seed"], sets.frames("target")
-    features = network(scaled(frame_image(frames[0])[None], device)).features
-    distance = _load_anchors(anchors, network, manifest, checkpoint, configuration).mean_distance
-    provenance = _provenance("evidence", configuration, [manifest, checkpoint, anchors], seed, started, store)
-    attributes = {
-        "model": model_of(description["provenance"]),
-        "anchor_distance": None if np.isnan(distance) else distance,
-        "provenance": provenance,
-    }
-    ids, shape = [frame.id for frame in frames], (features.shape[-2], features.shape[-1])
-    per_shard = shard_size(len(ids), configuration.compute.inference_batch_size)
-    refuse_other_store(store, EVIDENCE, provenance)
-    if not (store / "zarr.json").is_file():
-        create_evidence_store(store, ids, shape, per_shard, table, attributes)
-    written = open_store(store, EVIDENCE).attributes
-    write_json(output, {"store": store.name, "images": len(ids), **{name: written[name] for name in attributes}})
-
-
-def _load_anchors(
-    path: Path, network: SegmentationNetwork, manifest: Path, checkpoint: Path, configuration: Configuration
-) -> Anchors:
-    """The anchors in a file; UserError unless they are of the configured categories and of the network's features.
-
-    Anchors that `convert-anchors` made do not name their checkpoint: only their number of channels is compared.
-    """
-    anchors, attributes = load_anchors(path)
-    provenance = attributes["provenance"]
-    if attributes["categories"] != list(class_table(configuration).names):
-        raise UserError(f"{path}: the anchors must be of the configured categories in their order, found others; make them "
-                        "again")  # fmt: skip
-    if (channels := anchors.vectors.shape[1]) != (expected := network.classifier.in_channels):
-        raise UserError(f"{path}: anchors must have the {expected} channels of the network's features, found {channels}; name "
-                        "those of this network")  # fmt: skip
-    if provenance["made_by"] == "anchors":
-        refuse_other_origin(path, configuration, manifest)
-        digests = {recorded["sha256"] for recorded in provenance["inputs"].values()}
-        if configuration.anchors.every_stage and sha256(checkpoint) not in digests:
-            raise UserError(f"{path}: the anchors must be of the features of {checkpoint}, found those of another model; "
-                            "make them again")  # fmt: skip
-    return anchors
-
-
-def _provenance(
-    verb: str, configuration: Configuration, inputs: Sequence[Path], seed: int | None, started: float, output: Path
-) -> dict[str, Any]:
-    """The provenance of evidence, with the batch size, which decides last bits and the number of images in a shard."""
-    settings = configuration.model_dump(mode="json", include={"network"})
-    settings["inference_batch_size"] = configuration.compute.inference_batch_size
-    return new_provenance(verb, settings, inputs, seed, started, output)
 
 
 @torch.inference_mode()
@@ -121,8 +55,8 @@ def write_part(
     started = time.time()
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     network, _ = restore_network(checkpoint, device, class_table(configuration), configuration, manifest)
-    loaded = _load_anchors(anchors, network, manifest, checkpoint, configuration)
-    vectors, present = (torch.from_numpy(values).to(device) for values in (loaded.vectors, loaded.present))
+    loaded = anchors_of_model(anchors, manifest, checkpoint, configuration)
+    vectors, present = _tensors(loaded, network, anchors)
     sets = read_manifest(manifest, configuration=configuration)
     frames, inputs = sets.frames("target"), [manifest, checkpoint, anchors]
     opened = _open_created(configuration, store, frames, inputs)
@@ -133,7 +67,7 @@ def write_part(
     size = configuration.compute.inference_batch_size
     batches = [sets.batches("target", size, opened.shards[shard]) for shard in unfinished]
     outputs = (network(scaled(images, device)) for _, images in read_ahead(frames, list(chain(*batches))))
-    maps = (_evidence_maps(output.features, output.logits, vectors, present) for output in outputs)
+    maps = (_evidence_maps(_of_size(opened, output), vectors, present) for output in outputs)
     maps_by_shard = (_concatenated(list(islice(maps, len(of_shard)))) for of_shard in batches)
 
     def write(item: tuple[int, dict[str, NDArray[Any]]]) -> None:
@@ -146,7 +80,7 @@ def write_part(
         pass
     images = range(opened.shards[shards[0]].start, opened.shards[shards[-1]].stop)
     chunks = {name: [sha for shard in shards for sha in digests[shard][name]] for name in EVIDENCE.dtypes}
-    provenance = _provenance("evidence-part", configuration, inputs, None, started, output)
+    provenance = evidence_provenance("evidence-part", configuration, inputs, None, started, output)
     content = {"store": store.name, "part": part, "parts": parts, "first": images[0], "last": images[-1]}
     content["anchor_distance"] = opened.attributes["anchor_distance"]
     write_json(output, content | {"chunk_sha256": chunks, "provenance": provenance})
@@ -167,7 +101,7 @@ def _open_created(
     provenance = store.attributes["provenance"]
     refuse_other_settings(path, configuration, provenance)
     refuse_other_frames(store, [frame.id for frame in frames], inputs[0])
-    if not same_origin(provenance, _provenance("evidence", configuration, inputs, None, time.time(), path)):
+    if not same_origin(provenance, evidence_provenance("evidence", configuration, inputs, None, time.time(), path)):
         raise UserError(
             f"{path}: the evidence store must be created for this manifest, checkpoint and these anchors with this "
             "compute.inference_batch_size, found one for others; create it again with `evidence-store`"
@@ -175,9 +109,28 @@ def _open_created(
     return store
 
 
-def _evidence_maps(features: Tensor, logits: Tensor, vectors: Tensor, present: Tensor) -> dict[str, NDArray[Any]]:
+def _tensors(anchors: Anchors, network: SegmentationNetwork, path: Path) -> tuple[Tensor, Tensor]:
+    """The vectors of anchors and which are present, on the network's device; UserError unless of its features' channels."""
+    weights = network.classifier.weight
+    if (channels := anchors.vectors.shape[1]) != (expected := weights.shape[1]):
+        raise UserError(f"{path}: anchors must have the {expected} channels of the network's features, found {channels}; name "
+                        "those of this network")  # fmt: skip
+    return torch.from_numpy(anchors.vectors).to(weights.device), torch.from_numpy(anchors.present).to(weights.device)
+
+
+def _of_size(store: MapStore, outputs: Outputs) -> Outputs:
+    """The outputs of a network; UserError unless its features have the size of the store's maps."""
+    if (found := tuple(outputs.features.shape[-2:])) != store.shape:
+        raise UserError(
+            f"{store.path}: the features f_D must be of {store.shape}, the size that the network's feature_stride gives, found "
+            f"{found}; correct feature_stride in the settings of the network"
+        )
+    return outputs
+
+
+def _evidence_maps(outputs: Outputs, vectors: Tensor, present: Tensor) -> dict[str, NDArray[Any]]:
     """The arrays of the evidence store for the images of a batch, (n, h, w) each."""
-    anchored, probable = by_anchor(features, vectors, present, 0.0), by_probability(logits, 0.0)
+    anchored, probable = by_anchor(outputs.features, vectors, present, 0.0), by_probability(outputs.logits, 0.0)
     maps = {
         "nearest_anchor": anchored.nearest,
         "margin": anchored.margin,

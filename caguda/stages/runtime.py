@@ -3,7 +3,7 @@
 import ctypes
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from caguda.artifacts.checkpoint import load_checkpoint, save_checkpoint
-from caguda.artifacts.checks import refuse_other_origin
+from caguda.artifacts.checks import refuse_other_checkpoint
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.config_run import DomainName
@@ -23,7 +23,6 @@ from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import estimate_statistics
 from caguda.networks.layers.network import SegmentationNetwork
 from caguda.stages.parallel import rank
-from caguda.version import METHOD_VERSION
 
 M = TypeVar("M", bound=nn.Module)
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -77,43 +76,14 @@ def restore_network(
 ) -> tuple[SegmentationNetwork, dict[str, Any]]:
     """The network of a checkpoint in evaluation mode, and the checkpoint's description.
 
-    UserError if the checkpoint is damaged, has another version of the method or other categories, lies in the folder of
-    another seed or run, or was made of files that have changed since; with a configuration, if it has other settings; with a
-    manifest, if it has other frames.
+    UserError if the checkpoint is damaged, and by refuse_other_checkpoint.
     """
     weights, description = load_checkpoint(path)
-    provenance = description["provenance"]
-    if provenance.get("method_version") != METHOD_VERSION:
-        raise UserError(
-            f"{path}: the checkpoint must be of version {METHOD_VERSION} of the method, found {provenance.get('method_version')}; train it "
-            "again, or bring it by a run whose method is imported"
-        )
-    refuse_other_origin(path, configuration, manifest)
-    refuse_other_classes(path, description["classes"], table, "train it again")
+    refuse_other_checkpoint(path, description, table, configuration, manifest)
     settings = network_settings(description["architecture"], path.with_suffix(".json"))
     network = settings.build(len(description["classes"]))
     network.load_state_dict(weights)
     return to_device(network, device).eval(), description
-
-
-def refuse_other_classes(path: Path, found: Sequence[str], table: ClassTable, remedy: str) -> None:
-    """UserError unless a checkpoint has the configured categories in their order."""
-    if list(found) != list(table.names):
-        raise UserError(
-            f"{path}: the checkpoint must be for the configured categories, {table.count} of them, found one for "
-            f"{len(found)} other or otherwise ordered ones; {remedy}"
-        )
-
-
-def refuse_other_network(path: Path, found: Mapping[str, Any], configuration: Configuration, remedy: str) -> None:
-    """UserError unless a checkpoint has the configured network; only the key `weights` may differ."""
-    expected = configuration.network.model_dump(mode="json")
-    for key in sorted({*expected, *found} - {"weights"}):
-        if found.get(key) != expected.get(key):
-            raise UserError(
-                f"{path}: the checkpoint must be of the configured network, found {key} {found.get(key)} instead of "
-                f"{expected.get(key)}; {remedy}"
-            )
 
 
 def save_network(

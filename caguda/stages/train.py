@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.amp.grad_scaler import GradScaler
 
+from caguda.artifacts.checks import refuse_other_network
 from caguda.artifacts.identity import refuse_other_model
 from caguda.artifacts.provenance import content_of, new_provenance
 from caguda.classes import class_table
@@ -26,7 +27,6 @@ from caguda.stages.given_labels import stores_by_rule
 from caguda.stages.runtime import (
     estimate_domain_statistics,
     prepare,
-    refuse_other_network,
     restore_network,
     save_network,
     to_device,

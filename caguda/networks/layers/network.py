@@ -32,8 +32,8 @@ class SegmentationNetwork(nn.Module):
     The parts of every network must fulfil:
 
     - `encoder` takes images (n, 3, H, W) of any size and returns a tuple of maps, the arguments of `transformer`;
-    - `transformer` returns the features f_D, (n, d, h, w): not negative, so it ends in ReLU or the like, and at
-      `stride`: h and w are about H / stride and W / stride, the same for images of the same size;
+    - `transformer` returns the features f_D, (n, d, h, w): not negative, so it ends in ReLU or the like, and of the size
+      that `feature_stride` in the settings of the network gives;
     - `classifier` is a 1x1 convolution from d channels to the number of categories; its input is f_D.
 
     `factors` multiply the learning rate of a part, by its name (encoder, transformer, classifier); the default is 1.
@@ -43,14 +43,13 @@ class SegmentationNetwork(nn.Module):
 
     def __init__(
         self, normalisation: Normalisation, encoder: nn.Module, transformer: nn.Module, classifier: nn.Conv2d, *,
-        stride: int, factors: Mapping[str, float] = MappingProxyType({}), recomputable: tuple[type[nn.Module], ...] = (),
+        factors: Mapping[str, float] = MappingProxyType({}), recomputable: tuple[type[nn.Module], ...] = (),
     ) -> None:  # fmt: skip
         super().__init__()
         self.normalisation = InputNormalisation() if normalisation == "imagenet" else nn.Identity()
         self.encoder = encoder
         self.transformer = transformer
         self.classifier = classifier
-        self.stride = stride
         self._factors, self._recomputable = dict(factors), recomputable
         if unknown := sorted({*factors} - {"encoder", "transformer", "classifier"}):
             raise ValueError(f"factors must be of encoder, transformer or classifier, found {unknown[0]}")
