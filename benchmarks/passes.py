@@ -45,10 +45,9 @@ from caguda.artifacts.provenance import new_provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.configfile import parse_configuration
+from caguda.datasets.image_batches import frame_images, scaled
 from caguda.datasets.io import read_image
-from caguda.datasets.loader import frame_images
 from caguda.datasets.manifest import SetName, read_manifest
-from caguda.datasets.transforms import scaled
 from caguda.networks.layers.batch_norm import estimate_statistics
 from caguda.recorded_settings import settings_of_run
 from caguda.stages.anchors import construct_anchors, sum_part

@@ -573,9 +573,14 @@ def test_anchors_of_another_width_make_no_evidence(own: Miniature, capsys: pytes
     save_anchors(own.folder / "theirs.h5", doubled, attributes)
     with h5py.File(own.folder / "theirs.h5") as file:
         assert file["anchors"].shape[1] == 16
-    options = given(own, "evidence-store", own.folder / "new") | {"anchors": own.folder / "theirs.h5"}
-    assert "must have the 8 channels of the network's features, found 16" in refused("evidence-store", options, capsys)
-    assert not (own.folder / "new").exists()
+    options: dict[str, object] = {
+        "config": own.yaml(), "manifest": own.manifest, "checkpoint": own.weights("warmup"),
+        "anchors": own.folder / "theirs.h5", "store": own.folder / "new.zarr", "output": own.folder / "created.json",
+    }  # fmt: skip
+    assert main(["evidence-store", *words_of(options)]) == 0
+    part = options | {"part": 1, "parts": 1, "output": own.folder / "part.json"}
+    assert "must have the 8 channels of the network's features, found 16" in refused("evidence-part", part, capsys)
+    assert not (own.folder / "part.json").exists()
 
 
 def test_a_part_of_something_else_is_refused(

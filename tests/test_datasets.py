@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 import yaml
 from frame_trees import (
     HEIGHT,
@@ -25,6 +26,7 @@ from frame_trees import (
     write_label,
 )
 from PIL import Image
+from torchvision.io import ImageReadMode
 
 from caguda.artifacts.atomic import sha256
 from caguda.classes import CITYSCAPES_19, IGNORE
@@ -32,7 +34,7 @@ from caguda.config_frames import Domain
 from caguda.configfile import parse_configuration
 from caguda.datasets.check import check_frame, check_frames
 from caguda.datasets.frame import Frame
-from caguda.datasets.io import read_image, read_label
+from caguda.datasets.io import RGB, UNCHANGED, read_image, read_label
 from caguda.datasets.listing import list_frames
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
@@ -107,6 +109,16 @@ def test_grey_and_transparent_images_become_rgb(tmp_path: Path) -> None:
         path = tmp_path / f"{mode}.png"
         Image.new("RGB", (WIDTH, HEIGHT), (90, 90, 90)).convert(mode).save(path)
         assert read_image(path).shape == (3, HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_images_are_decoded_as_by_torchvision(tmp_path: Path, suffix: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / f"image.{suffix}")
+    expected = torchvision.io.decode_image(str(tmp_path / f"image.{suffix}"), mode=ImageReadMode.RGB)
+    found = read_image(tmp_path / f"image.{suffix}")
+    assert torch.equal(found, expected) and found.stride() == expected.stride()
+    assert (UNCHANGED, RGB) == (ImageReadMode.UNCHANGED.value, ImageReadMode.RGB.value)
 
 
 def test_palette_label_gives_train_ids_of_its_indices(root: Path) -> None:

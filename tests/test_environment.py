@@ -75,9 +75,8 @@ def test_variables_of_clusters_mean_nothing_to_processes_that_share_a_training(m
     assert done.returncode == 0 and done.stderr == "", done.stderr
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param("long", marks=pytest.mark.slow), pytest.param("missing", marks=pytest.mark.slow), "relative"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["long", "missing", "relative"])
 def test_any_folder_for_temporary_files_will_do(mini: Miniature, tmp_path: Path, kind: str) -> None:
     folder = {"long": tmp_path / ("t" * 120), "missing": tmp_path / "missing", "relative": Path("here")}[kind]
     if kind == "long":

@@ -74,6 +74,7 @@ def disagreeing(directory: Path) -> Outcome:
     return Outcome(0)
 
 
+@pytest.mark.slow
 def test_processes_that_have_read_different_inputs_take_no_step(tmp_path: Path) -> None:
     outcome = launch(2, partial(disagreeing, tmp_path))
     assert outcome.code == 2 and "must read the same inputs" in outcome.message and "\n" not in outcome.message

@@ -19,17 +19,11 @@ from torch import Tensor
 from caguda.classes import IGNORE
 from caguda.config_frames import Augmentation
 from caguda.datasets.frame import Frame
+from caguda.datasets.image_batches import read_ahead, scaled
 from caguda.datasets.io import frame_image, read_image
-from caguda.datasets.loader import (
-    Sample,
-    TrainingFrames,
-    _obey_only_the_trainer,
-    enlarge,
-    read_ahead,
-    training_batches,
-)
+from caguda.datasets.loader import Sample, TrainingFrames, _obey_only_the_trainer, enlarge, training_batches
 from caguda.datasets.manifest import Manifest
-from caguda.datasets.transforms import augmented, scaled
+from caguda.datasets.transforms import augmented
 from caguda.equations.anchors import labels_at
 from caguda.errors import UserError
 
@@ -310,7 +304,7 @@ def test_inference_reads_one_batch_ahead_and_no_more(tmp_path: Path, monkeypatch
             second.set()
         return frame_image(frame)
 
-    monkeypatch.setattr("caguda.datasets.loader.frame_image", watched)
+    monkeypatch.setattr("caguda.datasets.image_batches.frame_image", watched)
     batches = read_ahead(frames, [[0], [1], [2], [3]])
     assert next(batches)[0] == [0] and second.wait(timeout=60)
     assert len(read) == 2

@@ -83,6 +83,7 @@ def same(first: list[Sample], second: list[Sample]) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_samples_depend_on_neither_workers_nor_start_nor_cache(
     mini: Miniature, caches: list[Path], no_files: Callable[[], None]

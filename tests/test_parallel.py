@@ -152,6 +152,7 @@ def test_what_cannot_be_shared_is_refused_in_one_line(mini: Miniature, elsewhere
     assert not elsewhere.weights("pretrain-2").exists()
 
 
+@pytest.mark.slow
 def test_a_second_trainer_of_two_is_turned_away(mini: Miniature, elsewhere: Miniature) -> None:
     words = command(elsewhere, mini, "pretrain", 2, compute__processes=2)
     with lock(elsewhere.folder / "pretrain-2" / "state"):

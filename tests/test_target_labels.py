@@ -119,7 +119,9 @@ def test_the_plan_of_an_unlabelled_target_has_no_oracle(tmp_path: Path) -> None:
     assert f"other.yaml: runs must have the model of {target}, found cag/stage1, cag/stage2, control and 2 more" in said
 
 
-@pytest.mark.parametrize("bounds", [[], ["control"], ["oracle"]])
+@pytest.mark.parametrize(
+    "bounds", [[], *(pytest.param([bound], marks=pytest.mark.slow) for bound in ("control", "oracle"))]
+)
 def test_the_plan_has_the_bounds_that_are_wanted(tmp_path: Path, bounds: list[str]) -> None:
     """What is left out of the YAML is made by no target; what no report lists only where it is asked for."""
     left_out = {bound: None for bound in ("control", "oracle") if bound not in bounds}

@@ -200,6 +200,7 @@ def test_a_sweep_and_ablations_repeat_no_pass(finished: Workflow, tmp_path: Path
     assert passed == {"seed0/pretrain", "seed0/cag/stage2"}
 
 
+@pytest.mark.slow
 def test_a_threshold_that_labels_were_made_with_before_is_trained_on_again(finished: Workflow, tmp_path: Path) -> None:
     """As after a sweep: the labels are there, older than the training, and Snakemake need not remember what it was made of."""
     workflow = finished.copy(tmp_path)
@@ -397,6 +398,7 @@ def test_a_rerun_completes_the_missing_part_alone(finished: Workflow, tmp_path: 
     assert verified(workflow) == (0, [])
 
 
+@pytest.mark.slow
 def test_labels_that_were_half_written_are_made_whole(finished: Workflow, tmp_path: Path) -> None:
     """As the verb leaves them that was killed: without their JSON, some shards not written, one of them half."""
     workflow = finished.copy(tmp_path)

@@ -62,7 +62,7 @@ def test_a_change_runs_what_depends_on_it(travelled: Workflow, change: str, expe
         ("seed0/cag/stage1/checkpoint.safetensors", LAST, training(1) - {"seed0/cag/stage1/evaluation.json"}),
     ],
 )
-@pytest.mark.parametrize("remembers", [True, False])
+@pytest.mark.parametrize("remembers", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_target_by_name_has_its_deleted_ancestor_made_again(
     finished: Workflow,
     travelled: Workflow,
@@ -93,7 +93,8 @@ def test_a_target_by_name_runs_nothing_that_it_does_not_need(travelled: Workflow
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("remembers", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("remembers", [True, False])
 def test_moved_frames_make_nothing_again(
     finished: Workflow, travelled: Workflow, tmp_path: Path, remembers: bool
 ) -> None:

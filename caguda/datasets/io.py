@@ -3,21 +3,23 @@
 import hashlib
 import io
 import stat
+from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode
-from torchvision.io import decode_image as torchvision_decode
 
 from caguda.classes import UNWRITTEN, ClassTable
 from caguda.datasets.frame import Frame, label_file
 from caguda.datasets.header import JPEG, PNG, label_header, read_header
 from caguda.errors import UserError, first
 
+UNCHANGED, RGB = 0, 3  # of torchvision.io.ImageReadMode
 _DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -40,10 +42,21 @@ def _damaged(path: Path, kind: str, error: Exception) -> UserError:
     return UserError(f"{path}: this {kind} is damaged ({' '.join(str(error).split())})")
 
 
-def _decode(content: bytes, path: Path, kind: str, mode: ImageReadMode) -> UInt8[Tensor, "channels H W"]:
+@cache
+def _decoders() -> Any:
+    """The image decoders of torchvision, without its other modules: to import those takes longer than to import torch."""
+    package = PathFinder.find_spec("torchvision")
+    assert package is not None
+    library = PathFinder.find_spec("image", package.submodule_search_locations)
+    assert library is not None and library.origin is not None
+    torch.ops.load_library(library.origin)
+    return torch.ops.image
+
+
+def _decode(content: bytes, path: Path, kind: str, mode: int) -> UInt8[Tensor, "channels H W"]:
     encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     try:
-        channels: Tensor = torchvision_decode(encoded, mode=mode)
+        channels: Tensor = _decoders().decode_image(encoded, mode, False)  # False: as it is stored, not turned by EXIF
     except RuntimeError as error:
         raise _damaged(path, kind, error) from None
     return channels
@@ -59,7 +72,7 @@ def decode_image(content: bytes, path: Path) -> UInt8[Tensor, "3 H W"]:
         raise UserError(f"{path}: an image must be a PNG or JPEG file, and this is neither")
     if (bits := read_header(content, path, "image").bits) > 8:
         raise UserError(f"{path}: an image must have 8 bits a channel, found {bits}; save it with 8 bits a channel")
-    return _decode(content, path, "image", ImageReadMode.RGB)
+    return _decode(content, path, "image", RGB)
 
 
 def decode_label(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
@@ -81,7 +94,7 @@ def decode_label(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
 
 def first_channel(content: bytes, path: Path) -> Shaped[np.ndarray, "H W"]:
     """The first channel of a PNG with all its bits. (Of 16 bits in RGB, Pillow silently keeps the upper 8, here all 0.)"""
-    return _decode(content, path, "label", ImageReadMode.UNCHANGED)[0].numpy()
+    return _decode(content, path, "label", UNCHANGED)[0].numpy()
 
 
 def raw_values(content: bytes, path: Path, table: ClassTable) -> Shaped[np.ndarray, "H W"]:

@@ -1,16 +1,15 @@
-"""Batches of frames: for training in a random order fixed by the seed, for inference in the given order."""
+"""Batches of frames for training, in a random order fixed by the seed."""
 
 import os
 import signal
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import parent_process
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -18,7 +17,7 @@ from caguda.config_frames import Augmentation
 from caguda.datasets.frame import Frame
 from caguda.datasets.io import frame_image
 from caguda.datasets.transforms import Pixels, augmented
-from caguda.datasets.workers import exit_with_parent, fork_server, prefetched
+from caguda.datasets.workers import exit_with_parent, fork_server
 from caguda.equations.anchors import enlarged_labels
 from caguda.errors import UserError
 
@@ -118,13 +117,3 @@ def _obey_only_the_trainer(_worker: int) -> None:
 
     threading.Thread(target=wait_for_trainer, daemon=True).start()
     exit_with_parent()
-
-
-def read_ahead(frames: Sequence[Frame], batches: Iterable[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Yields each batch, indices of n frames, with its images (n, 3, H, W); a background thread reads the next batch."""
-    return prefetched((batch, frame_images(frames, batch)) for batch in batches)
-
-
-def frame_images(frames: Sequence[Frame], batch: Sequence[int]) -> UInt8[Tensor, "n 3 H W"]:
-    """The images of a batch, indices of n frames whose images have one size."""
-    return torch.stack([frame_image(frames[index]) for index in batch])

@@ -9,7 +9,6 @@ from types import EllipsisType
 from typing import Any, Protocol
 
 import torch
-from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 from torchvision import tv_tensors
@@ -124,9 +123,3 @@ def augmented(augmentation: Augmentation, image: Pixels, label_maps: Mapping[str
     window: Any = tv_tensors.Image(cut(image, geometry, label=False))
     coloured: Tensor = colour_transform(augmentation)(window).as_subclass(Tensor)
     return {"image": coloured, **{name: cut(values, geometry, label=True) for name, values in label_maps.items()}}
-
-
-def scaled(images: UInt8[Tensor, "n 3 H W"], device: torch.device) -> Float[Tensor, "n 3 H W"]:
-    """The network's input: RGB scaled to 0..1, channels last in memory."""
-    values = images.to(device, non_blocking=True, memory_format=torch.channels_last)
-    return values.float().div_(255)

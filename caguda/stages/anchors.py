@@ -19,10 +19,9 @@ from caguda.artifacts.class_sums import load_class_sums, save_class_sums
 from caguda.artifacts.provenance import new_provenance
 from caguda.classes import class_table
 from caguda.config import AnchorSettings, Configuration
+from caguda.datasets.image_batches import frame_images, scaled
 from caguda.datasets.io import frame_labels
-from caguda.datasets.loader import frame_images
 from caguda.datasets.manifest import read_manifest
-from caguda.datasets.transforms import scaled
 from caguda.datasets.workers import in_background, prefetched
 from caguda.equations.anchors import ClassSums, anchors_from, class_sums, correctly_predicted, image_means, labels_at
 from caguda.errors import UserError

@@ -18,10 +18,9 @@ from caguda.artifacts.provenance import new_provenance
 from caguda.classes import UNWRITTEN, ClassTable, class_table, smaller_sets
 from caguda.config import Configuration, Inference
 from caguda.datasets.frame import Frame, label_file
+from caguda.datasets.image_batches import read_ahead, scaled
 from caguda.datasets.io import raw_values, read_bytes, to_train_ids
-from caguda.datasets.loader import read_ahead
 from caguda.datasets.manifest import read_manifest
-from caguda.datasets.transforms import scaled
 from caguda.datasets.workers import in_background
 from caguda.equations.metrics import confusion_matrix, counts_by_value, iou, mean_iou
 from caguda.errors import UserError

@@ -22,9 +22,8 @@ from caguda.artifacts.vouched import refuse_other_frames
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.datasets.frame import Frame
-from caguda.datasets.loader import read_ahead
+from caguda.datasets.image_batches import read_ahead, scaled
 from caguda.datasets.manifest import read_manifest
-from caguda.datasets.transforms import scaled
 from caguda.datasets.workers import in_background
 from caguda.equations.labels import by_anchor, by_probability
 from caguda.errors import UserError

@@ -14,9 +14,9 @@ from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration, Inference
 from caguda.config_run import Method
 from caguda.datasets.frame import Frame
+from caguda.datasets.image_batches import scaled
 from caguda.datasets.io import frame_image, frame_labels
 from caguda.datasets.manifest import read_manifest
-from caguda.datasets.transforms import scaled
 from caguda.errors import UserError
 from caguda.networks.layers.inference import most_probable
 from caguda.paper.figures import Block, write_figure

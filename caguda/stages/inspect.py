@@ -15,8 +15,8 @@ from tqdm import tqdm
 from caguda.artifacts.anchors import Anchors, load_anchors
 from caguda.artifacts.label_statistics import FLOAT16_BINS, ImageLabels, LabelCounts, count_right_and_wrong
 from caguda.artifacts.ownership import clear_folder
+from caguda.datasets.image_batches import scaled
 from caguda.datasets.io import frame_image
-from caguda.datasets.transforms import scaled
 from caguda.equations.labels import by_anchor
 from caguda.errors import UserError
 from caguda.paper.charts import save

@@ -14,9 +14,8 @@ from caguda.artifacts.predictions import finished_predictions, prepare_folder, w
 from caguda.artifacts.provenance import fingerprint, new_provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
-from caguda.datasets.loader import read_ahead
+from caguda.datasets.image_batches import read_ahead, scaled
 from caguda.datasets.manifest import SetName, read_manifest
-from caguda.datasets.transforms import scaled
 from caguda.datasets.workers import in_background
 from caguda.errors import UserError
 from caguda.networks.layers.inference import Views, largest, views

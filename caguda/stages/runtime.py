@@ -16,9 +16,8 @@ from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.config_run import DomainName
 from caguda.configfile import network_settings
-from caguda.datasets.loader import read_ahead
+from caguda.datasets.image_batches import read_ahead, scaled
 from caguda.datasets.manifest import Manifest
-from caguda.datasets.transforms import scaled
 from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import estimate_statistics
 from caguda.networks.layers.network import SegmentationNetwork
@@ -38,7 +37,8 @@ def prepare(threads: int, *, tf32: bool = False) -> torch.device:
     _keep_freed_memory()
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # The same as use_deterministic_algorithms(True, warn_only=True), which also imports the compiler, for seconds.
+    torch.set_deterministic_debug_mode("warn")
     # A debugging aid that takes a tenth of a step:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if not torch.cuda.is_available():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from caguda.artifacts.anchors import load_anchors
 from caguda.config import Compute
 from caguda.config_run import ExtraModule, Method
-from caguda.datasets.transforms import scaled
+from caguda.datasets.image_batches import scaled
 from caguda.equations.losses import LossSum
 from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import freeze
@@ -125,4 +125,5 @@ def _prepare_for_training(network: SegmentationNetwork, method: Method, compute:
     if compute.recompute_activations:
         recompute_activations(network)
     if compute.compile:
+        torch.use_deterministic_algorithms(True, warn_only=True)  # the compiler, too
         network.compile()

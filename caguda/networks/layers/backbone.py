@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from caguda.errors import UserError
 from caguda.networks.layers.weights import misfit, read_pickle
 
-CHANNELS, SKIP_CHANNELS = 2048, 256
-
 
 class Backbone(nn.Module):
-    """Enc of a DeepLab: the map of layer4, CHANNELS at stride 8 or 16, and that of layer1, SKIP_CHANNELS at stride 4.
+    """Enc of a DeepLab: the map of layer4, 2048 channels at stride 8 or 16, and that of layer1, 256 at stride 4.
 
     Weights have torchvision's names. Dilation takes the place of stride in the last layers. The first block of such a
     layer still has the dilation of the layer before, because its input has the same resolution as there.

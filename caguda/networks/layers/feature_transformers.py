@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caguda.networks.layers.backbone import CHANNELS, SKIP_CHANNELS
-
+BACKBONE_CHANNELS, SKIP_CHANNELS = 2048, 256  # of the maps of layer4 and of layer1
 FEATURE_CHANNELS, SKIP_FEATURES = 256, 48
 SMALL_RATES = (1, 2, 4, 8)
 V2_RATES = (6, 12, 18, 24)
@@ -39,7 +38,7 @@ class SummedPyramid(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.aspp = nn.ModuleList(
-            nn.Conv2d(CHANNELS, FEATURE_CHANNELS, 3, padding=rate, dilation=rate) for rate in V2_RATES
+            nn.Conv2d(BACKBONE_CHANNELS, FEATURE_CHANNELS, 3, padding=rate, dilation=rate) for rate in V2_RATES
         )
 
     def forward(self, encoded: Tensor, _skip: Tensor) -> Tensor:
@@ -61,7 +60,7 @@ class ImagePooling(nn.Module):
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(CHANNELS, outputs, 1, bias=False)
+        self.convolution = nn.Conv2d(BACKBONE_CHANNELS, outputs, 1, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, encoded: Tensor) -> Tensor:
@@ -81,9 +80,9 @@ class PyramidPooling(nn.Module):
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
-        self.branches = nn.ModuleList([nn.Sequential(*_convolution(CHANNELS, outputs))])
+        self.branches = nn.ModuleList([nn.Sequential(*_convolution(BACKBONE_CHANNELS, outputs))])
         self.branches.extend(
-            nn.Sequential(*_convolution(CHANNELS, outputs, size=3, rate=rate)) for rate in V3PLUS_RATES
+            nn.Sequential(*_convolution(BACKBONE_CHANNELS, outputs, size=3, rate=rate)) for rate in V3PLUS_RATES
         )
         self.branches.append(ImagePooling(outputs))
         self.fuse = nn.Sequential(*_convolution(len(self.branches) * outputs, outputs), nn.Dropout(0.5))
