@@ -150,7 +150,7 @@ def _report(tree: Tree, new: Path) -> list[Path]:
     seeds, pages = tree.configuration.seeds, {name: tree / f"reports/cag/{name}.png" for name in ("figure", "curves")}
     write_report(
         tree.configuration, "cag", table=tree / "reports/cag/table.csv", **pages,
-        evaluations=tree.evaluations(), labels=[tree.told(stage, seed) for seed in seeds for stage in (1, 2)],
+        evaluations=tree.evaluations(), label_reports=[tree.told(stage, seed) for seed in seeds for stage in (1, 2)],
         checkpoints=[path.with_name("checkpoint.json") for path in tree.evaluations()], output=new / "report.html",
     )  # fmt: skip
     return [new / "report.html"]

@@ -1,4 +1,4 @@
-"""The command line: one verb for every rule of the workflow."""
+"""The command line: each call runs one verb."""
 
 import argparse
 import errno

@@ -5,9 +5,9 @@ from __future__ import annotations
 import operator
 from functools import cache, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from caguda.config_types import Section
 from caguda.registry import classes_by_name
@@ -22,8 +22,9 @@ class NetworkSettings(Section):
     """The settings of a network, and the functions that build it.
 
     A network is a subclass in one file, registered by `@register("network", NAME)`, with a field `name: Literal[NAME]`, a
-    `feature_stride` and a method `build`. The built modules must compute what `SegmentationNetwork` describes. The text key `weights`, where
-    there is one, names the origin of the first weights: checkpoints that differ only in this key have the same network.
+    `feature_stride` and a method `build`. The built modules must compute what `SegmentationNetwork` describes. The text key
+    `weights`, where there is one, names the origin of the first weights: checkpoints that differ only in this key have the
+    same network.
     """
 
     name: str
@@ -36,12 +37,21 @@ class NetworkSettings(Section):
     Frames and crops of a training must be larger: batch normalisation has no variance of a single value.
     """
 
+    @model_validator(mode="after")
+    def _feature_stride_is_a_count(self) -> Self:
+        stride = getattr(self, "feature_stride", 1)  # the settings of an unknown network have none
+        if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
+            raise ValueError(
+                f"feature_stride of {type(self).__name__} must be a whole number from 1 on, found {stride!r:.60}"
+            )
+        return self
+
     def build(self, categories: int) -> SegmentationNetwork:
         """The network with fresh weights from torch's random numbers: the same seed gives the same bits."""
         raise NotImplementedError
 
     def feature_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The size (h, w) of the features f_D of an image of the size (H, W)."""
+        """The size (h, w) of the features f_D of an image of the size (H, W); a network that rounds otherwise overrides it."""
         height, width = size
         return -(-height // self.feature_stride), -(-width // self.feature_stride)
 

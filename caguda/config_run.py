@@ -151,7 +151,7 @@ class Method(Training, RunSettings):
     stages: Count | None = None
     pseudo_labels: PseudoLabels = Field(default_factory=dict)
     uses_anchors: ClassVar[bool] = False
-    """Whether it reads the category anchors of the model that it starts from."""
+    """Whether it reads category anchors: see `model_of_anchors` in runs.py for those of which model."""
 
     @model_validator(mode="after")
     def _declares_what_it_reads(self) -> Method:

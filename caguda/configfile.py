@@ -39,7 +39,7 @@ def _one_line(error: ValidationError, content: Mapping[str, Any], path: Path, la
     ]
     first = {(source_of(content, _keys(fault)), fault.partition(": ")[2]): fault for fault in reversed(faults)}
     distinct = [fault for fault in faults if fault in first.values()]
-    shown_faults = [fault + _origin(fault, content, path, layers) for fault in distinct[:FAULTS_SHOWN]]
+    shown_faults = [fault + _where_it_is_said(fault, content, path, layers) for fault in distinct[:FAULTS_SHOWN]]
     more = [f"and {len(distinct) - FAULTS_SHOWN} more"] if len(distinct) > FAULTS_SHOWN else []
     return f"{path}: {'; '.join([*shown_faults, *more])}"
 
@@ -51,7 +51,7 @@ def _keys(fault: str) -> list[str]:
     return keys[:first] + list(takewhile(lambda key: not key.isdigit(), keys[first:]))
 
 
-def _origin(fault: str, content: Mapping[str, Any], path: Path, layers: Sequence[Layer]) -> str:
+def _where_it_is_said(fault: str, content: Mapping[str, Any], path: Path, layers: Sequence[Layer]) -> str:
     """The file of a fault if it is not `path`, and the section that a run inherits the value from.
 
     Empty if the run itself has the value in `path`, or no file has the key.
@@ -59,12 +59,12 @@ def _origin(fault: str, content: Mapping[str, Any], path: Path, layers: Sequence
     keys = _keys(fault)
     source = source_of(content, keys)
     file = layer_of(layers, source)
-    origins = []
+    places = []
     if file is not None and len(layers) > 1 and Path(file).absolute() != path.absolute():
-        origins.append(file)
+        places.append(file)
     if source != tuple(keys):
-        origins.append(section_of(source))
-    return f" (in {': '.join(origins)})" if origins else ""
+        places.append(section_of(source))
+    return f" (in {': '.join(places)})" if places else ""
 
 
 def parse_configuration(values: Any, path: Path, layers: Sequence[Layer] = ()) -> Configuration:

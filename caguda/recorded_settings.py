@@ -17,8 +17,8 @@ from caguda.run_inheritance import EARLIER_KEYS
 from caguda.runs import deciding_settings, models, models_listed, run_of, stage_number
 from caguda.version import METHOD_VERSION
 
-_IRRELEVANT_KEYS = ("anchors.every_stage", "source.root", "target.root", "evaluation.root", "test.root")
-"""Keys that change no artifact: which stages have anchors of their own, and the folders of the frames."""
+_NOT_COMPARED = ("anchors.every_stage", "source.root", "target.root", "evaluation.root", "test.root")
+"""Keys that are not compared here: `every_stage` decides an input (staleness.py), and folders of frames may be moved."""
 _EARLIER_SECTIONS = {*EARLIER_KEYS, "recipe"}
 """Sections of settings that versions before `runs` recorded."""
 _DECISIVE_COMPUTE_KEYS = {"precision", "tf32", "compile"}
@@ -32,7 +32,8 @@ def differing_settings(
     """The keys in which recorded settings differ from the configuration, each with both values; empty if they agree.
 
     Only what a provenance records is compared. A section that the configuration lacks is ignored, except for the run of a
-    model, the rule of labels, and sections of earlier versions. The rule of labels at a `path` is that of their folder.
+    model, the rule of labels, and sections of earlier versions. For labels, the configured
+    rule is the one that the folder in `path` names.
     """
     current = configuration.model_dump(mode="json")
     recorded = dict(provenance.get("settings", {}))
@@ -45,7 +46,7 @@ def differing_settings(
     for section, value in recorded.items():
         if section in current:
             lines += _differences(section, value, current[section])
-    lines = changed_plugins + [line for line in lines if not line.startswith(_IRRELEVANT_KEYS)]
+    lines = changed_plugins + [line for line in lines if not line.startswith(_NOT_COMPARED)]
     if provenance.get("method_version") != METHOD_VERSION:
         lines.append(f"method_version {provenance.get('method_version')}, not {METHOD_VERSION}")
     return lines
@@ -88,7 +89,10 @@ def _plugins_section(digests: dict[str, str]) -> dict[str, dict[str, str]]:
 
 
 def _deciding_keys(configuration: Configuration, model: str) -> dict[str, Any]:
-    """The keys of a run that decide its model; `start` is a model, since a run of more stages has another last one."""
+    """The keys of a run that decide its model.
+
+    `start: RUN` is recorded as the model that it means now: with more stages, RUN would mean a later one.
+    """
     values = deciding_settings(configuration, model)
     start = values.get("start")
     return values if start is None else {**values, "start": models_listed(configuration, [start])[-1]}
@@ -97,7 +101,7 @@ def _deciding_keys(configuration: Configuration, model: str) -> dict[str, Any]:
 def _run_differences(configuration: Configuration, recorded: Mapping[str, Any]) -> list[str]:
     """The keys in which a recorded run differs from the configured one of the same model, each with both values.
 
-    A rule that only a plugin knows is not compared, since it alone can tell its settings in a stage; but its name is.
+    Of a rule of a plugin only the name is compared: its settings in a stage are known to the plugin alone.
     """
     model = recorded["name"]
     if model not in models(configuration):

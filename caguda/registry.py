@@ -105,7 +105,9 @@ def classes_by_name(kind: Kind, base: type[BaseModel], key: str, members: Sequen
                 f"{cls.__module__}: the {kind} {name} must be a {base.__name__} with {declaration}, found "
                 f"{cls.__qualname__} without it; add it"
             )
-        if missing := [m for m in members if getattr(cls, m, None) in (None, getattr(base, m, None))]:
+        if missing := [
+            m for m in members if m not in cls.model_fields and getattr(cls, m, None) in (None, getattr(base, m, None))
+        ]:
             raise UserError(
                 f"{cls.__module__}: the {kind} {name} must define {missing[0]}, found {cls.__qualname__} without it; add it"
             )

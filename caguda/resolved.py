@@ -18,7 +18,8 @@ from caguda.run_inheritance import section_of, source_of, with_inherited_keys
 
 WIDTH = 120
 DEFAULT = "default"
-Origin = Callable[[tuple[str, ...]], str]
+FileOfKeys = Callable[[tuple[str, ...]], str]
+"""The file that says the value of a path of keys, as it is named in a comment."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -37,14 +38,14 @@ def print_configuration(files: Sequence[Path]) -> None:
     configuration = parse_configuration(merged.values, name, merged.layers)
     short_names, inherited = _names([layer.name for layer in merged.layers]), with_inherited_keys(merged.values)
 
-    def origin_of(keys: tuple[str, ...]) -> str:
+    def file_of(keys: tuple[str, ...]) -> str:
         source = source_of(merged.values, keys)
         file = layer_of(merged.layers, source) if has(inherited, keys) else None
         if file is None:
             return DEFAULT
         return short_names[file] if source == keys else f"{short_names[file]}: {section_of(source)}"
 
-    print("\n".join(_lines(configuration.model_dump(mode="json"), (), origin_of)))
+    print("\n".join(_lines(configuration.model_dump(mode="json"), (), file_of)))
 
 
 def _names(files: Sequence[str]) -> dict[str, str]:
@@ -54,20 +55,20 @@ def _names(files: Sequence[str]) -> dict[str, str]:
     return {file: printable(name if names.count(name) == 1 else file) for file, name in by_file.items()}
 
 
-def _lines(values: Mapping[str, Any], above: tuple[str, ...], origin_of: Origin) -> Iterator[str]:
+def _lines(values: Mapping[str, Any], above: tuple[str, ...], file_of: FileOfKeys) -> Iterator[str]:
     """The lines of a section. A short value from one file is on one line."""
     indent = "  " * len(above)
     for name, value in values.items():
         keys = (*above, name)
         key = f"{indent}{_flow(name)}:"
-        origins = {origin_of(leaf) for leaf in _leaves(value, keys)}
-        comment = f"  # {' '.join(origins)}"
+        files = {file_of(leaf) for leaf in _leaves(value, keys)}
+        comment = f"  # {' '.join(files)}"
         line = f"{key} {_flow(value)}{comment}"
-        if not _divisible(value) or (len(origins) == 1 and len(line) <= WIDTH):
+        if not _divisible(value) or (len(files) == 1 and len(line) <= WIDTH):
             yield line
         elif isinstance(value, Mapping):
             yield key
-            yield from _lines(value, keys, origin_of)
+            yield from _lines(value, keys, file_of)
         else:
             yield key + comment
             yield from (f"{indent}  - {_flow(entry)}" for entry in value)

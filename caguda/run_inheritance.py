@@ -39,7 +39,7 @@ def with_inherited_keys(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _all_keys_of(name: str, runs: Mapping[str, Any], training: Mapping[str, Any], heirs: tuple[str, ...]) -> Any:
-    """All keys of a run. `heirs` are the runs that inherit from it, each from the next, the nearest last."""
+    """All keys of a run. `heirs` are the runs that are like it, directly or through others, the direct one last."""
     run = runs[name]
     if not isinstance(run, Mapping):
         return run

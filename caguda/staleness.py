@@ -24,7 +24,7 @@ from caguda.errors import UserError, first
 from caguda.recorded_settings import differing_settings
 from caguda.runs import imported_files
 
-_FOLDERS_WITHOUT_ARTIFACTS = ("check", "check-test", "log", "benchmark", "state", "data", "packed")
+_FOLDERS_NOT_EXAMINED = ("check", "check-test", "log", "benchmark", "state", "data", "packed")
 _PART_VERBS = ("anchor-part", "evidence-part", "predict-part")
 """The verbs whose jobs share a pass over frames by whole batches, so that all need the same batch size."""
 
@@ -62,7 +62,7 @@ def products_without_provenance(experiment: Path) -> list[Path]:
 def _may_hold_artifacts(folder: Path) -> bool:
     is_of_a_run = re.fullmatch(r"seed\d+", folder.parent.name)  # which may have any name
     return folder.suffix not in (".zarr", ".partial") and (
-        bool(is_of_a_run) or folder.name not in _FOLDERS_WITHOUT_ARTIFACTS
+        bool(is_of_a_run) or folder.name not in _FOLDERS_NOT_EXAMINED
     )
 
 
@@ -71,8 +71,8 @@ def _reason(configuration: Configuration, path: Path, inputs: Callable[[Path], l
     if not (provenance := provenance_of(path)):
         return None
     made_by = provenance["made_by"]
-    if path.name == "checkpoint.json" and (origin := _other_origin(configuration, path, provenance)):
-        return origin
+    if path.name == "checkpoint.json" and (reason := _reason_of_a_model(configuration, path, provenance)):
+        return reason
     settings = differing_settings(configuration, provenance, path)
     if settings := settings + _differences_of_kind(configuration, path, provenance):
         return f"made with {first(settings)}"
@@ -84,7 +84,7 @@ def _reason(configuration: Configuration, path: Path, inputs: Callable[[Path], l
     return first(changes) if changes else None
 
 
-def _other_origin(configuration: Configuration, path: Path, provenance: Mapping[str, Any]) -> str | None:
+def _reason_of_a_model(configuration: Configuration, path: Path, provenance: Mapping[str, Any]) -> str | None:
     """The reason if a model was trained that is to be imported now, or the other way round; None if it is neither.
 
     An imported file of the same path that has not changed since it was copied is not read again.

@@ -107,7 +107,8 @@ EVIDENCE = _option("--evidence", "the JSON of a verified evidence store", _FILE)
 EVIDENCE_IF_ANY = _option("--evidence", "the JSON of the evidence that pseudo-labels are shown of", _FILE_IF_ANY)
 LABELS = _option("--labels", "label store JSONs, of every rule", _FILES)
 LABELS_IF_ANY = _option("--labels", "label store JSONs, of every rule", _FILES_IF_ANY)
-LABEL_REPORTS = _option("--labels", "what `diagnose` wrote, of every model and seed", _FILES_IF_ANY)
+LABEL_REPORTS = _option("--label-reports", "what `diagnose` wrote, one for each evaluation", _FILES)
+LABEL_REPORTS_IF_ANY = _option("--label-reports", "what `diagnose` wrote, of every model and seed", _FILES_IF_ANY)
 RULE = _option("--rule", "the folder of a rule, such as anchor-0.15-mean_anchor_distance", _NAME)
 STORE = _option("--store", "the store, a folder", _FILE)
 PACKED = _option("--packed", "packed caches to read frames from", _FILES_IF_ANY)
@@ -124,7 +125,6 @@ PREDICTIONS = _option("--predictions", "the JSON of finished predictions", _FILE
 REPORT = _option("--report", "which report, a key of `reports`", _NAME)
 NUMBER = _option("--number", "which table of the paper", {"type": int, "choices": (1, 2, 3, 4)})
 EVALUATIONS = _option("--evaluations", "evaluation JSONs", _FILES)
-ACCURACY = _option("--accuracy", "what `diagnose` wrote, one for each evaluation", _FILES)
 CSV = _option("--output-csv", "the table as CSV", _FILE, "csv")
 MARKDOWN = _option("--output-md", "the table as Markdown", _FILE, "markdown")
 TABLE = _option("--table", "the table as CSV", _FILE)
@@ -147,7 +147,7 @@ LABELLINGS = _option("labellings", _LABELS, {"type": Path, "nargs": "+", "metava
 _ON_CHECKPOINT = (CONFIG, MANIFEST, CHECKPOINT)
 VERBS: Mapping[str, Verb] = {
     "generate": Verb("stages.generate:generate", "write the street scenes", (CONFIG, OUTPUT)),
-    "check": Verb("stages.check:check", "open, measure and map every frame", (CONFIG, OUTPUT)),
+    "check": Verb("stages.check:check", "open, measure and hash every frame", (CONFIG, OUTPUT)),
     "check-test": Verb("stages.check:check_test", "the same for the test set", (CONFIG, OUTPUT)),
     "pack": Verb("stages.pack:pack", "decode the frames of a domain into one file", (CONFIG, MANIFEST, DOMAIN, OUTPUT)),
     "train": Verb("stages.train:train_model", "train one model of a run",
@@ -159,7 +159,7 @@ VERBS: Mapping[str, Verb] = {
                            (*_ON_CHECKPOINT, ANCHORS, STORE, OUTPUT)),
     "evidence-part": Verb("stages.evidence:write_part", "the outputs of a frozen model for one part of the target",
                           (*_ON_CHECKPOINT, ANCHORS, STORE, PART, PARTS, OUTPUT)),
-    "evidence": Verb("stages.evidence_store:verify_evidence", "verify an evidence store", (STORE, PART_FILES, OUTPUT)),
+    "evidence": Verb("stages.evidence_store:verify_evidence", "verify the evidence that all parts have written, and write its JSON", (STORE, PART_FILES, OUTPUT)),
     "labels": Verb("stages.labels:make_labels", "ATI and PLA: the pseudo-labels of one rule, from evidence",
                    (CONFIG, EVIDENCE, RULE, STORE, OUTPUT)),
     "convert-anchors": Verb("stages.convert:convert_anchors", "the authors' category anchors as an anchors file", (CONFIG, INPUT, OUTPUT)),
@@ -186,12 +186,12 @@ VERBS: Mapping[str, Verb] = {
     "table": Verb("paper.table:write_table", "the result table", (CONFIG, REPORT, EVALUATIONS, CSV, MARKDOWN)),
     "paper-table": Verb("paper.tables:write_paper_table", "a table of the paper", (CONFIG, NUMBER, EVALUATIONS, OUTPUT)),
     "sweep": Verb("paper.sweep:write_sweep", "what other thresholds give, as a table and a picture",
-                  (CONFIG, EVALUATIONS, ACCURACY, OUTPUT)),
+                  (CONFIG, EVALUATIONS, LABEL_REPORTS, OUTPUT)),
     "class-chart": Verb("paper.class_charts:write_class_chart", "gains and confusions of every category as a picture",
                         (CONFIG, EVALUATIONS, OUTPUT)),
     "figure": Verb("stages.figure:draw_figure", "frames, predictions and pseudo-labels as a picture",
                    (CONFIG, MANIFEST, REPORT, SEED, CHECKPOINTS, EVIDENCE_IF_ANY, LABELS_IF_ANY, OUTPUT)),
     "curves": Verb("paper.charts:write_curves", "loss curves", (CONFIG, REPORT, TRAINED, OUTPUT)),
     "report": Verb("paper.report:write_report", "one page of all results",
-                   (CONFIG, REPORT, TABLE, FIGURE, CURVES, EVALUATIONS, LABEL_REPORTS, CHECKPOINTS, OUTPUT)),
+                   (CONFIG, REPORT, TABLE, FIGURE, CURVES, EVALUATIONS, LABEL_REPORTS_IF_ANY, CHECKPOINTS, OUTPUT)),
 }  # fmt: skip

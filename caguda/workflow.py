@@ -64,7 +64,7 @@ def merged_by_parent(values: Mapping[str, Any], files: Sequence[Path]) -> Merged
 def validated(merged: Merged, name: Path) -> Configuration:
     """The validated experiment of merged files, called `name` in messages; UserError if a model or data set is missing.
 
-    Generated scenes are made by the workflow itself.
+    With `street`, the folders of the frames may be missing: the workflow makes them.
     """
     configuration = parse_configuration(merged.values, name, merged.layers)
     for run, path in imported_files(configuration).items():

@@ -217,7 +217,7 @@ def write_experiment(
 ) -> dict[str, list[Path]]:
     """Writes evaluations, checkpoints' JSON, and what is told of the labels, of every model; the paths by kind, `of` some models."""
     names = class_table(config).names
-    paths: dict[str, list[Path]] = {"evaluations": [], "checkpoints": [], "labels": []}
+    paths: dict[str, list[Path]] = {"evaluations": [], "checkpoints": [], "label_reports": []}
     for seed in config.seeds:
         within = root / config.experiment / f"seed{seed}"
         for number, model in enumerate(models(config)):
@@ -226,7 +226,7 @@ def write_experiment(
             if isinstance(run, Method) and run.reads_pseudo_labels:
                 before = within / str(model_before(config, model)) / "checkpoint.safetensors"
                 made_of, summary = write_labels(before, config, seed, model, truth)
-                told = [summary] if summary not in paths["labels"] else []
+                told = [summary] if summary not in paths["label_reports"] else []
             verb, terms = ("train" if isinstance(run, Method) else "import"), TERMS.get(run.method, TERMS["cag"])
             made = provenance(verb, seed, 75.0, weights, made_of, deciding_settings(config, model))
             write_model(weights, made, _history(terms, number) if verb == "train" else None)
@@ -236,7 +236,7 @@ def write_experiment(
             if of is None or model in of:
                 paths["checkpoints"].append(weights.with_suffix(".json"))
                 paths["evaluations"].append(weights.with_name("evaluation.json"))
-                paths["labels"] += told
+                paths["label_reports"] += told
     return paths
 
 

@@ -75,7 +75,7 @@ class Results:
         if verb in ("class-chart", "paper-table"):
             options["evaluations"] = [evaluations[0], *evaluations[1:2] * (verb == "paper-table"), evaluations[5]]
         if verb == "report":
-            options["labels"] = [told_of(model) for model in LABELLED]
+            options["label-reports"] = [told_of(model) for model in LABELLED]
         if verb == "curves":
             options["checkpoints"] = [*models[:2], *models[4:]]
         return {option: options[option] for option in options_of(verb) if option in options}
@@ -133,7 +133,7 @@ def test_an_evaluation_under_another_name_counts_once(results: Results, verb: st
 
 WRONG_KINDS = {
     "evaluations": [told_of("warmup")],
-    "labels": [
+    "label-reports": [
         SEED / "warmup/evaluation.json", SEED / "warmup/evidence/evidence.json", *labels_of("warmup"),
     ],
     "checkpoints": [SEED / "warmup/evaluation.json"],
@@ -150,7 +150,7 @@ def test_a_report_takes_no_file_of_another_kind(results: Results, option: str) -
     results.refused("report", "config.json", **{option: [*files[:-1], Path("results/smoke/config.json")]})
 
 
-@pytest.mark.parametrize("option", ["checkpoints", "labels", "evaluations"])
+@pytest.mark.parametrize("option", ["checkpoints", "label-reports", "evaluations"])
 def test_a_report_takes_all_files_and_no_others(results: Results, option: str) -> None:
     files = results.sound("report")[option]
     results.refused("report", **{option: files[:-1]})
@@ -253,23 +253,23 @@ def test_a_report_takes_what_is_told_of_all_labels_of_a_model(results: Results) 
     one = [results.new / "one.json"]
     told: dict[str, list[Path | str]] = {"evidence": [SEED / "warmup/evidence/evidence.json"], "output": [*one]}
     assert results.call("diagnose", **told | {"labels": labels_of("warmup")[:1]}) == (0, "")
-    summaries = results.sound("report")["labels"]
+    summaries = results.sound("report")["label-reports"]
     results.refused("report", "the statistics of the labels that a model was trained on must be given once",
-                    labels=[*one, *summaries[1:]])  # fmt: skip
+                    label_reports=[*one, *summaries[1:]])  # fmt: skip
     results.refused("report", "one.json: labels must be those that a model was trained on",
-                    labels=[*one, *summaries])  # fmt: skip
+                    label_reports=[*one, *summaries])  # fmt: skip
 
 
 def test_a_sweep_takes_what_is_told_of_all_labels_of_a_model(results: Results) -> None:
-    one, told = [results.new / "one.json"], results.sound("report")["labels"]
+    one, told = [results.new / "one.json"], results.sound("report")["label-reports"]
     of_one: dict[str, list[Path | str]] = {"evidence": [SEED / "warmup/evidence/evidence.json"], "output": [*one]}
     assert results.call("diagnose", **of_one | {"labels": labels_of("warmup")[:1]}) == (0, "")
     config, made = results.new / "config.json", read_json(Path("results/smoke/config.json"))
     write_json(config, made | {"tables": {"sweep": ["cag/stage1"]}})
     sound: dict[str, list[Path | str]] = {"config": [config], "evaluations": [SEED / "cag/stage1/evaluation.json"]}
-    for accuracy in ([*one], [*one, told[0]], [*told]):
-        results.refused("sweep", **sound, accuracy=accuracy)
-    assert results.call("sweep", **sound, accuracy=[told[0]], output=[results.new / "sweep.csv"])[0] == 0
+    for label_reports in ([*one], [*one, told[0]], [*told]):
+        results.refused("sweep", **sound, label_reports=label_reports)
+    assert results.call("sweep", **sound, label_reports=[told[0]], output=[results.new / "sweep.csv"])[0] == 0
 
 
 def test_a_figure_is_of_the_models_that_its_columns_name(results: Results) -> None:

@@ -20,7 +20,7 @@ from caguda.classes import CITYSCAPES_19
 from caguda.cli import main
 from caguda.stages.diagnose import diagnose
 from caguda.stages.labelling import open_labelling
-from caguda.stages.origin import Origin
+from caguda.stages.traced_labelling import TracedLabelling
 
 PICTURES = {"margins.png", "categories.png", "precision_coverage.png", "anchors.png", "projection.png"}
 LABELS = "runs__cag__pseudo_labels"
@@ -150,7 +150,7 @@ def test_frames_or_classes_that_are_gone_leave_no_truth(kept: Miniature, capsys:
     assert "the classes must be those of the evidence" in inspected(capsys, labels_of(kept))["no_truth"]
     config.unlink()
     write_json(config, content)
-    frames = Origin(open_labelling(store_of(kept))).frames
+    frames = TracedLabelling(open_labelling(store_of(kept))).frames
     labels = [frame.label for frame in frames if frame.label is not None]
     hidden = [path.rename(path.with_suffix(".away")) for path in labels]
     try:

@@ -148,7 +148,7 @@ def draw(path: Path, verb: str, shows: list[Path]) -> None:
 def report(config: Configuration, paths: Mapping[str, list[Path]], folder: Path, name: str = "cag") -> str:
     figure, curves, table = (folder / file for file in FILES)
     rows = report_rows(config, name)
-    shown = label_files(paths["labels"][-1]) if paths["labels"] else []
+    shown = label_files(paths["label_reports"][-1]) if paths["label_reports"] else []
     pictured = models_of_figure(config, rows)
     draw(figure, "figure", [*(path for path in paths["checkpoints"] if model(path) in pictured), *shown])
     story = models_of_curves(config, rows)
@@ -183,10 +183,10 @@ def test_report_is_self_contained_and_lists_every_artifact(three: Any, tmp_path:
     assert all(show(row.target_statistics.miou) in page.text for row in rows if row.target_statistics)
     assert "diagnostic only: uses target labels" in page.text
     assert "unit: mean_anchor_distance" in page.text
-    reports = label_reports_of(config, paths["labels"], paths["checkpoints"])
+    reports = label_reports_of(config, paths["label_reports"], paths["checkpoints"])
     names = names_of_artifacts(config, model_rows, paths["checkpoints"], evaluations, reports)
     assert {names[path].partition(": ")[2] for path in paths["evaluations"]} == {"evaluation"}
-    items = [artifact(path, names[path], tmp_path) for path in (*paths["checkpoints"], *paths["labels"])]
+    items = [artifact(path, names[path], tmp_path) for path in (*paths["checkpoints"], *paths["label_reports"])]
     verbs = {verb: (jobs, seconds) for verb, jobs, seconds in times_by_verb(items)}
     assert list(verbs)[-1] == "diagnose" and verbs["diagnose"] == (6, 6 * 8.5) and verbs["train"] == (18, 18 * 75.0)
     assert len({(item.name, item.provenance["seed"]) for item in items}) == len(items), (
@@ -221,16 +221,22 @@ def test_labels_of_a_model_are_told_of_once_and_by_what_it_was_trained_on(three:
     shares = {item.name: item.report["share"]["anchor"] for item in found}
     assert shares == {"stage 1": pytest.approx(0.82), "stage 2": pytest.approx(0.84)}
     for labels, message in (
-        (paths["labels"][1:], r"stage1/checkpoint\.json: the statistics of the labels .* found none"),
-        ([*paths["labels"], twin(paths["labels"][0])], r"stage1/checkpoint\.json: the statistics .* the same twice"),
-        ([*paths["labels"], swept(paths["labels"][0])], r"labels must be those that a model was trained on"),
+        (paths["label_reports"][1:], r"stage1/checkpoint\.json: the statistics of the labels .* found none"),
+        (
+            [*paths["label_reports"], twin(paths["label_reports"][0])],
+            r"stage1/checkpoint\.json: the statistics .* the same twice",
+        ),
+        (
+            [*paths["label_reports"], swept(paths["label_reports"][0])],
+            r"labels must be those that a model was trained on",
+        ),
     ):
         with pytest.raises(UserError, match=message):
-            report(config, paths | {"labels": labels}, tmp_path)
+            report(config, paths | {"label_reports": labels}, tmp_path)
 
 
 def labels_of_report(config: Configuration, paths: Mapping[str, list[Path]]) -> list[Any]:
-    reports = label_reports_of(config, paths["labels"], paths["checkpoints"])
+    reports = label_reports_of(config, paths["label_reports"], paths["checkpoints"])
     return labels_of_rows(report_rows(config, "cag"), reports)
 
 

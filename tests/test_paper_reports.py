@@ -47,7 +47,7 @@ def test_several_chains_in_one_report_are_told_apart(tmp_path: Path) -> None:
 def test_labels_that_two_models_were_trained_on_are_told_of_for_each(tmp_path: Path) -> None:
     """Stage 1 of both chains has the labels of the warm-up."""
     text, (_, paths, _) = page(tmp_path, "source_only", "warm-up", "cag/stage1", "cag_2/stage1", cag_2=SECOND)
-    assert len(paths["labels"]) == 1
+    assert len(paths["label_reports"]) == 1
     assert "cag stage 1 per category" in text and "cag 2 stage 1 per category" in text
 
 
@@ -98,11 +98,11 @@ def test_pseudo_labels_of_one_rule_alone_have_their_share_and_accuracy(tmp_path:
 def test_labels_of_one_rule_are_not_those_of_a_model_that_was_trained_on_two(tmp_path: Path) -> None:
     """Both have the same labels by anchors, and each is told of by its own statistics."""
     text, (config, paths, _) = page(tmp_path, "source_only", "own", "cag/stage1", own=one_rule("anchor"))
-    assert len(paths["labels"]) == 2
+    assert len(paths["label_reports"]) == 2
     assert "stage 1 per category" in text and "own per category" not in text
-    of_own = [path for path in paths["labels"] if "+" not in path.name]
+    of_own = [path for path in paths["label_reports"] if "+" not in path.name]
     with pytest.raises(UserError, match=r"cag/stage1/checkpoint\.json: the statistics of the labels .* found none"):
-        report(config, paths | {"labels": of_own}, tmp_path, "r")
+        report(config, paths | {"label_reports": of_own}, tmp_path, "r")
 
 
 @pytest.mark.parametrize("listed", [["source_only", "oracle"], ["source_only"], ["oracle"]])

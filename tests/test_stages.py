@@ -540,10 +540,31 @@ def test_features_of_another_size_than_the_stride_says_are_refused(
     store = tmp_path / "evidence.zarr"
     create_evidence(mini.configuration(), *inputs, store, tmp_path / "created.json")
     with pytest.raises(
-        UserError, match=r"evidence\.zarr: .*must be of \(4, 8\), .* found \(8, 16\); correct feature_stride"
+        UserError, match=r"evidence\.zarr: the features .* must be of \(4, 8\), .* found \(8, 16\); create"
     ):
         write_part(mini.configuration(), *inputs, store, 1, 1, tmp_path / "part.json")
     assert not (tmp_path / "part.json").exists()
+    monkeypatch.setattr(SmallNetwork, "feature_stride", 4)
+    create_evidence(mini.configuration(), *inputs, store, tmp_path / "created.json")
+    write_part(mini.configuration(), *inputs, store, 1, 1, tmp_path / "part.json")
+    assert (tmp_path / "part.json").exists()
+
+
+def test_a_training_begins_with_a_look_at_the_size_of_the_features(
+    elsewhere: Miniature, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SmallNetwork, "feature_stride", 8)
+    said = r"network small: the features of an image of 32x32 must be of \(4, 4\), .* found \(8, 8\); correct feature_stride"
+    with pytest.raises(UserError, match=said):
+        elsewhere.train("pretrain", "pretrain", elsewhere.configuration())
+    assert not elsewhere.weights("pretrain").exists()
+
+
+@pytest.mark.parametrize("stride", [0, -4, 4.0, "4", True, None, (4, 8)])
+def test_a_stride_is_a_whole_number_from_1_on(mini: Miniature, monkeypatch: pytest.MonkeyPatch, stride: object) -> None:
+    monkeypatch.setattr(SmallNetwork, "feature_stride", stride)
+    with pytest.raises(UserError, match="feature_stride"):
+        mini.configuration()
 
 
 def test_no_training_opens_the_target_truth(mini: Miniature, elsewhere: Miniature) -> None:

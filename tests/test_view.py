@@ -271,7 +271,7 @@ def test_images_that_are_not_written_are_left_out(sharded: MapStore, tmp_path: P
     (store / "margin" / "c.1.0.0").unlink()
     assert shown(store, tmp_path / "page") == [*ids[:3], *ids[6:]]
     assert "3 not written yet" in capsys.readouterr().out
-    with pytest.raises(UserError, match=f"finished images of the store, found '{ids[4]}'"):
+    with pytest.raises(UserError, match=f"finished images of the evidence, found '{ids[4]}'"):
         view([store], ids[4], None, None, False, tmp_path / "out")
     for name in EVIDENCE.dtypes:
         for shard in (store / name).glob("c.*"):
@@ -283,7 +283,7 @@ def test_images_that_are_not_written_are_left_out(sharded: MapStore, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--frames", "nobody"], "--frames must name finished images of the store, found 'nobody'"),
+        (["--frames", "nobody"], "--frames must name finished images of the evidence, found 'nobody'"),
         (["--worst", "1", "--random", "1"], "one of --frames, --worst and --random"),
         (["OTHER"], "two are compared on a page (--html)"),
         (["SAME", "--html"], "must be named once, found it 2 times"),

@@ -1,1 +1,1 @@
-"""The artifacts on disk: one module per format, with its writer, reader and check (docs/formats.md)."""
+"""The formats on disk (docs/formats.md), and what all artifacts share: atomic writing, provenance, checks."""

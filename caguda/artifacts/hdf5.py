@@ -74,14 +74,10 @@ def write_arrays(
     path: Path, kind: tuple[str, int], arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
 ) -> None:
     """Writes a small file of arrays and JSON attributes atomically; `kind` is its format and the format's version."""
-    texts = {name: json.dumps(value, ensure_ascii=False, sort_keys=True) for name, value in attributes.items()}
     # From version 1.8 of the format on, HDF5 keeps checksums of its own structures and long attributes.
     with write_atomically(path) as partial:
         with h5py.File(partial, "w", libver=("v108", "v108"), userblock_size=USER_BLOCK) as file:
-            for name, array in arrays.items():
-                file.create_dataset(name, data=array)
-            head = {"format": kind[0], "format_version": str(kind[1]), "sha256": digest_of(arrays, texts)}
-            write_texts(file, head | texts)
+            write_content(file, kind, arrays, attributes)
         write_checksum(partial)
 
 

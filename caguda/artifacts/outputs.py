@@ -122,8 +122,8 @@ def refuse_other_outputs(
         if "seed" in arguments and seed not in (None, arguments["seed"]):
             raise UserError(f"{path}: an output must be a new file or of seed {arguments['seed']}, found one of seed {seed}; "
                             "choose another output")  # fmt: skip
-        if origin := _other_store_or_domain(path, arguments) or _other_input(verb, path, arguments, configuration):
-            raise UserError(f"{path}: an output must be a new file or one of the same files, found one that was made of {origin}; "
+        if inputs := _other_store_or_domain(path, arguments) or _other_input(verb, path, arguments, configuration):
+            raise UserError(f"{path}: an output must be a new file or one of the same files, found one that was made of {inputs}; "
                             "choose another output")  # fmt: skip
     for path in (*outputs, *([arguments["store"]] if "store" in arguments and verb in WRITES else [])):
         _refuse_other_folder(verb, path, arguments, configuration)

@@ -85,7 +85,7 @@ def is_partial(path: Path) -> bool:
 
 
 def verb_of(path: Path) -> str | None:
-    """The verb that wrote a picture, page or table, by its first bytes; None for other files."""
+    """The verb that wrote a file, by its first bytes, or what else the file is, such as a training state; None for others."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     for mark, verb in _MARKS.items():

@@ -1,6 +1,7 @@
 """Reading and decoding image and label files. Annotated shapes: H W, the size of the image."""
 
 import hashlib
+import importlib
 import io
 import stat
 from functools import cache
@@ -46,10 +47,11 @@ def _damaged(path: Path, kind: str, error: Exception) -> UserError:
 def _decoders() -> Any:
     """The image decoders of torchvision, without its other modules: to import those takes longer than to import torch."""
     package = PathFinder.find_spec("torchvision")
-    assert package is not None
-    library = PathFinder.find_spec("image", package.submodule_search_locations)
-    assert library is not None and library.origin is not None
-    torch.ops.load_library(library.origin)
+    library = PathFinder.find_spec("image", package.submodule_search_locations) if package else None
+    if library and library.origin:
+        torch.ops.load_library(library.origin)
+    else:
+        importlib.import_module("torchvision.io")
     return torch.ops.image
 
 

@@ -61,6 +61,11 @@ class Manifest:
             batches += [same_size[start : start + batch_size] for start in range(0, len(same_size), batch_size)]
         return batches
 
+    def image_size(self, name: SetName) -> tuple[int, int]:
+        """The size (H, W) of the first image of a set."""
+        entry = self.entries(name)[0]
+        return entry["height"], entry["width"]
+
     def digest(self, name: SetName) -> str:
         """The SHA-256 of a set: of the ids and file contents of all frames, wherever the files lie."""
         return str(self.sets[name]["digest"])

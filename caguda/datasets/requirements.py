@@ -56,7 +56,8 @@ def size_problems(configuration: Configuration, name: str, entries: Sequence[Ent
                 f"{key}.crop: must be larger than the network's stride of {stride}, found {augmentation.crop}"
             )
     tiny = [entry for entry in entries if max(entry["width"], entry["height"]) <= stride]
-    if tiny and any(augmentation.crop is None for _, augmentation in trainings.values()):
+    is_seen_whole = name == "target" or any(training.target_statistics for training, _ in trainings.values())
+    if tiny and (is_seen_whole or any(augmentation.crop is None for _, augmentation in trainings.values())):
         problems.append(
             f"{first([entry['image'] for entry in tiny])}: the width or height must be larger than the network's stride of "
             f"{stride}, found {sizes_of(tiny)}; enlarge the frames"

@@ -1,4 +1,6 @@
-"""Active target sample identification and pseudo-label assignment (ATI and PLA, Section 3.2)."""
+"""Active target sample identification and pseudo-label assignment (ATI and PLA, Section 3.2), and labels by probability
+(Section 3.3).
+"""
 
 from typing import NamedTuple
 

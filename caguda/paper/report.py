@@ -112,21 +112,21 @@ def names_of_artifacts(
     rows: Sequence[ModelRow],
     checkpoints: Sequence[Path],
     evaluations: Sequence[Evaluation],
-    label_reports: Mapping[Path, Path],
+    report_by_checkpoint: Mapping[Path, Path],
 ) -> dict[Path, str]:
     """The names of checkpoints, evaluations and label reports in the list of artifacts: the row, and the kind of file.
 
-    Label reports have the row whose evidence the labels are made of, and the names of the rules. `label_reports` maps a
-    checkpoint to the report of the labels that it was trained on.
+    Label reports have the row whose evidence the labels are made of, and the names of the rules. `report_by_checkpoint` has
+    the label report of each checkpoint that was trained on pseudo-labels.
     """
     row_names = {row.model: row.name for row in rows}
     names = {path: f"{row_names[model_of(provenance_of(path))]}: checkpoint" for path in checkpoints}
     names |= {item.path: f"{row_names[item.model]}: evaluation" for item in evaluations}
-    for checkpoint, report in label_reports.items():
+    for checkpoint, report in report_by_checkpoint.items():
         evidence = input_of_kind(report, KIND_BY_VERB["evidence"])
-        origin = model_of(provenance_of(input_of_kind(evidence, CHECKPOINT)))
+        labeller = model_of(provenance_of(input_of_kind(evidence, CHECKPOINT)))
         labelling = labelling_name(configuration, model_of(provenance_of(checkpoint))).replace("_", " ")
-        names[report] = f"{row_names.get(origin, origin)}: {labelling}" if origin else labelling
+        names[report] = f"{row_names.get(labeller, labeller)}: {labelling}" if labeller else labelling
     return names
 
 
@@ -136,12 +136,12 @@ def artifact(path: Path, name: str, folder: Path) -> Artifact:
     return Artifact(name, path, link, provenance_of(path))
 
 
-def labels_of_rows(rows: Sequence[ModelRow], label_reports: Mapping[Path, Path]) -> list[LabelsOfModel]:
-    """The pseudo-labels of the models, in the order of the rows, then of seeds; `label_reports` as in names_of_artifacts."""
+def labels_of_rows(rows: Sequence[ModelRow], report_by_checkpoint: Mapping[Path, Path]) -> list[LabelsOfModel]:
+    """The pseudo-labels of the models, in the order of the rows, then of seeds; `report_by_checkpoint` as in names_of_artifacts."""
     names = {row.model: row.name for row in rows}
     order = list(names)
     labels = []
-    for checkpoint, report in label_reports.items():
+    for checkpoint, report in report_by_checkpoint.items():
         provenance = provenance_of(checkpoint)
         labels.append((model_of(provenance), provenance["seed"], read_json(report)))
     labels.sort(key=lambda item: (order.index(item[0]), item[1]))
@@ -206,25 +206,25 @@ def write_report(
     figure: Path,
     curves: Path,
     evaluations: Sequence[Path],
-    labels: Sequence[Path],
+    label_reports: Sequence[Path],
     checkpoints: Sequence[Path],
     output: Path,
 ) -> None:
     """Writes the page of a report, or raises UserError where its files are not all of one experiment, complete and current.
 
-    `checkpoints` are the JSON files beside the weights, `labels` the label reports of all models that were trained on
+    `checkpoints` are the JSON files beside the weights, `label_reports` are of all models that were trained on
     pseudo-labels. The page needs no other file: pictures are inside. Links to artifacts are relative. The same inputs give
     the same bytes.
     """
     models = report_rows(configuration, report)
-    refuse_broken_chain([*evaluations, *labels, *checkpoints], configuration)
+    refuse_broken_chain([*evaluations, *label_reports, *checkpoints], configuration)
     read = read_evaluations(configuration, [row.model for row in models], evaluations)
     refuse_other_table(table, to_csv(read, models))
     refuse_other_checkpoints(read, checkpoints)
-    label_reports = label_reports_of(configuration, labels, checkpoints)
-    refuse_other_pictures(configuration, models, labels, checkpoints, figure, curves)
-    names = names_of_artifacts(configuration, models, checkpoints, read, label_reports)
-    files = [*checkpoints, *evaluations, *labels, table, figure, curves]
+    report_by_checkpoint = label_reports_of(configuration, label_reports, checkpoints)
+    refuse_other_pictures(configuration, models, label_reports, checkpoints, figure, curves)
+    names = names_of_artifacts(configuration, models, checkpoints, read, report_by_checkpoint)
+    files = [*checkpoints, *evaluations, *label_reports, table, figure, curves]
     artifacts = [artifact(path, names.get(path, path.name), output.parent) for path in files]
     settings = settings_of_results(configuration)
     context = {
@@ -233,7 +233,7 @@ def write_report(
         "frames": read[0].frames,
         "note": note(configuration, models),
         "names": class_table(configuration).names,
-        "labels": labels_of_rows(models, label_reports),
+        "labels": labels_of_rows(models, report_by_checkpoint),
         "part_colors": PART_COLORS,
         "figure": data_uri(figure),
         "curves": data_uri(curves),

@@ -38,7 +38,7 @@ def _weights_of(checkpoint: Path) -> str:
 
 
 def label_reports_of(
-    configuration: Configuration, labels: Sequence[Path], checkpoints: Sequence[Path]
+    configuration: Configuration, label_reports: Sequence[Path], checkpoints: Sequence[Path]
 ) -> dict[Path, Path]:
     """The label report of each checkpoint that was trained on pseudo-labels; see match_label_reports."""
     trained = {}
@@ -47,20 +47,20 @@ def label_reports_of(
         run = run_of(configuration, model_of(provenance))
         if isinstance(run, Method) and run.reads_pseudo_labels:
             trained[path] = provenance
-    return match_label_reports(trained, labels)
+    return match_label_reports(trained, label_reports)
 
 
 def refuse_other_pictures(
     configuration: Configuration,
     rows: Sequence[ModelRow],
-    labels: Sequence[Path],
+    label_reports: Sequence[Path],
     checkpoints: Sequence[Path],
     figure: Path,
     curves: Path,
 ) -> None:
     """Raises UserError unless the pictures show the models that a report needs, and no others than its models and labels."""
     models = {_weights_of(path): model_of(provenance_of(path)) for path in checkpoints}
-    allowed = {*models, *(content for path in labels for content in label_contents(path))}
+    allowed = {*models, *(content for path in label_reports for content in label_contents(path))}
     of_figure, of_curves = models_of_figure(configuration, rows), models_of_curves(configuration, rows)
 
     def models_in(digests: Iterable[str]) -> set[str]:

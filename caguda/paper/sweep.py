@@ -44,15 +44,15 @@ class Point:
 
 
 def write_sweep(
-    configuration: Configuration, evaluations: Sequence[Path], accuracy: Sequence[Path], output: Path
+    configuration: Configuration, evaluations: Sequence[Path], label_reports: Sequence[Path], output: Path
 ) -> None:
     """Writes a sweep as CSV at `output`, as Markdown, LaTeX, HTML and PNG beside it.
 
-    `evaluations` are of one stage under every pair of thresholds and seed, `accuracy` the reports of their pseudo-labels.
+    `evaluations` are of one stage under every pair of thresholds and seed, `label_reports` are of their pseudo-labels.
     """
     refuse_foreign(output.with_suffix(".png"))
-    refuse_broken_chain([*evaluations, *accuracy], configuration)
-    points = sweep_points(configuration, evaluations, accuracy)
+    refuse_broken_chain([*evaluations, *label_reports], configuration)
+    points = sweep_points(configuration, evaluations, label_reports)
     configured = thresholds_of(configuration, table_models(configuration, "sweep")[0])
     lines = []
     for point in points:
@@ -105,7 +105,9 @@ def _refuse_incomparable(configuration: Configuration, models: Sequence[str]) ->
             )
 
 
-def sweep_points(configuration: Configuration, evaluations: Sequence[Path], accuracy: Sequence[Path]) -> list[Point]:
+def sweep_points(
+    configuration: Configuration, evaluations: Sequence[Path], label_reports: Sequence[Path]
+) -> list[Point]:
     """The points of a sweep: first those that differ in the margin, then those that differ in P0, each in rising order.
 
     Gains are over the first run of the table, which has the configured thresholds. UserError where a seed is missing.
@@ -114,7 +116,7 @@ def sweep_points(configuration: Configuration, evaluations: Sequence[Path], accu
     _refuse_incomparable(configuration, models)
     read = read_evaluations(configuration, models, evaluations)
     checkpoints = {item.path: provenance_of(input_of_kind(item.path, CHECKPOINT)) for item in read}
-    reports = match_label_reports(checkpoints, accuracy)
+    reports = match_label_reports(checkpoints, label_reports)
     miou = {(item.model, item.seed): 100.0 * item.as_trained.miou for item in read}
     shares = {(item.model, item.seed): _shares(read_json(reports[item.path])["accuracy"] or {}) for item in read}
     points = []

@@ -118,12 +118,13 @@ def _tensors(anchors: Anchors, network: SegmentationNetwork, path: Path) -> tupl
 
 
 def _of_size(store: MapStore, outputs: Outputs) -> Outputs:
-    """The outputs of a network; UserError unless its features have the size of the store's maps."""
-    if (found := tuple(outputs.features.shape[-2:])) != store.shape:
-        raise UserError(
-            f"{store.path}: the features f_D must be of {store.shape}, the size that the network's feature_stride gives, found "
-            f"{found}; correct feature_stride in the settings of the network"
-        )
+    """The outputs of a network; UserError unless its features and logits have the size of the store's maps."""
+    for name, values in ("features", outputs.features), ("logits", outputs.logits):
+        if (found := tuple(values.shape[-2:])) != store.shape:
+            raise UserError(
+                f"{store.path}: the {name} of the network must be of {store.shape}, the size of the maps in the store, found "
+                f"{found}; create the store again with `evidence-store`, or correct the network's feature_stride"
+            )
     return outputs
 
 

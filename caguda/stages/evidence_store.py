@@ -28,7 +28,8 @@ def create_evidence(
 ) -> None:
     """Create the empty evidence store of all target frames at the resolution of f_D, and a JSON of its attributes.
 
-    UserError if the store is there already, made for other files or settings, and unless all target frames have one size.
+    A store of these files and settings is kept if its maps have the size that the network's `feature_stride` gives.
+    UserError if there is a store of others, and unless all target frames have one size.
     """
     started = time.time()
     sets, table = read_manifest(manifest, configuration=configuration), class_table(configuration)
@@ -48,7 +49,7 @@ def create_evidence(
     ids, shape = [frame.id for frame in sets.frames("target")], configuration.network.feature_size(sizes[0])
     per_shard = shard_size(len(ids), configuration.compute.inference_batch_size)
     refuse_other_store(store, EVIDENCE, provenance)
-    if not (store / "zarr.json").is_file():
+    if not (store / "zarr.json").is_file() or open_store(store, EVIDENCE).shape != shape:
         create_evidence_store(store, ids, shape, per_shard, table, attributes)
     written = open_store(store, EVIDENCE).attributes
     write_json(output, {"store": store.name, "images": len(ids), **{name: written[name] for name in attributes}})

@@ -1,4 +1,4 @@
-"""The verb `inspect`: statistics of a labelling, its origin, and its labels under other thresholds."""
+"""The verb `inspect`: statistics of pseudo-labels, and of those under other thresholds."""
 
 import json
 import sys
@@ -23,8 +23,8 @@ from caguda.paper.charts import save
 from caguda.paper.pictures import description
 from caguda.stages.diagnose import truth_at
 from caguda.stages.labelling import open_labelling
-from caguda.stages.origin import Origin
 from caguda.stages.runtime import prepare, restore_network
+from caguda.stages.traced_labelling import TracedLabelling
 from caguda.viewer import charts as label_charts
 from caguda.viewer.tables import inspection_text
 
@@ -76,8 +76,8 @@ def inspect(labelling: Path, as_json: bool, plot: Path | None, margins: Sequence
     """
     if not all(value >= 0 for value in margins) or not all(0 <= value <= 1 for value in p0s):
         raise UserError(f"{labelling}: --margin must be 0 or more and --p0 0 to 1, found {[*margins, *p0s]}")
-    origin = Origin(open_labelling(labelling))
-    rule, distance, c = origin.labelling.anchor_rule, origin.labelling.anchor_distance, len(origin.labelling.categories)
+    traced = TracedLabelling(open_labelling(labelling))
+    rule, distance, c = traced.labelling.anchor_rule, traced.labelling.anchor_distance, len(traced.labelling.categories)
     counts = Counts(
         LabelCounts(c),
         [
@@ -86,18 +86,18 @@ def inspect(labelling: Path, as_json: bool, plot: Path | None, margins: Sequence
         ],
         [Trial(p0, p0, LabelCounts(c)) for p0 in p0s],
     )
-    inspection = _head(origin) | _count(origin, counts) | _statistics(origin, counts)
+    inspection = _head(traced) | _count(traced, counts) | _statistics(traced, counts)
     if plot is not None:
-        inspection["pictures"] = _draw(origin, counts, inspection, plot)
+        inspection["pictures"] = _draw(traced, counts, inspection, plot)
     if as_json:
         print(json.dumps(inspection, indent=1, ensure_ascii=False, allow_nan=False))
     else:
         print(inspection_text(inspection))
 
 
-def _head(origin: Origin) -> dict[str, Any]:
+def _head(traced: TracedLabelling) -> dict[str, Any]:
     """The keys of the inspection that need no pass over the images."""
-    labelling = origin.labelling
+    labelling = traced.labelling
     rule = labelling.anchor_rule
     return {
         "store": str(labelling.path),
@@ -107,17 +107,17 @@ def _head(origin: Origin) -> dict[str, Any]:
         **labelling.thresholds,
         "configured": {"margin": rule.margin, "margin_unit": rule.unit, "p0": labelling.p0},
         "provenance": dict(labelling.evidence.attributes.get("provenance", {})),
-        "inputs": {file.path.as_posix(): file.state for file in origin.inputs},
+        "inputs": {file.path.as_posix(): file.state for file in traced.inputs},
     }
 
 
-def _count(origin: Origin, counts: Counts) -> dict[str, Any]:
+def _count(traced: TracedLabelling, counts: Counts) -> dict[str, Any]:
     """Adds every written image to `counts`. Returns how many are missing, how many have a truth, and why if none has."""
-    labelling, note = origin.labelling, None
+    labelling, note = traced.labelling, None
     try:
-        frames, table = origin.truth()
+        frames, table = traced.truth()
     except UserError as error:
-        frames, table, note = {}, origin.table, str(error)
+        frames, table, note = {}, traced.table, str(error)
     missing = frozenset(labelling.missing())
     if len(missing) == labelling.count:
         raise UserError(f"{labelling.path}: some images must be written, found none; make the evidence first")
@@ -128,9 +128,9 @@ def _count(origin: Origin, counts: Counts) -> dict[str, Any]:
     return {"missing": len(missing), "images_with_truth": len(frames.keys() - missing), "no_truth": note}
 
 
-def _statistics(origin: Origin, counts: Counts) -> dict[str, Any]:
+def _statistics(traced: TracedLabelling, counts: Counts) -> dict[str, Any]:
     """Shares, agreement, quantiles and, if a truth is known, scores: of the labels as stored and of every trial."""
-    names, truth_known = origin.labelling.categories, bool(counts.stored.labels[:-1].any())
+    names, truth_known = traced.labelling.categories, bool(counts.stored.labels[:-1].any())
 
     def accuracy(statistics: LabelCounts) -> dict[str, Any] | None:
         return statistics.scores(names) if truth_known else None
@@ -148,9 +148,9 @@ def _statistics(origin: Origin, counts: Counts) -> dict[str, Any]:
     }
 
 
-def _draw(origin: Origin, counts: Counts, inspection: dict[str, Any], folder: Path) -> dict[str, str | None]:
+def _draw(traced: TracedLabelling, counts: Counts, inspection: dict[str, Any], folder: Path) -> dict[str, str | None]:
     """Draws the pictures into `folder`. Returns for each name None, or why it could not be drawn."""
-    table = origin.table
+    table = traced.table
     title = label_charts.title(inspection)
 
     def margins() -> Figure:
@@ -164,7 +164,7 @@ def _draw(origin: Origin, counts: Counts, inspection: dict[str, Any], folder: Pa
         return label_charts.curves(title, inspection, {"anchor": counts.by_margin, "probability": counts.by_confidence})
 
     def distances() -> Figure:
-        anchors, _ = load_anchors(origin.input(".h5"))
+        anchors, _ = load_anchors(traced.input(".h5"))
         return label_charts.distances(title, anchors, table, inspection["margin"])
 
     pictures: dict[str, Callable[[], Figure]] = {
@@ -172,7 +172,7 @@ def _draw(origin: Origin, counts: Counts, inspection: dict[str, Any], folder: Pa
         "categories.png": lambda: label_charts.categories(title, inspection, table),
         "precision_coverage.png": curves,
         "anchors.png": distances,
-        "projection.png": lambda: label_charts.projection(title, *_features(origin), table),
+        "projection.png": lambda: label_charts.projection(title, *_features(traced), table),
     }
     clear_folder(folder, pictures, "inspect")
     reasons: dict[str, str | None] = {}
@@ -186,20 +186,20 @@ def _draw(origin: Origin, counts: Counts, inspection: dict[str, Any], folder: Pa
 
 
 @torch.inference_mode()
-def _features(origin: Origin) -> tuple[Anchors, np.ndarray, np.ndarray, np.ndarray]:
+def _features(traced: TracedLabelling) -> tuple[Anchors, np.ndarray, np.ndarray, np.ndarray]:
     """The anchors, and a sample of p pixels of evenly spaced target frames: features (p, d), nearest anchor, active mask.
 
     The features are computed by the frozen network of the provenance.
     """
-    anchors, _ = load_anchors(origin.input(".h5"))
+    anchors, _ = load_anchors(traced.input(".h5"))
     device, random = prepare(torch.get_num_threads()), np.random.default_rng(0)
-    network, _ = restore_network(origin.input(".safetensors"), device, origin.table)
+    network, _ = restore_network(traced.input(".safetensors"), device, traced.table)
     vectors, present = (torch.from_numpy(values).to(device) for values in (anchors.vectors, anchors.present))
     samples: list[tuple[np.ndarray, ...]] = []
-    step = -(-len(origin.frames) // FRAMES_OF_FEATURES)
-    for frame in origin.frames[::step]:
+    step = -(-len(traced.frames) // FRAMES_OF_FEATURES)
+    for frame in traced.frames[::step]:
         features = network(scaled(frame_image(frame)[None], device)).features
-        anchored = by_anchor(features, vectors, present, origin.labelling.margin)
+        anchored = by_anchor(features, vectors, present, traced.labelling.margin)
         maps = (features[0].flatten(1).T, anchored.nearest.flatten(), anchored.active.flatten())
         chosen = random.permutation(len(maps[0]))[:PIXELS_OF_A_FRAME]
         samples.append(tuple(values.cpu().numpy()[chosen] for values in maps))

@@ -1,4 +1,7 @@
-"""PLA (Eq. 6, 7 and 11): makes the label store of one rule from an evidence store. No network, no torch."""
+"""The verb `labels`: the label store of one rule, made of an evidence store. No network, no torch.
+
+By anchors this is ATI and PLA (Eq. 6 and 7), by probability Eq. 11.
+"""
 
 import json
 import time

@@ -48,8 +48,8 @@ def predict_part(
     checked = read_manifest(manifest, [name], configuration)
     frames, part_name = checked.frames(name), f"{part}-of-{parts}"
     batches = units_of_part(checked.batches(name, configuration.compute.inference_batch_size), part, parts, name)
-    origin = manifest if name == "evaluation" else None  # the test set has a manifest of its own
-    network, description = restore_network(checkpoint, device, table, configuration, origin)
+    checked_manifest = manifest if name == "evaluation" else None  # the test set has a manifest of its own
+    network, description = restore_network(checkpoint, device, table, configuration, checked_manifest)
     settings, compute = prediction_settings(configuration), configuration.compute
     decisive = [settings, description["weights_sha256"], table.label_ids.tolist(), METHOD_VERSION, compute.threads,
                 compute.tf32, device.type]  # fmt: skip

@@ -14,6 +14,7 @@ from caguda.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from caguda.artifacts.checks import refuse_other_checkpoint
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
+from caguda.config_network import NetworkSettings
 from caguda.config_run import DomainName
 from caguda.configfile import network_settings
 from caguda.datasets.image_batches import read_ahead, scaled
@@ -84,6 +85,26 @@ def restore_network(
     network = settings.build(len(description["classes"]))
     network.load_state_dict(weights)
     return to_device(network, device).eval(), description
+
+
+@torch.inference_mode()
+def refuse_other_sizes(
+    network: SegmentationNetwork, settings: NetworkSettings, size: tuple[int, int], device: torch.device
+) -> None:
+    """UserError unless features and logits have the size that the settings of a network give for an image of `size`.
+
+    The network runs on a small black image whose size has the same remainders as `size`; it is left in evaluation mode.
+    """
+    stride = settings.coarsest_stride
+    height, width = (4 * stride + length % stride for length in size)
+    outputs = network.eval()(torch.zeros(1, 3, height, width, device=device))
+    expected = settings.feature_size((height, width))
+    for name, values in ("features", outputs.features), ("logits", outputs.logits):
+        if (found := tuple(values.shape[-2:])) != expected:
+            raise UserError(
+                f"network {settings.name}: the {name} of an image of {height}x{width} must be of {expected}, as its "
+                f"feature_stride of {settings.feature_stride} says, found {found}; correct feature_stride, or define feature_size"
+            )
 
 
 def save_network(

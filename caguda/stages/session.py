@@ -76,7 +76,7 @@ class Session:
 
     @property
     def anchors(self) -> AnchorTensors:
-        """The category anchors of the model that the training starts from."""
+        """The category anchors that the training was given."""
         if self._anchors is None:
             raise ValueError(f"method {self.method.method}: uses_anchors must be True where a step uses anchors")
         return self._anchors

@@ -27,6 +27,7 @@ from caguda.stages.given_labels import stores_by_rule
 from caguda.stages.runtime import (
     estimate_domain_statistics,
     prepare,
+    refuse_other_sizes,
     restore_network,
     save_network,
     to_device,
@@ -51,8 +52,9 @@ def train_model(
 ) -> None:
     """Train a model, RUN or RUN/stageK, by the method of its run, or resume its training; write its checkpoint.
 
-    `start` is the checkpoint that the training starts from, `anchors` and `labels` are those of its model. Each must be
-    given if the run needs it, and only then.
+    `start` is the checkpoint that the training starts from, `labels` are made of the evidence of its model, and `anchors` are of
+    its model too, or with `anchors.every_stage: false` of the model before the chain. Each must be given if the run needs
+    it, and only then.
     """
     started = time.time()
     method = method_of(configuration, model)
@@ -61,6 +63,7 @@ def train_model(
     device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
     _refuse_other_processes(configuration)
     network = _initial_network(configuration, seed, model, manifest, start, device)
+    refuse_other_sizes(network, configuration.network, frames.manifest.image_size("target"), device)
     files = {"model that the training starts from": start, "anchors": anchors}
     made_with = {name: path for name, path in files.items() if path is not None}
     anchor_tensors = None if anchors is None else AnchorTensors.load(anchors, device)

@@ -19,7 +19,7 @@ from caguda.datasets.io import frame_image
 from caguda.errors import UserError, printable
 from caguda.stages.diagnose import truth_at
 from caguda.stages.labelling import Labelling, open_labelling
-from caguda.stages.origin import Origin
+from caguda.stages.traced_labelling import TracedLabelling
 from caguda.viewer.overlays import ViewedFrame, agreement, write_sheet
 from caguda.viewer.page import VIEWED, LabellingHead, Page, write_page
 
@@ -41,8 +41,8 @@ def view(
     truth are found by the manifest in the provenance.
     """
     if len(labellings) > (2 if html else 1):
-        raise UserError("view: one label store is drawn, and two are compared on a page (--html); "
-                        f"found {len(labellings)} stores{'' if html else ' and no --html'}")  # fmt: skip
+        raise UserError("view: the pseudo-labels of one label report or evidence are drawn, and those of two are compared on a page (--html); "
+                        f"found {len(labellings)}{'' if html else ' and no --html'}")  # fmt: skip
     scene = open_scene(labellings)
     count, missing = scene.first.count, {index for labelling in scene.labellings for index in labelling.missing()}
     written = [index for index in range(count) if index not in missing]
@@ -92,7 +92,7 @@ class Scene:
     def heads(self) -> list[LabellingHead]:
         """The head of each labelling. Its title is its model, or its path if both labellings are of one model."""
         paths = [str(labelling.path) for labelling in self.labellings]
-        titles = [f"labels of {labelling.model}" for labelling in self.labellings]
+        titles = [f"labels made by {labelling.model}" for labelling in self.labellings]
         titles = titles if len(set(titles)) == len(titles) else paths
         return [
             LabellingHead(title, path, *labelling.shape, labelling.margin, labelling.p0)
@@ -125,21 +125,21 @@ class Scene:
 
 def open_scene(paths: Sequence[Path]) -> Scene:
     """The labellings at `paths` with the frames of the first; UserError unless all are of the same images."""
-    origins = [Origin(open_labelling(path)) for path in paths]
-    origin, labellings = origins[0], [origin.labelling for origin in origins]
+    all_traced = [TracedLabelling(open_labelling(path)) for path in paths]
+    traced, labellings = all_traced[0], [traced.labelling for traced in all_traced]
     first = labellings[0]
     for second in labellings[1:]:
         if set(second.image_ids) != set(first.image_ids) or second.categories != first.categories:
-            raise UserError(f"{second.path}: stores that are compared must have the same images and categories, found "
+            raise UserError(f"{second.path}: pseudo-labels that are compared must have the same images and categories, found "
                             f"other ones than in {first.path}; name two stages of one experiment")  # fmt: skip
         inputs = [contents_of_inputs(labelling.evidence.attributes["provenance"]) for labelling in (first, second)]
         if inputs[0].isdisjoint(inputs[1]):
-            raise UserError(f"{second.path}: stores that are compared must be of the same frames, found none of the files that "
+            raise UserError(f"{second.path}: pseudo-labels that are compared must be of the same frames, found none of the files that "
                             f"{first.path} was made of; name two stages of one experiment")  # fmt: skip
-    scene = Scene(labellings, origin.table, (), {}, origin.table, {})
+    scene = Scene(labellings, traced.table, (), {}, traced.table, {})
     try:
-        scene.frames = origin.frames
-        scene.labelled, scene.truth_table = origin.truth()
+        scene.frames = traced.frames
+        scene.labelled, scene.truth_table = traced.truth()
     except UserError as error:
         scene.notes[f"{'no truth is' if scene.frames else 'neither images nor truth are'} known: {error}"] = None
     return scene
@@ -169,7 +169,7 @@ def _chosen(
 def _named(scene: Scene, written: Sequence[int], names: Sequence[str]) -> list[int]:
     by_name = {scene.first.image_ids[index]: index for index in written}
     if unknown := [name for name in names if name not in by_name]:
-        raise UserError(f"{scene.first.path}: --frames must name finished images of the store, found {unknown[0]!r}"
+        raise UserError(f"{scene.first.path}: --frames must name finished images of the evidence, found {unknown[0]!r}"
                         f"; its ids are such as {next(iter(by_name))}")  # fmt: skip
     if len(set(names)) < len(names):
         raise UserError(f"--frames {','.join(names)}: every frame must be named once, found one twice; leave it out")

@@ -25,6 +25,7 @@ rule evidence_store:
         runtime=30,
     params:
         config=CONFIG,
+        feature_stride=configuration.network.feature_stride,
         method_version=METHOD_VERSION,
         store=subpath(output.group, parent=True),
     shell:

@@ -1,4 +1,5 @@
-# A report: its table over all seeds; its pictures, curves and label pictures of the first seed; and the page.
+# A report: its table and its chart of categories over all seeds; its figure, loss curves and label pictures of the first seed;
+# and the page.
 
 
 rule table:
@@ -53,7 +54,7 @@ rule figure:
         f"{REPORT}/benchmark/figure.tsv"
     conda:
         "../envs/caguda.yaml"
-    threads: 1
+    threads: configuration.compute.threads
     resources:
         gpu=1,
         mem_mb=8000,
@@ -221,5 +222,5 @@ rule report_page:
     shell:
         "python -m caguda report --config {params.config:q} --report {wildcards.report:q} --table {input.table:q}"
         " --figure {input.figure:q} --curves {input.curves:q} --evaluations {input.evaluations:q}"
-        " --labels {input.label_reports:q} --checkpoints {input.checkpoints:q}"
+        " --label-reports {input.label_reports:q} --checkpoints {input.checkpoints:q}"
         " --output {output:q} > {log:q} 2>&1"

@@ -65,4 +65,4 @@ rule sweep_table:
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda sweep --config {params.config:q} --evaluations {input.evaluations:q}"
-        " --accuracy {input.label_reports:q} --output {output.csv:q} > {log:q} 2>&1"
+        " --label-reports {input.label_reports:q} --output {output.csv:q} > {log:q} 2>&1"

@@ -1,4 +1,4 @@
-"""Encoders that are trained from scratch: the residual one of `small`."""
+"""The residual encoder of `small`, which is trained from scratch."""
 
 from collections.abc import Sequence
 

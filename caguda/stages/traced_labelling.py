@@ -1,4 +1,4 @@
-"""The origin of pseudo-labels: the files that their evidence was made of, and the frames with their truth."""
+"""Pseudo-labels with the files that their evidence was made of: manifest, checkpoint, anchors, frames and their truth."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from caguda.stages.labelling import Labelling
 
 
 @dataclass(frozen=True, eq=False)
-class Origin:
+class TracedLabelling:
     """A labelling, and the files that its evidence was made of."""
 
     labelling: Labelling
