@@ -8,7 +8,7 @@ from pathlib import Path
 
 from specimen import RUNS, Tree, lasting
 
-from caguda.artifacts.provenance import content_of
+from caguda.artifacts.provenance import content_digest
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def draw_named(first: Tree, others: Sequence[Tree], number: int, rng: random.Ran
 def _may_be_named(found: Exchange, first: Tree) -> bool:
     """Whether a verb may be given what is of elsewhere: nothing that it is given tells it, or it works for any model."""
     if found.reader in WITHOUT_CONFIGURATION:
-        return content_of(found.tree.manifest) == content_of(first.manifest)
+        return content_digest(found.tree.manifest) == content_digest(first.manifest)
     return found.reader == ANY_EVIDENCE or (found.moved and found.reader.startswith(ANY_MODEL))
 
 

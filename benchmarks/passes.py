@@ -56,7 +56,7 @@ from caguda.stages.evaluate import evaluate
 from caguda.stages.evidence import write_part
 from caguda.stages.evidence_store import create_evidence
 from caguda.stages.generate import generate
-from caguda.stages.runtime import prepare, restore_network
+from caguda.stages.runtime import configure_torch, restore_network
 
 ROOT = Path(__file__).parents[1]
 V3PLUS = {"name": "deeplab_v3plus", "backbone": "resnet101", "weights": "none"}
@@ -96,7 +96,7 @@ class Experiment:
     def network(self) -> None:
         """The checkpoint: random weights, with the statistics that batch normalisation finds on the first frames."""
         torch.manual_seed(0)
-        prepare(1)
+        configure_torch(1)
         network = self.configuration.network.build(class_table(self.configuration).count)
         first = read_manifest(self.inputs[1]).frames("target")[:2]
         with torch.inference_mode():
@@ -174,7 +174,7 @@ def timed(run: Callable[[], None]) -> tuple[float, float]:
 
 def measure(title: str, whole: Experiment, single: Experiment, repeats: int) -> None:
     """Prints a row for each pass; `single` has the frames of one batch."""
-    network, _ = restore_network(whole.inputs[2], prepare(1), class_table(whole.configuration))
+    network, _ = restore_network(whole.inputs[2], configure_torch(1), class_table(whole.configuration))
     images: dict[SetName, list[Tensor]] = {name: whole.decoded(name) for name in ("source", "target", "evaluation")}
     three = [images[name] for name in ("evaluation", "target", "evaluation")]
     passes: dict[str, tuple[Callable[[Experiment], None], list[list[Tensor]]]] = {
@@ -264,7 +264,7 @@ def main() -> None:
             whole = Experiment.create(Path(name) / "whole", frames, size, batch, **changes)
             single = Experiment.create(Path(name) / "single", batch, size, batch, **changes)
             measure(title, whole, single, repeats)
-    prepare(1)
+    configure_torch(1)
     print(f"\nBeside a core that copies memory, a product of matrices takes {contention():.2f} times as long.")
 
 

@@ -19,7 +19,7 @@ from caguda.methods.cag import Cag
 from caguda.networks.layers.batch_norm import estimate_statistics
 from caguda.networks.layers.network import SegmentationNetwork
 from caguda.runs import method_of
-from caguda.stages.runtime import prepare
+from caguda.stages.runtime import configure_torch
 from caguda.stages.session import AnchorTensors, Batch, Session
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -80,7 +80,7 @@ def frame_images(configuration: Configuration, batch: int) -> tuple[int, int, in
 @torch.no_grad()
 def setting(configuration: Configuration, shape: tuple[int, int, int]) -> Setting:
     """A network that labels its images much as a trained one does: by regions, with categories that do not occur."""
-    device = prepare(configuration.compute.threads)
+    device = configure_torch(configuration.compute.threads)
     torch.manual_seed(0)
     network = configuration.network.build(CATEGORIES).to(device)
     for module in network.modules():

@@ -16,7 +16,7 @@ from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.chain import Input, files_below, inputs_of, provenance_of, recorded_sha256
 from caguda.artifacts.checks import misplacement
 from caguda.artifacts.identity import model_of
-from caguda.artifacts.provenance import content_of
+from caguda.artifacts.provenance import content_digest
 from caguda.config import Configuration
 from caguda.datasets.changes import changed_frames
 from caguda.datasets.scenes import other_scenes
@@ -36,7 +36,7 @@ def stale_artifacts(configuration: Configuration, folder: Path) -> dict[Path, st
     an input is missing or has another content; a manifest is, if frames were added, removed or changed. An unreadable
     artifact is left to the verb that reads it, which refuses it.
     """
-    compared_inputs = partial(inputs_of, digest=cache(recorded_sha256), content=cache(content_of))
+    compared_inputs = partial(inputs_of, digest=cache(recorded_sha256), content=cache(content_digest))
     reasons = {}
     for path in files_below(folder, _may_hold_artifacts):
         if path.suffix not in (".json", ".h5") or path.name == "config.json":

@@ -11,7 +11,7 @@ import numpy as np
 
 from caguda.artifacts.atomic import read_json, sha256, write_json
 from caguda.artifacts.chain import recorded_sha256
-from caguda.artifacts.provenance import content_of
+from caguda.artifacts.provenance import content_digest
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.config_run import Method
@@ -111,7 +111,7 @@ def provenance(
         "inputs": {
             path.as_posix(): {
                 "sha256": recorded_sha256(path),
-                "content": content_of(path),
+                "content": content_digest(path),
                 "from_here": os.path.relpath(path, of.parent),
             }
             for path in inputs

@@ -590,7 +590,7 @@ def test_a_part_of_something_else_is_refused(
     options: dict[str, object] = {"store": labels / "evidence.zarr", "output": labels / "again.json"}
     for name, kind in (("evidence.json", "the JSON of an evidence store"), ("evidence.created.json", "the JSON of an evidence store"),
                        ("probability-0.3/labels.json", "the JSON of a label store"),
-                       ("labels.json", "the statistics of pseudo-labels")):  # fmt: skip
+                       ("labels.json", "a label report")):  # fmt: skip
         wrong = shutil.copy(labels / name, own.folder / "part.json")
         said = refused("evidence", options | {"part-files": wrong}, capsys)
         assert f"must be what `evidence-part` left, found {kind}" in said

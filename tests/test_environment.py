@@ -21,7 +21,7 @@ from caguda.datasets.loader import LabelMaps
 from caguda.errors import UserError
 from caguda.recorded_settings import settings_of_run
 from caguda.runs import method_of
-from caguda.stages.runtime import prepare
+from caguda.stages.runtime import configure_torch
 from caguda.stages.train import training_fingerprint
 from caguda.stages.training_frames import _PseudoLabels, open_frames
 
@@ -135,7 +135,7 @@ def test_products_are_rounded_to_tf32_where_the_configuration_says_so_alone(else
         elsewhere.train("one", "pretrain", elsewhere.configuration(compute__tf32=tf32, runs__pretrain__iterations=1))
         assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is tf32
     finally:
-        prepare(1)
+        configure_torch(1)
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32, "the default"
 
 

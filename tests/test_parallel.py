@@ -24,7 +24,7 @@ from caguda.artifacts.vouched import vouched_store
 from caguda.classes import IGNORE
 from caguda.configfile import load_configuration
 from caguda.errors import UserError
-from caguda.stages.runtime import prepare
+from caguda.stages.runtime import configure_torch
 
 ROOT = Path(__file__).parents[1]
 FROZEN = {"training__batch_norm": "frozen", "runs__pretrain__iterations": 6}
@@ -166,4 +166,4 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr("caguda.stages.runtime.rank", lambda: 1)
     with pytest.raises(UserError, match=r"compute\.processes: each process needs a GPU of its own, found 1"):
-        prepare(1)
+        configure_torch(1)

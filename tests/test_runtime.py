@@ -13,9 +13,9 @@ PAGES, TIMES = 2**14, 40  # pages of a tensor of 64 MiB
 CODE = f"""
 import resource
 import torch
-from caguda.stages.runtime import prepare
+from caguda.stages.runtime import configure_torch
 
-prepare(1)
+configure_torch(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range({TIMES}):
     torch.ones(2**24)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from caguda.artifacts.atomic import read_json, sha256
 from caguda.artifacts.hdf5 import texts_of
-from caguda.artifacts.provenance import content_of
+from caguda.artifacts.provenance import content_digest
 from caguda.errors import UserError
 from caguda.files import read_regular
 
@@ -49,7 +49,7 @@ def _provenance_of_store(group_file: Path) -> Any:
 
 
 def inputs_of(
-    path: Path, digest: Callable[[Path], str] = sha256, content: Callable[[Path], str] = content_of
+    path: Path, digest: Callable[[Path], str] = sha256, content: Callable[[Path], str] = content_digest
 ) -> list[Input]:
     """The files that an artifact was made of, compared with the digests in its provenance.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from caguda.artifacts.atomic import sha256
 from caguda.artifacts.chain import chain_of, inputs_of, provenance_of, recorded_sha256
-from caguda.artifacts.provenance import content_of
+from caguda.artifacts.provenance import content_digest
 from caguda.classes import ClassTable
 from caguda.config import Configuration
 from caguda.errors import UserError
@@ -48,7 +48,7 @@ def refuse_other_origin(path: Path, configuration: Configuration | None = None, 
             )
     if provenance and manifest is not None:
         digests = {item.get(key) for item in provenance.get("inputs", {}).values() for key in ("sha256", "content")}
-        if digests.isdisjoint({sha256(manifest), content_of(manifest)}):
+        if digests.isdisjoint({sha256(manifest), content_digest(manifest)}):
             raise UserError(
                 f"{path}: this must be made of the frames of {manifest}, found one of other frames; name the manifest that it "
                 "was made of, or make it again"
@@ -115,7 +115,7 @@ def refuse_broken_chain(paths: Sequence[Path], configuration: Configuration) -> 
     manifests = [
         file for file, provenance in provenances.items() if provenance.get("made_by") in ("check", "check-test")
     ]
-    if len(set(map(content_of, manifests))) > 1:
+    if len(set(map(content_digest, manifests))) > 1:
         raise UserError(f"{paths[0]}: all files must be of one experiment's frames, found {paths[-1]} or another one made of "
                         "other frames; name those of one experiment")  # fmt: skip
     for file, provenance in provenances.items():

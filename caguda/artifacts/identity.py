@@ -24,7 +24,7 @@ KIND_BY_VERB: Mapping[str, str] = {
     "evidence": "the JSON of an evidence store",
     "labels": "the JSON of a label store",
     "evaluate": "an evaluation",
-    "diagnose": "the statistics of pseudo-labels",
+    "diagnose": "a label report",
     "predict-part": "what `predict-part` left",
     "predict": "the JSON of predictions",
     "submission": "the JSON of a submission",

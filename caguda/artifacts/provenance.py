@@ -42,7 +42,7 @@ def new_provenance(
         "inputs": {
             path.as_posix(): {
                 "sha256": sha256(path),
-                "content": content_of(path),
+                "content": content_digest(path),
                 "from_here": os.path.relpath(path.absolute(), artifact.absolute().parent),
             }
             for path in inputs
@@ -55,7 +55,7 @@ def new_provenance(
     }
 
 
-def content_of(path: Path) -> str:
+def content_digest(path: Path) -> str:
     """A SHA-256 of the content of a file, without when, where and how it was made.
 
     It covers the frames of a manifest, all of an HDF5 file of arrays but its provenance, and the maps of a store by its

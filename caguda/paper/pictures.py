@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from caguda.artifacts.atomic import read_json
-from caguda.artifacts.provenance import content_of
+from caguda.artifacts.provenance import content_digest
 from caguda.errors import UserError
 from caguda.files import read_regular
 
@@ -29,7 +29,7 @@ def _digest(path: Path) -> str:
     if path.suffix == ".safetensors":
         path = path.with_suffix(".json")
     weights = read_json(path).get("weights_sha256")
-    return content_of(path) if weights is None else str(weights)
+    return content_digest(path) if weights is None else str(weights)
 
 
 def pixel_digest(picture: Image.Image) -> str:

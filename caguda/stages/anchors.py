@@ -26,7 +26,7 @@ from caguda.datasets.workers import in_background, prefetched
 from caguda.equations.anchors import ClassSums, anchors_from, class_sums, correctly_predicted, image_means, labels_at
 from caguda.errors import UserError
 from caguda.stages.parts import refuse_gaps, refuse_other_part, units_of_part
-from caguda.stages.runtime import estimate_domain_statistics, prepare, restore_network
+from caguda.stages.runtime import configure_torch, estimate_domain_statistics, restore_network
 
 BLOCKS = 64  # at most; the sums of each block are saved, and added in the order of the blocks
 
@@ -42,7 +42,7 @@ def sum_part(
     are estimated anew on the whole source first, in every part, so that each domain is seen with its own statistics.
     """
     started = time.time()
-    device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
+    device = configure_torch(configuration.compute.threads, tf32=configuration.compute.tf32)
     table, size = class_table(configuration, configuration.source), configuration.compute.inference_batch_size
     checked = read_manifest(manifest, configuration=configuration)
     frames = checked.frames("source")

@@ -26,7 +26,7 @@ from caguda.equations.metrics import confusion_matrix, counts_by_value, iou, mea
 from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import batch_norms
 from caguda.networks.layers.inference import Views, largest, views
-from caguda.stages.runtime import estimate_domain_statistics, prepare, restore_network
+from caguda.stages.runtime import configure_torch, estimate_domain_statistics, restore_network
 
 
 @torch.inference_mode()
@@ -38,7 +38,7 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
     13 of them.
     """
     started = time.time()
-    device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
+    device = configure_torch(configuration.compute.threads, tf32=configuration.compute.tf32)
     table = class_table(configuration, configuration.evaluation)
     checked = read_manifest(manifest, configuration=configuration)
     frames = checked.frames("evaluation")

@@ -31,7 +31,7 @@ from caguda.networks.layers.network import Outputs, SegmentationNetwork
 from caguda.recorded_settings import refuse_other_settings
 from caguda.stages.evidence_store import anchors_of_model, evidence_provenance
 from caguda.stages.parts import units_of_part
-from caguda.stages.runtime import prepare, restore_network
+from caguda.stages.runtime import configure_torch, restore_network
 
 
 @torch.inference_mode()
@@ -52,7 +52,7 @@ def write_part(
     Background threads read and write while the network computes. UserError if the store was created for other inputs.
     """
     started = time.time()
-    device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
+    device = configure_torch(configuration.compute.threads, tf32=configuration.compute.tf32)
     network, _ = restore_network(checkpoint, device, class_table(configuration), configuration, manifest)
     loaded = anchors_of_model(anchors, manifest, checkpoint, configuration)
     vectors, present = _tensors(loaded, network, anchors)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from caguda.artifacts.identity import KIND_BY_VERB, model_of, read_artifact
-from caguda.artifacts.provenance import content_of
+from caguda.artifacts.provenance import content_digest
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration, Inference
 from caguda.config_run import Method
@@ -25,7 +25,7 @@ from caguda.paper.rows import ModelRow, main_model, models_of_figure
 from caguda.paper.table import report_rows
 from caguda.runs import rules_of, run_of, stage_number
 from caguda.stages.labelling import Labelling, verified_labelling
-from caguda.stages.runtime import prepare, restore_network
+from caguda.stages.runtime import configure_torch, restore_network
 
 ROWS = 4
 COLUMNS = {"anchor": "anchors"}
@@ -48,7 +48,7 @@ def draw_figure(
     `checkpoints` are of the report's main model and of the last model of each run before it; `labels` are those that the
     main model was trained on. UserError for others.
     """
-    device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
+    device = configure_torch(configuration.compute.threads, tf32=configuration.compute.tf32)
     table = class_table(configuration)
     checked = read_manifest(manifest, configuration=configuration)
     rows = report_rows(configuration, report)
@@ -134,7 +134,7 @@ def _refuse_other_checkpoint(path: Path, provenance: Mapping[str, Any], seed: in
     if provenance["seed"] not in (None, seed):
         raise UserError(f"{path}: the figure is of seed {seed}, found a model of another one; name that of this seed")
     trained_on = {recorded.get("content") for recorded in provenance["inputs"].values()}
-    if unused := [file for file in labels if content_of(file) not in trained_on]:
+    if unused := [file for file in labels if content_digest(file) not in trained_on]:
         raise UserError(f"{unused[0]}: the labels must be those that {path} was trained on, found others; name those")
 
 

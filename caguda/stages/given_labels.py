@@ -10,7 +10,7 @@ from caguda.artifacts.checks import refuse_other_origin
 from caguda.artifacts.identity import contents_of_inputs
 from caguda.artifacts.labels import LABELS
 from caguda.artifacts.maps import MapStore
-from caguda.artifacts.provenance import content_of
+from caguda.artifacts.provenance import content_digest
 from caguda.artifacts.vouched import refuse_other_frames, vouched_store
 from caguda.classes import class_table
 from caguda.config import Configuration
@@ -66,6 +66,6 @@ def _refuse_other_labels(
     refuse_other_origin(evidence, configuration, manifest)
     recorded = contents_of_inputs(provenance_of(evidence))
     for description, file in made_with.items():
-        if content_of(file) not in recorded:
+        if content_digest(file) not in recorded:
             raise UserError(f"{path}: the labels must be made with the {description}, {file}, found labels of another; make them "
                             "again")  # fmt: skip

@@ -23,7 +23,7 @@ from caguda.paper.charts import save
 from caguda.paper.pictures import description
 from caguda.stages.diagnose import truth_at
 from caguda.stages.labelling import open_labelling
-from caguda.stages.runtime import prepare, restore_network
+from caguda.stages.runtime import configure_torch, restore_network
 from caguda.stages.traced_labelling import TracedLabelling
 from caguda.viewer import charts as label_charts
 from caguda.viewer.tables import inspection_text
@@ -192,7 +192,7 @@ def _features(traced: TracedLabelling) -> tuple[Anchors, np.ndarray, np.ndarray,
     The features are computed by the frozen network of the provenance.
     """
     anchors, _ = load_anchors(traced.input(".h5"))
-    device, random = prepare(torch.get_num_threads()), np.random.default_rng(0)
+    device, random = configure_torch(torch.get_num_threads()), np.random.default_rng(0)
     network, _ = restore_network(traced.input(".safetensors"), device, traced.table)
     vectors, present = (torch.from_numpy(values).to(device) for values in (anchors.vectors, anchors.present))
     samples: list[tuple[np.ndarray, ...]] = []

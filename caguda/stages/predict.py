@@ -20,7 +20,7 @@ from caguda.datasets.workers import in_background
 from caguda.errors import UserError
 from caguda.networks.layers.inference import Views, largest, views
 from caguda.stages.parts import prediction_settings, units_of_part
-from caguda.stages.runtime import prepare, restore_network
+from caguda.stages.runtime import configure_torch, restore_network
 from caguda.version import METHOD_VERSION
 
 
@@ -41,7 +41,7 @@ def predict_part(
     wrote them. Settings include the batch size, which may change last digits. `output` is a JSON that lists the files.
     """
     started = time.time()
-    device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
+    device = configure_torch(configuration.compute.threads, tf32=configuration.compute.tf32)
     table = class_table(configuration)
     if table.label_ids.max() > 255:
         raise UserError(f"predict: label ids must be at most 255 for an 8-bit file, found {table.label_ids.max()}")

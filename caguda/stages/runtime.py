@@ -28,7 +28,7 @@ M = TypeVar("M", bound=nn.Module)
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
-def prepare(threads: int, *, tf32: bool = False) -> torch.device:
+def configure_torch(threads: int, *, tf32: bool = False) -> torch.device:
     """Set torch up and return the device of this process; on a CPU, results depend on the number of threads.
 
     `tf32` lets a GPU round the factors of matrix products and convolutions to 10 bits. (Torch does it by default in

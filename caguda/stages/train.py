@@ -14,7 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from caguda.artifacts.checks import refuse_other_network
 from caguda.artifacts.identity import refuse_other_model
-from caguda.artifacts.provenance import content_of, new_provenance
+from caguda.artifacts.provenance import content_digest, new_provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.config_run import Method
@@ -25,8 +25,8 @@ from caguda.runs import adaptation_number, method_of, model_before, rules_of
 from caguda.stages import parallel
 from caguda.stages.given_labels import stores_by_rule
 from caguda.stages.runtime import (
+    configure_torch,
     estimate_domain_statistics,
-    prepare,
     refuse_other_sizes,
     restore_network,
     save_network,
@@ -60,7 +60,7 @@ def train_model(
     method = method_of(configuration, model)
     _refuse_other_inputs(method, model, start, anchors, labels)
     frames = open_frames(configuration, manifest, packed, method)
-    device = prepare(configuration.compute.threads, tf32=configuration.compute.tf32)
+    device = configure_torch(configuration.compute.threads, tf32=configuration.compute.tf32)
     _refuse_other_processes(configuration)
     network = _initial_network(configuration, seed, model, manifest, start, device)
     refuse_other_sizes(network, configuration.network, frames.manifest.image_size("target"), device)
@@ -109,7 +109,9 @@ def training_fingerprint(frames: Frames, seed: int, settings: Mapping[str, Any],
     configuration = frames.configuration
     tables = [class_table(configuration, domain) for domain in (configuration.source, configuration.target)]
     classes = [tables[0].names, *(sorted(table.train_id.items()) for table in tables)]
-    contents = [frames.manifest.digest(name) for name in ("source", "target")] + [content_of(path) for path in inputs]
+    contents = [frames.manifest.digest(name) for name in ("source", "target")] + [
+        content_digest(path) for path in inputs
+    ]
     parts = [seed, METHOD_VERSION, settings, configuration.compute.threads, classes, contents]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
