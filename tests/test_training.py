@@ -1,5 +1,6 @@
 """The training loop: whatever interrupts it, it ends with the weights of an undisturbed run."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -64,6 +65,13 @@ def toy_setup(
 
     modules = {"network": network, "judge": judge}
     return TrainingSetup("toy", modules, optimisers, batches, step, settings(iterations, power), NO_SCALING)
+
+
+def test_progress_is_in_the_log_while_the_training_goes_on(tmp_path: Path) -> None:
+    log, sizes = tmp_path / "train.txt", list[int]()
+    with log.open("w") as file, contextlib.redirect_stdout(file):
+        train(toy_setup(lambda _iteration, _terms: sizes.append(log.stat().st_size)), tmp_path, "f", SAVE_EVERY)
+    assert sizes[0] == 0 < sizes[ITERATIONS // 2] < log.stat().st_size
 
 
 def settings(iterations: int, power: float = 0.9, **changes: Any) -> Training:

@@ -190,6 +190,7 @@ def _record(setup: TrainingSetup, progress: Progress, terms: Mapping[str, float]
     progress.sums = {}
     if rank() == 0:
         tqdm.write(f"{setup.name} {done}/{end}  " + "  ".join(f"{n} {v:.4g}" for n, v in means.items()))
+        sys.stdout.flush()  # a log would have the line at the end of the training otherwise
 
 
 def _refuse_broken_weights(setup: TrainingSetup, progress: Progress) -> None:
