@@ -73,7 +73,7 @@ ALIKE: dict[str, tuple[tuple[tuple[str, ...], ...], dict[str, tuple[str, ...]]]]
                {"seed0/warmup": ("cag/stage1", "diagnose", "report"), "seed0/cag/stage1": ("cag/stage2", "figure")}),
     "all beside a model": ((("evidence", "labels/RULE", "labels/OTHER", "labels/TOLD"),),
                            {"seed0/warmup": ("cag/stage1", "diagnose", "report"), "seed0/cag/stage1": ("cag/stage2", "figure")}),
-    "statistics of labels": ((("labels/TOLD",),), dict.fromkeys(MODELS, ("report",))),
+    "label report": ((("labels/TOLD",),), dict.fromkeys(MODELS, ("report",))),
     "anchors": ((("evidence/anchors.h5",),), {"seed0/warmup": ("evidence-store", "evidence-part", "labels", "cag/stage1"),
                                               "seed0/cag/stage1": ("cag/stage2",)}),
     "class sums": ((("evidence/parts/anchors.1-of-2.h5",), ("evidence/parts/anchors.1-of-2.h5", "evidence/parts/anchors.2-of-2.h5")),
