@@ -24,6 +24,8 @@ BASE = "base"
 PLUGINS = "plugins"
 FAULTS_SHOWN = 5
 MOST_VALUES = 100_000
+# libyaml's parser, where PyYAML was built with it: every job of the workflow reads the experiment.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _one_line(error: ValidationError, content: Mapping[str, Any], path: Path, layers: Sequence[Layer]) -> str:
@@ -172,13 +174,14 @@ def read_yaml(path: Path) -> Any:
     try:
         raw = read_regular(path, "correct the name")
         text = raw.decode("utf-8")
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = _Loader(text)
+        tree = loader.get_single_node()
         if tree is not None and (size := _size(tree, {})) > MOST_VALUES:
             raise UserError(
                 f"{path}: a configuration must have at most {MOST_VALUES} values, found {size} with its aliases"
             )
         double = _double_keys(tree)
-        values = yaml.safe_load(text)
+        values = None if tree is None else loader.construct_document(tree)
     except UnicodeDecodeError:
         raise UserError(f"{path}: the configuration must be text in UTF-8") from None
     except RecursionError:
