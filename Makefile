@@ -11,7 +11,7 @@ CANDIDATES := python3 python3.14 python3.13 python3.12 python3.11
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 REQUIREMENTS := pyproject.toml constraints.txt
-BENCHMARKS := step passes growth startup versions evaluation method check loader labels workflow
+BENCHMARKS := step passes growth startup versions evaluation method check loader labels workflow plan
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n logical --dist worksteal
 
 demo: .venv/installed

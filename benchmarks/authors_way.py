@@ -32,6 +32,7 @@ def authors_step(session: Session, method: Cag, labelling: nn.Module, thresholds
     """The step of an iteration, with the terms of `caguda.methods.cag`; means over pixels or class means."""
     network, anchors, choice = session.data_parallel("network"), session.anchors, method.distance
     assert (method.reduction, method.target_resolution) == ("mean", "features") and anchors.present.all()
+    assert session.align_corners
     unit = anchors.mean_distance if choice.unit == "mean_anchor_distance" else 1.0
     vectors = list(anchors.vectors)
     in_units = [vector / unit for vector in vectors]
@@ -48,7 +49,7 @@ def authors_step(session: Session, method: Cag, labelling: nn.Module, thresholds
         )
         images = source["image"].float() / 255
         features, logits, _ = network(images)
-        enlarged = functional.interpolate(logits, images.shape[2:], mode="bilinear")
+        enlarged = functional.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=True)
         source_entropy = cross_entropy(enlarged, source["label"].long())
         images = target["image"].float() / 255
         with torch.no_grad():

@@ -17,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -61,6 +62,16 @@ def by_pillow(path: Path) -> Tensor:
         return torch.from_numpy(np.array(image.convert("RGB"))).movedim(-1, 0)
 
 
+def decoded(decode: Callable[[Path], Tensor], paths: Sequence[Path], index: int) -> Tensor:
+    """The frame of this index from its file."""
+    return decode(paths[index])
+
+
+def unread(frame: Tensor, _index: int) -> Tensor:
+    """The same frame for every index."""
+    return frame
+
+
 def pack(paths: Sequence[Path], output: Path) -> float:
     """Seconds of CPU a frame, in one process: decoded, hashed, written, read back and checked."""
     sizes = [(int(image.shape[1]), int(image.shape[2])) for image in map(read_image, paths)]
@@ -71,13 +82,12 @@ def pack(paths: Sequence[Path], output: Path) -> float:
 
 
 def sources(paths: Sequence[Path], packed: Path) -> dict[str, Source]:
-    """The ways to get at the pixels of a frame, by name."""
-    same = torch.zeros(3, *FRAME, dtype=torch.uint8)
+    """The ways to get at the pixels of a frame, by name; they can be sent to the loader's processes."""
     return {
-        "PNG, Pillow": lambda index: by_pillow(paths[index]),
-        BASE: lambda index: read_image(paths[index]),
+        "PNG, Pillow": partial(decoded, by_pillow, paths),
+        BASE: partial(decoded, read_image, paths),
         "packed cache": open_packed(packed).image,
-        "nothing read": lambda index: same,
+        "nothing read": partial(unread, torch.zeros(3, *FRAME, dtype=torch.uint8)),
     }
 
 

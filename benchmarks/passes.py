@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -49,6 +49,7 @@ from caguda.datasets.image_batches import frame_images, scaled
 from caguda.datasets.io import read_image
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.networks.layers.batch_norm import estimate_statistics
+from caguda.networks.layers.network import SegmentationNetwork
 from caguda.recorded_settings import settings_of_run
 from caguda.stages.anchors import construct_anchors, sum_part
 from caguda.stages.check import check
@@ -60,7 +61,6 @@ from caguda.stages.runtime import configure_torch, restore_network
 
 ROOT = Path(__file__).parents[1]
 V3PLUS = {"name": "deeplab_v3plus", "backbone": "resnet101", "weights": "none"}
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,11 @@ class Experiment:
     def network(self) -> None:
         """The checkpoint: random weights, with the statistics that batch normalisation finds on the first frames."""
         torch.manual_seed(0)
-        configure_torch(1)
-        network = self.configuration.network.build(class_table(self.configuration).count)
+        device = configure_torch(1)
+        network = self.configuration.network.build(class_table(self.configuration).count).to(device)
         first = read_manifest(self.inputs[1]).frames("target")[:2]
         with torch.inference_mode():
-            estimate_statistics(network, (scaled(read_image(frame.image)[None], CPU) for frame in first))
+            estimate_statistics(network, (scaled(read_image(frame.image)[None], device) for frame in first))
         settings = settings_of_run(self.configuration, "source_only")
         description = {
             "architecture": self.configuration.network.model_dump(mode="json"),
@@ -109,7 +109,7 @@ class Experiment:
             "metrics": {},
             "provenance": new_provenance("train", settings, [self.inputs[1]], 0, time.time(), self.inputs[1]),
         }
-        save_checkpoint(self.inputs[2], network.state_dict(), description)
+        save_checkpoint(self.inputs[2], network.cpu().state_dict(), description)
 
     def store(self) -> None:
         """An empty evidence store, in place of one that is there."""
@@ -154,14 +154,15 @@ def quiet() -> contextlib.redirect_stdout[io.StringIO]:
 
 
 @torch.inference_mode()
-def forward(network: torch.nn.Module, *sets: list[Tensor]) -> None:
+def forward(network: SegmentationNetwork, *sets: list[Tensor]) -> None:
     """The forward pass alone; of three sets the second for statistics."""
+    device = network.classifier.weight.device
     for number, batches in enumerate(sets):
         if number == 1:
-            estimate_statistics(network, (scaled(images, CPU) for images in batches))
+            estimate_statistics(network, (scaled(images, device) for images in batches))
             continue
         for images in batches:
-            network(scaled(images, CPU))
+            network(scaled(images, device))
 
 
 def timed(run: Callable[[], None]) -> tuple[float, float]:
@@ -169,36 +170,58 @@ def timed(run: Callable[[], None]) -> tuple[float, float]:
     wall, cores = time.perf_counter(), time.process_time()
     with quiet():
         run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - wall, time.process_time() - cores
+
+
+PASSES: dict[str, tuple[Callable[[Experiment], None], tuple[SetName, ...]]] = {
+    "evidence-part": (Experiment.evidence, ("target",)),
+    "anchor-part, anchors": (Experiment.anchors, ("source",)),
+    "evaluate": (Experiment.evaluation, ("evaluation", "target", "evaluation")),
+}
+"""Every pass, and the sets of its forward passes."""
+
+
+class PassCost(NamedTuple):
+    """Seconds an image of the bare forward pass, of ours and of other threads; those once; the ratio of the whole."""
+
+    bare: float
+    ours: float
+    beside: float
+    once: float
+    whole: float
+
+
+def cost_of(name: str, whole: Experiment, single: Experiment, repeats: int) -> PassCost:
+    """What a pass costs; `single` has the frames of one batch."""
+    network, _ = restore_network(whole.inputs[2], configure_torch(1), class_table(whole.configuration))
+    run, set_names = PASSES[name]
+    images = {of: whole.decoded(of) for of in set_names}
+    sets = [images[of] for of in set_names]
+    found: list[list[tuple[float, float]]] = [[], [], [], []]
+    for _ in range(repeats + 1):
+        for place, one in enumerate((single, whole)):
+            with quiet():
+                one.store()
+            found[2 * place].append(timed(functools.partial(run, one)))
+            taken = [batches[:1] for batches in sets] if one is single else sets
+            found[2 * place + 1].append(timed(functools.partial(forward, network, *taken)))
+    # The first round warms up.
+    walls, cores = ([statistics.median(t[kind] for t in times[1:]) for times in found] for kind in (0, 1))
+    more = sum(map(len, sets[0])) - whole.batch  # than the single batch has
+    once, ours, bare = walls[0] - walls[1], walls[2] - walls[0], walls[3] - walls[1]
+    beside = (cores[2] - cores[0]) - (cores[3] - cores[1])
+    per_image = (seconds / (more * len(sets)) for seconds in (bare, ours, beside))
+    return PassCost(*per_image, once, walls[2] / walls[3])
 
 
 def measure(title: str, whole: Experiment, single: Experiment, repeats: int) -> None:
     """Prints a row for each pass; `single` has the frames of one batch."""
-    network, _ = restore_network(whole.inputs[2], configure_torch(1), class_table(whole.configuration))
-    images: dict[SetName, list[Tensor]] = {name: whole.decoded(name) for name in ("source", "target", "evaluation")}
-    three = [images[name] for name in ("evaluation", "target", "evaluation")]
-    passes: dict[str, tuple[Callable[[Experiment], None], list[list[Tensor]]]] = {
-        "evidence-part": (Experiment.evidence, [images["target"]]),
-        "anchor-part, anchors": (Experiment.anchors, [images["source"]]),
-        "evaluate": (Experiment.evaluation, three),
-    }
-    for name, (run, sets) in passes.items():
-        found: list[list[tuple[float, float]]] = [[], [], [], []]
-        for _ in range(repeats + 1):
-            for place, one in enumerate((single, whole)):
-                with quiet():
-                    one.store()
-                found[2 * place].append(timed(functools.partial(run, one)))
-                taken = [batches[:1] for batches in sets] if one is single else sets
-                found[2 * place + 1].append(timed(functools.partial(forward, network, *taken)))
-        # The first round warms up.
-        walls, cores = ([statistics.median(t[kind] for t in times[1:]) for times in found] for kind in (0, 1))
-        once, ours, bare = walls[0] - walls[1], walls[2] - walls[0], walls[3] - walls[1]
-        beside = (cores[2] - cores[0]) - (cores[3] - cores[1])
-        more = sum(map(len, images["target"])) - whole.batch  # than the single batch has
-        count = more * len(sets)
-        print(f"| {title} | {name} | {1000 * bare / count:.2f} ms | {1000 * ours / count:.2f} ms | {ours / bare:.3f} | "
-              f"{1000 * beside / count:.2f} ms | {once:.2f} s | {walls[2] / walls[3]:.2f} |", flush=True)  # fmt: skip
+    for name in PASSES:
+        cost = cost_of(name, whole, single, repeats)
+        print(f"| {title} | {name} | {1000 * cost.bare:.2f} ms | {1000 * cost.ours:.2f} ms | {cost.ours / cost.bare:.3f} | "
+              f"{1000 * cost.beside:.2f} ms | {cost.once:.2f} s | {cost.whole:.2f} |", flush=True)  # fmt: skip
 
 
 def contention() -> float:

@@ -41,10 +41,11 @@ from torch.amp.grad_scaler import GradScaler
 from torch.utils.flop_counter import FlopCounterMode
 
 from caguda.config import Configuration
+from caguda.stages.parallel import all_reduce_max
 from caguda.stages.runtime import to_device
-from caguda.stages.training import TrainingSetup, _gradients, _update, build_optimiser
+from caguda.stages.training import TrainingSetup, build_optimiser, compute_gradients, update_weights
 
-AUTHORS, OURS = "the authors' way", "ours"
+AUTHORS, OURS, CONTIGUOUS = "the authors' way", "ours", "ours, not channels last"
 WAYS: dict[str, dict[str, Any]] = {  # by title, what `compute` says
     AUTHORS: {},
     OURS: {},
@@ -53,11 +54,22 @@ WAYS: dict[str, dict[str, Any]] = {  # by title, what `compute` says
     "ours, compiled": {"compile": True},
 }
 ON_GPU: dict[str, dict[str, Any]] = {
+    "ours, TF32": {"tf32": True},
     "ours, float16": {"precision": "float16"},
+    CONTIGUOUS: {},
     "ours, all of it": {"precision": "bfloat16", "compile": True, "recompute_activations": True},
 }
 SAMPLE, AT_LEAST = 5.0, 2  # steps are timed for so many seconds, and at least so many steps
 MATRIX, CHANNELS, MAPS = 2048, 256, (64, 112)  # a DeepLab has such maps of a crop of 512x896, at stride 8
+
+
+class Cost(NamedTuple):
+    """What steps cost: seconds of each, bytes at their peak and before them; and the scale that they left AMP's scaler at."""
+
+    seconds: list[float]
+    peak: int
+    before: int
+    scale: float
 
 
 class Row(NamedTuple):
@@ -77,7 +89,8 @@ def setup_of(given: Setting, way: str) -> TrainingSetup:
         labelling = copy.deepcopy(network).eval().requires_grad_(False)
         step = authors_step(given.session(), method, labelling, given.thresholds)
     else:
-        to_device(network, given.device)
+        if way != CONTIGUOUS:
+            to_device(network, given.device)
         step = given.session().step
     scaler = GradScaler(given.device.type, enabled=given.compute.precision == "float16")
     optimiser = build_optimiser(network, method.optimiser, method.optimiser.learning_rate)
@@ -103,15 +116,15 @@ def refuse_other_values(configuration: Configuration, shape: tuple[int, int, int
 def seconds_of(setup: TrainingSetup, given: Setting) -> float:
     """The wall-clock time of one update, until its results are there."""
     started = time.perf_counter()
-    _gradients(setup, lambda: given.batch, 0)
-    _update(setup)
+    compute_gradients(setup, lambda: given.batch, 0)
+    update_weights(setup)
     if given.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
-def measure(given: Setting, way: str) -> Row:
-    """What the steps of this way cost, in this process."""
+def cost_of(given: Setting, way: str, sample: float = SAMPLE) -> Cost:
+    """What the steps of this way cost, in this process; they are timed for `sample` seconds."""
     on_gpu = given.device.type == "cuda"
     ctypes.CDLL(None).malloc_trim(0)  # memory that was freed but kept for later would hide what is needed now
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
@@ -122,10 +135,18 @@ def measure(given: Setting, way: str) -> Row:
     for _ in range(5 if on_gpu else 1):
         seconds_of(setup, given)
     seconds: list[float] = []
-    while len(seconds) < AT_LEAST or sum(seconds) < SAMPLE:
+    while all_reduce_max(
+        len(seconds) < AT_LEAST or sum(seconds) < sample
+    ):  # processes that share a batch stop together
         seconds.append(seconds_of(setup, given))
     peak = torch.cuda.max_memory_allocated() if on_gpu else memory("VmHWM")
-    return Row(seconds, peak, before, machine_rate(given.device, given.compute.precision))
+    return Cost(seconds, peak, before, float(setup.scaler.get_scale()))
+
+
+def measure(given: Setting, way: str) -> Row:
+    """What the steps of this way cost, in this process, and the machine's rate."""
+    cost = cost_of(given, way)
+    return Row(cost.seconds, cost.peak, cost.before, machine_rate(given.device, given.compute.precision))
 
 
 def memory(name: str) -> int:

@@ -19,7 +19,7 @@ from caguda.methods.cag import Cag
 from caguda.networks.layers.batch_norm import estimate_statistics
 from caguda.networks.layers.network import SegmentationNetwork
 from caguda.runs import method_of
-from caguda.stages.runtime import configure_torch
+from caguda.stages.runtime import build_network, configure_torch
 from caguda.stages.session import AnchorTensors, Batch, Session
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -53,12 +53,16 @@ class Setting(NamedTuple):
 
 
 def configured(network: str, **compute: Any) -> Configuration:
-    """The configuration with this network; the two large ones get a thread for each core."""
+    """The configuration with this network, and with aligned corners as in the authors' code.
+
+    The two large networks get a thread for each core.
+    """
     os.environ.setdefault("DATA_ROOT", "nowhere")
     made = load_configuration(CONFIG / FILES[network])
     threads = made.compute.threads if made.street else os.cpu_count()
     changed = made.compute.model_copy(update={"threads": threads, **compute})
-    return made.model_copy(update={"compute": changed})
+    aligned = made.network.model_copy(update={"align_corners": True})
+    return made.model_copy(update={"compute": changed, "network": aligned})
 
 
 def method_in(configuration: Configuration) -> Cag:
@@ -80,9 +84,9 @@ def frame_images(configuration: Configuration, batch: int) -> tuple[int, int, in
 @torch.no_grad()
 def setting(configuration: Configuration, shape: tuple[int, int, int]) -> Setting:
     """A network that labels its images much as a trained one does: by regions, with categories that do not occur."""
-    device = configure_torch(configuration.compute.threads)
+    device = configure_torch(configuration.compute.threads, tf32=configuration.compute.tf32)
     torch.manual_seed(0)
-    network = configuration.network.build(CATEGORIES).to(device)
+    network = build_network(configuration.network, CATEGORIES).to(device)
     for module in network.modules():
         if isinstance(module, Bottleneck):  # whole branches of random weights magnify rounding a thousandfold
             module.bn3.weight.fill_(0.2)
@@ -136,4 +140,7 @@ def between(values: Tensor, share: float) -> float:
 
 def at_size(maps: Mapping[str, Tensor], size: Sequence[int]) -> dict[str, Tensor]:
     """Label maps (n, h, w) as a loader gives them."""
-    return {name: torch.stack([enlarge(one, size)[..., :, :] for one in labels.cpu()]) for name, labels in maps.items()}
+    return {
+        name: torch.stack([enlarge(one, size, True)[..., :, :] for one in labels.cpu()])
+        for name, labels in maps.items()
+    }

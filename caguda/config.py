@@ -53,8 +53,7 @@ class Inference(Section):
 class Compute(Section):
     """The use of the machine.
 
-    `threads`, `processes`, `precision`, `tf32` and `compile` change last digits of the results, and `inference_batch_size`
-    the statistics of batch normalisation that are estimated on the target.
+    `threads`, `processes`, `precision`, `tf32`, `compile` and `inference_batch_size` change last digits of the results.
     """
 
     threads: Count = 1

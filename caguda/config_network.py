@@ -29,6 +29,8 @@ class NetworkSettings(Section):
 
     name: str
     normalisation: Normalisation = "imagenet"
+    align_corners: bool = False
+    """How cells of f_D lie on the image, for losses, evaluation and prediction; see equations/grid.py."""
     feature_stride: ClassVar[int]
     """The stride s of f_D: an image of H x W pixels has features of ceil(H / s) x ceil(W / s) pixels."""
     coarsest_stride: ClassVar[int] = 32

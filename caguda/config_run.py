@@ -150,6 +150,8 @@ class Method(Training, RunSettings):
     start: ModelReference | None = None
     stages: Count | None = None
     pseudo_labels: PseudoLabels = Field(default_factory=dict)
+    anchors: Annotated[str, Field(min_length=1)] | None = None
+    """A file of anchors from elsewhere, for every stage; without it, the anchors are of the frozen model."""
     uses_anchors: ClassVar[bool] = False
     """Whether it reads category anchors: see `model_of_anchors` in runs.py for those of which model."""
 
@@ -172,6 +174,8 @@ class Method(Training, RunSettings):
             raise ValueError("pseudo_labels: at least one rule must be given")
         if self.pseudo_labels and not self.uses_frozen_model:
             raise ValueError(f"pseudo_labels: {self.method} uses none, leave the key out")
+        if self.anchors is not None and not self.uses_anchors:
+            raise ValueError(f"anchors: {self.method} uses none, leave the key out")
         if self.uses_frozen_model and self.start is None:
             raise ValueError(f"start: {self.method} must start from a run, whose model gives anchors and pseudo-labels")
         if self.stages is not None and self.start is None:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from caguda.complaints import complaint, shown
 from caguda.config import Configuration, configuration_model
 from caguda.config_network import NetworkSettings, UnknownNetwork, network_classes, one_of
-from caguda.config_run import Imported
+from caguda.config_run import Imported, RunSettings
 from caguda.config_types import UNKNOWN_NAMES_ALLOWED
 from caguda.errors import UserError
 from caguda.files import SEAL, is_sealed, read_regular
@@ -99,12 +99,7 @@ def _validated(
         configuration = (model or configuration_model()).model_validate(content, context=context)
     except ValidationError as error:
         raise UserError(_one_line(error, content, path, layers)) from None
-    runs = {
-        name: run.model_copy(update={"file": _expanded(run.file, f"runs.{name}.file", path)})
-        if isinstance(run, Imported)
-        else run
-        for name, run in configuration.runs.items()
-    }
+    runs = {name: _with_expanded_path(run, f"runs.{name}", path) for name, run in configuration.runs.items()}
     data_root = _expanded(configuration.data_root, "data_root", path)
     return configuration.model_copy(update={"data_root": data_root, "runs": runs})
 
@@ -131,6 +126,15 @@ def configuration_beside(path: Path) -> Configuration | None:
     return next(
         (read_configuration(file) for file in files if file.is_file() and SEAL.encode() in file.read_bytes()), None
     )
+
+
+def _with_expanded_path(run: RunSettings | None, section: str, path: Path) -> RunSettings | None:
+    """A run with the expanded path of its file from elsewhere, a checkpoint or anchors; unchanged without one."""
+    key = "file" if isinstance(run, Imported) else "anchors"
+    value = getattr(run, key, None)
+    if run is None or not isinstance(value, str):
+        return run
+    return run.model_copy(update={key: _expanded(value, f"{section}.{key}", path)})
 
 
 def _expanded(text: str, key: str, path: Path) -> str:

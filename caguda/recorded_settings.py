@@ -107,6 +107,7 @@ def _run_differences(configuration: Configuration, recorded: Mapping[str, Any]) 
     if model not in models(configuration):
         return [f"run {model}, which the configuration has not"]
     key, current = f"runs.{model.partition('/')[0]}", _deciding_keys(configuration, model)
+    recorded = {"anchors": None, **recorded}  # absent where the anchors are of the frozen model
     lines = _differences(key, {**recorded, "pseudo_labels": None}, {**current, "pseudo_labels": None})
     rules = current.get("pseudo_labels", {})
     recorded_rules = recorded.get("pseudo_labels", rules)

@@ -56,6 +56,12 @@ def imported_files(configuration: Configuration) -> dict[str, str]:
     return {name: run.file for name, run in configuration.active_runs.items() if isinstance(run, Imported)}
 
 
+def anchors_files(configuration: Configuration) -> dict[str, str]:
+    """The file of anchors from elsewhere of every run that names one, by the name of the run."""
+    named = {name: getattr(run, "anchors", None) for name, run in configuration.active_runs.items()}
+    return {name: file for name, file in named.items() if file is not None}
+
+
 def models_listed(configuration: Configuration, names: Iterable[str]) -> list[str]:
     """The models of a list of runs, each once: all stages of a chain, none of a run that is left out."""
     listed: list[str] = []
@@ -129,7 +135,10 @@ def labelling_name(configuration: Configuration, model: str) -> str:
 
 
 def model_of_anchors(configuration: Configuration, model: str) -> str:
-    """The model whose anchors make the evidence of a model: itself, or the model that its chain started from."""
+    """The model whose anchors make the evidence of a model: itself, or the model that its chain started from.
+
+    A run with anchors from elsewhere needs neither.
+    """
     stage = STAGE.fullmatch(model)
     if configuration.anchors.every_stage or not stage:
         return model
@@ -138,10 +147,15 @@ def model_of_anchors(configuration: Configuration, model: str) -> str:
 
 
 def deciding_settings(configuration: Configuration, model: str) -> dict[str, Any]:
-    """The settings that decide a model, as JSON values: its name and keys of its run."""
+    """The settings that decide a model, as JSON values: its name and keys of its run.
+
+    Files from elsewhere are inputs and may be moved: `anchors` is only whether there is such a file, and absent without one.
+    """
     run = run_of(configuration, model)
     excluded = _KEYS_THAT_CHANGE_NO_MODEL | ({"file", "has_seen"} if isinstance(run, Imported) else set())
     values = run.model_dump(mode="json", exclude=excluded)
+    if values.pop("anchors", None) is not None:
+        values["anchors"] = "from elsewhere"
     if rules := rules_of(configuration, model):
         values["pseudo_labels"] = {name: rule.model_dump(mode="json") for name, rule in rules.items()}
     return {"name": model, **values}

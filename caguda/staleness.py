@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from caguda.artifacts.atomic import read_json, sha256
-from caguda.artifacts.chain import Input, files_below, inputs_of, provenance_of, recorded_sha256
+from caguda.artifacts.chain import FROM_ELSEWHERE, Input, files_below, inputs_of, provenance_of, recorded_sha256
 from caguda.artifacts.checks import misplacement
+from caguda.artifacts.given_anchors import folder_around, folder_of
 from caguda.artifacts.identity import model_of
 from caguda.artifacts.provenance import content_digest
 from caguda.config import Configuration
+from caguda.config_run import run_name
 from caguda.datasets.changes import changed_frames
 from caguda.datasets.scenes import other_scenes
 from caguda.errors import UserError, first
 from caguda.recorded_settings import differing_settings
-from caguda.runs import imported_files
+from caguda.runs import anchors_files, imported_files
 
 _FOLDERS_NOT_EXAMINED = ("check", "check-test", "log", "benchmark", "state", "data", "packed")
 _PART_VERBS = ("anchor-part", "evidence-part", "predict-part")
@@ -79,7 +81,7 @@ def _reason(configuration: Configuration, path: Path, inputs: Callable[[Path], l
     if misplaced := misplacement(path, provenance):
         return misplaced
     changes = changed_frames(configuration, read_json(path), path) if made_by in ("check", "check-test") else []
-    if not changes and made_by != "import":
+    if not changes and made_by not in FROM_ELSEWHERE:
         changes = [change for item in inputs(path) if (change := _change(item))]
     return first(changes) if changes else None
 
@@ -117,6 +119,10 @@ def _differences_of_kind(configuration: Configuration, path: Path, provenance: M
         has_own_anchors = any(item["from_here"] == "anchors.h5" for item in provenance["inputs"].values())
         if is_of_a_stage and has_own_anchors != configuration.anchors.every_stage:
             return [f"anchors.every_stage {has_own_anchors}, not {configuration.anchors.every_stage}"]
+    if made_by == "train" and (file := anchors_files(configuration).get(run_name(model_of(provenance)))):
+        found = {folder_around(Path(name)) for name in provenance["inputs"]} - {""}
+        if Path(file).is_file() and found != {folder_of(Path(file))}:
+            return [f"other anchors than {file}"]
     if made_by == "generate":
         if owner := other_scenes(configuration):
             return [f"scenes below {configuration.root} of {owner}, with other settings"]

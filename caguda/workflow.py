@@ -16,7 +16,7 @@ from caguda.config import Configuration
 from caguda.configfile import BASE, base_of, parse_configuration, read_merged, read_yaml, with_absolute_plugins
 from caguda.errors import UserError, first, printable
 from caguda.merging import Layer, Merged, merge_all, with_nulls
-from caguda.runs import imported_files
+from caguda.runs import anchors_files, imported_files
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def merged_by_parent(values: Mapping[str, Any], files: Sequence[Path]) -> Merged
 
 
 def validated(merged: Merged, name: Path) -> Configuration:
-    """The validated experiment of merged files, called `name` in messages; UserError if a model or data set is missing.
+    """The validated experiment of merged files, called `name` in messages; UserError if a model, anchors or data are missing.
 
     With `street`, the folders of the frames may be missing: the workflow makes them.
     """
@@ -71,6 +71,11 @@ def validated(merged: Merged, name: Path) -> Configuration:
         if not Path(path).is_file():
             raise UserError(
                 f"{name}: runs.{run}.file: the checkpoint {path} does not exist; put it there, or name another"
+            )
+    for run, path in anchors_files(configuration).items():
+        if not Path(path).is_file():
+            raise UserError(
+                f"{name}: runs.{run}.anchors: the anchors file {path} does not exist; put it there, or name another"
             )
     for key in ("source", "target", "evaluation", "test") if configuration.street is None else ():
         domain = getattr(configuration, key)

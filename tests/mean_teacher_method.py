@@ -27,7 +27,8 @@ class MeanTeacher(Method):
 
     def step(self, session: Session, batch: Batch) -> Iterator[Objective]:
         source, images = batch["source"], batch["target"]["image"]
-        loss = session.reduced(image_cross_entropy(session.outputs(source["image"]).logits, source["label"]))
+        logits = session.outputs(source["image"]).logits
+        loss = session.reduced(image_cross_entropy(logits, source["label"], session.align_corners))
         yield loss, {"source_cross_entropy": loss}
         label, _, active = by_probability(session.extra_modules["teacher"](images / 255).logits, self.p0)
         loss = session.reduced(feature_cross_entropy(session.outputs(images).logits, pseudo_labels(label, active)))

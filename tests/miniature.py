@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import Tensor
 
 from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.maps_metadata import MapFormat, digest_of_metadata, metadata_digests
@@ -76,6 +77,17 @@ def values(root: Path, **changes: Any) -> dict[str, Any]:
             section = section[name]
         section[last] = value
     return content
+
+
+def centres(side: int) -> list[int]:
+    """The pixels at the centres of the cells of stride 4 along a side: of the two in the middle each in turn."""
+    assert side % 4 == 0
+    return [4 * cell + 1 + cell % 2 for cell in range(side // 4)]
+
+
+def at_cells(labels: Tensor) -> Tensor:
+    """Labels (n, H, W) at the centres of the cells of f_D at stride 4."""
+    return labels[:, centres(labels.shape[1])][:, :, centres(labels.shape[2])]
 
 
 @dataclass(frozen=True)

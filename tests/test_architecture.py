@@ -17,6 +17,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("launch", "resolved", "schema", "staleness", "verbs", "workflow"),
+    ("costs",),
     ("stages",),
     ("methods", "viewer"),
     ("paper", "street"),

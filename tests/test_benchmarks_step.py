@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +16,8 @@ def _benchmarks_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
 
 
-def terms_and_gradient(way: str, distance: dict[str, str]) -> tuple[dict[str, float], Tensor]:
-    """The loss terms of a step on a tiny batch, and the gradient of all weights as one vector."""
-    import step
+def tiny_setting(distance: dict[str, str]) -> Any:
+    """What a step is given: a small network, its labels and anchors, and a tiny batch."""
     import step_inputs
 
     configuration = step_inputs.configured("small")
@@ -25,7 +25,14 @@ def terms_and_gradient(way: str, distance: dict[str, str]) -> tuple[dict[str, fl
     method = step_inputs.method_in(configuration)
     chosen = method.model_copy(update={"distance": method.distance.model_copy(update=distance)})
     runs = {**configuration.runs, "cag": chosen}
-    given = step_inputs.setting(configuration.model_copy(update={"network": small, "runs": runs}), (2, 64, 96))
+    return step_inputs.setting(configuration.model_copy(update={"network": small, "runs": runs}), (2, 64, 96))
+
+
+def terms_and_gradient(way: str, distance: dict[str, str]) -> tuple[dict[str, float], Tensor]:
+    """The loss terms of a step on a tiny batch, and the gradient of all weights as one vector."""
+    import step
+
+    given = tiny_setting(distance)
     setup, found = step.setup_of(given, way), {}
     for objective, terms in setup.step(given.batch, 0):
         objective.backward()
@@ -48,6 +55,28 @@ def test_the_authors_way_has_our_losses_and_gradients(distance: dict[str, str]) 
     assert min(ours.values()) > 0
     assert theirs == pytest.approx(ours, rel=1e-4)
     assert (slope - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_three_steps_have_the_same_terms_and_lead_to_the_same_weights() -> None:
+    """The choices of the authors' code: class means of correctly predicted pixels, aligned corners, SGD."""
+    from step import AUTHORS, OURS, setup_of
+
+    from caguda.stages.training import compute_gradients, update_weights
+
+    traces, weights = {}, {}
+    for way in (AUTHORS, OURS):
+        given = tiny_setting({"norm": "class_mean", "pixels": "correct", "unit": "absolute"})
+        optimiser = {"optimiser": given.method.optimiser.model_copy(update={"name": "sgd", "learning_rate": 1e-4})}
+        setup = setup_of(given._replace(method=given.method.model_copy(update=optimiser)), way)
+        traces[way] = []
+        for iteration in range(3):
+            traces[way].append(compute_gradients(setup, lambda batch=given.batch: batch, iteration))
+            update_weights(setup)
+        weights[way] = torch.cat([weight.flatten() for weight in setup.modules["network"].parameters()])
+    for theirs, ours in zip(traces[AUTHORS], traces[OURS], strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4)
+    assert traces[OURS][0] != pytest.approx(traces[OURS][2], rel=1e-3), "the steps change the losses"
+    torch.testing.assert_close(weights[AUTHORS], weights[OURS], rtol=1e-3, atol=1e-5)
 
 
 def test_the_floor_has_every_convolution_there_and_back_in_both_domains() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from miniature import Miniature
+from miniature import Miniature, at_cells
 from torch import Tensor
 from torch.nn import functional
 
@@ -65,7 +65,7 @@ def first_batch(mini: Miniature) -> dict[str, Any]:
 
 
 def by_pixel(features: Tensor, labels: Tensor, vectors: Tensor, power: int) -> list[float]:
-    small = labels[:, ::4, ::4]
+    small = at_cells(labels)
     places = (small != IGNORE).nonzero().tolist()
     return [float((features[n, :, y, x] - vectors[int(small[n, y, x])]).norm()) ** power for n, y, x in places]
 
@@ -96,7 +96,7 @@ def test_distance_pixels_and_class_means(mini: Miniature, elsewhere: Miniature) 
     vectors = torch.from_numpy(anchors.vectors)
     seen = first_batch(mini)
     features, logits, labels = seen["source"]
-    small = labels[:, ::4, ::4]
+    small = at_cells(labels)
     correct = small.where(logits.argmax(1) == small, IGNORE)
     kept = correct.repeat_interleave(4, 1).repeat_interleave(4, 2)
     found = first_terms(mini, elsewhere, ONLY_DISTANCE, distance={"unit": "absolute", "pixels": "correct"})
@@ -135,7 +135,7 @@ def test_target_resolution(mini: Miniature, elsewhere: Miniature) -> None:
     enlarged = functional.interpolate(logits, anchor.shape[-2:], mode="bilinear")
     for name, label in (("anchor", anchor), ("probability", seen["probability"])):
         at_image = functional.cross_entropy(enlarged, label.long(), ignore_index=IGNORE)
-        at_features = functional.cross_entropy(logits, label[:, ::4, ::4].long(), ignore_index=IGNORE)
+        at_features = functional.cross_entropy(logits, at_cells(label).long(), ignore_index=IGNORE)
         for resolution, expected in (("image", at_image), ("features", at_features)):
             found = first_terms(mini, elsewhere, weights, target_resolution=resolution)
             assert found[f"{name}_cross_entropy"] == pytest.approx(float(expected), rel=1e-5)
@@ -155,7 +155,7 @@ def test_anchors_of_every_kind(mini: Miniature, elsewhere: Miniature, pixels: st
     for frame in read_manifest(mini.manifest).frames("source"):
         with torch.inference_mode():
             features, logits, _ = network((read_image(frame.image) / 255)[None])
-        truth = read_label(label_file(frame), table)[::4, ::4].numpy()
+        truth = at_cells(read_label(label_file(frame), table)[None])[0].numpy()
         said = logits[0].argmax(0).numpy()
         for category in range(20):
             member = (truth == category) & ((said == category) if pixels == "correct" else True)
@@ -246,8 +246,8 @@ def test_mixed_precision(mini: Miniature, elsewhere: Miniature, precision: str) 
     shutil.copy(elsewhere.manifest, again.manifest)
     with pytest.MonkeyPatch.context() as patch:
         steps = iter(range(7))
-        update = __import__("caguda.stages.training", fromlist=["_update"])._update
-        patch.setattr("caguda.stages.training._update", lambda setup: (next(steps), update(setup)))
+        update = __import__("caguda.stages.training", fromlist=["update_weights"]).update_weights
+        patch.setattr("caguda.stages.training.update_weights", lambda setup: (next(steps), update(setup)))
         with pytest.raises(StopIteration):
             again.train("p", "pretrain", settings)
     assert again.train("p", "pretrain", settings).read_bytes() == elsewhere.weights("p").read_bytes()

@@ -23,8 +23,15 @@ from caguda.stages.runtime import restore_network
 DEMO = Path(__file__).parents[1] / "config" / "demo.yaml"
 
 
-def configuration(**network: str) -> Configuration:
-    keys = {"name": "deeplab_v3plus", "backbone": "resnet50", "weights": "none", "normalisation": "unit", **network}
+def configuration(**network: str | bool) -> Configuration:
+    keys = {
+        "name": "deeplab_v3plus",
+        "backbone": "resnet50",
+        "weights": "none",
+        "normalisation": "unit",
+        "align_corners": True,
+        **network,
+    }
     update = {"network": network_settings(keys, Path("test.json")), "classes": "cityscapes19", "ignore": (255,)}
     return load_configuration(DEMO).model_copy(update=update)
 

@@ -1,5 +1,6 @@
 """A sample is, bit for bit, what flipping, resizing and cutting the whole frame would give, of fewer pixels."""
 
+from fractions import Fraction
 from types import EllipsisType
 from typing import Any
 
@@ -32,6 +33,20 @@ class Watched:
         return self.values[part].clone()
 
 
+def nearest(label: Tensor, size: list[int]) -> Tensor:
+    """A label map resized by nearest neighbour with exact fractions; of two at the same distance, each in turn."""
+    rows, columns = (
+        [nearest_pixel(Fraction(2 * i + 1, 2) * old / new, i) for i in range(new)]
+        for old, new in zip(label.shape, size, strict=True)
+    )
+    return tv_tensors.Mask(label[rows][:, columns])
+
+
+def nearest_pixel(place: Fraction, index: int) -> int:
+    """The pixel at a place; at the border of two of them, the first for an even index and the second for an odd one."""
+    return int(place) - 1 if place == int(place) and index % 2 == 0 else int(place)
+
+
 def by_whole_frame(augmentation: Augmentation, image: Tensor, label: Tensor) -> dict[str, Tensor]:
     """The geometry of a sample by torchvision, of everything: flip, resize, pad, crop."""
     parts: dict[str, Any] = {"image": tv_tensors.Image(image), "label": tv_tensors.Mask(label)}
@@ -46,7 +61,8 @@ def by_whole_frame(augmentation: Augmentation, image: Tensor, label: Tensor) -> 
         for name, values in parts.items():
             fill = IGNORE if name == "label" else 0
             right, bottom = max(left + width - size[1], 0), max(top + height - size[0], 0)
-            padded = functional.pad(functional.resize(values, size), [0, 0, right, bottom], fill=fill)
+            resized = nearest(values, size) if name == "label" else functional.resize(values, size)
+            padded = functional.pad(resized, [0, 0, right, bottom], fill=fill)
             parts[name] = functional.crop(padded, top, left, height, width)
     return {name: values.as_subclass(Tensor) for name, values in parts.items()}
 

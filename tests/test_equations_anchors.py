@@ -8,7 +8,6 @@ from random import Random
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from method_cases import IGNORE, Case, cases, reorder
@@ -23,7 +22,6 @@ from caguda.equations.anchors import (
     correctly_predicted,
     distances,
     image_means,
-    labels_at,
 )
 
 
@@ -263,21 +261,3 @@ def test_distances_work_in_the_wider_type_and_differentiate() -> None:
     assert distances(features.half(), anchors.float()).dtype == torch.float32
     assert distances(features, anchors).dtype == torch.float64
     assert torch.autograd.gradcheck(lambda f: distances(f, anchors), (features.double().requires_grad_(),))
-
-
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
-def test_labels_at_takes_the_nearest_pixel(height: int, width: int, h: int, w: int) -> None:
-    labels = torch.arange(2 * height * width, dtype=torch.uint8).view(2, height, width)
-    found = labels_at(labels, (h, w))
-    assert found.dtype == torch.uint8
-    expected = [
-        [[int(labels[i, y * height // h, x * width // w]) for x in range(w)] for y in range(h)] for i in range(2)
-    ]
-    assert found.tolist() == expected
-
-
-def test_labels_at_a_stride_is_a_slice_and_torch_agrees() -> None:
-    labels = torch.arange(8 * 12, dtype=torch.uint8).view(1, 8, 12)
-    assert torch.equal(labels_at(labels, (2, 3)), labels[:, ::4, ::4])
-    for size in ((2, 3), (16, 24)):
-        assert torch.equal(labels_at(labels, size), F.interpolate(labels[None], size, mode="nearest")[0])

@@ -24,7 +24,7 @@ from caguda.datasets.io import frame_image, read_image
 from caguda.datasets.loader import Sample, TrainingFrames, _obey_only_the_trainer, enlarge, training_batches
 from caguda.datasets.manifest import Manifest
 from caguda.datasets.transforms import augmented
-from caguda.equations.anchors import labels_at
+from caguda.equations.grid import labels_at
 from caguda.errors import UserError
 
 COUNT, HEIGHT, WIDTH = 7, 16, 24

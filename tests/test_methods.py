@@ -5,10 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from caguda.equations.anchors import enlarged_labels, labels_at
+from caguda.equations.grid import labels_at
 from caguda.equations.labels import by_anchor, by_probability, pseudo_labels
 from caguda.methods.cag_every_iteration import CagEveryIteration
 from caguda.methods.supervised import Supervised
@@ -18,14 +16,9 @@ from caguda.pseudo_labels.probability import ProbabilityRule
 from caguda.stages.session import AnchorTensors
 
 
-@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 40), st.integers(0, 40))
-def test_enlarged_labels_come_back_at_every_size(h: int, w: int, rows: int, columns: int) -> None:
-    labels = torch.arange(2 * h * w, dtype=torch.int32).view(2, h, w)
-    assert torch.equal(labels_at(enlarged_labels(labels, (h + rows, w + columns)), (h, w)), labels)
-
-
+@pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("size", [(33, 49), (36, 52), (35, 50)])
-def test_pseudo_labels_of_every_iteration_stay_with_their_features(size: tuple[int, int]) -> None:
+def test_pseudo_labels_of_every_iteration_stay_with_their_features(size: tuple[int, int], align_corners: bool) -> None:
     """Losses take them to the resolution of f_D again: at any size of the image they are those that were made there."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 4, 9, 13, generator=generator)
@@ -33,7 +26,7 @@ def test_pseudo_labels_of_every_iteration_stay_with_their_features(size: tuple[i
     anchors = AnchorTensors(torch.randn(3, 4, generator=generator), torch.ones(3, dtype=torch.bool), 2.0)
     rules = {"anchor": AnchorRule(margin=0.1, unit="mean_anchor_distance"), "probability": ProbabilityRule(p0=0.6)}
     method = CagEveryIteration.model_construct(pseudo_labels=rules)
-    session: Any = SimpleNamespace(anchors=anchors)
+    session: Any = SimpleNamespace(anchors=anchors, align_corners=align_corners)
     image = torch.zeros(2, 3, *size, dtype=torch.uint8)
     labels = method.target_labels(session, {"image": image}, Outputs(features, logits))
     anchored, probable = by_anchor(features, anchors.vectors, anchors.present, 0.2), by_probability(logits, 0.6)
@@ -42,7 +35,7 @@ def test_pseudo_labels_of_every_iteration_stay_with_their_features(size: tuple[i
         pseudo_labels(probable.predicted, probable.active),
     )
     for label, at_features in zip(labels, expected, strict=True):
-        assert label.shape == (2, *size) and torch.equal(labels_at(label, (9, 13)), at_features)
+        assert label.shape == (2, *size) and torch.equal(labels_at(label, (9, 13), align_corners), at_features)
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,11 @@ def test_only_a_loaded_network_is_known(mini: Miniature) -> None:
             mini.configuration(network=keys)
         with plugin():
             found = mini.configuration(network=keys)
-            assert found.network.model_dump() == {"normalisation": "imagenet", **keys}
+            assert found.network.model_dump() == {
+                "normalisation": "imagenet",
+                "align_corners": False,
+                **keys,
+            }
             assert configuration_model() is configuration_model() and type(found) is configuration_model()
             with pytest.raises(UserError, match=r"network\.widht: unknown key, did you mean width\?"):
                 mini.configuration(network={**keys, "widht": 3})

@@ -179,14 +179,18 @@ def test_one_image_in_training_is_pooled_with_running_statistics() -> None:
     assert int(pooling.norm.num_batches_tracked) == 1  # type: ignore[arg-type]
 
 
-def test_single_images_leave_the_pooled_statistics_as_they_are() -> None:
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_pooled_statistics_are_those_of_all_images(size: int) -> None:
     pooling = ImagePooling(4)
     quietly_random(pooling)
     before = [value.clone() for value in pooling.norm.state_dict().values()]
     images = torch.rand(3, 2048, 3, 5)
-    estimate_statistics(pooling, images.split(1))
-    assert all(torch.equal(a, b) for a, b in zip(before, pooling.norm.state_dict().values(), strict=True))
-    estimate_statistics(pooling, images.split(2))
-    pooled = pooling.convolution(images[:2].mean((2, 3), keepdim=True))
-    assert pooling.norm.running_mean is not None
+    estimate_statistics(pooling, [images[:1]])
+    assert all(torch.equal(a, b) for a, b in zip(before, pooling.norm.state_dict().values(), strict=True)), (
+        "no variance"
+    )
+    estimate_statistics(pooling, images.split(size))
+    pooled = pooling.convolution(images.mean((2, 3), keepdim=True))
+    assert pooling.norm.running_mean is not None and pooling.norm.running_var is not None
     torch.testing.assert_close(pooling.norm.running_mean, pooled.mean((0, 2, 3)))
+    torch.testing.assert_close(pooling.norm.running_var, pooled.var((0, 2, 3)))

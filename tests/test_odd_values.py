@@ -148,7 +148,10 @@ def test_who_looks_at_artifacts_sees_the_keys_of_a_network_that_only_a_plugin_kn
     path = tmp_path / "looked_at.yaml"
     path.write_text(yaml.safe_dump(values(tmp_path, network=network)), encoding="utf-8")
     read = read_configuration(path)
-    assert read.model_dump(mode="json")["network"] == network | {"normalisation": "imagenet"}
+    assert read.model_dump(mode="json")["network"] == network | {
+        "normalisation": "imagenet",
+        "align_corners": False,
+    }
     made = {"made_by": "train", "method_version": METHOD_VERSION, "settings": {"network": {"width": 8}}}
     assert differing_settings(read, made) == []
     assert differing_settings(read, made | {"settings": {"network": {"width": 9}}}) == ["network.width 9, not 8"]

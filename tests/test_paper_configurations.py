@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 import yaml
+from documentation import block
 
 from caguda.config_run import Training
 from caguda.configfile import load_configuration, parse_configuration, read_merged
 from caguda.merging import merge_all
 from caguda.run_inheritance import with_inherited_keys
-from caguda.runs import models
+from caguda.runs import anchors_files, imported_files, models
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "paper_and_code.md"
 BOTH = ("gta5_cityscapes_paper", "gta5_cityscapes_official")
 SYNTHIA = "synthia_cityscapes_paper"
-UNSAID = {"title", "note", "start", "stages"}
+UNSAID = {"title", "note", "start", "stages", "anchors"}
 """Keys of a run that say something where they are there, and are no choice where they are not."""
 SOURCE = re.compile(r"(Section|Table|Algorithm|Eq\.) \d|\.py:\d|yml:\d|not given|machine")
 
@@ -103,6 +104,15 @@ def test_the_document_says_what_the_configurations_say() -> None:
     assert rows == {key: (paper[key], official[key]) for key in rows}
 
 
+def test_the_authors_files_take_the_place_of_ours_as_documented(tmp_path: Path) -> None:
+    file = tmp_path / "theirs.yaml"
+    file.write_text(block("reproduce.md", "yaml").replace("base: ", f"base: {ROOT / 'config'}/"), encoding="utf-8")
+    config = load_configuration(file)
+    assert models(config) == ["warm-up", *(f"cag/stage{k}" for k in (1, 2, 3)), "control"]
+    assert imported_files(config) == {"warm-up": "warm_up.safetensors"}
+    assert anchors_files(config) == {"cag": "category_anchors"}
+
+
 def is_choice(key: str, differs: bool) -> bool:
     """Whether a key is one of the method: all of its own, and those of network and training in which the two differ."""
     section, _, name = key.removeprefix("runs.").partition(".")
@@ -132,22 +142,38 @@ def test_the_official_demo_differs_from_the_demo_in_the_method_alone() -> None:
 
 def test_the_experiment_on_synthia_is_that_on_gta5_with_another_source() -> None:
     gta5, synthia = leaves(resolved("gta5_cityscapes_paper")), leaves(resolved(SYNTHIA))
-    epochs = {
-        "training": 20,
-        "runs.source_only": 20,
-        "runs.warm-up": 20,
-        "runs.cag": 20,
-        "runs.control": 60,
-        "runs.oracle": 20,
-    }
-    iterations = {f"{training}.iterations" for training in epochs}
-    differ = {"experiment", "classes", "source.layout", "source.root", *iterations}
+    differ = {"experiment", "classes", "source.layout", "source.root"}
     assert {key for key in gta5 if gta5[key] != synthia[key]} == differ
     assert synthia.keys() - gta5.keys() == {"tables.table3"} and synthia["tables.table3"] == gta5["tables.table1"]
     assert (synthia["classes"], synthia["source.layout"]) == ("cityscapes16", "synthia")
-    for training, number in epochs.items():
-        key = f"{training}.iterations"
-        assert (gta5[key] / 24966, synthia[key] / 9400) == (number, number)
+
+
+def iterations(name: str) -> dict[str, int]:
+    """The iterations of each run of a configuration; of a chain, those of one stage."""
+    return {run: settings["iterations"] for run, settings in resolved(name)["runs"].items()}
+
+
+@pytest.mark.parametrize("name", [*BOTH, SYNTHIA])
+def test_an_epoch_is_a_pass_over_the_target_as_the_authors_code_counts_it(name: str) -> None:
+    """In whole batches: the code drops the last images of a pass."""
+    config, long = resolved(name)["runs"], iterations(name)
+    of_an_epoch = 2975 // config["cag"]["batch_size"]
+    assert long["warm-up"] == 20 * of_an_epoch
+    assert long["cag"] == (84 if name == "gta5_cityscapes_official" else 20) * of_an_epoch
+    assert long["control"] == config["cag"]["stages"] * long["cag"]
+    assert long["source_only"] == long["oracle"] == 150_000 // config["source_only"]["batch_size"]
+
+
+@pytest.mark.parametrize("name", [*BOTH, SYNTHIA])
+def test_the_documents_say_how_long_an_experiment_is(name: str) -> None:
+    long, text = iterations(name), (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    to_the_end = long["source_only"] + long["warm-up"] + 3 * long["cag"]
+    known = (long["source_only"], long["warm-up"], long["cag"], to_the_end, long["control"], long["oracle"])
+    (row,) = (line for line in text.splitlines() if f"`{name}.yaml`" in line and line.count(" | ") == 7)
+    assert row.strip("| ").split(" | ")[2:] == [f"{number:,}" for number in known]
+    assert f"{to_the_end:,} iterations up to stage 3" in " ".join(
+        file_of(name).read_text(encoding="utf-8").split("\n# ")
+    )
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,12 @@ from caguda.run_inheritance import EARLIER_KEYS
             {"later": {**ADVERSARIAL, "pseudo_labels": CAG["pseudo_labels"]}},
             "runs.later.pseudo_labels: adversarial uses none, leave the key out",
         ),
+        ({"later": {**SUPERVISED, "anchors": "a.h5"}}, "runs.later.anchors: supervised uses none, leave the key out"),
+        ({"later": {**ADVERSARIAL, "anchors": "a.h5"}}, "runs.later.anchors: adversarial uses none, leave the key out"),
+        (
+            {"later": {"method": "self_training", "start": "source", "pseudo_labels": CAG["pseudo_labels"], "anchors": "a.h5"}},
+            "runs.later.anchors: self_training uses none, leave the key out",
+        ),
         ({"source": None}, "runs.chain.start: must be a run that is made, found source, which is left out; name another"),
         ({"later": {"like": "brought", "iterations": 1}}, "runs.later.iterations: unknown key"),
         ({"x" * 101: SUPERVISED}, f"runs.{'x' * 101}: must be text of at most 100 characters, found "),

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from miniature import UNSEEN, Miniature, label_files
+from miniature import UNSEEN, Miniature, at_cells, label_files
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -68,9 +68,8 @@ def outputs(mini: Miniature, weights: Path, frame: Frame) -> tuple[Tensor, Tenso
     return features, logits
 
 
-def truths(mini: Miniature, frame: Frame, stride: int = 1) -> np.ndarray:
-    truth = read_label(label_file(frame), class_table(mini.configuration()))
-    return truth.numpy()[::stride, ::stride]
+def truths(mini: Miniature, frame: Frame, at: Callable[[Tensor], Tensor] = lambda labels: labels) -> np.ndarray:
+    return at(read_label(label_file(frame), class_table(mini.configuration()))[None])[0].numpy()
 
 
 def test_the_warm_up_moves_network_and_discriminator(mini: Miniature, elsewhere: Miniature) -> None:
@@ -226,9 +225,9 @@ def test_two_steps_of_a_stage_by_hand(mini: Miniature, elsewhere: Miniature) -> 
     def loss(source: Any, target: Any) -> tuple[Tensor, ...]:
         features, logits, _ = network(source["image"] / 255)
         other, other_logits, _ = network(target["image"] / 255)
-        anchor, probability = target["a"][:, ::4, ::4].long(), target["p"][:, ::4, ::4].long()
+        anchor, probability = at_cells(target["a"]).long(), at_cells(target["p"]).long()
         total = truth_loss(logits, source["label"])
-        total = total + 0.2 * (distance(features, source["label"][:, ::4, ::4]) + distance(other, anchor))
+        total = total + 0.2 * (distance(features, at_cells(source["label"])) + distance(other, anchor))
         total = total + 0.5 * functional.cross_entropy(other_logits, anchor, ignore_index=IGNORE)
         return (total + 0.9 * functional.cross_entropy(other_logits, probability, ignore_index=IGNORE),)
 
@@ -292,7 +291,7 @@ def test_anchors_are_the_mean_features_of_all_source_pixels(mini: Miniature, els
         with torch.inference_mode():
             features = network(_input(frame)).features
         values = features[0].double().numpy()
-        for (y, x), category in np.ndenumerate(truths(mini, frame, 4)):
+        for (y, x), category in np.ndenumerate(truths(mini, frame, at_cells)):
             if category != IGNORE:
                 vectors[category].append(values[:, y, x])
     for category, found in enumerate(vectors):
@@ -433,7 +432,7 @@ def test_diagnosis_counts_every_pixel(mini: Miniature, elsewhere: Miniature) -> 
     everything: list[int] = []
     for index, frame in enumerate(frames_of(mini, "target")):
         row = store.read(index)
-        for (y, x), truth in np.ndenumerate(truths(mini, frame, 4)):
+        for (y, x), truth in np.ndenumerate(truths(mini, frame, at_cells)):
             if truth == IGNORE:
                 continue
             everything.append(truth)

@@ -57,7 +57,8 @@ class Desk:
 
     @property
     def manifests(self) -> dict[str, Path]:
-        return {"evaluation": self.folder / "manifest.json", "test": self.folder / "manifest.test.json"}
+        sets = dict.fromkeys(("source", "target", "evaluation"), self.folder / "manifest.json")
+        return {**sets, "test": self.folder / "manifest.test.json"}
 
     def yaml(self, **changes: Any) -> Path:
         values = yaml.safe_load((ROOT / "tests" / "smoke.yaml").read_text(encoding="utf-8"))
@@ -174,6 +175,33 @@ def test_the_json_counts_and_vouches(pristine: Desk) -> None:
     ]  # fmt: skip
     assert content["provenance"]["made_by"] == "predict" and content["provenance"]["seed"] == 3
     assert sorted(path.name for path in folder.iterdir()) == [f"{frame}.png" for frame in IDS]
+
+
+@pytest.mark.parametrize(("name", "frames"), [("source", 1), ("target", 3)])
+def test_training_images_are_predicted_and_their_labels_are_not_opened(desk: Desk, name: Any, frames: int) -> None:
+    """Algorithm 1, line 12."""
+    listed = read_manifest(desk.manifests[name]).frames(name)
+    for frame in listed:
+        assert frame.label is not None
+        frame.label.unlink()
+    content = json.loads(desk.predict(name, parts=(frames + 1) // 2).read_text())
+    assert content["set"] == name and [entry["id"] for entry in content["files"]] == [frame.id for frame in listed]
+    assert len(listed) == frames
+    for frame in listed:
+        with Image.open(desk.folder / "run" / name / f"{frame.id}.png") as image:
+            assert image.size == (WIDTH, HEIGHT)
+            assert set(np.unique(np.asarray(image))) <= set(CITYSCAPES_19.label_ids)
+
+
+def test_a_target_without_labels_is_predicted(desk: Desk) -> None:
+    target = yaml.safe_load((ROOT / "tests" / "smoke.yaml").read_text(encoding="utf-8"))["target"] | {"labels": None}
+    desk.manifests["target"].unlink()
+    check(desk.configuration(target=target), desk.manifests["target"])
+    assert {frame.label for frame in read_manifest(desk.manifests["target"]).frames("target")} == {None}
+    save_random_network(
+        desk.configuration(), next((desk.folder / "data").rglob("*.png")), desk.folder / "fresh.safetensors", 7
+    )
+    assert json.loads(desk.predict("target", "fresh", target=target).read_text())["images"] == 3
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
@@ -579,6 +607,13 @@ def test_another_layout_is_refused(desk: Desk, capsys: pytest.CaptureFixture[str
     edit_sealed(manifest, lambda text: text.replace('"layout": "cityscapes"', '"layout": "folder"'))
     assert submit(desk) == 2
     assert "takes frames of layout cityscapes, found layout folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["source", "target"])
+def test_a_zip_of_training_images_is_refused(desk: Desk, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    given = ["--manifest", str(desk.manifests[name]), "--predictions", str(desk.predict(name))]
+    assert main(["submission", *given, "--output", str(desk.folder / "run" / "training.zip")]) == 2
+    assert f"{name}.json: a zip must be of the set test or evaluation, found {name}" in capsys.readouterr().err
 
 
 def test_a_json_of_something_else_is_refused(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:

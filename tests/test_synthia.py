@@ -20,7 +20,7 @@ from caguda.config_frames import Domain
 from caguda.datasets.io import read_label
 from caguda.datasets.listing import list_frames
 from caguda.datasets.manifest import read_manifest
-from caguda.equations.anchors import labels_at
+from caguda.equations.grid import labels_at
 from caguda.errors import UserError
 from caguda.paper.figures import Block
 from caguda.runs import method_of

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from miniature import Miniature, edit_sealed, edit_store
+from miniature import Miniature, at_cells, edit_sealed, edit_store
 from PIL import Image
 
 from caguda.artifacts.atomic import read_json, sha256, write_json
@@ -230,9 +230,7 @@ def test_the_worst_are_least_right_and_without_truth_least_active(store: Path, t
     for index, frame in enumerate(frames):
         label = opened.read(index).anchor_label
         assert frame.label is not None
-        truth = read_label(frame.label, table).numpy()
-        step = truth.shape[0] // label.shape[0]
-        truth = truth[::step, ::step]
+        truth = at_cells(read_label(frame.label, table)[None])[0].numpy()
         known = (truth != IGNORE) & (label != IGNORE)
         right.append((truth == label)[known].sum() / known.sum())
         active.append((label != IGNORE).mean())

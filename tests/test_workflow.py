@@ -439,6 +439,13 @@ def test_a_submission_needs_no_more_training(finished: Workflow) -> None:
     assert finished.planned(*TEST) == set(), "a test set that is added later trains nothing again"
 
 
+def test_predictions_of_the_training_images_need_no_more_training(finished: Workflow) -> None:
+    folder = f"{LAST}/predictions"
+    made = {f"{folder}/{name}.json" for name in ("source", "target")}
+    jobs = parts(f"{folder}/parts/source.{{}}.json") | parts(f"{folder}/parts/target.{{}}.json")
+    assert finished.planned("predictions") == made | jobs
+
+
 def test_a_submission_from_nothing_takes_the_whole_chain_and_no_evaluation(tmp_path: Path) -> None:
     planned = Workflow(tmp_path).planned("submission")
     assert planned == DATA | {

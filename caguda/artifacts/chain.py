@@ -15,6 +15,9 @@ from caguda.artifacts.provenance import content_digest
 from caguda.errors import UserError
 from caguda.files import read_regular
 
+FROM_ELSEWHERE = ("import", "convert-anchors")
+"""The verbs of rules whose input comes from elsewhere: it may be moved, and its own inputs are not followed."""
+
 
 @dataclass(frozen=True)
 class Input:
@@ -89,7 +92,7 @@ def recorded_sha256(path: Path) -> str:
 def chain_of(*paths: Path) -> Iterator[Path]:
     """Yields artifacts, and all existing files that they were made of, back to the frames' manifest; each once.
 
-    The chain ends at an imported model: its inputs are not followed.
+    The chain ends at an imported model and at anchors from elsewhere: their inputs are not followed.
     """
     pending, yielded = list(paths), set[Path]()
     while pending:
@@ -98,7 +101,7 @@ def chain_of(*paths: Path) -> Iterator[Path]:
         yielded.add(path)
         yield path
         provenance = provenance_of(path)
-        if provenance.get("made_by") != "import":
+        if provenance.get("made_by") not in FROM_ELSEWHERE:
             inputs = (_located(name, item, path) for name, item in provenance.get("inputs", {}).items())
             pending[:0] = [file for file in inputs if file.is_file()]
 

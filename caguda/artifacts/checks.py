@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from caguda.artifacts.atomic import sha256
-from caguda.artifacts.chain import chain_of, inputs_of, provenance_of, recorded_sha256
+from caguda.artifacts.chain import FROM_ELSEWHERE, chain_of, inputs_of, provenance_of, recorded_sha256
+from caguda.artifacts.given_anchors import folder_around, folder_by
 from caguda.artifacts.provenance import content_digest
 from caguda.classes import ClassTable
 from caguda.config import Configuration
@@ -30,7 +31,8 @@ def refuse_other_origin(path: Path, configuration: Configuration | None = None, 
     3. The files that it was made of have not changed since. Missing ones, as after a partial copy, prove nothing.
     4. It was made of the frames of the manifest.
 
-    An imported model is exempt from 3 and 4. Inputs without provenance, such as pretrained weights, are exempt from 2.
+    An imported model and anchors from elsewhere are exempt from 3 and 4. Inputs without provenance, such as pretrained
+    weights, are exempt from 2.
     """
     provenance = provenance_of(path)
     _refuse_misplaced(path, provenance)
@@ -38,7 +40,7 @@ def refuse_other_origin(path: Path, configuration: Configuration | None = None, 
         for file in chain_of(path):
             if (recorded := provenance_of(file)) or file == path:
                 refuse_other_settings(file, configuration, recorded)
-    if provenance.get("made_by") == "import":
+    if provenance.get("made_by") in FROM_ELSEWHERE:
         return
     for item in inputs_of(path, recorded_sha256):
         if item.state == "changed since":
@@ -87,6 +89,7 @@ def refuse_other_classes(path: Path, found: Sequence[str], table: ClassTable, re
 def refuse_other_network(path: Path, found: Mapping[str, Any], configuration: Configuration, remedy: str) -> None:
     """Raises UserError unless a checkpoint has the configured network; only the key `weights` may differ."""
     expected = configuration.network.model_dump(mode="json")
+    found = {"align_corners": False, **found}  # checkpoints of earlier versions do not have the key
     for key in sorted({*expected, *found} - {"weights"}):
         if found.get(key) != expected.get(key):
             raise UserError(
@@ -99,8 +102,8 @@ def refuse_broken_chain(paths: Sequence[Path], configuration: Configuration) -> 
     """Raises UserError unless artifacts whose results are shown together belong together, back to their frames.
 
     They and all that they were made of are there unchanged, lie in the folders of their seeds, runs and models, and were
-    made with the settings of the configuration and the frames of one manifest. The chain ends at an imported model: its file
-    has to be the one that was imported.
+    made with the settings of the configuration and the frames of one manifest. The chain ends at an imported model and at
+    anchors from elsewhere: their file has to be the one that was imported.
     """
     digest = cache(recorded_sha256)
     provenances: dict[Path, dict[str, Any]] = {}
@@ -130,8 +133,11 @@ def _refuse_misplaced(path: Path, provenance: Mapping[str, Any]) -> None:
 
 
 def misplacement(path: Path, provenance: Mapping[str, Any]) -> str:
-    """The fault of an artifact in the folder of another seed, run or model; empty in its own, or outside of any `seedS`."""
-    if (place := _place_of(path.absolute())) is None:
+    """The fault of an artifact in the folder of another seed, run, model or anchors; empty in its own."""
+    if provenance.get("made_by") == "convert-anchors":
+        return _misplacement_of_converted(path.absolute(), provenance)
+    path = path.absolute()
+    if (place := _place_of(path)) is None:
         return ""
     seed, folder, model = place
     if provenance.get("seed") not in (None, seed):
@@ -140,12 +146,28 @@ def misplacement(path: Path, provenance: Mapping[str, Any]) -> str:
     if isinstance(run, dict) and run["name"] != folder:
         return f"the folder is of {folder or 'no run'}, found a file of {run['name']}; put it back"
     if provenance.get("made_by") in _VERBS_OF_A_MODEL and folder != model:
-        for name, item in provenance["inputs"].items():
-            # Where the input lies now if it was moved with the artifact, and where it lay by its name.
-            for file in (Path(os.path.normpath(path.absolute().parent / item["from_here"])), Path(name).absolute()):
-                if (actual := _model_behind(file)) not in ("", f"seed{seed}/{model}"):
-                    return f"the folder is of seed{seed}/{model}, found a file of the model in {actual}; put it back"
+        inputs = provenance["inputs"].items()
+        # Where the inputs lie now if they were moved with the artifact, and where they lay by their names.
+        now = [Path(os.path.normpath(path.parent / item["from_here"])) for _, item in inputs]
+        earlier = [Path(name).absolute() for name, _ in inputs]
+        for file in (*now, *earlier):
+            if (actual := _model_behind(file)) not in ("", f"seed{seed}/{model}"):
+                return f"the folder is of seed{seed}/{model}, found a file of the model in {actual}; put it back"
+        own = folder_around(path)
+        for files in (now, earlier):
+            found = sorted({*map(folder_around, files)} - {""})
+            if found != ([own] if own else []):
+                named = [name or "the anchors of a model" for name in (own, " and ".join(found))]
+                return f"the folder is of {named[0]}, found a file made with {named[1]}; put it back"
     return ""
+
+
+def _misplacement_of_converted(path: Path, provenance: Mapping[str, Any]) -> str:
+    """The fault of converted anchors in the folder of others; empty in a folder of no anchors."""
+    contents = [item["content"] for item in provenance["inputs"].values() if "content" in item]
+    if not (folder := folder_around(path)) or not contents or folder == folder_by(contents[0]):
+        return ""
+    return f"the folder is of {folder}, found a file of {folder_by(contents[0])}; put it back"
 
 
 def _place_of(path: Path) -> tuple[int, str, str] | None:
@@ -154,7 +176,8 @@ def _place_of(path: Path) -> tuple[int, str, str] | None:
     if not seeds:
         return None
     below = path.parts[seeds[-1] + 1 : -1]
-    ends = [index for index, part in enumerate(below) if part in ("evidence", "labels", "predictions") and index > 0]
+    beside = ("evidence", "labels", "predictions", folder_around(path))
+    ends = [index for index, part in enumerate(below) if part in beside and index > 0]
     model = below[: ends[0]] if ends else below
     return int(path.parts[seeds[-1]].removeprefix("seed")), "/".join(below), "/".join(model)
 

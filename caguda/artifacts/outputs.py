@@ -176,7 +176,7 @@ def _refuse_other_folder(
 ) -> None:
     """Raises UserError if a path lies in the folder of another experiment, seed, run or report, or beside another model."""
     folder = path.absolute().parent
-    files = _paths(arguments.values())
+    files = _paths(value for key, value in arguments.items() if key not in (*_OUTPUTS, "store"))
     inputs = {str(file): {"from_here": os.path.relpath(file.absolute(), folder)} for file in files}
     settings = {"run": {"name": arguments["model"]}} if "model" in arguments else {}
     provenance = {"made_by": verb, "seed": arguments.get("seed"), "settings": settings, "inputs": inputs}

@@ -34,6 +34,8 @@ class Layout:
     label_choices: ClassVar[tuple[str, ...]] = ()
     """The choices of the key `labels`, the default first, in a layout with fixed folders. Empty if the keys `images` and
     `labels` name the folders."""
+    published_size: ClassVar[tuple[int, int] | None] = None
+    """The size (H, W) of most published images; None if unknown."""
     on_test_server: ClassVar[bool] = False
     """Whether Cityscapes' test server scores predictions for these images; it identifies them by their ids."""
 

@@ -18,7 +18,7 @@ from caguda.datasets.frame import Frame
 from caguda.datasets.io import frame_image
 from caguda.datasets.transforms import Pixels, augmented
 from caguda.datasets.workers import exit_with_parent, fork_server
-from caguda.equations.anchors import enlarged_labels
+from caguda.equations.grid import enlarged_labels
 from caguda.errors import UserError
 
 LabelMaps = Callable[[int], Mapping[str, Pixels]]
@@ -32,8 +32,8 @@ class TrainingFrames(Dataset[Sample]):
 
     Order and random augmentation depend on (seed, stream, position) alone: neither the number of workers nor an
     interruption changes a sample. `label_maps(i)` returns the label maps of frame i by name, (H, W) uint8 at the size of
-    the image or smaller; smaller ones are enlarged by nearest neighbour, and all are augmented with the geometry of the
-    image. `images(i)` returns the image of frame i; by default it is read from the frame's file.
+    the image or smaller; smaller ones are enlarged by nearest neighbour, as `align_corners` says, and all are augmented
+    with the geometry of the image. `images(i)` returns the image of frame i; by default it is read from the frame's file.
     """
 
     frames: Sequence[Frame]
@@ -42,6 +42,7 @@ class TrainingFrames(Dataset[Sample]):
     seed: int
     stream: str
     images: Callable[[int], Pixels] | None = None
+    align_corners: bool = False
 
     def order(self, epoch: int) -> np.ndarray:
         """The permutation of the frames in one epoch."""
@@ -55,16 +56,18 @@ class TrainingFrames(Dataset[Sample]):
         index = int(self.order(epoch)[position_in_epoch])
         image = self.images(index) if self.images else frame_image(self.frames[index])
         maps = self.label_maps(index) if self.label_maps else {}
-        maps = {name: enlarge(values, image.shape[-2:]) for name, values in maps.items()}
+        maps = {name: enlarge(values, image.shape[-2:], self.align_corners) for name, values in maps.items()}
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed: it would also seed the GPU's dropout, which takes half a millisecond.
             torch.default_generator.manual_seed(int(self._generator("transform", position).integers(2**62)))
             return augmented(self.augmentation, image, maps)
 
 
-def enlarge(label_map: Pixels, size: Sequence[int]) -> Pixels:
+def enlarge(label_map: Pixels, size: Sequence[int], align_corners: bool = False) -> Pixels:
     """A label map (h, w) enlarged to the size (H, W) of its image; see enlarged_labels. The map itself if h = H, w = W."""
-    return label_map if tuple(label_map.shape) == tuple(size) else enlarged_labels(label_map[..., :, :], size)
+    if tuple(label_map.shape) == tuple(size):
+        return label_map
+    return enlarged_labels(label_map[..., :, :], size, align_corners)
 
 
 def training_batches(

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional
 
 from caguda.classes import IGNORE
 from caguda.config_frames import Augmentation
+from caguda.equations.grid import centre_pixels
 
 _SPARE_ROWS = 2  # read beyond the reach of the bilinear weights, against rounding
 
@@ -83,24 +84,37 @@ def draw_geometry(augmentation: Augmentation, height: int, width: int) -> Geomet
 def cut(pixels: Pixels, geometry: Geometry, *, label: bool) -> Tensor:
     """The crop of an image or a label map; pixels outside the frame are black, or IGNORE in a `label` map.
 
-    The same, bit for bit, as resizing the whole frame and then cropping it: if a frame is resized, rows without influence
-    are 0 instead of being read. Labels are resized by nearest neighbour, images bilinearly with antialiasing.
+    The same, bit for bit, as resizing the whole frame and then cropping it, of fewer pixels. Images are resized
+    bilinearly with antialiasing, labels by nearest neighbour: both with pixel i of n at (i + 1/2) / n of a side.
     """
     values = pixels[..., geometry.rows, geometry.columns]
     if geometry.flip:
         values = values.flip(-1)
-    (height, width), top, left = geometry.crop, 0, 0
+    height, width = geometry.crop
     if geometry.frame != geometry.size:
-        # Channels last in memory, for which torchvision's kernel is five times faster.
-        frame = values.new_zeros((*geometry.frame, *values.shape[:-2])).movedim((0, 1), (-2, -1))
-        frame[..., geometry.rows, :] = values
-        kind = tv_tensors.Mask if label else tv_tensors.Image
-        values = functional.resize(kind(frame), list(geometry.size)).as_subclass(Tensor)
-        top, left = geometry.top, geometry.left
-    window = values[..., top : top + height, left : left + width]
+        values = _resized_labels(values, geometry) if label else _resized_image(values, geometry)
+    window = values[..., :height, :width]
     missing = (0, width - window.shape[-1], 0, height - window.shape[-2])
     padded = pad(window, missing, value=IGNORE if label else 0)
     return padded.contiguous()  # the last bits of a blur may depend on the order in memory
+
+
+def _resized_image(values: Tensor, geometry: Geometry) -> Tensor:
+    """The resized frame from the crop's corner on, of the rows `geometry.rows`; rows without influence are 0 instead."""
+    # Channels last in memory, for which torchvision's kernel is five times faster.
+    frame = values.new_zeros((*geometry.frame, *values.shape[:-2])).movedim((0, 1), (-2, -1))
+    frame[..., geometry.rows, :] = values
+    resized: Tensor = functional.resize(tv_tensors.Image(frame), list(geometry.size)).as_subclass(Tensor)
+    return resized[..., geometry.top :, geometry.left :]
+
+
+def _resized_labels(values: Tensor, geometry: Geometry) -> Tensor:
+    """The crop of the resized label map, of the rows `geometry.rows`: every pixel has the label at its centre."""
+    (height, width), (new_height, new_width) = geometry.frame, geometry.size
+    rows = torch.arange(geometry.top, min(geometry.top + geometry.crop[0], new_height))
+    columns = torch.arange(geometry.left, min(geometry.left + geometry.crop[1], new_width))
+    rows = centre_pixels(rows, height, new_height) - geometry.rows.start
+    return values[..., rows[:, None], centre_pixels(columns, width, new_width)]
 
 
 def colour_transform(augmentation: Augmentation) -> v2.Transform:

@@ -1,6 +1,5 @@
 """Category anchor construction (CAC, Section 3.2): the centroids of the source features, and distances to them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,28 +48,6 @@ class CategoryAnchors(NamedTuple):
     pairwise: Float32[Tensor, "c c"]
 
 
-def labels_at(labels: Integer[Tensor, "n H W"], size: Sequence[int]) -> Integer[Tensor, "n h w"]:
-    """Labels at another resolution (h, w), by nearest neighbour: pixel i of h takes pixel floor(i H / h).
-
-    At a stride s this is pixel i s, the centre of a strided convolution's window. The size may also be larger.
-    """
-    (height, width), (h, w) = labels.shape[1:], size
-    rows = torch.arange(h, device=labels.device) * height // h
-    columns = torch.arange(w, device=labels.device) * width // w
-    return labels[:, rows[:, None], columns]
-
-
-def enlarged_labels(labels: Integer[Tensor, "*n h w"], size: Sequence[int]) -> Integer[Tensor, "*n H W"]:
-    """Labels enlarged to the size (H, W) of their image by nearest neighbour, so that `labels_at` gives them back.
-
-    This holds for every H >= h and W >= w: a pseudo-label returns to the pixel of the feature map that it came from.
-    """
-    (h, w), (height, width) = labels.shape[-2:], size
-    rows = (torch.arange(1, height + 1, device=labels.device) * h - 1) // height
-    columns = (torch.arange(1, width + 1, device=labels.device) * w - 1) // width
-    return labels[..., columns][..., rows, :]
-
-
 def correctly_predicted(labels: Integer[Tensor, "n h w"], logits: Float[Tensor, "n c h w"]) -> Integer[Tensor, "n h w"]:
     """The labels of the correctly predicted pixels, IGNORE elsewhere.
 
@@ -80,7 +57,9 @@ def correctly_predicted(labels: Integer[Tensor, "n h w"], logits: Float[Tensor, 
 
 
 def rows_per_block(features: Float[Tensor, "n d h w"]) -> int:
-    """The number of rows of the maps, at least 1, that have about BLOCK numbers."""
+    """The number of rows of the maps, at least 1, that have about BLOCK numbers; all on the meta device, which has no memory."""
+    if features.is_meta:
+        return max(1, features.shape[2])
     return max(1, BLOCK // max(1, features[:, :, :1].numel()))
 
 

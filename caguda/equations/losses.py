@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
 from caguda.equations import IGNORE
-from caguda.equations.anchors import class_sums, image_means, labels_at
+from caguda.equations.anchors import class_sums, image_means
+from caguda.equations.grid import enlarged_logits, labels_at
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,24 @@ def cross_entropy(logits: Float[Tensor, "n c h w"], labels: Integer[Tensor, "n h
     return LossSum(total, (labels != IGNORE).sum())
 
 
-def image_cross_entropy(logits: Float[Tensor, "n c h w"], labels: Integer[Tensor, "n H W"]) -> LossSum:
+def image_cross_entropy(
+    logits: Float[Tensor, "n c h w"], labels: Integer[Tensor, "n H W"], align_corners: bool = False
+) -> LossSum:
     """The cross-entropy loss L_CE at the resolution of the image: logits are enlarged to the labels.
 
-    Eq. 2; see `cross_entropy`.
+    Eq. 2; see `cross_entropy` and `enlarged_logits`. `align_corners` is that of the network.
     """
-    return cross_entropy(F.interpolate(logits, labels.shape[-2:], mode="bilinear"), labels)
+    return cross_entropy(enlarged_logits(logits, labels.shape[-2:], align_corners), labels)
 
 
-def feature_cross_entropy(logits: Float[Tensor, "n c h w"], labels: Integer[Tensor, "n H W"]) -> LossSum:
+def feature_cross_entropy(
+    logits: Float[Tensor, "n c h w"], labels: Integer[Tensor, "n H W"], align_corners: bool = False
+) -> LossSum:
     """The cross-entropy loss L_CE at the resolution of f_D, where pseudo-labels are made: labels are reduced to it.
 
-    Eq. 9 and 11; see `cross_entropy`.
+    Eq. 9 and 11; see `cross_entropy` and `labels_at`. `align_corners` is that of the network.
     """
-    return cross_entropy(logits, labels_at(labels, logits.shape[-2:]))
+    return cross_entropy(logits, labels_at(labels, logits.shape[-2:], align_corners))
 
 
 CROSS_ENTROPIES = {"image": image_cross_entropy, "features": feature_cross_entropy}

@@ -65,7 +65,9 @@ class Adversarial(Method):
 
         discriminator = session.extra_modules["discriminator"]
         outputs = session.outputs(batch["source"]["image"])
-        supervised = session.reduced(image_cross_entropy(outputs.logits, batch["source"]["label"]))
+        supervised = session.reduced(
+            image_cross_entropy(outputs.logits, batch["source"]["label"], session.align_corners)
+        )
         source_input = self.discriminator_input(outputs).detach()
         yield supervised, {"source_cross_entropy": supervised}
         target_input = self.discriminator_input(session.outputs(batch["target"]["image"]))

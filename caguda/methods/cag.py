@@ -95,7 +95,7 @@ class Cag(Method):
         from caguda.equations.losses import image_cross_entropy
 
         return {
-            "source_cross_entropy": session.reduced(image_cross_entropy(outputs.logits, labels)),
+            "source_cross_entropy": session.reduced(image_cross_entropy(outputs.logits, labels, session.align_corners)),
             "source_distance": self.distance_to_anchors(session, outputs, labels),
         }
 
@@ -109,18 +109,21 @@ class Cag(Method):
         distance_label = anchor_label if self.distance.target_labels == "anchor" else probability_label
         return {
             "target_distance": self.distance_to_anchors(session, outputs, distance_label),
-            "anchor_cross_entropy": session.reduced(cross_entropy(outputs.logits, anchor_label)),
-            "probability_cross_entropy": session.reduced(cross_entropy(outputs.logits, probability_label)),
+            "anchor_cross_entropy": session.reduced(cross_entropy(outputs.logits, anchor_label, session.align_corners)),
+            "probability_cross_entropy": session.reduced(
+                cross_entropy(outputs.logits, probability_label, session.align_corners)
+            ),
         }
 
     def distance_to_anchors(self, session: Session, outputs: Outputs, labels: Tensor) -> Tensor:
         """L_dis with labels (n, H, W), which are reduced to the resolution of f_D: Eq. 8 and 10."""
-        from caguda.equations.anchors import correctly_predicted, labels_at
+        from caguda.equations.anchors import correctly_predicted
+        from caguda.equations.grid import labels_at
         from caguda.equations.losses import DISTANCES
 
         anchors, features = session.anchors, outputs.features
         unit = anchors.mean_distance if self.distance.unit == "mean_anchor_distance" else 1.0
-        labels = labels_at(labels, features.shape[-2:])
+        labels = labels_at(labels, features.shape[-2:], session.align_corners)
         if self.distance.pixels == "correct":
             labels = correctly_predicted(labels, outputs.logits)
         loss = DISTANCES[self.distance.norm]

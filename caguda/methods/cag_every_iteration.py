@@ -35,7 +35,7 @@ class CagEveryIteration(Cag):
 
         They are those of the network in training.
         """
-        from caguda.equations.anchors import enlarged_labels
+        from caguda.equations.grid import enlarged_labels
         from caguda.equations.labels import by_anchor, by_probability, pseudo_labels
 
         anchor, probability = (self.pseudo_labels[name] for name in PAPERS_RULES)
@@ -46,4 +46,7 @@ class CagEveryIteration(Cag):
         probable = by_probability(outputs.logits.detach(), probability.p0)
         anchor_label = pseudo_labels(anchored.nearest, anchored.active)
         probability_label = pseudo_labels(probable.predicted, probable.active)
-        return enlarged_labels(anchor_label, size), enlarged_labels(probability_label, size)
+        return (
+            enlarged_labels(anchor_label, size, session.align_corners),
+            enlarged_labels(probability_label, size, session.align_corners),
+        )

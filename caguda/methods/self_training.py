@@ -31,12 +31,15 @@ class SelfTraining(Method):
         from caguda.equations.losses import CROSS_ENTROPIES, image_cross_entropy, objective
 
         source, target = batch["source"], batch["target"]
-        loss = session.reduced(image_cross_entropy(session.outputs(source["image"]).logits, source["label"]))
+        logits = session.outputs(source["image"]).logits
+        loss = session.reduced(image_cross_entropy(logits, source["label"], session.align_corners))
         yield loss, {"source_cross_entropy": loss}
         logits = session.outputs(target["image"]).logits
         cross_entropy = CROSS_ENTROPIES[self.target_resolution]
         terms = {
-            f"{rule}_cross_entropy": session.reduced(cross_entropy(logits, target[f"{rule}_label"]))
+            f"{rule}_cross_entropy": session.reduced(
+                cross_entropy(logits, target[f"{rule}_label"], session.align_corners)
+            )
             for rule in self.pseudo_labels
         }
         yield objective(terms, dict.fromkeys(terms, self.weight)), terms

@@ -48,5 +48,6 @@ class Supervised(Method):
         from caguda.equations.losses import image_cross_entropy
 
         sample = batch[self.frames]
-        loss = session.reduced(image_cross_entropy(session.outputs(sample["image"]).logits, sample["label"]))
+        logits = session.outputs(sample["image"]).logits
+        loss = session.reduced(image_cross_entropy(logits, sample["label"], session.align_corners))
         yield loss, {f"{self.frames}_cross_entropy": loss}

@@ -15,6 +15,7 @@ import yaml
 from caguda.artifacts.atomic import read_json, write_atomically
 from caguda.artifacts.chain import provenance_of
 from caguda.artifacts.checks import refuse_broken_chain
+from caguda.artifacts.given_anchors import folder_around
 from caguda.artifacts.identity import CHECKPOINT, KIND_BY_VERB, model_of
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
@@ -116,8 +117,8 @@ def names_of_artifacts(
 ) -> dict[Path, str]:
     """The names of checkpoints, evaluations and label reports in the list of artifacts: the row, and the kind of file.
 
-    Label reports have the row whose evidence the labels are made of, and the names of the rules. `report_by_checkpoint` has
-    the label report of each checkpoint that was trained on pseudo-labels.
+    Label reports have the row whose evidence the labels are made of, the names of the rules, and the folder of anchors from
+    elsewhere if there is one. `report_by_checkpoint` has the label report of each checkpoint trained on pseudo-labels.
     """
     row_names = {row.model: row.name for row in rows}
     names = {path: f"{row_names[model_of(provenance_of(path))]}: checkpoint" for path in checkpoints}
@@ -126,7 +127,8 @@ def names_of_artifacts(
         evidence = input_of_kind(report, KIND_BY_VERB["evidence"])
         labeller = model_of(provenance_of(input_of_kind(evidence, CHECKPOINT)))
         labelling = labelling_name(configuration, model_of(provenance_of(checkpoint))).replace("_", " ")
-        names[report] = f"{row_names.get(labeller, labeller)}: {labelling}" if labeller else labelling
+        parts = [f"{row_names.get(labeller, labeller)}: {labelling}" if labeller else labelling, folder_around(report)]
+        names[report] = ", ".join(filter(None, parts))
     return names
 
 

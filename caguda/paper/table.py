@@ -15,12 +15,13 @@ from caguda.artifacts.atomic import write_atomically
 from caguda.artifacts.checks import refuse_broken_chain
 from caguda.classes import smaller_sets
 from caguda.config import Configuration
+from caguda.config_run import run_name
 from caguda.errors import UserError, first, printable
 from caguda.paper.escapes import in_csv, in_markdown
 from caguda.paper.evaluations import Evaluation, Score, by_model, read_evaluations
 from caguda.paper.formats import Statistic, best, csv_text, markdown_table, marked, show, statistic
 from caguda.paper.rows import ADABN, ModelRow, notes_of, rows_of
-from caguda.runs import imported_files, reports, run_of
+from caguda.runs import anchors_files, imported_files, reports, run_of
 
 LAST_ITERATE = "Every value is the last iterate: nothing is selected on target labels."
 REFERENCE = "The {} {} target labels and is a reference, no adapted row."
@@ -153,7 +154,7 @@ def _class_table(classes: Sequence[str], rows: Sequence[tuple[Row, Summary]]) ->
 
 
 def note(configuration: Configuration, rows: Sequence[ModelRow]) -> str:
-    """The note below a table: references, AdaBN, the runs' own notes, what is left out, and imported models."""
+    """The note below a table: references, AdaBN, the runs' own notes, what is left out, imported models and anchors."""
     notes = [LAST_ITERATE]
     for row in rows:
         if row.is_reference:
@@ -168,6 +169,9 @@ def note(configuration: Configuration, rows: Sequence[ModelRow]) -> str:
     files = imported_files(configuration).items()
     if imported := [f"the model of {run} is {path}" for run, path in files if run in models]:
         notes.append(f"Not trained here: {', '.join(imported)}.")
+    runs, given = {run_name(model) for model in models}, anchors_files(configuration).items()
+    if anchors := [f"those of {run} are {path}" for run, path in given if run in runs]:
+        notes.append(f"Anchors from elsewhere: {', '.join(anchors)}.")
     return " ".join(notes)
 
 

@@ -23,7 +23,8 @@ from caguda.datasets.image_batches import frame_images, scaled
 from caguda.datasets.io import frame_labels
 from caguda.datasets.manifest import read_manifest
 from caguda.datasets.workers import in_background, prefetched
-from caguda.equations.anchors import ClassSums, anchors_from, class_sums, correctly_predicted, image_means, labels_at
+from caguda.equations.anchors import ClassSums, anchors_from, class_sums, correctly_predicted, image_means
+from caguda.equations.grid import labels_at
 from caguda.errors import UserError
 from caguda.stages.parts import refuse_gaps, refuse_other_part, units_of_part
 from caguda.stages.runtime import configure_torch, estimate_domain_statistics, restore_network
@@ -66,7 +67,7 @@ def sum_part(
     def batch_sums(batch: tuple[range, Tensor, Tensor, Tensor]) -> tuple[range, ClassSums]:
         block, features, logits, labels = batch
         bar.update(len(labels))
-        return block, _sums(features, logits, labels, configuration.anchors)
+        return block, _sums(features, logits, labels, configuration.anchors, network.align_corners)
 
     total = sum(map(len, part_blocks))
     with tqdm(total=total, desc=f"anchors {part}/{parts}", disable=not sys.stderr.isatty()) as bar:
@@ -115,6 +116,9 @@ def construct_anchors(
             "check the keys classes and anchors, or train the network for longer"
         )
     anchors = Anchors(*(values.numpy() for values in anchors_from(total)))
+    if anchors.mean_distance == 0:
+        raise UserError(f"{checkpoint}: anchors must differ between categories, found all of them equal: the features have collapsed; "
+                        "train with a lower learning rate or a lower weight of the distance")  # fmt: skip
     if absent := [name for name, present in zip(table.names, anchors.present, strict=True) if not present]:
         print(f"anchors: no source pixel of {', '.join(absent)}: absent, these can never become pseudo-labels")
     save_anchors(output, anchors, {"categories": list(table.names), "provenance": provenance})
@@ -129,9 +133,9 @@ def _settings(configuration: Configuration) -> dict[str, Any]:
     }
 
 
-def _sums(features: Tensor, logits: Tensor, labels: Tensor, settings: AnchorSettings) -> ClassSums:
+def _sums(features: Tensor, logits: Tensor, labels: Tensor, settings: AnchorSettings, align_corners: bool) -> ClassSums:
     """The sums of Eq. 4 over a batch: features (n, d, h, w), logits (n, c, h, w), labels of the images (n, H, W)."""
-    labels = labels_at(labels, features.shape[-2:])
+    labels = labels_at(labels, features.shape[-2:], align_corners)
     if settings.pixels == "correct":
         labels = correctly_predicted(labels, logits)
     if settings.mean == "pixels":

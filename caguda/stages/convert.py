@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from caguda.artifacts.anchors import Anchors, save_anchors
+from caguda.artifacts.anchors import Anchors, load_anchors, save_anchors
 from caguda.artifacts.checkpoint import load_checkpoint, load_weights, not_finite
 from caguda.artifacts.checks import refuse_other_classes, refuse_other_network
 from caguda.artifacts.provenance import new_provenance
-from caguda.classes import class_table
+from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.errors import UserError, first
 from caguda.networks.deeplab_v3plus import DeepLabV3Plus
@@ -37,18 +37,49 @@ NAMES = {
 
 
 def convert_anchors(configuration: Configuration, input: Path, output: Path) -> None:
-    """Write the authors' file of category anchors in the format of `anchors`.
+    """Write anchors from elsewhere in the format of `anchors`: an anchors file, NAME.h5, or the authors' file.
+
+    The provenance holds the path of the file and, if known, its provenance. UserError unless the anchors are of the
+    configured classes, and have the channels of the features of the configured network.
+    """
+    started = time.time()
+    table = class_table(configuration)
+    anchors, attributes = _own_anchors(input, table) if input.suffix == ".h5" else _authors_anchors(input, table)
+    expected = configuration.network.build(table.count).classifier.weight.shape[1]
+    if (channels := anchors.vectors.shape[1]) != expected:
+        raise UserError(
+            f"{input}: anchors must have the {expected} channels of the network's features, found {channels}; check the keys "
+            "network and runs, or take another file"
+        )
+    settings = configuration.model_dump(mode="json", include={"network", "classes"})
+    provenance = new_provenance("convert-anchors", settings, [input], None, started, output)
+    provenance["imported"] = {"path": str(input.absolute()), "provenance": attributes.pop("provenance", None)}
+    save_anchors(output, anchors, {**attributes, "provenance": provenance})
+    print(f"convert-anchors: {anchors.present.sum()} anchors, mean distance {anchors.mean_distance:.3f} -> {output}")
+
+
+def _own_anchors(path: Path, table: ClassTable) -> tuple[Anchors, dict[str, Any]]:
+    """The anchors and attributes of an anchors file; UserError unless they are two or more, of the categories in order."""
+    anchors, attributes = load_anchors(path)
+    if (found := attributes["categories"]) != list(table.names):
+        raise UserError(
+            f"{path}: the anchors must be of the configured categories, {table.count} of them, found those of {len(found)} "
+            "other or otherwise ordered ones; check the keys classes and runs, or take another file"
+        )
+    _refuse_too_few(path, anchors.present, anchors.vectors)
+    return anchors, attributes
+
+
+def _authors_anchors(path: Path, table: ClassTable) -> tuple[Anchors, dict[str, Any]]:
+    """The anchors and attributes of the authors' file.
 
     Their code reads Eq. 4 as the mean over images of a category's mean feature. Their counts are of images, at most 3000;
     the file of their own script has no counts, and the count of a present category becomes 1. The spread is unknown: nan.
     A category without images, or with a zero vector, is absent.
     """
-    started = time.time()
-    table = class_table(configuration)
-    vectors, images = _read_anchors(input, table.count)
+    vectors, images = _read_anchors(path, table.count)
     present = (images > 0) & vectors.any(axis=1)
-    if present.sum() < 2 or not np.isfinite(vectors[present]).all():
-        raise UserError(f"{input}: two finite anchors or more are needed, found {present.sum()}; get the file again")
+    _refuse_too_few(path, present, vectors)
     vectors[~present] = np.nan
     anchors = Anchors(
         vectors.astype(np.float32),
@@ -56,23 +87,29 @@ def convert_anchors(configuration: Configuration, input: Path, output: Path) -> 
         np.full(table.count, np.nan, np.float32),
         np.linalg.norm(vectors[:, None] - vectors, axis=2).astype(np.float32),
     )
-    provenance = new_provenance("convert-anchors", {}, [input], None, started, output)
-    save_anchors(output, anchors, {"categories": list(table.names), "counted": "images", "provenance": provenance})
-    print(f"convert-anchors: {present.sum()} anchors, mean distance {anchors.mean_distance:.3f} -> {output}")
+    return anchors, {"categories": list(table.names), "counted": "images"}
+
+
+def _refuse_too_few(path: Path, present: Bool[np.ndarray, " c"], vectors: Float[np.ndarray, "c d"]) -> None:
+    """UserError for fewer than two anchors, which have no distance, or for an anchor that is not finite."""
+    if present.sum() < 2 or not np.isfinite(vectors[present]).all():
+        raise UserError(f"{path}: two finite anchors or more are needed, found {present.sum()}; get the file again")
 
 
 def convert_checkpoint(configuration: Configuration, input: Path, output: Path) -> None:
     """Write a checkpoint of the authors' DeepLab v3+ in our format, which `import` reads.
 
-    Their networks take RGB in 0..1, so the configured network must be a deeplab_v3plus with normalisation `unit`.
+    Their networks take RGB in 0..1, and their logits are enlarged with aligned corners: the configured network must be a
+    deeplab_v3plus with normalisation `unit` and `align_corners`.
     UserError unless the file has exactly the weights of that network.
     """
     started = time.time()
     network, table = configuration.network, class_table(configuration)
-    if not isinstance(network, DeepLabV3Plus) or network.normalisation != "unit":
+    if not isinstance(network, DeepLabV3Plus) or network.normalisation != "unit" or not network.align_corners:
         raise UserError(
-            "network: the authors' checkpoints are of a deeplab_v3plus with normalisation unit, found "
-            f"{network.name} with {network.normalisation}; configure the network that was trained"
+            "network: the authors' checkpoints are of a deeplab_v3plus with normalisation unit and align_corners true, found "
+            f"{network.name} with {network.normalisation} and {str(network.align_corners).lower()}; configure the network "
+            "that was trained"
         )
     if output.suffix != ".safetensors":
         raise UserError(f"{output}: a checkpoint's name must end in .safetensors; give --output such a name")

@@ -19,7 +19,7 @@ from caguda.config import Configuration
 from caguda.datasets.frame import Frame
 from caguda.datasets.io import frame_labels
 from caguda.datasets.manifest import read_manifest
-from caguda.equations.anchors import labels_at
+from caguda.equations.grid import labels_at
 from caguda.stages.labelling import Labelling, verified_labelling
 
 
@@ -106,9 +106,9 @@ def _truths(
     """Yields the index of every image with its truth, None without a label file."""
     for index in tqdm(range(labelling.count), desc="diagnose", disable=not sys.stderr.isatty()):
         frame = frames[index]
-        yield index, None if frame.label is None else truth_at(frame, table, labelling.shape)
+        yield index, None if frame.label is None else truth_at(frame, table, labelling)
 
 
-def truth_at(frame: Frame, table: ClassTable, size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
-    """The train ids of a frame's label file at the size (h, w) of a store, IGNORE where void."""
-    return labels_at(frame_labels(frame, table)[None], size)[0].numpy()
+def truth_at(frame: Frame, table: ClassTable, labelling: Labelling) -> UInt8[np.ndarray, "h w"]:
+    """The train ids of a frame's label file at the cells of f_D that a labelling is of, IGNORE where void."""
+    return labels_at(frame_labels(frame, table)[None], labelling.shape, labelling.align_corners)[0].numpy()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from caguda.artifacts.atomic import write_json
@@ -26,6 +26,7 @@ from caguda.equations.metrics import confusion_matrix, counts_by_value, iou, mea
 from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import batch_norms
 from caguda.networks.layers.inference import Views, largest, views
+from caguda.networks.layers.network import SegmentationNetwork
 from caguda.stages.runtime import configure_torch, estimate_domain_statistics, restore_network
 
 
@@ -81,7 +82,7 @@ def _refuse_other_evaluation(output: Path, provenance: Mapping[str, Any]) -> Non
 
 
 def _confusion(
-    network: nn.Module,
+    network: SegmentationNetwork,
     frames: Sequence[Frame],
     batches: Sequence[Sequence[int]],
     table: ClassTable,
@@ -93,7 +94,7 @@ def _confusion(
     @torch.inference_mode()  # again: it holds for one thread
     def confusions(batch: tuple[Sequence[int], Views]) -> list[Tensor]:
         indices, logits = batch
-        pairs = zip(indices, largest(logits), strict=True)
+        pairs = zip(indices, largest(logits, network.align_corners), strict=True)
         return [
             confusion_of(prediction, label_file(frames[i]), table, frames[i].label_sha256) for i, prediction in pairs
         ]

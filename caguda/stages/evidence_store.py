@@ -58,16 +58,16 @@ def create_evidence(
 def anchors_of_model(path: Path, manifest: Path, checkpoint: Path, configuration: Configuration) -> Anchors:
     """The anchors in a file; UserError unless they are of the configured categories and of the features of this checkpoint.
 
-    Anchors that `convert-anchors` made do not name their checkpoint. With `every_stage: false`, they are of the model that
-    the chain started from.
+    Anchors from elsewhere do not name their checkpoint. With `every_stage: false`, they are of the model that the chain
+    started from.
     """
     anchors, attributes = load_anchors(path)
     provenance = attributes["provenance"]
     if attributes["categories"] != list(class_table(configuration).names):
         raise UserError(f"{path}: the anchors must be of the configured categories in their order, found others; make them "
                         "again")  # fmt: skip
+    refuse_other_origin(path, configuration, manifest)
     if provenance["made_by"] == "anchors":
-        refuse_other_origin(path, configuration, manifest)
         digests = {recorded["sha256"] for recorded in provenance["inputs"].values()}
         if configuration.anchors.every_stage and sha256(checkpoint) not in digests:
             raise UserError(f"{path}: the anchors must be of the features of {checkpoint}, found those of another model; "

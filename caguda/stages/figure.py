@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from caguda.artifacts.identity import KIND_BY_VERB, model_of, read_artifact
 from caguda.artifacts.provenance import content_digest
@@ -19,6 +18,7 @@ from caguda.datasets.io import frame_image, frame_labels
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
 from caguda.networks.layers.inference import most_probable
+from caguda.networks.layers.network import SegmentationNetwork
 from caguda.paper.figures import Block, write_figure
 from caguda.paper.pictures import description as picture_description
 from caguda.paper.rows import ModelRow, main_model, models_of_figure
@@ -149,7 +149,10 @@ def _row(frame: Frame, table: ClassTable) -> dict[str, np.ndarray]:
 
 
 def _predictions(
-    networks: Mapping[str, nn.Module], frame: Frame, inference: Inference, device: torch.device
+    networks: Mapping[str, SegmentationNetwork], frame: Frame, inference: Inference, device: torch.device
 ) -> dict[str, np.ndarray]:
     image = scaled(frame_image(frame)[None], device)
-    return {name: most_probable(network, image, inference)[0].cpu().numpy() for name, network in networks.items()}
+    return {
+        name: most_probable(network, image, inference, network.align_corners)[0].cpu().numpy()
+        for name, network in networks.items()
+    }

@@ -123,7 +123,7 @@ def _count(traced: TracedLabelling, counts: Counts) -> dict[str, Any]:
         raise UserError(f"{labelling.path}: some images must be written, found none; make the evidence first")
     for index in tqdm(range(labelling.count), desc="inspect", disable=not sys.stderr.isatty()):
         if index not in missing:
-            truth = truth_at(frames[index], table, labelling.shape) if index in frames else None
+            truth = truth_at(frames[index], table, labelling) if index in frames else None
             counts.add(labelling.read(index), truth)
     return {"missing": len(missing), "images_with_truth": len(frames.keys() - missing), "no_truth": note}
 

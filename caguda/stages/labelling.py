@@ -60,6 +60,12 @@ class Labelling:
         return self.evidence.shape
 
     @property
+    def align_corners(self) -> bool:
+        """How the maps' pixels, cells of f_D, lie on the image; see equations/grid.py."""
+        settings = self.evidence.attributes.get("provenance", {}).get("settings", {})
+        return bool(settings.get("network", {}).get("align_corners", False))
+
+    @property
     def categories(self) -> tuple[str, ...]:
         """The names of the c categories."""
         return self.evidence.categories

@@ -26,17 +26,12 @@ from caguda.version import METHOD_VERSION
 
 @torch.inference_mode()
 def predict_part(
-    configuration: Configuration,
-    manifest: Path,
-    checkpoint: Path,
-    name: SetName,
-    folder: Path,
-    part: int,
-    parts: int,
+    configuration: Configuration, manifest: Path, checkpoint: Path, name: SetName, folder: Path, part: int, parts: int,
     output: Path,
-) -> None:
+) -> None:  # fmt: skip
     """Write one PNG of label ids for each frame of part `part` of `parts` (1-based) of the set `name` into `folder`.
 
+    Labels are not read, and may be absent. Label ids are those of the configured classes, whatever values the set's layout has.
     A killed call is continued: intact files of this checkpoint, these images and these settings are kept, whichever part
     wrote them. Settings include the batch size, which may change last digits. `output` is a JSON that lists the files.
     """
@@ -48,7 +43,7 @@ def predict_part(
     checked = read_manifest(manifest, [name], configuration)
     frames, part_name = checked.frames(name), f"{part}-of-{parts}"
     batches = units_of_part(checked.batches(name, configuration.compute.inference_batch_size), part, parts, name)
-    checked_manifest = manifest if name == "evaluation" else None  # the test set has a manifest of its own
+    checked_manifest = None if name == "test" else manifest  # the test set has a manifest of its own
     network, description = restore_network(checkpoint, device, table, configuration, checked_manifest)
     settings, compute = prediction_settings(configuration), configuration.compute
     decisive = [settings, description["weights_sha256"], table.label_ids.tolist(), METHOD_VERSION, compute.threads,
@@ -63,15 +58,16 @@ def predict_part(
     @torch.inference_mode()  # which holds for one thread alone
     def write(item: tuple[Sequence[int], Views]) -> None:
         batch, logits = item
-        for i, ids in zip(batch, label_ids[largest(logits).cpu().numpy()], strict=True):
+        for i, ids in zip(batch, label_ids[largest(logits, network.align_corners).cpu().numpy()], strict=True):
             digests[frames[i].id] = write_prediction(folder, part_name, frames[i].id, keys[frames[i].id], ids)
 
-    read = read_ahead(frames, remaining)
-    predicted = ((batch, views(network, scaled(images, device), configuration.inference)) for batch, images in read)
-    written = in_background(predicted, write)
+    inference, read = configuration.inference, read_ahead(frames, remaining)
+    written = in_background(
+        ((batch, views(network, scaled(images, device), inference)) for batch, images in read), write
+    )
     for _ in tqdm(written, f"predict {part}/{parts}", len(remaining), disable=not sys.stderr.isatty()):
         pass
-    inputs, seed = [manifest, checkpoint], description["provenance"]["seed"]
-    provenance = new_provenance("predict-part", settings, inputs, seed, started, output)
+    seed = description["provenance"]["seed"]
+    provenance = new_provenance("predict-part", settings, [manifest, checkpoint], seed, started, output)
     write_json(output, {"part": part, "parts": parts, "files": digests, "provenance": provenance})
     print(f"predict: part {part} of {parts}, {len(keys)} frames, {kept} of them from an earlier call -> {folder}")

@@ -32,7 +32,7 @@ def list_predictions(
     entries = read_manifest(manifest, [name], configuration).entries(name)
     parts = {path: read_artifact(path, KIND_BY_VERB["predict-part"]) for path in part_files}
     seed = read_artifact(checkpoint.with_suffix(".json"), CHECKPOINT)["provenance"]["seed"]
-    refuse_other_origin(checkpoint, configuration, manifest if name == "evaluation" else None)
+    refuse_other_origin(checkpoint, configuration, None if name == "test" else manifest)
     refuse_apart(folder, output)
     settings = prediction_settings(configuration)
     provenance = new_provenance("predict", settings, [manifest, checkpoint], seed, started, output)

@@ -68,6 +68,13 @@ def to_device(network: M, device: torch.device) -> M:
     return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
+def build_network(settings: NetworkSettings, categories: int) -> SegmentationNetwork:
+    """The network of some settings with fresh weights from torch's random numbers, on the CPU."""
+    network = settings.build(categories)
+    network.align_corners = settings.align_corners
+    return network
+
+
 def restore_network(
     path: Path,
     device: torch.device,
@@ -82,7 +89,7 @@ def restore_network(
     weights, description = load_checkpoint(path)
     refuse_other_checkpoint(path, description, table, configuration, manifest)
     settings = network_settings(description["architecture"], path.with_suffix(".json"))
-    network = settings.build(len(description["classes"]))
+    network = build_network(settings, len(description["classes"]))
     network.load_state_dict(weights)
     return to_device(network, device).eval(), description
 

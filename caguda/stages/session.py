@@ -18,6 +18,7 @@ from caguda.equations.losses import LossSum
 from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import freeze
 from caguda.networks.layers.checkpointing import recompute_activations
+from caguda.networks.layers.dropout import Noise, draw_by_sample
 from caguda.networks.layers.network import Outputs, SegmentationNetwork
 from caguda.stages import parallel
 from caguda.stages.runtime import to_device
@@ -58,7 +59,8 @@ class Session:
         """
         self.method, self.compute, self.network, self.device = method, compute, network, device
         self.categories = network.classifier.out_channels
-        self.iteration = 0
+        self.iteration, self.seed = 0, seed
+        self._noise = Noise(seed, parallel.rank())
         self._anchors = anchors
         torch.manual_seed(seed)
         extra = method.extra_modules(self)
@@ -68,11 +70,18 @@ class Session:
         self.extra_modules = {name: to_device(part.module, device) for name, part in extra.items()}
         self.modules: dict[str, nn.Module] = {"network": network, **self.extra_modules}
         """All modules whose weights belong to the state of the training."""
+        for name, module in self.modules.items():
+            draw_by_sample(module, name, self._noise)
         rates = {name: part.learning_rate for name, part in extra.items() if part.learning_rate is not None}
         self.learning_rates = {"network": method.optimiser.learning_rate, **rates}
         """The initial learning rates of the trained modules."""
         _prepare_for_training(network, method, compute, device)
         self._data_parallel = {name: parallel.data_parallel(self.modules[name]) for name in self.learning_rates}
+
+    @property
+    def align_corners(self) -> bool:
+        """How cells of f_D lie on the image: an argument of the cross entropies and of `labels_at`."""
+        return self.network.align_corners
 
     @property
     def anchors(self) -> AnchorTensors:
@@ -83,6 +92,8 @@ class Session:
 
     def step(self, batch: Batch, iteration: int) -> Iterator[Objective]:
         """The objectives of the method for one batch."""
+        if iteration != self._noise.iteration:
+            self._noise.begin(iteration)
         self.iteration = iteration
         on_device = {
             domain: {name: value.to(self.device) for name, value in tensors.items()}

@@ -15,6 +15,9 @@ from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError, printable
 from caguda.registry import registered
 
+_SCORED = ("test", "evaluation")
+"""The sets of a zip: the split that the server scores, and the one with public labels, for a rehearsal."""
+
 
 def submission(manifest: Path, predictions: Path, output: Path) -> None:
     """Write the zip of all files in the predictions' folder, and a JSON beside it with its SHA-256 and provenance.
@@ -25,6 +28,7 @@ def submission(manifest: Path, predictions: Path, output: Path) -> None:
     started = time.time()
     listed = read_predictions(predictions)
     name = listed["set"]
+    _refuse_training_frames(predictions, name)
     refuse_other_origin(predictions, manifest=manifest)
     _refuse_another_model(predictions, output)
     checked = read_manifest(manifest, [name])
@@ -50,6 +54,14 @@ def submission(manifest: Path, predictions: Path, output: Path) -> None:
     for note in _notes(name, frames):
         print(f"note: {note}")
     print(f"submission: {len(files)} files, all as the server wants them -> {output}")
+
+
+def _refuse_training_frames(predictions: Path, name: str) -> None:
+    """UserError for predictions of the source or the target, which the server scores neither in earnest nor as a rehearsal."""
+    if name not in _SCORED:
+        raise UserError(
+            f"{predictions}: a zip must be of the set {' or '.join(_SCORED)}, found {name}; name predictions of such a set"
+        )
 
 
 def _refuse_another_model(predictions: Path, output: Path) -> None:

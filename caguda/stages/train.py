@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch.amp.grad_scaler import GradScaler
 
+from caguda.artifacts.chain import FROM_ELSEWHERE, provenance_of
 from caguda.artifacts.checks import refuse_other_network
-from caguda.artifacts.identity import refuse_other_model
+from caguda.artifacts.identity import contents_of_inputs, refuse_other_model
 from caguda.artifacts.provenance import content_digest, new_provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
@@ -25,6 +26,7 @@ from caguda.runs import adaptation_number, method_of, model_before, rules_of
 from caguda.stages import parallel
 from caguda.stages.given_labels import stores_by_rule
 from caguda.stages.runtime import (
+    build_network,
     configure_torch,
     estimate_domain_statistics,
     refuse_other_sizes,
@@ -52,9 +54,9 @@ def train_model(
 ) -> None:
     """Train a model, RUN or RUN/stageK, by the method of its run, or resume its training; write its checkpoint.
 
-    `start` is the checkpoint that the training starts from, `labels` are made of the evidence of its model, and `anchors` are of
-    its model too, or with `anchors.every_stage: false` of the model before the chain. Each must be given if the run needs
-    it, and only then.
+    `start` is the checkpoint that the training starts from, `labels` are made of the evidence of its model. `anchors` are of
+    its model too, or with `anchors.every_stage: false` of the model before the chain, or the converted ones of the run's key
+    `anchors`. Each must be given if the run needs it, and only then.
     """
     started = time.time()
     method = method_of(configuration, model)
@@ -67,11 +69,13 @@ def train_model(
     files = {"model that the training starts from": start, "anchors": anchors}
     made_with = {name: path for name, path in files.items() if path is not None}
     anchor_tensors = None if anchors is None else AnchorTensors.load(anchors, device)
+    if anchors is not None:
+        _refuse_other_anchors(method, model, anchors)
     rules = rules_of(configuration, model)
     stores = stores_by_rule(configuration, rules, manifest, labels, made_with) if labels else {}
     session = Session(method, configuration.compute, network, device, anchor_tensors, seed)
     batches = batches_of(frames, method, method.frame_order(adaptation_number(configuration, model)), seed, stores)
-    setup = _setup(session, model, f"{model} of seed {seed} in {configuration.experiment}", batches)
+    setup = setup_of(session, model, f"{model} of seed {seed} in {configuration.experiment}", batches)
     inputs = [*(configuration.network.pretrained_files() if start is None else ()), *made_with.values(), *labels]
     settings = settings_of_run(configuration, model)
     fingerprint = training_fingerprint(frames, seed, settings, inputs)
@@ -82,7 +86,8 @@ def train_model(
         print(f"{model}: {method.iterations} iterations in {progress.seconds:.0f} s -> {output}", flush=True)
 
 
-def _setup(session: Session, name: str, identity: str, batches: Batches) -> TrainingSetup:
+def setup_of(session: Session, name: str, identity: str, batches: Batches) -> TrainingSetup:
+    """The modules of a session with new optimisers, its batches and the steps of its method."""
     method, modules = session.method, session.modules
     optimisers = {
         part: build_optimiser(modules[part], method.optimiser, rate) for part, rate in session.learning_rates.items()
@@ -97,6 +102,7 @@ def _setup(session: Session, name: str, identity: str, batches: Batches) -> Trai
         settings=method,
         scaler=scaler,
         identity=identity,
+        seed=session.seed,
         after_update=lambda: method.after_update(session),
     )
 
@@ -131,6 +137,20 @@ def _refuse_other_inputs(
             raise UserError(f"{option}: {must} for {model}, which is trained by {method.method}, found {found}")
 
 
+def _refuse_other_anchors(method: Method, model: str, anchors: Path) -> None:
+    """UserError unless anchors are converted from the file that the run names, or made here if it names none."""
+    provenance = provenance_of(anchors)
+    is_from_elsewhere = provenance.get("made_by") in FROM_ELSEWHERE
+    if method.anchors is None and is_from_elsewhere:
+        raise UserError(f"{anchors}: anchors of a model must be given for {model}, found some from elsewhere; give the run the key "
+                        "anchors, or name others")  # fmt: skip
+    if method.anchors is not None:
+        file = Path(method.anchors)
+        if not is_from_elsewhere or (file.is_file() and content_digest(file) not in contents_of_inputs(provenance)):
+            raise UserError(f"{anchors}: the anchors must be converted from {file}, the key anchors of {model}, found others; convert "
+                            "that file")  # fmt: skip
+
+
 def _refuse_other_processes(configuration: Configuration) -> None:
     processes = configuration.compute.processes
     if parallel.size() != processes:
@@ -147,7 +167,7 @@ def _initial_network(
     table = class_table(configuration)
     if start is None:
         torch.manual_seed(seed)
-        network = configuration.network.build(table.count)
+        network = build_network(configuration.network, table.count)
         configuration.network.load_pretrained(network)
         return to_device(network, device)
     network, description = restore_network(start, device, table, configuration, manifest)
@@ -166,7 +186,7 @@ def _publish(frames: Frames, session: Session, progress: Progress, provenance: M
     """Write the checkpoint of a trained network, with statistics of the target if the run has `target_statistics`."""
     configuration, device = frames.configuration, session.device
     # A new network has no SyncBatchNorm, which would wait for the other processes:
-    network = configuration.network.build(class_table(configuration).count)
+    network = build_network(configuration.network, class_table(configuration).count)
     network.load_state_dict(session.network.state_dict())
     network = to_device(network, device)
     target_statistics = session.method.target_statistics

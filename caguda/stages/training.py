@@ -23,6 +23,7 @@ from caguda.artifacts.state import count_attempt, load_state, lock, save_state
 from caguda.config_run import Optimiser, Training
 from caguda.equations.schedule import poly
 from caguda.errors import UserError
+from caguda.networks.layers.dropout import seed_of
 from caguda.networks.layers.network import ParameterGroup, SegmentationNetwork
 from caguda.stages.parallel import all_reduce_max, all_reduce_sum, broadcast, print_once, rank, size
 from caguda.stages.session import Batch, Objective
@@ -39,6 +40,7 @@ class TrainingSetup:
     `batches(i)` yields the batches from iteration i on. `step(batch, iteration)` is a generator of objectives: the
     loop calls backward() on each before it resumes the generator, so that memory of the graph is freed. Gradients add
     up. Modules without an optimiser are saved but not trained. `identity` names the model that a saved state belongs to.
+    `seed` decides the random numbers of every step.
     """
 
     name: str
@@ -49,6 +51,7 @@ class TrainingSetup:
     settings: Training
     scaler: GradScaler
     identity: str = ""
+    seed: int = 0
     after_update: Callable[[], None] = lambda: None
 
 
@@ -108,10 +111,10 @@ def train(setup: TrainingSetup, directory: Path, fingerprint: str, save_every: i
         silent = rank() > 0 or not sys.stderr.isatty()
         for iteration in tqdm(positions, setup.name, end, initial=progress.iteration, disable=silent):
             started = time.monotonic()
-            torch.manual_seed(iteration * size() + rank())
+            torch.manual_seed(seed_of(setup.seed, iteration, rank()))
             _set_rates(setup, iteration)
-            _record(setup, progress, _gradients(setup, partial(signals.next_batch, batches), iteration))
-            _update(setup)
+            _record(setup, progress, compute_gradients(setup, partial(signals.next_batch, batches), iteration))
+            update_weights(setup)
             setup.after_update()
             progress.iteration = iteration + 1
             progress.seconds += time.monotonic() - started
@@ -135,7 +138,7 @@ def _set_rates(setup: TrainingSetup, iteration: int) -> None:
             group["lr"] = group["initial_lr"] * factor
 
 
-def _gradients(setup: TrainingSetup, next_batch: Callable[[], Batch], iteration: int) -> dict[str, float]:
+def compute_gradients(setup: TrainingSetup, next_batch: Callable[[], Batch], iteration: int) -> dict[str, float]:
     """Compute the gradients of one update; return the loss terms, means over its batches and all processes."""
     sums: dict[str, Tensor] = {}
     for _ in range(setup.settings.accumulate):
@@ -164,7 +167,8 @@ def _objectives(setup: TrainingSetup, batch: Batch, iteration: int) -> Iterator[
         raise UserError(f"{must}, found none; correct the method")
 
 
-def _update(setup: TrainingSetup) -> None:
+def update_weights(setup: TrainingSetup) -> None:
+    """Update the weights of all optimisers by their gradients, and clear these."""
     for optimiser in setup.optimisers.values():
         setup.scaler.step(optimiser)
         optimiser.zero_grad(set_to_none=True)
@@ -288,10 +292,7 @@ class _Signals:
     def _give_up(self, _number: int, _frame: FrameType | None) -> None:
         if self._waits:
             stop = self.received[0]
-            print(
-                f"stopped by signal {stop} while no batch came for {PATIENCE} s; the last saved state is kept",
-                flush=True,
-            )
+            print(f"stopped by signal {stop}: no batch came for {PATIENCE} s; the last saved state is kept", flush=True)
             raise SystemExit(128 + stop)
 
     def __exit__(self, *_: object) -> None:

@@ -64,7 +64,8 @@ class Frames:
         cache = self.caches.get(domain)
         stream, augmentation = f"{order} {domain}", method.augmentation_of(domain)
         images = cache.image if cache is not None else None
-        return TrainingFrames(self.manifest.frames(domain), maps, augmentation, seed, stream, images)
+        align_corners = self.configuration.network.align_corners
+        return TrainingFrames(self.manifest.frames(domain), maps, augmentation, seed, stream, images, align_corners)
 
     def truth(self, domain: DomainName) -> LabelMaps:
         """The label maps of a domain's frames; UserError unless all have labels."""

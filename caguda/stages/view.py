@@ -117,7 +117,7 @@ class Scene:
         if index not in self.labelled:
             return None
         try:
-            return [truth_at(self.labelled[index], self.truth_table, labelling.shape) for labelling in self.labellings]
+            return [truth_at(self.labelled[index], self.truth_table, labelling) for labelling in self.labellings]
         except UserError as error:
             self.notes[f"{self.first.image_ids[index]}: {error}"] = None
             return None

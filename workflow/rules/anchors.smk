@@ -6,11 +6,11 @@ rule anchor_part:
         manifest=MANIFEST,
         checkpoint=checkpoint_of,
     output:
-        f"{EVIDENCE}/parts/anchors.{{part}}-of-{{parts}}.h5",
+        f"{OWN_ANCHORS}/parts/anchors.{{part}}-of-{{parts}}.h5",
     log:
-        f"{EVIDENCE}/log/anchor_part.{{part}}-of-{{parts}}.txt",
+        f"{OWN_ANCHORS}/log/anchor_part.{{part}}-of-{{parts}}.txt",
     benchmark:
-        f"{EVIDENCE}/benchmark/anchor_part.{{part}}-of-{{parts}}.tsv"
+        f"{OWN_ANCHORS}/benchmark/anchor_part.{{part}}-of-{{parts}}.tsv"
     priority: 100
     conda:
         "../envs/caguda.yaml"
@@ -35,11 +35,11 @@ rule anchors:
         checkpoint=checkpoint_of,
         parts=lambda wildcards: parts_of(of_model(wildcards.seed, wildcards.model, "evidence"), "anchors.h5"),
     output:
-        f"{EVIDENCE}/anchors.h5",
+        f"{OWN_ANCHORS}/anchors.h5",
     log:
-        f"{EVIDENCE}/log/anchors.txt",
+        f"{OWN_ANCHORS}/log/anchors.txt",
     benchmark:
-        f"{EVIDENCE}/benchmark/anchors.tsv"
+        f"{OWN_ANCHORS}/benchmark/anchors.tsv"
     priority: 100
     conda:
         "../envs/caguda.yaml"

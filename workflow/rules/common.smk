@@ -10,10 +10,13 @@ from pathlib import Path
 
 import caguda
 from caguda.artifacts.atomic import write_json
+from caguda.artifacts.given_anchors import CONVERTED, folder_of
 from caguda.config_run import MODEL_PATTERN, Method, run_name
+from caguda.datasets.manifest import SET_NAMES
 from caguda.errors import UserError, first, printable
 from caguda.recorded_settings import plugins_of, plugins_of_rule, settings_of_run
 from caguda.runs import (
+    anchors_files,
     imported_files,
     labelling_name,
     model_before,
@@ -121,7 +124,7 @@ def below_prefix(path: str) -> str:
 def force_stale(wildcards) -> list[str]:
     """Forces what is out of date to be made again where a target needs it, as `--forcerun` does. Adds no input.
 
-    An input function of `check`, `check_test` and `import_checkpoint`, since Snakemake calls those while it plans jobs.
+    An input function of `check`, `check_test` and the rules of import.smk, since Snakemake calls those while it plans jobs.
 
     An artifact is out of date if it records other settings than the configuration has, or an input that is missing or has
     changed. Tables, pictures and archives do not record all their inputs; they are forced if `.snakemake` does not remember
@@ -149,21 +152,28 @@ def force_stale(wildcards) -> list[str]:
 
 # Paths. EXPERIMENT, SEED and MODEL are folders. A model is named by its folder, RUN or RUN/stageK, which holds one checkpoint.
 # Its anchors and its evidence lie in MODEL/evidence, and the pseudo-labels made of them in MODEL/labels/RULE, whichever run
-# is trained on them.
+# is trained on them. If a run names anchors from elsewhere, they lie in MODEL/anchors-DIGEST/evidence and .../labels/RULE
+# instead. GIVEN is MODEL, or that folder below it.
 
 EXPERIMENT = f"results/{configuration.experiment}"
 SEED = f"{EXPERIMENT}/seed{{seed}}"
 MODEL = f"{SEED}/{{model}}"
-EVIDENCE = f"{MODEL}/evidence"
-LABELS = f"{MODEL}/labels"
+GIVEN = f"{MODEL}{{given}}"
+EVIDENCE = f"{GIVEN}/evidence"
+LABELS = f"{GIVEN}/labels"
+OWN_ANCHORS = f"{MODEL}/evidence"
 CONFIG = below_prefix(f"{EXPERIMENT}/config.json")
 MANIFEST = f"{EXPERIMENT}/manifest.json"
 GENERATED = [f"{EXPERIMENT}/generated.json"] if configuration.street else []
-MANIFEST_OF = {"evaluation": MANIFEST, "test": f"{EXPERIMENT}/manifest.test.json"}
+MANIFEST_OF = {**dict.fromkeys(SET_NAMES, MANIFEST), "test": f"{EXPERIMENT}/manifest.test.json"}
 PREDICTED = "test" if configuration.test else "evaluation"
 PACKED = f"{EXPERIMENT}/packed/{{domain}}.h5"
 REPORT = f"{EXPERIMENT}/reports/{{report}}"
 MODELS = all_models(configuration)
+with one_line():
+    FOLDER_BY_RUN = {run: folder_of(Path(file)) for run, file in anchors_files(configuration).items()}
+ANCHORS_BY_FOLDER = {FOLDER_BY_RUN[run]: file for run, file in anchors_files(configuration).items()}
+"""The files of anchors from elsewhere, by the folder of what is made with each."""
 REPORTS = reports(configuration)
 RULE_BY_FOLDER = rules_by_folder(configuration)
 LABELLINGS = {labelling_name(configuration, model) for model in MODELS} - {""}
@@ -180,6 +190,7 @@ def alternatives(names) -> str:
 wildcard_constraints:
     seed=alternatives(map(str, configuration.seeds)),
     model=MODEL_PATTERN,  # also that of a model that the configuration does not have, so that `model_of_job` can say so
+    given=rf"(?:/(?:{alternatives(ANCHORS_BY_FOLDER)}))?",
     report=alternatives(REPORTS),
     rule=r"[A-Za-z0-9_.-]+",
     labelling=alternatives(LABELLINGS),
@@ -233,7 +244,8 @@ def model_of_job(wildcards) -> str:
 
 
 # `..._of(model)` is made with that model. `..._given_to(model)` is an input of its training, made with the model that it
-# starts from; `..._behind(model)` is what that input is made of, or the report on it.
+# starts from; `..._behind(model)` is what that input is made of, or the report on it. `..._of_job(wildcards)` is made with the
+# model of a job, and lies in its GIVEN.
 
 
 def evidence_of_labels(wildcards) -> str:
@@ -243,7 +255,12 @@ def evidence_of_labels(wildcards) -> str:
             f"caguda: {configuration_name()}: the labels must be of a run, found {printable(wildcards.rule)}, where runs have "
             f"{first(list(RULE_BY_FOLDER)) or 'none'}; give a run such pseudo_labels, or ask for others"
         )
-    return of_model(wildcards.seed, model_of_job(wildcards), "evidence/evidence.json")
+    return of_job(wildcards, "evidence/evidence.json")
+
+
+def of_job(wildcards, name: str) -> str:
+    """An artifact beside the model of a job."""
+    return of_model(wildcards.seed, f"{model_of_job(wildcards)}{wildcards.given}", name)
 
 
 def checkpoint_of(wildcards) -> str:
@@ -251,9 +268,30 @@ def checkpoint_of(wildcards) -> str:
     return of_model(wildcards.seed, model_of_job(wildcards), "checkpoint.safetensors")
 
 
-def anchors_of(seed: int | str, model: str) -> str:
-    """The anchors for the evidence of a model: its own, or with `every_stage: false` those that its chain started from."""
+def anchors_of(seed: int | str, model: str, given: str) -> str:
+    """The anchors for the evidence of a model: those from elsewhere of the folder `given`.
+
+    Without such a folder they are its own, or with `every_stage: false` those that its chain started from.
+    """
+    if given:
+        return f"{EXPERIMENT}/{given}/{CONVERTED}"
     return of_model(seed, model_of_anchors(configuration, model), "evidence/anchors.h5")
+
+
+def anchors_of_job(wildcards) -> str:
+    """The anchors for the evidence of a job."""
+    return anchors_of(wildcards.seed, model_of_job(wildcards), wildcards.given.removeprefix("/"))
+
+
+def folder_given_to(model: str) -> str:
+    """The folder of the anchors from elsewhere that a training reads; empty if it reads none or those of a model."""
+    return FOLDER_BY_RUN.get(run_name(model), "")
+
+
+def beside_start(seed: int | str, model: str, name: str) -> str:
+    """An artifact beside the model that a training starts from, made with the anchors that the training reads."""
+    before, given = model_before(configuration, model), folder_given_to(model)
+    return of_model(seed, f"{before}/{given}" if given else before, name)
 
 
 def start_given_to(seed: int | str, model: str) -> list[str]:
@@ -264,8 +302,8 @@ def start_given_to(seed: int | str, model: str) -> list[str]:
 
 def anchors_given_to(seed: int | str, model: str) -> list[str]:
     """The anchors that a training reads; none if its method uses none."""
-    before = model_before(configuration, model)
-    return [anchors_of(seed, before)] if run_of(configuration, model).uses_anchors else []
+    before, given = model_before(configuration, model), folder_given_to(model)
+    return [anchors_of(seed, before, given)] if run_of(configuration, model).uses_anchors else []
 
 
 def reads_labels(model: str) -> bool:
@@ -278,18 +316,18 @@ def labels_given_to(seed: int | str, model: str) -> list[str]:
     """The pseudo-labels that a training reads, one JSON for each rule; none if its method reads none."""
     if not reads_labels(model):
         return []
-    before, rules = model_before(configuration, model), rules_of(configuration, model).values()
-    return [of_model(seed, before, f"labels/{rule.folder}/labels.json") for rule in rules]
+    rules = rules_of(configuration, model).values()
+    return [beside_start(seed, model, f"labels/{rule.folder}/labels.json") for rule in rules]
 
 
 def evidence_behind(seed: int | str, model: str) -> str:
     """The evidence that the pseudo-labels of a training are made of."""
-    return of_model(seed, model_before(configuration, model), "evidence/evidence.json")
+    return beside_start(seed, model, "evidence/evidence.json")
 
 
 def label_report_behind(seed: int | str, model: str) -> str:
     """The label report of the pseudo-labels that a training reads."""
-    return of_model(seed, model_before(configuration, model), f"labels/{labelling_name(configuration, model)}.json")
+    return beside_start(seed, model, f"labels/{labelling_name(configuration, model)}.json")
 
 
 def parts_of(folder: str, artifact: str) -> list[str]:

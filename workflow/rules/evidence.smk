@@ -8,7 +8,7 @@ rule evidence_store:
     input:
         manifest=MANIFEST,
         checkpoint=checkpoint_of,
-        anchors=lambda wildcards: anchors_of(wildcards.seed, wildcards.model),
+        anchors=anchors_of_job,
     output:
         created=f"{EVIDENCE}/evidence.created.json",
         group=f"{EVIDENCE}/evidence.zarr/zarr.json",
@@ -40,7 +40,7 @@ rule evidence_part:
         group=rules.evidence_store.output.group,
         manifest=MANIFEST,
         checkpoint=checkpoint_of,
-        anchors=lambda wildcards: anchors_of(wildcards.seed, wildcards.model),
+        anchors=anchors_of_job,
     output:
         f"{EVIDENCE}/parts/evidence.{{part}}-of-{{parts}}.json",
     log:
@@ -70,7 +70,7 @@ rule evidence:
     input:
         created=rules.evidence_store.output.created,
         group=rules.evidence_store.output.group,
-        parts=lambda wildcards: parts_of(of_model(wildcards.seed, wildcards.model, "evidence"), "evidence.json"),
+        parts=lambda wildcards: parts_of(of_job(wildcards, "evidence"), "evidence.json"),
     output:
         f"{EVIDENCE}/evidence.json",
     log:

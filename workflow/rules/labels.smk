@@ -37,8 +37,7 @@ rule diagnose:
         manifest=MANIFEST,
         evidence=f"{EVIDENCE}/evidence.json",
         labels=lambda wildcards: [
-            of_model(wildcards.seed, wildcards.model, f"labels/{rule}/labels.json")
-            for rule in wildcards.labelling.split("+")
+            of_job(wildcards, f"labels/{rule}/labels.json") for rule in wildcards.labelling.split("+")
         ],
     output:
         f"{LABELS}/{{labelling}}.json",

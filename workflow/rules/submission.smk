@@ -1,5 +1,5 @@
-# For Cityscapes' test server: the label ids of every frame of a set as PNG files, and one zip of them. Several jobs write the
-# files, one by one, into a folder. The JSON beside the folder comes last, with the digests of all files.
+# The label ids of every frame of a set as PNG files (Algorithm 1, line 12), and one zip of them for Cityscapes' test server.
+# Several jobs write the files, one by one, into a folder. The JSON beside the folder comes last, with the digests of all files.
 
 
 rule predict_part:

@@ -14,8 +14,9 @@ def artifacts_given_to(seed: int, model: str) -> list[str]:
     """The anchors and pseudo-labels that a training is given, the artifacts that they are made of, and their label report."""
     run, paths = run_of(configuration, model), []
     if isinstance(run, Method) and run.uses_frozen_model:
-        anchors = anchors_of(seed, model_before(configuration, model))
-        paths += [anchors, *parts_of(os.path.dirname(anchors), "anchors.h5")]
+        given = folder_given_to(model)
+        anchors = anchors_of(seed, model_before(configuration, model), given)
+        paths += [anchors, *([] if given else parts_of(os.path.dirname(anchors), "anchors.h5"))]
     if reads_labels(model):
         folder = os.path.dirname(evidence_behind(seed, model))
         paths += [f"{folder}/{name}" for name in ("evidence.json", "evidence.created.json", "evidence.zarr/zarr.json")]
@@ -137,11 +138,19 @@ def table_artifacts(number: int) -> list[str]:
     return [f"{EXPERIMENT}/tables/table{number}.{suffix}" for suffix in ("csv", "md", "tex", "html")]
 
 
-def submission_artifacts(model: str) -> list[str]:
-    """The submission of a model, its predictions, and the artifacts of its lineage, of every seed."""
+def prediction_artifacts(model: str, *sets: str) -> list[str]:
+    """The predictions of a model for the frames of these sets, and the artifacts of its lineage, of every seed."""
     paths = trained_artifacts([model])
     for seed in configuration.seeds:
-        paths += parts_of(of_model(seed, model, "predictions"), f"{PREDICTED}.json")
-        names = (f"predictions/{PREDICTED}.json", "submission.zip", "submission.json")
-        paths += [of_model(seed, model, name) for name in names]
+        for name in sets:
+            paths += parts_of(of_model(seed, model, "predictions"), f"{name}.json")
+            paths.append(of_model(seed, model, f"predictions/{name}.json"))
     return paths
+
+
+def submission_artifacts(model: str) -> list[str]:
+    """The submission of a model, its predictions, and the artifacts of its lineage, of every seed."""
+    archives = [
+        of_model(seed, model, name) for seed in configuration.seeds for name in ("submission.zip", "submission.json")
+    ]
+    return prediction_artifacts(model, PREDICTED) + archives

@@ -19,6 +19,7 @@ class Cityscapes(Layout):
     key = "split"
     splits = "train, val or test"
     label_choices = ("labels", "labelTrainIds")
+    published_size = (1024, 2048)
     on_test_server = True
 
     def image_folders(self, domain: Domain, root: Path) -> list[Path]:

@@ -9,5 +9,7 @@ from caguda.registry import register
 class GTA5(Layout):
     """Labels are palette PNGs that hold Cityscapes' label ids. All defaults of `Layout` are those of this data set."""
 
+    published_size = (1052, 1914)
+
     def published(self, domain: Domain) -> int | None:
         return 24_966

@@ -22,6 +22,7 @@ class Synthia(Layout):
 
     key = "root"
     label_choices = ("labels",)
+    published_size = (760, 1280)
 
     def image_folders(self, domain: Domain, root: Path) -> list[Path]:
         return [root / "RGB"]

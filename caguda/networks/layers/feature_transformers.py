@@ -54,8 +54,8 @@ def _convolution(inputs: int, outputs: int, *, size: int = 1, rate: int = 1) -> 
 class ImagePooling(nn.Module):
     """The image pooling branch: the mean over the whole image, at every position.
 
-    A batch of one image has one value per channel, which has no variance: it is normalised with the running statistics,
-    which stay unchanged.
+    A batch of one image has one value per channel, which has no variance: in training it is normalised with the running
+    statistics, which stay unchanged.
     """
 
     def __init__(self, outputs: int) -> None:
@@ -66,7 +66,7 @@ class ImagePooling(nn.Module):
     def forward(self, encoded: Tensor) -> Tensor:
         pooled = self.convolution(encoded.mean((2, 3), keepdim=True))
         norm = self.norm
-        if len(pooled) == 1 and not isinstance(norm, nn.SyncBatchNorm):
+        if self.training and len(pooled) == 1 and not isinstance(norm, nn.SyncBatchNorm):
             normalised = functional.batch_norm(
                 pooled, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
             )

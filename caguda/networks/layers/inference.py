@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caguda.config import Inference
+from caguda.equations.grid import enlarged_logits
 
 
 class Views(NamedTuple):
@@ -19,7 +20,9 @@ class Views(NamedTuple):
     logits: list[tuple[Tensor, bool]]
 
 
-def most_probable(network: nn.Module, images: Float[Tensor, "n 3 H W"], inference: Inference) -> UInt8[Tensor, "n H W"]:
+def most_probable(
+    network: nn.Module, images: Float[Tensor, "n 3 H W"], inference: Inference, align_corners: bool = False
+) -> UInt8[Tensor, "n H W"]:
     """The most probable category of every pixel, at the resolution of the images; ties go to the lowest category.
 
     With one view, the category of the largest logit; with several, of the largest mean softmax probability. TypeError
@@ -29,7 +32,7 @@ def most_probable(network: nn.Module, images: Float[Tensor, "n 3 H W"], inferenc
     least, most = (float(value) for value in images.aminmax())
     if not 0.0 <= least <= most <= 1.0:
         raise ValueError(f"images must be RGB in 0..1, found values from {least:g} to {most:g}; see `scaled`")
-    return largest(views(network, images, inference))
+    return largest(views(network, images, inference), align_corners)
 
 
 def views(network: nn.Module, images: Float[Tensor, "n 3 H W"], inference: Inference) -> Views:
@@ -55,14 +58,14 @@ def _refuse_integers(images: Tensor) -> None:
         raise TypeError(f"images must be RGB in 0..1 in floating-point numbers, found {images.dtype}; see `scaled`")
 
 
-def largest(views: Views) -> UInt8[Tensor, "n H W"]:
+def largest(views: Views, align_corners: bool = False) -> UInt8[Tensor, "n H W"]:
     """The most probable category of every pixel from the logits of all views, as in `most_probable`."""
     if len(views.logits) == 1:
-        return _enlarged(views.logits[0][0], views.size).argmax(dim=1).to(torch.uint8)
-    return mean_probabilities(views).argmax(dim=1).to(torch.uint8)
+        return enlarged_logits(views.logits[0][0], views.size, align_corners).argmax(dim=1).to(torch.uint8)
+    return mean_probabilities(views, align_corners).argmax(dim=1).to(torch.uint8)
 
 
-def mean_probabilities(views: Views) -> Float[Tensor, "n c H W"]:
+def mean_probabilities(views: Views, align_corners: bool = False) -> Float[Tensor, "n c H W"]:
     """The mean of the softmax probabilities over all views, at the images' resolution.
 
     Logits are enlarged bilinearly before the softmax; mirrored views are mirrored back.
@@ -70,10 +73,6 @@ def mean_probabilities(views: Views) -> Float[Tensor, "n c H W"]:
     by_view = (
         probabilities.flip(-1) if mirrored else probabilities
         for logits, mirrored in views.logits
-        for probabilities in [_enlarged(logits, views.size).softmax(dim=1)]
+        for probabilities in [enlarged_logits(logits, views.size, align_corners).softmax(dim=1)]
     )
     return reduce(Tensor.add_, by_view).div_(len(views.logits))
-
-
-def _enlarged(logits: Tensor, size: Sequence[int]) -> Tensor:
-    return functional.interpolate(logits, size, mode="bilinear")

@@ -38,8 +38,11 @@ class SegmentationNetwork(nn.Module):
 
     `factors` multiply the learning rate of a part, by its name (encoder, transformer, classifier); the default is 1.
     Blocks of the classes `recomputable` may be computed again in the backward pass: they draw no random numbers, their
-    inputs are tensors, and none lies inside another.
+    inputs are tensors, and none lies inside another. `align_corners` is the key of the settings that the network was built
+    from.
     """
+
+    align_corners: bool = False
 
     def __init__(
         self, normalisation: Normalisation, encoder: nn.Module, transformer: nn.Module, classifier: nn.Conv2d, *,
