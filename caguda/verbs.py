@@ -81,6 +81,17 @@ def _finite_numbers(text: str) -> list[float]:
     return numbers
 
 
+def _number_above_0(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"must be a finite number above 0, found {text!r:.60}")
+    return value
+
+
 _LARGEST_SEED = 2**32 - 1
 _NAME: dict[str, Any] = {"metavar": "NAME"}
 _FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
@@ -114,7 +125,7 @@ STORE = _option("--store", "the store, a folder", _FILE)
 PACKED = _option("--packed", "packed caches to read frames from", _FILES_IF_ANY)
 STATE = _option("--state", "the folder of the state to resume from", _FILE)
 DOMAIN = _option("--domain", "which frames", {"choices": ("source", "target")})
-SET = _option("--set", "which set of frames", {"choices": ("evaluation", "test")}, "name")
+SET = _option("--set", "which set of frames", {"choices": ("source", "target", "evaluation", "test")}, "name")
 PART = _option("--part", "which part, from 1", _FROM_1)
 PARTS = _option("--parts", "of how many", _FROM_1)
 PART_FILES = _option("--part-files", "what all parts have made", _FILES)
@@ -143,6 +154,15 @@ PATHS = _option("paths", "artifacts, or folders with some", _FILES | {"metavar":
 YAMLS = _option("files", "YAMLs, a later one above those before it", _FILES)
 LABELLING = _option("labelling", _LABELS, {"type": Path, "metavar": "LABELS"})
 LABELLINGS = _option("labellings", _LABELS, {"type": Path, "nargs": "+", "metavar": "LABELS"})
+YAML = _option("file", "the experiment: a YAML", {"type": Path, "metavar": "CONFIG"})
+PLANNED = _option("words", "YAMLs above it; models, runs or targets of the workflow, by default all runs",
+                  {"nargs": "*", "default": (), "metavar": "MODEL"})  # fmt: skip
+TFLOPS = _option(
+    "--tflops",
+    "the TFLOP/s that a device sustains, for hours",
+    {"type": _number_above_0, "default": None, "metavar": "N"},
+)
+MEASURE = _option("--measure", "measure some steps on this machine, for hours", _SWITCH)
 
 _ON_CHECKPOINT = (CONFIG, MANIFEST, CHECKPOINT)
 VERBS: Mapping[str, Verb] = {
@@ -162,9 +182,10 @@ VERBS: Mapping[str, Verb] = {
     "evidence": Verb("stages.evidence_store:verify_evidence", "verify the evidence that all parts have written, and write its JSON", (STORE, PART_FILES, OUTPUT)),
     "labels": Verb("stages.labels:make_labels", "ATI and PLA: the pseudo-labels of one rule, from evidence",
                    (CONFIG, EVIDENCE, RULE, STORE, OUTPUT)),
-    "convert-anchors": Verb("stages.convert:convert_anchors", "the authors' category anchors as an anchors file", (CONFIG, INPUT, OUTPUT)),
+    "convert-anchors": Verb("stages.convert:convert_anchors", "anchors from elsewhere, the authors' or an anchors file, for this network", (CONFIG, INPUT, OUTPUT)),
     "convert-checkpoint": Verb("stages.convert:convert_checkpoint", "the authors' checkpoint as a checkpoint", (CONFIG, INPUT, OUTPUT)),
     "config": Verb("resolved:print_configuration", "a whole experiment, each value with the YAML that says it", (YAMLS,)),
+    "plan": Verb("costs.plan:plan", "what models will cost: FLOPs, hours, disk, frames a second", (YAML, PLANNED, TFLOPS, MEASURE, JSON)),
     "schema": Verb("schema:print_schema", "the JSON schema of an experiment's YAML, for editors", ()),
     "import": Verb("stages.convert:import_checkpoint", "take a checkpoint from elsewhere as the model of a run",
                    (CONFIG, MODEL, SEED, INPUT, OUTPUT)),

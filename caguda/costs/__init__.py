@@ -1,0 +1,1 @@
+"""What an experiment will cost: arithmetic, disk, frames and hours, before anything is started."""
