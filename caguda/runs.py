@@ -130,8 +130,8 @@ def rules_by_folder(configuration: Configuration) -> dict[str, Rule]:
 
 
 def labelling_name(configuration: Configuration, model: str) -> str:
-    """The name of a model's labelling: the folders of its rules, joined by +."""
-    return "+".join(rule.folder for rule in rules_of(configuration, model).values())
+    """The name of a model's labelling: the sorted folders of its rules, joined by +. The order of the rules is free."""
+    return "+".join(sorted(rule.folder for rule in rules_of(configuration, model).values()))
 
 
 def model_of_anchors(configuration: Configuration, model: str) -> str:

@@ -184,6 +184,10 @@ def test_the_labels_of_a_run_are_called_by_its_rules() -> None:
     )
     assert labelling_name(made, "other/stage1") == "anchor-0.05-absolute+probability-0.75"
     assert [labelling_name(made, model) for model in ("source", "brought", "third")] == [""] * 3
+    reversed_rules = {"probability": {"p0": 0.5}, "anchor": {"margin": 0.05, "unit": "absolute"}}
+    reordered = experiment({"source": SUPERVISED, "other": {**CAG, "start": "source", "pseudo_labels": reversed_rules}})
+    assert list(rules_of(reordered, "other")) == ["probability", "anchor"]
+    assert labelling_name(reordered, "other") == labelling_name(made, "chain/stage1"), "the order of rules is free"
     assert list(rules_by_folder(made)) == ["anchor-0.05-absolute", "probability-0.5", "probability-0.75"]
     assert rules_of(made, "brought") == {}
 

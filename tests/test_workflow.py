@@ -130,6 +130,21 @@ def test_labels_and_what_is_told_of_them_need_no_network(tmp_path: Path) -> None
     assert not any(name.endswith((".safetensors", ".h5")) for job in jobs for name in job.input)
 
 
+def test_a_report_of_two_models_with_the_same_labels_takes_each_label_report_once(tmp_path: Path) -> None:
+    """The twin has the rules in another order: its labels, and what is told of them, are the same."""
+    content = yaml.safe_load(SMOKE.read_text(encoding="utf-8"))
+    rules = dict(reversed(content["runs"]["cag"]["pseudo_labels"].items()))
+    content["runs"]["twin"] = {**content["runs"]["cag"], "stages": 1, "pseudo_labels": rules}
+    content["reports"] = {"cag": ["pretrain", "cag", "twin"]}
+    path = tmp_path / "twins.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    done = Workflow(tmp_path, path).run("--dry-run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (command,) = [line for line in done.stdout.splitlines() if "caguda report " in line]
+    named = command.partition("--label-reports ")[2].partition(" --checkpoints")[0].split()
+    assert named == [f"results/smoke/{told(stage)}" for stage in (1, 2)]
+
+
 def test_what_is_finished_is_not_done_again(finished: Workflow) -> None:
     assert finished.planned() == set()
     machine = "{save_every: 3, workers: 2, threads: 2, inference_batch_size: 8, parts: 3}"

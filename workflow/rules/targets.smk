@@ -83,8 +83,9 @@ def evidence_of_figure(report: str) -> list[str]:
 
 
 def label_reports(models: list[str]) -> list[str]:
-    """The label reports behind these models, seed by seed; none for a model that was trained without pseudo-labels."""
-    return [label_report_behind(seed, model) for seed in configuration.seeds for model in models if reads_labels(model)]
+    """The label reports behind these models, seed by seed, each once; none for a model trained without pseudo-labels."""
+    labelled = [model for model in models if reads_labels(model)]
+    return list(dict.fromkeys(label_report_behind(seed, model) for seed in configuration.seeds for model in labelled))
 
 
 def report_artifacts(report: str) -> list[str]:
