@@ -22,7 +22,7 @@ from caguda.classes import CITYSCAPES_19
 from caguda.config import Configuration
 from caguda.errors import UserError
 from caguda.paper import charts
-from caguda.paper.evaluations import read_evaluations
+from caguda.paper.evaluations import label_contents, read_evaluations
 from caguda.paper.figures import Block, side_by_side, write_figure
 from caguda.paper.formats import show
 from caguda.paper.pictures import description
@@ -233,6 +233,21 @@ def test_labels_of_a_model_are_told_of_once_and_by_what_it_was_trained_on(three:
     ):
         with pytest.raises(UserError, match=message):
             report(config, paths | {"label_reports": labels}, tmp_path)
+
+
+def test_of_equal_labels_each_model_has_the_report_on_its_own_files(three: Any) -> None:
+    """Labels of two stages are equal, for instance, if neither labels a pixel."""
+    config, paths = three
+    expected = label_reports_of(config, paths["label_reports"], paths["checkpoints"])
+
+    def with_equal_labels(made: Mapping[str, Any]) -> dict[str, Any]:
+        equal = {path: {"content": Path(path).parent.name} for path in made["inputs"] if "/labels/" in path}
+        return {**made, "inputs": {path: recorded | equal.get(path, {}) for path, recorded in made["inputs"].items()}}
+
+    for path in (*paths["label_reports"], *paths["checkpoints"]):
+        rewrite(path, provenance=with_equal_labels(read_json(path)["provenance"]))
+    assert len({frozenset(label_contents(path)) for path in paths["label_reports"]}) == 1
+    assert label_reports_of(config, paths["label_reports"], paths["checkpoints"]) == expected
 
 
 def labels_of_report(config: Configuration, paths: Mapping[str, list[Path]]) -> list[Any]:

@@ -146,22 +146,31 @@ def input_of_kind(path: Path, kind: str) -> Path:
 
 def label_contents(report: Path) -> set[str]:
     """The digests of the label stores that a label report is about; UserError for another file."""
+    return set(_content_by_label_file(report).values())
+
+
+def _content_by_label_file(report: Path) -> dict[str, str]:
+    """The digests of the label stores that a label report is about, by the paths that it recorded."""
     content = read_artifact(report, KIND_BY_VERB["diagnose"])
-    inputs = content["provenance"]["inputs"].values()
-    return {recorded["content"] for recorded in inputs if recorded["from_here"] in content["labels"].values()}
+    inputs, labels = content["provenance"]["inputs"], content["labels"].values()
+    return {path: recorded["content"] for path, recorded in inputs.items() if recorded["from_here"] in labels}
 
 
 def match_label_reports(models: Mapping[Path, Mapping[str, Any]], reports: Sequence[Path]) -> dict[Path, Path]:
     """The label report of the pseudo-labels that each model was trained on.
 
-    `models` maps a file of a model to the provenance of its checkpoint; the result maps the same files to reports. Raises
-    UserError unless every model has exactly one report, and every report a model.
+    `models` maps a file of a model to the provenance of its checkpoint; the result maps the same files to reports. Of reports
+    on equal labels, it is the one that names the files that the model names. Raises UserError unless every model has exactly
+    one report, and every report a model.
     """
-    contents = {report: label_contents(report) for report in reports}
+    files = {report: _content_by_label_file(report) for report in reports}
+    contents = {report: set(labels.values()) for report, labels in files.items()}
     matches: dict[Path, Path] = {}
     for path, provenance in models.items():
         inputs, rules = contents_of_inputs(provenance), provenance["settings"].get("run", {}).get("pseudo_labels", {})
         fitting = [report for report, labels in contents.items() if labels <= inputs and len(labels) == len(rules)]
+        if len(fitting) > 1:
+            fitting = [r for r in fitting if files[r].keys() <= provenance["inputs"].keys()] or fitting
         if len(fitting) != 1:
             raise UserError(
                 f"{path}: the statistics of the labels that a model was trained on must be given once, found "
