@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import paper_samples
 import pytest
-from paper_samples import RULES, configuration, runs, write_experiment
+from paper_samples import RULES, configuration, rewrite, runs, write_experiment, write_model
 from test_paper_report import Page, draw, report
 
 from caguda import registry
-from caguda.artifacts.atomic import read_json
+from caguda.artifacts.atomic import read_json, sha256
 from caguda.config_run import DomainName, Method, Read
 from caguda.errors import UserError
 from caguda.paper.report import write_report
@@ -49,6 +50,24 @@ def test_labels_that_two_models_were_trained_on_are_told_of_for_each(tmp_path: P
     text, (_, paths, _) = page(tmp_path, "source_only", "warm-up", "cag/stage1", "cag_2/stage1", cag_2=SECOND)
     assert len(paths["label_reports"]) == 1
     assert "cag stage 1 per category" in text and "cag 2 stage 1 per category" in text
+
+
+def test_two_models_with_the_same_weights_have_one_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a run `again: {like: source_only}` has them."""
+    alike = ("source_only", "again")
+
+    def write_alike(path: Path, made: dict[str, Any], history: Any) -> Path:
+        write_model(path, made, history)
+        if path.parent.name in alike:
+            path.write_text("the same weights")
+            rewrite(path.with_suffix(".json"), weights_sha256=sha256(path))
+        return path
+
+    monkeypatch.setattr(paper_samples, "write_model", write_alike)
+    text, (config, paths, _) = page(tmp_path, "source_only", "again", "warm-up", again={"like": "source_only"})
+    assert "after warm-up it reaches" in text and "again: checkpoint" in text
+    weights = [read_json(path)["weights_sha256"] for path in paths["checkpoints"] if path.parent.name in alike]
+    assert len(weights) == 2 and weights[0] == weights[1]
 
 
 def test_a_report_without_pseudo_labels_says_so(tmp_path: Path) -> None:

@@ -58,18 +58,24 @@ def refuse_other_pictures(
     figure: Path,
     curves: Path,
 ) -> None:
-    """Raises UserError unless the pictures show the models that a report needs, and no others than its models and labels."""
-    models = {_weights_of(path): model_of(provenance_of(path)) for path in checkpoints}
+    """Raises UserError unless the pictures show the models that a report needs, and no others than its models and labels.
+
+    Two models may have the same weights: a picture of these shows both.
+    """
+    models: dict[str, set[str]] = {}
+    for path in checkpoints:
+        models.setdefault(_weights_of(path), set()).add(model_of(provenance_of(path)))
     allowed = {*models, *(content for path in label_reports for content in label_contents(path))}
     of_figure, of_curves = models_of_figure(configuration, rows), models_of_curves(configuration, rows)
 
-    def models_in(digests: Iterable[str]) -> set[str]:
-        return {models[digest] for digest in digests if digest in models}
+    def models_in(digests: Iterable[str]) -> list[set[str]]:
+        return [models[digest] for digest in digests if digest in models]
 
     in_figure = models_in(refuse_other_picture(figure, "figure", allowed))
-    in_curves = models_in(refuse_other_picture(curves, "curves", allowed, may_be_empty=not of_curves))
-    if in_figure != set(of_figure):
-        raise UserError(f"{figure}: the figure must be of {', '.join(of_figure)}, found one of {', '.join(sorted(in_figure))}; "
+    in_curves = set[str]().union(*models_in(refuse_other_picture(curves, "curves", allowed, may_be_empty=not of_curves)))
+    if not set[str]().union(*in_figure) >= set(of_figure) or any(alike.isdisjoint(of_figure) for alike in in_figure):
+        found = sorted(" or ".join(sorted(alike)) for alike in in_figure)
+        raise UserError(f"{figure}: the figure must be of {', '.join(of_figure)}, found one of {', '.join(found)}; "
                         "draw it again")  # fmt: skip
     if missing := [model for model in of_curves if model not in in_curves]:
         raise UserError(f"{curves}: the curves must be of all models of the report that led to {main_model(rows).model}, "
