@@ -135,15 +135,16 @@ def labelling_name(configuration: Configuration, model: str) -> str:
 
 
 def model_of_anchors(configuration: Configuration, model: str) -> str:
-    """The model whose anchors make the evidence of a model: itself, or the model that its chain started from.
+    """The model whose anchors make the evidence of a model: itself, or with `every_stage: false` the one before its chain.
 
-    A run with anchors from elsewhere needs neither.
+    A chain that starts from a stage of another chain continues that chain: all stages of both have the same anchors. A run
+    with anchors from elsewhere needs neither.
     """
     stage = STAGE.fullmatch(model)
     if configuration.anchors.every_stage or not stage:
         return model
     before = model_before(configuration, f"{stage[1]}/stage1")
-    return model if before is None else before
+    return model if before is None else model_of_anchors(configuration, before)
 
 
 def deciding_settings(configuration: Configuration, model: str) -> dict[str, Any]:

@@ -122,14 +122,17 @@ def test_the_settings_that_decide_a_model_are_its_own() -> None:
     assert not told[0].keys() & {"title", "note", "stages"}
 
 
-def test_evidence_has_the_anchors_of_its_model_or_those_that_its_chain_started_from() -> None:
+def test_evidence_has_the_anchors_of_its_model_or_of_the_one_before_its_chain() -> None:
+    """`second` continues `chain`."""
     made = experiment(TREE, anchors={"every_stage": False})
     found = {model: model_of_anchors(made, model) for model in models(made)}
     assert found == {
         "source": "source", "chain/stage1": "source", "chain/stage2": "source", "chain/stage3": "source", "later": "later",
-        "second/stage1": "chain/stage2", "second/stage2": "chain/stage2", "control": "control", "brought": "brought",
+        "second/stage1": "source", "second/stage2": "source", "control": "control", "brought": "brought",
         "third": "third",
     }  # fmt: skip
+    of_second = {found[str(model_before(made, f"second/stage{k}"))] for k in (1, 2)}
+    assert of_second == {"source"}, "all stages of a run train with the anchors of its first stage"
     every = experiment(TREE)
     assert {model: model_of_anchors(every, model) for model in models(every)} == {m: m for m in models(every)}
 

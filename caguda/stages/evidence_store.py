@@ -58,8 +58,8 @@ def create_evidence(
 def anchors_of_model(path: Path, manifest: Path, checkpoint: Path, configuration: Configuration) -> Anchors:
     """The anchors in a file; UserError unless they are of the configured categories and of the features of this checkpoint.
 
-    Anchors from elsewhere do not name their checkpoint. With `every_stage: false`, they are of the model that the chain
-    started from.
+    Anchors from elsewhere do not name their checkpoint. With `every_stage: false`, they are of the model before the
+    chain.
     """
     anchors, attributes = load_anchors(path)
     provenance = attributes["provenance"]

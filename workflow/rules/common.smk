@@ -271,7 +271,7 @@ def checkpoint_of(wildcards) -> str:
 def anchors_of(seed: int | str, model: str, given: str) -> str:
     """The anchors for the evidence of a model: those from elsewhere of the folder `given`.
 
-    Without such a folder they are its own, or with `every_stage: false` those that its chain started from.
+    Without such a folder they are its own, or with `every_stage: false` those of the model before its chain.
     """
     if given:
         return f"{EXPERIMENT}/{given}/{CONVERTED}"
