@@ -48,6 +48,11 @@ class ClassTable:
         """The number of categories, c."""
         return len(self.names)
 
+    @property
+    def pairs(self) -> list[list[int]]:
+        """All raw values, ascending, each with its train id, as a JSON value."""
+        return [list(pair) for pair in sorted(self.train_id.items())]
+
     @cached_property
     def lookup(self) -> NDArray[np.uint8]:
         """The train id of every raw value, (65536,): IGNORE for a void value, UNWRITTEN for an unknown one. Read-only."""

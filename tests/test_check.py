@@ -28,6 +28,7 @@ from frame_trees import (
 from PIL import Image
 
 from caguda.artifacts.atomic import read_json
+from caguda.artifacts.provenance import content_digest
 from caguda.classes import CITYSCAPES_19, ClassTable
 from caguda.config_frames import Domain
 from caguda.datasets import check as opening
@@ -396,6 +397,21 @@ def test_another_class_table_layout_or_version_opens_everything(
     assert again(root, replace(tree, domain={"layout": "folder", "root": "gta5"}), opened) == list(tree.ids)
     monkeypatch.setattr(opening, "_CHECK_VERSION", -1)
     assert len(again(root, tree, opened)) == 7
+
+
+def test_other_raw_values_of_the_same_categories_make_another_manifest(root: Path) -> None:
+    """Whatever is made of a manifest records its content. Colours decide nothing."""
+    domain, manifest = make_tree(root, "gta5").domain, root.parent / "manifest.json"
+
+    def content(ids: tuple[int, int] = (7, 8), void: Sequence[int] = (), color: tuple[int, ...] = (1, 2, 3)) -> str:
+        names = zip(ids, ("road", "way"), strict=True)
+        classes = [{"id": value, "name": name, "color": list(color)} for value, name in names]
+        ignore = [value for value in CITYSCAPES_19.train_id if value not in ids]
+        check(configuration(root, source=dict(domain), classes=classes, ignore=[*ignore, *void]), manifest)
+        return content_digest(manifest)
+
+    assert content() == content(color=(4, 5, 6))
+    assert len({content(), content(ids=(8, 7)), content(void=[99])}) == 3
 
 
 def test_a_check_that_stops_keeps_what_it_has_found(root: Path, tree: Tree, opened: list[str]) -> None:

@@ -58,7 +58,7 @@ def new_provenance(
 def content_digest(path: Path) -> str:
     """A SHA-256 of the content of a file, without when, where and how it was made.
 
-    It covers the frames of a manifest, all of an HDF5 file of arrays but its provenance, and the maps of a store by its
+    It covers the frames and the categories of a manifest, with their raw values in every set, all of an HDF5 file of arrays but its provenance, and the maps of a store by its
     JSON; in any other file, all bytes.
     """
     if path.suffix == ".h5":
@@ -67,7 +67,7 @@ def content_digest(path: Path) -> str:
         content = read_json(path)
         if "warnings" in content:
             sets = {
-                name: value["digest"]
+                name: [value["digest"], value.get("train_ids")]
                 for name, value in content.items()
                 if isinstance(value, dict) and "digest" in value
             }

@@ -81,6 +81,7 @@ def _check_set(name: SetName, configuration: Configuration, record: Path) -> tup
         "layout": domain.layout,
         "root": str(root.absolute()),
         "digest": fingerprint({"frames": identity} | ({"plugins": plugins} if plugins else {})),
+        "train_ids": table.pairs,
         "pixels": {category: int(n) for category, n in zip(table.names, result.pixels, strict=False)},
         "void_pixels": int(result.pixels[IGNORE]),
         "frames": entries,

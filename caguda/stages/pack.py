@@ -67,7 +67,7 @@ def open_caches(paths: Sequence[Path], manifest: Manifest, configuration: Config
 
 def _identity(table: ClassTable) -> list[Any]:
     """The category names and raw values that decide the train ids of a label, as JSON values."""
-    return [list(table.names), [list(pair) for pair in sorted(table.train_id.items())]]
+    return [list(table.names), table.pairs]
 
 
 def _decode(frame: Frame, table: ClassTable, labelled: bool) -> Decoded:
