@@ -64,7 +64,7 @@ def test_two_models_with_the_same_weights_have_one_report(tmp_path: Path, monkey
         return path
 
     monkeypatch.setattr(paper_samples, "write_model", write_alike)
-    text, (config, paths, _) = page(tmp_path, "source_only", "again", "warm-up", again={"like": "source_only"})
+    text, (_, paths, _) = page(tmp_path, "source_only", "again", "warm-up", again={"like": "source_only"})
     assert "after warm-up it reaches" in text and "again: checkpoint" in text
     weights = [read_json(path)["weights_sha256"] for path in paths["checkpoints"] if path.parent.name in alike]
     assert len(weights) == 2 and weights[0] == weights[1]

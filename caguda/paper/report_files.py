@@ -72,7 +72,9 @@ def refuse_other_pictures(
         return [models[digest] for digest in digests if digest in models]
 
     in_figure = models_in(refuse_other_picture(figure, "figure", allowed))
-    in_curves = set[str]().union(*models_in(refuse_other_picture(curves, "curves", allowed, may_be_empty=not of_curves)))
+    in_curves = set[str]().union(
+        *models_in(refuse_other_picture(curves, "curves", allowed, may_be_empty=not of_curves))
+    )
     if not set[str]().union(*in_figure) >= set(of_figure) or any(alike.isdisjoint(of_figure) for alike in in_figure):
         found = sorted(" or ".join(sorted(alike)) for alike in in_figure)
         raise UserError(f"{figure}: the figure must be of {', '.join(of_figure)}, found one of {', '.join(found)}; "
