@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from caguda.artifacts.atomic import sha256
 from caguda.config import Configuration
 from caguda.config_run import Method
 from caguda.errors import UserError, first
@@ -14,11 +15,11 @@ from caguda.files import read_regular
 from caguda.pseudo_labels import Rule
 from caguda.registry import plugin_digests, registered
 from caguda.run_inheritance import EARLIER_KEYS
-from caguda.runs import deciding_settings, models, models_listed, run_of, stage_number
+from caguda.runs import deciding_settings, model_before, models, models_listed, run_of, stage_number
 from caguda.version import METHOD_VERSION
 
-_NOT_COMPARED = ("anchors.every_stage", "source.root", "target.root", "evaluation.root", "test.root")
-"""Keys that are not compared here: `every_stage` decides an input (staleness.py), and folders of frames may be moved."""
+_NOT_COMPARED = ("source.root", "target.root", "evaluation.root", "test.root")
+"""Keys that are not compared: folders of frames may be moved."""
 _EARLIER_SECTIONS = {*EARLIER_KEYS, "recipe"}
 """Sections of settings that versions before `runs` recorded."""
 _DECISIVE_COMPUTE_KEYS = {"precision", "tf32", "compile"}
@@ -35,9 +36,10 @@ def differing_settings(
     model, the rule of labels, and sections of earlier versions. For labels, the configured
     rule is the one that the folder in `path` names.
     """
-    current = configuration.model_dump(mode="json")
+    current = {**configuration.model_dump(mode="json"), "network": _network(configuration)}
     recorded = dict(provenance.get("settings", {}))
-    changed_plugins = _changed_plugins(configuration, recorded.pop("plugins", {}))
+    changed_files = _changed_plugins(configuration, recorded.pop("plugins", {}))
+    changed_files += _changed_pretrained(configuration, recorded.pop("pretrained", {}))
     lines = [f"{section}, settings of an earlier version" for section in recorded if section in _EARLIER_SECTIONS]
     if (run := recorded.pop("run", None)) is not None:
         lines += _run_differences(configuration, run) if isinstance(run, dict) else [f"run {run} of an earlier version"]
@@ -46,7 +48,7 @@ def differing_settings(
     for section, value in recorded.items():
         if section in current:
             lines += _differences(section, value, current[section])
-    lines = changed_plugins + [line for line in lines if not line.startswith(_NOT_COMPARED)]
+    lines = changed_files + [line for line in lines if not line.startswith(_NOT_COMPARED)]
     if provenance.get("method_version") != METHOD_VERSION:
         lines.append(f"method_version {provenance.get('method_version')}, not {METHOD_VERSION}")
     return lines
@@ -62,16 +64,49 @@ def refuse_other_settings(path: Path, configuration: Configuration, provenance: 
 
 
 def settings_of_run(configuration: Configuration, model: str) -> dict[str, Any]:
-    """All settings that decide a model: its training records them."""
+    """All settings that decide a model: its training records them.
+
+    `pretrained` has the SHA-256 of the files of first weights by name, if the model starts from these; None for a missing one.
+    """
     run = run_of(configuration, model)
     plugins = plugin_digests("network", [configuration.network.name])
     if isinstance(run, Method):
         plugins |= plugin_digests("method", [run.method])
+    files = configuration.network.pretrained_files() if model_before(configuration, model) is None else ()
+    pretrained = {path.name: sha256(path) if path.is_file() else None for path in files}
     return {
-        **configuration.model_dump(mode="json", include={"network": True, "compute": _DECISIVE_COMPUTE_KEYS}),
+        **recorded_network(configuration),
+        **configuration.model_dump(mode="json", include={"compute": _DECISIVE_COMPUTE_KEYS}),
         "run": _deciding_keys(configuration, model),
+        **({"pretrained": pretrained} if pretrained else {}),
         **_plugins_section(plugins),
     }
+
+
+def recorded_network(configuration: Configuration) -> dict[str, Any]:
+    """The section `network`, and `plugins` with that of the network. Of a file of first weights only the name is recorded.
+
+    Such a file may be moved: its content decides, which a training records in `pretrained`.
+    """
+    return {
+        "network": _network(configuration),
+        **_plugins_section(plugin_digests("network", [configuration.network.name])),
+    }
+
+
+def _network(configuration: Configuration) -> dict[str, Any]:
+    network: dict[str, Any] = configuration.network.model_dump(mode="json")
+    weights = network.get("weights")
+    return network | {"weights": Path(weights).name} if isinstance(weights, str) else network
+
+
+def settings_of_pass(configuration: Configuration) -> dict[str, Any]:
+    """The settings beside its network's that decide a pass of a trained model over frames: `compute.tf32` and its plugin.
+
+    A changed plugin may leave the weights of a model as they are.
+    """
+    compute = configuration.model_dump(mode="json", include={"compute": {"tf32"}})
+    return compute | _plugins_section(plugin_digests("network", [configuration.network.name]))
 
 
 def plugins_of(configuration: Configuration, sets: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -129,6 +164,18 @@ def _changed_plugins(configuration: Configuration, recorded: Mapping[str, str]) 
     return [f"another content of the plugin {name}" for name, digest in recorded.items() if digest not in current]
 
 
+def _changed_pretrained(configuration: Configuration, recorded: Mapping[str, str]) -> list[str]:
+    """The recorded files of first weights whose content no configured file has, wherever it lies.
+
+    None if a configured file is missing, or if there is none: then the key `weights` differs.
+    """
+    files = configuration.network.pretrained_files()
+    if not recorded or not files or not all(file.is_file() for file in files):
+        return []
+    current = {sha256(file) for file in files}
+    return [f"another content of network.weights {name}" for name, digest in recorded.items() if digest not in current]
+
+
 def _rule_to_compare(
     configuration: Configuration, recorded: Mapping[str, Any], path: Path | None
 ) -> dict[str, Any] | None:
@@ -163,8 +210,6 @@ def _differences(key: str, recorded: Any, current: Any) -> list[str]:
         return [
             line for name, value in recorded.items() for line in _differences(f"{key}.{name}", value, current.get(name))
         ]
-    if key == "network.weights" and {recorded, current}.isdisjoint({"none", "imagenet"}):
-        recorded, current = Path(recorded).name, Path(current).name  # a file that was moved
     return [] if recorded == current else [f"{key} {_shortened(recorded)}, not {_shortened(current)}"]
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from test_trust import change_chunks, exchange, in_shards
 from workflow_runs import Workflow
 
 from caguda.artifacts.atomic import read_json, write_json
+from caguda.artifacts.chain import provenance_of
 from caguda.artifacts.evidence import EVIDENCE
 from caguda.artifacts.labels import LABELS, create_label_store
 from caguda.artifacts.maps import open_store
@@ -21,8 +23,11 @@ from caguda.artifacts.ownership import is_ours
 from caguda.artifacts.vouched import store_at
 from caguda.classes import CITYSCAPES_19
 from caguda.cli import main
+from caguda.config import Configuration
+from caguda.config_network import NetworkSettings
 from caguda.configfile import parse_configuration
 from caguda.errors import UserError
+from caguda.recorded_settings import differing_settings, settings_of_run
 from caguda.stages.anchors import construct_anchors
 from caguda.stages.check import check
 from caguda.stages.diagnose import diagnose
@@ -32,8 +37,10 @@ from caguda.stages.evidence_store import create_evidence, verify_evidence
 from caguda.stages.generate import generate
 from caguda.stages.inspect import inspect
 from caguda.stages.labels import make_labels
+from caguda.stages.parts import prediction_settings
 from caguda.stages.view import view
 from caguda.staleness import stale_artifacts
+from caguda.version import METHOD_VERSION
 from caguda.workflow import set_aside
 
 Said = pytest.CaptureFixture[str]
@@ -479,19 +486,45 @@ def test_no_model_is_replaced_by_that_of_another_run_or_by_one_that_is_brought(o
     assert "one that `train --model mine` wrote before, found one of `import --model mine`" in called(capsys, *words)
 
 
-def test_a_model_of_pretrained_weights_may_be_made_again(own: Miniature, capsys: Said) -> None:
-    """Its backbone's weights are named by the configuration, not by the call; a model of other ones stays."""
-    described = own.weights("pretrain").with_suffix(".json")
-    made = read_json(described)
-    made["provenance"]["inputs"]["backbone.pth"] = {"sha256": "", "content": "", "from_here": "backbone.pth"}
-    write_json(described, made)
-    network = {"name": "deeplab_v2", "backbone": "resnet50", "weights": str(described.with_name("backbone.pth"))}
-    sound = ("--manifest", own.manifest, "--state", own.folder / "s", "--seed", 0, "--model", "pretrain")
-    output = ("--output", own.weights("pretrain"))
-    said = called(capsys, "train", "--config", own.yaml(network=network), *sound, *output)
-    assert "backbone.pth" in said and "an output must be" not in said
-    said = called(capsys, "train", "--config", own.yaml(), *sound, *output)
-    assert "found one that was made of backbone.pth" in said
+def test_a_file_of_first_weights_may_be_moved_but_not_changed(own: Miniature) -> None:
+    def configured(folder: str, content: str) -> Configuration:
+        file = own.folder / folder / "w.pth"
+        file.parent.mkdir()
+        file.write_text(content)
+        return own.configuration(network={"name": "deeplab_v2", "backbone": "resnet50", "weights": str(file)})
+
+    first, moved, other = configured("a", "1"), configured("b", "1"), configured("c", "2")
+    made = {"method_version": METHOD_VERSION, "settings": settings_of_run(first, "pretrain")}
+    (own.folder / "a" / "w.pth").unlink()
+    assert settings_of_run(moved, "pretrain") == made["settings"] and differing_settings(moved, made) == []
+    assert settings_of_run(other, "pretrain") != made["settings"]
+    assert differing_settings(other, made) == ["another content of network.weights w.pth"]
+    assert settings_of_run(other, "warmup") == settings_of_run(moved, "warmup"), "it starts from pretrain"
+
+
+class MayHaveWeights(NetworkSettings):
+    """A network of a plugin whose key `weights` may be absent."""
+
+    name: Literal["small"]
+    feature_stride: ClassVar[int] = 4
+    weights: str | None = None
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer")
+def test_a_network_of_a_plugin_may_have_no_weights(own: Miniature) -> None:
+    made = {"method_version": METHOD_VERSION, "settings": {"network": {"weights": "w.pth"}}}
+    configuration = own.configuration().model_copy(update={"network": MayHaveWeights(name="small")})
+    assert differing_settings(configuration, made) == ["network.weights w.pth, not None"]
+    assert settings_of_run(configuration, "pretrain")["network"]["weights"] is None
+
+
+def test_what_a_pass_makes_is_out_of_date_when_its_arithmetic_changes(own: Miniature) -> None:
+    labels, evaluation = own.folder / "labels", own.folder / "evaluation.json"
+    evaluate(own.configuration(), own.manifest, own.weights("pretrain"), evaluation)
+    other = own.configuration(compute__tf32=True)
+    for path in (labels / "anchors.h5", labels / "anchors.1-of-1.h5", labels / "evidence.json", evaluation):
+        assert differing_settings(other, provenance_of(path)) == ["compute.tf32 False, not True"], path
+    assert prediction_settings(own.configuration()) != prediction_settings(other)
 
 
 def test_a_journal_is_never_a_link_or_a_folder(own: Miniature) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from caguda import registry
 from caguda.artifacts.anchors import load_anchors
-from caguda.artifacts.atomic import read_json
+from caguda.artifacts.atomic import read_json, sha256
+from caguda.artifacts.chain import provenance_of
 from caguda.artifacts.state import load_state
 from caguda.classes import class_table
 from caguda.cli import main
@@ -26,7 +27,9 @@ from caguda.networks.layers.batch_norm import batch_norms
 from caguda.networks.layers.checkpointing import recompute_activations
 from caguda.networks.layers.network import SegmentationNetwork
 from caguda.runs import method_of
+from caguda.stages.convert import import_checkpoint
 from caguda.stages.labelling import open_labelling
+from caguda.stages.parts import prediction_settings
 from caguda.stages.runtime import restore_network
 from caguda.stages.training import build_optimiser
 
@@ -282,3 +285,14 @@ def test_a_network_of_another_family_is_trained_scored_and_labels(loaded: None, 
     stage = elsewhere.stage("stage", sees_features, warm, labels)
     network, description = restore_network(stage, torch.device("cpu"), class_table(configuration), sees_features)
     assert description["architecture"] == configuration.network.model_dump(mode="json") and batch_norms(network)
+
+    brought = {**keys, "runs__brought": {"method": "imported", "file": str(weights)}}
+    import_checkpoint(elsewhere.configuration(**brought), "brought", 0, weights, elsewhere.weights("brought"))
+    made = [scores, labels.with_name("anchors.h5"), labels.with_name("evidence.json")]
+    made += [elsewhere.weights(name) for name in ("pretrain", "brought")]
+    for path in made:
+        recorded = provenance_of(path)["settings"]["plugins"]
+        assert recorded == {FILE.name: sha256(FILE)}, (
+            f"{path}: a change of the plugin may leave the weights as they are"
+        )
+    assert prediction_settings(configuration)["plugins"] == recorded

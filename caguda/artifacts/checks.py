@@ -31,8 +31,8 @@ def refuse_other_origin(path: Path, configuration: Configuration | None = None, 
     3. The files that it was made of have not changed since. Missing ones, as after a partial copy, prove nothing.
     4. It was made of the frames of the manifest.
 
-    An imported model and anchors from elsewhere are exempt from 3 and 4. Inputs without provenance, such as pretrained
-    weights, are exempt from 2.
+    An imported model and anchors from elsewhere are exempt from 3 and 4. Inputs without provenance are exempt
+    from 2.
     """
     provenance = provenance_of(path)
     _refuse_misplaced(path, provenance)

@@ -122,7 +122,7 @@ def refuse_other_outputs(
         if "seed" in arguments and seed not in (None, arguments["seed"]):
             raise UserError(f"{path}: an output must be a new file or of seed {arguments['seed']}, found one of seed {seed}; "
                             "choose another output")  # fmt: skip
-        if inputs := _other_store_or_domain(path, arguments) or _other_input(verb, path, arguments, configuration):
+        if inputs := _other_store_or_domain(path, arguments) or _other_input(verb, path, arguments):
             raise UserError(f"{path}: an output must be a new file or one of the same files, found one that was made of {inputs}; "
                             "choose another output")  # fmt: skip
     for path in (*outputs, *([arguments["store"]] if "store" in arguments and verb in WRITES else [])):
@@ -155,18 +155,15 @@ def _other_store_or_domain(output: Path, arguments: Mapping[str, Any]) -> str | 
     return None if recorded in (None, current) else f"{recorded}"
 
 
-def _other_input(
-    verb: str, output: Path, arguments: Mapping[str, Any], configuration: Configuration | None
-) -> str | None:
+def _other_input(verb: str, output: Path, arguments: Mapping[str, Any]) -> str | None:
     """A file that an existing output was made of and the call does not name, as a path from there; None without one.
 
-    The configuration names the weights of a pretrained backbone. The JSON of an evidence store has the inputs of the store.
+    The JSON of an evidence store has the inputs of the store.
     """
     if verb == "evidence" or output.suffix not in _WITH_PROVENANCE:
         return None
     folder = (arguments["store"] if verb == "evidence-store" else output).absolute().parent
-    pretrained = configuration.network.pretrained_files() if configuration else ()
-    named = {os.path.relpath(path.absolute(), folder) for path in (*_paths(arguments.values()), *pretrained)}
+    named = {os.path.relpath(path.absolute(), folder) for path in _paths(arguments.values())}
     recorded = [item["from_here"] for item in provenance_of(output).get("inputs", {}).values()]
     return next((name for name in recorded if name not in named), None)
 

@@ -26,6 +26,7 @@ from caguda.datasets.workers import in_background, prefetched
 from caguda.equations.anchors import ClassSums, anchors_from, class_sums, correctly_predicted, image_means
 from caguda.equations.grid import labels_at
 from caguda.errors import UserError
+from caguda.recorded_settings import recorded_network, settings_of_pass
 from caguda.stages.parts import refuse_gaps, refuse_other_part, units_of_part
 from caguda.stages.runtime import configure_torch, estimate_domain_statistics, restore_network
 
@@ -126,9 +127,11 @@ def construct_anchors(
 
 
 def _settings(configuration: Configuration) -> dict[str, Any]:
-    """The settings that decide the sums."""
+    """The settings that decide the sums. `every_stage` decides only for which models they are made."""
     return {
-        **configuration.model_dump(mode="json", include={"network", "anchors"}),
+        **recorded_network(configuration),
+        **settings_of_pass(configuration),
+        "anchors": configuration.anchors.model_dump(mode="json", exclude={"every_stage"}),
         "inference_batch_size": configuration.compute.inference_batch_size,
     }
 

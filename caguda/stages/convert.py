@@ -17,6 +17,7 @@ from caguda.config import Configuration
 from caguda.errors import UserError, first
 from caguda.networks.deeplab_v3plus import DeepLabV3Plus
 from caguda.networks.layers.weights import misfit, read_pickle
+from caguda.recorded_settings import recorded_network
 from caguda.runs import deciding_settings, imported_files
 from caguda.stages.runtime import save_network
 
@@ -51,7 +52,7 @@ def convert_anchors(configuration: Configuration, input: Path, output: Path) -> 
             f"{input}: anchors must have the {expected} channels of the network's features, found {channels}; check the keys "
             "network and runs, or take another file"
         )
-    settings = configuration.model_dump(mode="json", include={"network", "classes"})
+    settings = recorded_network(configuration) | configuration.model_dump(mode="json", include={"classes"})
     provenance = new_provenance("convert-anchors", settings, [input], None, started, output)
     provenance["imported"] = {"path": str(input.absolute()), "provenance": attributes.pop("provenance", None)}
     save_anchors(output, anchors, {**attributes, "provenance": provenance})
@@ -122,8 +123,7 @@ def convert_checkpoint(configuration: Configuration, input: Path, output: Path) 
             "check network.backbone and classes, or take another file"
         )
     built.load_state_dict({name: weights[_their_name(name)] for name in built.state_dict()})
-    settings = configuration.model_dump(mode="json", include={"network"})
-    provenance = new_provenance("convert-checkpoint", settings, [input], None, started, output)
+    provenance = new_provenance("convert-checkpoint", recorded_network(configuration), [input], None, started, output)
     save_network(output, built, configuration, provenance)
     print(f"convert-checkpoint: {len(weights)} arrays -> {output}")
 
@@ -156,10 +156,7 @@ def import_checkpoint(configuration: Configuration, model: str, seed: int, input
     if broken := not_finite(weights):
         raise UserError(f"{input}: every weight must be finite, found {broken} that is not; take another model")
     network.load_state_dict(weights)
-    settings = {
-        **configuration.model_dump(mode="json", include={"network"}),
-        "run": deciding_settings(configuration, model),
-    }
+    settings = {**recorded_network(configuration), "run": deciding_settings(configuration, model)}
     provenance = new_provenance("import", settings, [input], seed, started, output)
     provenance["imported"] = {"path": str(input.absolute()), "provenance": description.get("provenance")}
     target_statistics = description.get("target_statistics", False)

@@ -27,6 +27,7 @@ from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import batch_norms
 from caguda.networks.layers.inference import Views, largest, views
 from caguda.networks.layers.network import SegmentationNetwork
+from caguda.recorded_settings import settings_of_pass
 from caguda.stages.runtime import configure_torch, estimate_domain_statistics, restore_network
 
 
@@ -54,7 +55,7 @@ def evaluate(configuration: Configuration, manifest: Path, checkpoint: Path, out
         adapted = _confusion(network, frames, batches, table, inference, device)
     provenance = description["provenance"]
     model = model_of(provenance)
-    settings = configuration.model_dump(mode="json", include={"inference"})
+    settings = configuration.model_dump(mode="json", include={"inference"}) | settings_of_pass(configuration)
     result = {
         "model": model,
         "seed": provenance["seed"],

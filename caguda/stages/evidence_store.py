@@ -20,6 +20,7 @@ from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError, first
+from caguda.recorded_settings import recorded_network, settings_of_pass
 from caguda.stages.parts import refuse_apart, refuse_gaps
 
 
@@ -79,7 +80,7 @@ def evidence_provenance(
     verb: str, configuration: Configuration, inputs: Sequence[Path], seed: int | None, started: float, output: Path
 ) -> dict[str, Any]:
     """The provenance of evidence, with the batch size, which decides last bits and the number of images in a shard."""
-    settings = configuration.model_dump(mode="json", include={"network"})
+    settings = recorded_network(configuration) | settings_of_pass(configuration)
     settings["inference_batch_size"] = configuration.compute.inference_batch_size
     return new_provenance(verb, settings, inputs, seed, started, output)
 

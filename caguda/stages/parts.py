@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from caguda.artifacts.provenance import same_origin
 from caguda.config import Configuration
 from caguda.errors import UserError
+from caguda.recorded_settings import settings_of_pass
 
 T = TypeVar("T")
 
@@ -27,9 +28,9 @@ def units_of_part(units: Sequence[T], part: int, parts: int, set_name: str) -> S
 
 
 def prediction_settings(configuration: Configuration) -> dict[str, Any]:
-    """The settings that decide predictions: `inference`, and the batch size, which also decides the division into parts."""
-    size = configuration.compute.inference_batch_size
-    return configuration.model_dump(mode="json", include={"inference"}) | {"inference_batch_size": size}
+    """The settings that decide predictions, with the batch size, which also decides the division into parts."""
+    settings = configuration.model_dump(mode="json", include={"inference"}) | settings_of_pass(configuration)
+    return settings | {"inference_batch_size": configuration.compute.inference_batch_size}
 
 
 def refuse_other_part(path: Path, recorded: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -47,7 +47,7 @@ def predict_part(
     network, description = restore_network(checkpoint, device, table, configuration, checked_manifest)
     settings, compute = prediction_settings(configuration), configuration.compute
     decisive = [settings, description["weights_sha256"], table.label_ids.tolist(), METHOD_VERSION, compute.threads,
-                compute.tf32, device.type]  # fmt: skip
+                device.type]  # fmt: skip
     images = {frames[i].id: frames[i].image_sha256 for batch in batches for i in batch}
     keys = {frame: fingerprint({"image": image, "by": decisive}) for frame, image in images.items()}
     prepare_folder(folder, part_name, keys)

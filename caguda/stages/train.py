@@ -76,7 +76,7 @@ def train_model(
     session = Session(method, configuration.compute, network, device, anchor_tensors, seed)
     batches = batches_of(frames, method, method.frame_order(adaptation_number(configuration, model)), seed, stores)
     setup = setup_of(session, model, f"{model} of seed {seed} in {configuration.experiment}", batches)
-    inputs = [*(configuration.network.pretrained_files() if start is None else ()), *made_with.values(), *labels]
+    inputs = [*made_with.values(), *labels]
     settings = settings_of_run(configuration, model)
     fingerprint = training_fingerprint(frames, seed, settings, inputs)
     progress = train(setup, state, fingerprint, configuration.compute.save_every)

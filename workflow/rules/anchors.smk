@@ -21,7 +21,7 @@ rule anchor_part:
         runtime=240,
     params:
         config=CONFIG,
-        settings=settings_json(anchors=without("anchors", "every_stage")),
+        settings=settings_json(anchors=without("anchors", "every_stage"), **settings_of_pass(configuration)),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda anchor-part --config {params.config:q} --manifest {input.manifest:q}"

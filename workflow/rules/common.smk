@@ -14,7 +14,7 @@ from caguda.artifacts.given_anchors import CONVERTED, folder_of
 from caguda.config_run import MODEL_PATTERN, Method, run_name
 from caguda.datasets.manifest import SET_NAMES
 from caguda.errors import UserError, first, printable
-from caguda.recorded_settings import plugins_of, plugins_of_rule, settings_of_run
+from caguda.recorded_settings import plugins_of, plugins_of_rule, recorded_network, settings_of_pass, settings_of_run
 from caguda.runs import (
     anchors_files,
     imported_files,

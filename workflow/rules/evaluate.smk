@@ -20,7 +20,7 @@ rule evaluate:
         runtime=240,
     params:
         config=CONFIG,
-        settings=settings_json("inference"),
+        settings=settings_json("inference", **settings_of_pass(configuration)),
         method_version=METHOD_VERSION,
     shell:
         "python -m caguda evaluate --config {params.config:q} --manifest {input.manifest:q}"

@@ -25,6 +25,7 @@ rule evidence_store:
         runtime=30,
     params:
         config=CONFIG,
+        settings=settings_json(**settings_of_pass(configuration)),
         feature_stride=configuration.network.feature_stride,
         method_version=METHOD_VERSION,
         store=subpath(output.group, parent=True),
@@ -57,6 +58,7 @@ rule evidence_part:
         runtime=480,
     params:
         config=CONFIG,
+        settings=settings_json(**settings_of_pass(configuration)),
         method_version=METHOD_VERSION,
         store=subpath(input.group, parent=True),
     shell:

@@ -24,7 +24,7 @@ if imported_files(configuration):
             runtime=30,
         params:
             config=CONFIG,
-            settings=settings_json("network", "classes"),
+            settings=settings_json("classes", **recorded_network(configuration)),
             method_version=METHOD_VERSION,
         shell:
             "python -m caguda import --config {params.config:q} --model {wildcards.model:q} --seed {wildcards.seed:q}"
@@ -55,7 +55,7 @@ if ANCHORS_BY_FOLDER:
             runtime=30,
         params:
             config=CONFIG,
-            settings=settings_json("network", "classes"),
+            settings=settings_json("classes", **recorded_network(configuration)),
             method_version=METHOD_VERSION,
         shell:
             "python -m caguda convert-anchors --config {params.config:q} --input {input[0]:q} --output {output:q}"

@@ -62,7 +62,7 @@ rule figure:
     params:
         config=CONFIG,
         printed=lambda wildcards: printed_beside_scores(REPORTS[wildcards.report]),
-        settings=settings_json("inference"),
+        settings=settings_json("inference", **settings_of_pass(configuration)),
         method_version=METHOD_VERSION,
         seed=FIRST_SEED,
     shell:

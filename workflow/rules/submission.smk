@@ -21,7 +21,7 @@ rule predict_part:
         runtime=480,
     params:
         config=CONFIG,
-        settings=settings_json("inference"),
+        settings=settings_json("inference", **settings_of_pass(configuration)),
         method_version=METHOD_VERSION,
         folder=below_prefix(f"{MODEL}/predictions/{{frames}}"),
     shell:
