@@ -178,6 +178,16 @@ def test_an_experiment_begins_with_a_brought_warm_up(finished: Workflow, tmp_pat
     assert refused.returncode != 0 and f"runs.warmup.file: the checkpoint {mine} does not exist" in line
 
 
+def test_several_imported_runs_are_planned_with_one_look_at_the_results(tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("one", "two")}
+    for file in files.values():
+        file.write_text("a plan opens no weights")
+    words = with_runs(tmp_path / "two.yaml", **{name: imported(file) for name, file in files.items()})
+    done = Workflow(tmp_path).run("--dry-run", *words, "--config", "reports={cag: [pretrain, one, two]}")
+    assert done.returncode == 0 and done.stdout.count("rule import_checkpoint:") == 2, done.stdout + done.stderr
+    assert done.stderr.count("in no report, so not made by this target: ") == 1, done.stderr
+
+
 def test_tables_and_pictures_do_without_a_run_that_is_left_out(finished: Workflow, tmp_path: Path) -> None:
     """And a run that would start from one says so."""
     brought = imported(finished.results / "seed0" / "warmup" / "checkpoint.safetensors")

@@ -120,11 +120,18 @@ def below_prefix(path: str) -> str:
     return str(workflow.modifier.modify_path(path))
 
 
-@cache
 def force_stale(wildcards) -> list[str]:
-    """Forces what is out of date to be made again where a target needs it, as `--forcerun` does. Adds no input.
+    """Calls `force_all_stale`, once however many jobs ask. Adds no input.
 
     An input function of `check`, `check_test` and the rules of import.smk, since Snakemake calls those while it plans jobs.
+    """
+    force_all_stale()
+    return []
+
+
+@cache
+def force_all_stale() -> None:
+    """Forces what is out of date to be made again where a target needs it, as `--forcerun` does.
 
     An artifact is out of date if it records other settings than the configuration has, or an input that is missing or has
     changed. Tables, pictures and archives do not record all their inputs; they are forced if `.snakemake` does not remember
@@ -147,7 +154,6 @@ def force_stale(wildcards) -> list[str]:
             )
         missing = [path for path in artifacts if not os.path.exists(path)]
         workflow.dag.forcefiles.update(str(path) for path in (*stale, *forgotten, *missing))
-    return []
 
 
 # Paths. EXPERIMENT, SEED and MODEL are folders. A model is named by its folder, RUN or RUN/stageK, which holds one checkpoint.
