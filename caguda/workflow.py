@@ -68,15 +68,9 @@ def validated(merged: Merged, name: Path) -> Configuration:
     """
     configuration = parse_configuration(merged.values, name, merged.layers)
     for run, path in imported_files(configuration).items():
-        if not Path(path).is_file():
-            raise UserError(
-                f"{name}: runs.{run}.file: the checkpoint {path} does not exist; put it there, or name another"
-            )
+        _refuse_file(f"{name}: runs.{run}.file", f"the checkpoint {path}", path)
     for run, path in anchors_files(configuration).items():
-        if not Path(path).is_file():
-            raise UserError(
-                f"{name}: runs.{run}.anchors: the anchors file {path} does not exist; put it there, or name another"
-            )
+        _refuse_file(f"{name}: runs.{run}.anchors", f"the anchors file {path}", path)
     for key in ("source", "target", "evaluation", "test") if configuration.street is None else ():
         domain = getattr(configuration, key)
         if domain is not None and not (folder := configuration.domain_root(domain)).is_dir():
@@ -85,6 +79,14 @@ def validated(merged: Merged, name: Path) -> Configuration:
                 "put the data set there, or give its folder with --config data_root=FOLDER"
             )
     return configuration
+
+
+def _refuse_file(key: str, file: str, path: str) -> None:
+    """Raises UserError if a file from elsewhere is missing, or if Snakemake would fill in what its path has in braces."""
+    if not Path(path).is_file():
+        raise UserError(f"{key}: {file} does not exist; put it there, or name another")
+    if set("{}") & set(path):
+        raise UserError(f"{key}: the path must be without {{ and }}, found {path}; rename the file or its folder")
 
 
 def explain_unknown_model(targets: Iterable[str], experiment: str, models: Sequence[str], name: Path) -> None:

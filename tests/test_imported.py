@@ -188,6 +188,15 @@ def test_several_imported_runs_are_planned_with_one_look_at_the_results(tmp_path
     assert done.stderr.count("in no report, so not made by this target: ") == 1, done.stderr
 
 
+@pytest.mark.parametrize("name", ["m{x}.safetensors", "m{seed}.safetensors"])
+def test_braces_in_the_path_of_an_imported_file_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("a plan opens no weights")
+    done = Workflow(tmp_path).run("--dry-run", *with_runs(tmp_path / "mine.yaml", mine=imported(tmp_path / name)))
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("caguda: ")]
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert f"runs.mine.file: the path must be without {{ and }}, found {tmp_path / name}; rename the file" in line
+
+
 def test_tables_and_pictures_do_without_a_run_that_is_left_out(finished: Workflow, tmp_path: Path) -> None:
     """And a run that would start from one says so."""
     brought = imported(finished.results / "seed0" / "warmup" / "checkpoint.safetensors")
