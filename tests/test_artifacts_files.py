@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from caguda.artifacts.anchors import Anchors, load_anchors, save_anchors
 from caguda.artifacts.atomic import read_json, sha256, write_atomically, write_json
 from caguda.artifacts.checkpoint import load_checkpoint, save_checkpoint
-from caguda.artifacts.provenance import fingerprint, new_provenance
+from caguda.artifacts.provenance import json_digest, new_provenance
 from caguda.errors import UserError
 from caguda.version import METHOD_VERSION
 
@@ -112,9 +112,9 @@ def test_unreadable_json_is_a_user_error(tmp_path: Path, content: str | bytes | 
 # --- provenance
 
 
-def test_the_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
-    assert fingerprint({"a": 1, "b": {"c": 2, "d": 3}}) == fingerprint({"b": {"d": 3, "c": 2}, "a": 1})
-    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+def test_the_digest_of_json_does_not_depend_on_the_order_of_keys() -> None:
+    assert json_digest({"a": 1, "b": {"c": 2, "d": 3}}) == json_digest({"b": {"d": 3, "c": 2}, "a": 1})
+    assert json_digest({"a": 1}) != json_digest({"a": 2})
 
 
 def test_provenance_says_what_made_an_artifact(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_provenance_says_what_made_an_artifact(tmp_path: Path) -> None:
     found = new_provenance("anchors", {"p0": 0.95}, [made], 3, time.time() - 2, made)
     assert found["inputs"][str(made)]["sha256"].startswith("ba7816bf8f01cfea")
     assert (found["made_by"], found["seed"], found["method_version"]) == ("anchors", 3, METHOD_VERSION)
-    assert found["configuration"] == fingerprint({"p0": 0.95}) and found["seconds"] >= 2
+    assert found["configuration"] == json_digest({"p0": 0.95}) and found["seconds"] >= 2
     assert found["libraries"]["torch"].startswith("2.") and json.dumps(found)
     with pytest.raises(UserError, match="make it first"):
         new_provenance("anchors", {}, [tmp_path / "absent"], None, time.time(), tmp_path / "a")

@@ -23,7 +23,7 @@ from caguda.artifacts.evidence import EVIDENCE, create_evidence_store, evidence_
 from caguda.artifacts.labels import LABELS, create_label_store, label_faults
 from caguda.artifacts.maps import open_store, write_shard
 from caguda.artifacts.packed import write_packed
-from caguda.artifacts.provenance import fingerprint, new_provenance
+from caguda.artifacts.provenance import json_digest, new_provenance
 from caguda.artifacts.submission import pack as zip_of
 from caguda.artifacts.vouched import verify_store
 from caguda.cli import main
@@ -392,7 +392,7 @@ def test_what_an_earlier_version_left_has_faults(results: Path, capsys: pytest.C
     described = results / "warmup" / "checkpoint.json"
     made = read_json(described)
     settings = {"network": made["provenance"]["settings"]["network"], "warmup": {"iterations": 7}}
-    made["provenance"] |= {"made_by": "warmup", "settings": settings, "configuration": fingerprint(settings)}
+    made["provenance"] |= {"made_by": "warmup", "settings": settings, "configuration": json_digest(settings)}
     write_json(described, made)
     code, faults = lines(capsys, described)
     assert code == 1 and len(faults) == 1 and "found warmup, settings of an earlier version; make it again" in faults[0]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from caguda.artifacts.journal import Journals
 from caguda.artifacts.maps import MapStore, create_store
 from caguda.artifacts.maps_metadata import MapFormat
-from caguda.artifacts.provenance import fingerprint, origin_of
+from caguda.artifacts.provenance import json_digest, origin_of
 from caguda.classes import UNWRITTEN, ClassTable
 from caguda.errors import UserError
 
@@ -104,7 +104,7 @@ class ShardJournal:
     @property
     def _key(self) -> str:
         """The SHA-256 of all that decides the maps: settings, method version and the contents of the inputs."""
-        return fingerprint({"origin": origin_of(self.store.attributes["provenance"])})
+        return json_digest({"origin": origin_of(self.store.attributes["provenance"])})
 
     def _current_digests(self, shard: int) -> Digests | None:
         """The digests of a shard's chunks; None where it is damaged."""

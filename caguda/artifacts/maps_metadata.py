@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from caguda.artifacts.atomic import HEX, sha256
-from caguda.artifacts.provenance import fingerprint
+from caguda.artifacts.provenance import json_digest
 from caguda.classes import UNWRITTEN
 from caguda.errors import UserError
 from caguda.files import read_regular
@@ -89,7 +89,7 @@ def digest_of_metadata(path: Path, form: MapFormat, attributes: Mapping[str, Any
     """The attribute `sha256` of a store's group: the digest of its other attributes and of the other metadata files."""
     others = {name: value for name, value in attributes.items() if name != "sha256"}
     files = {name: digest for name, digest in metadata_digests(path, form).items() if name != "zarr.json"}
-    return fingerprint({"attributes": others, "files": files})
+    return json_digest({"attributes": others, "files": files})
 
 
 def is_remains(path: Path, form: MapFormat) -> bool:

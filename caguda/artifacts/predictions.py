@@ -13,7 +13,7 @@ from PIL import Image
 
 from caguda.artifacts.atomic import HEX, at_work, read_json, replace_atomically, sha256
 from caguda.artifacts.journal import Journals, refuse_irregular_journal
-from caguda.artifacts.provenance import fingerprint
+from caguda.artifacts.provenance import json_digest
 from caguda.errors import UserError
 
 FORMAT = "caguda-predictions"
@@ -123,7 +123,7 @@ def check_predictions(path: Path) -> list[str]:
     content = read_predictions(path)
     folder, files = path.parent / content["folder"], content["files"]
     recorded = {(line["id"], line["sha256"]) for line in _journals(folder).lines()}
-    faults = [] if content["digest"] == fingerprint({"files": files}) else [f"{path}: digest must be that of files"]
+    faults = [] if content["digest"] == json_digest({"files": files}) else [f"{path}: digest must be that of files"]
     for entry in files:
         file = prediction_file(folder, entry["id"])
         if not file.is_file():

@@ -19,9 +19,9 @@ from caguda.version import METHOD_VERSION, VERSION
 LIBRARIES = ("numpy", "torch", "torchvision", "pillow", "h5py", "zarr", "safetensors", "pydantic")
 
 
-def fingerprint(settings: Mapping[str, Any]) -> str:
-    """The SHA-256 of settings in hexadecimal, of their JSON with sorted keys and no spaces."""
-    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+def json_digest(content: Any) -> str:
+    """The SHA-256 of a JSON value in hexadecimal, keys sorted, without spaces."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
@@ -37,7 +37,7 @@ def new_provenance(
         "made_by": made_by,
         "caguda": VERSION,
         "method_version": METHOD_VERSION,
-        "configuration": fingerprint(settings),
+        "configuration": json_digest(settings),
         "settings": dict(settings),
         "inputs": {
             path.as_posix(): {
@@ -71,9 +71,9 @@ def content_digest(path: Path) -> str:
                 for name, value in content.items()
                 if isinstance(value, dict) and "digest" in value
             }
-            return fingerprint({"sets": sets, "classes": content["classes"]})
+            return json_digest({"sets": sets, "classes": content["classes"]})
         if "chunk_sha256" in content and "digest" in content:
-            return fingerprint({key: content.get(key) for key in ("digest", "anchor_distance", "rule")})
+            return json_digest({key: content.get(key) for key in ("digest", "anchor_distance", "rule")})
     return sha256(path)
 
 

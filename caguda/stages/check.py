@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from caguda.artifacts.atomic import write_atomically, write_json
-from caguda.artifacts.provenance import fingerprint, new_provenance
+from caguda.artifacts.provenance import json_digest, new_provenance
 from caguda.classes import IGNORE, class_table
 from caguda.config import Configuration
 from caguda.config_frames import Domain
@@ -80,7 +80,7 @@ def _check_set(name: SetName, configuration: Configuration, record: Path) -> tup
     content = {
         "layout": domain.layout,
         "root": str(root.absolute()),
-        "digest": fingerprint({"frames": identity} | ({"plugins": plugins} if plugins else {})),
+        "digest": json_digest({"frames": identity} | ({"plugins": plugins} if plugins else {})),
         "train_ids": table.pairs,
         "pixels": {category: int(n) for category, n in zip(table.names, result.pixels, strict=False)},
         "void_pixels": int(result.pixels[IGNORE]),

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from caguda.artifacts.atomic import write_json
 from caguda.artifacts.predictions import finished_predictions, prepare_folder, write_prediction
-from caguda.artifacts.provenance import fingerprint, new_provenance
+from caguda.artifacts.provenance import json_digest, new_provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.datasets.image_batches import read_ahead, scaled
@@ -49,7 +49,7 @@ def predict_part(
     decisive = [settings, description["weights_sha256"], table.label_ids.tolist(), METHOD_VERSION, compute.threads,
                 device.type]  # fmt: skip
     images = {frames[i].id: frames[i].image_sha256 for batch in batches for i in batch}
-    keys = {frame: fingerprint({"image": image, "by": decisive}) for frame, image in images.items()}
+    keys = {frame: json_digest({"image": image, "by": decisive}) for frame, image in images.items()}
     prepare_folder(folder, part_name, keys)
     digests = finished_predictions(folder, keys)
     kept, label_ids = len(digests), table.label_ids.astype(np.uint8)

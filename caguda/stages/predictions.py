@@ -8,7 +8,7 @@ from caguda.artifacts.atomic import sha256, write_json
 from caguda.artifacts.checks import refuse_other_origin
 from caguda.artifacts.identity import CHECKPOINT, KIND_BY_VERB, read_artifact
 from caguda.artifacts.predictions import FORMAT, FORMAT_VERSION, prediction_file, remove_others
-from caguda.artifacts.provenance import fingerprint, new_provenance
+from caguda.artifacts.provenance import json_digest, new_provenance
 from caguda.config import Configuration
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.errors import UserError
@@ -55,6 +55,6 @@ def list_predictions(
         for entry in entries
     ]
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "set": name, "folder": folder.name}
-    listed = {"images": len(files), "digest": fingerprint({"files": files}), "files": files}
+    listed = {"images": len(files), "digest": json_digest({"files": files}), "files": files}
     write_json(output, head | listed | {"provenance": provenance})
     print(f"predict: {len(files)} frames of the {name} set -> {folder}")

@@ -20,7 +20,7 @@ from caguda.artifacts.hdf5 import checksum_agrees, texts_of
 from caguda.artifacts.maps import Faults, open_store
 from caguda.artifacts.maps_metadata import MapFormat
 from caguda.artifacts.predictions import check_predictions
-from caguda.artifacts.provenance import fingerprint
+from caguda.artifacts.provenance import json_digest
 from caguda.artifacts.stores import kind_of_store
 from caguda.artifacts.vouched import changed_metadata, examine_store
 from caguda.config import Configuration
@@ -140,7 +140,7 @@ def _faults_of_provenance(path: Path, digest: Digest) -> list[str]:
     if not (provenance := provenance_of(path)):
         return []
     faults = []
-    if provenance["configuration"] != fingerprint(provenance["settings"]):
+    if provenance["configuration"] != json_digest(provenance["settings"]):
         faults.append("provenance: configuration must be the digest of settings, found another; make it again")
     if configuration := _configuration_of(path):
         faults += [
