@@ -135,11 +135,11 @@ def test_anchors_of_the_first_stage_for_all_stages_are_made_once(smoke: tuple[Co
 def test_a_submission_predicts_and_does_not_evaluate(smoke: tuple[Configuration, NetworkPasses]) -> None:
     plan = plan_without_frames(smoke, "submission")
     passes = frames_of_passes(plan)
-    assert passes["cag/stage2"] == {"prediction": 8} and "evaluation" not in passes["warmup"]
+    assert passes["cag/stage2"] == {"prediction of evaluation": 8} and "evaluation" not in passes["warmup"]
     assert plan.models[-1].disk["predictions"] == 2 * 8 * 48 * 96
     assert frames_of_passes(plan_without_frames(smoke, "submission", "cag"))["cag/stage2"] == {
         **EVALUATION,
-        "prediction": 8,
+        "prediction of evaluation": 8,
     }
 
 
@@ -165,9 +165,11 @@ def test_a_model_comes_with_all_that_it_starts_from(smoke: tuple[Configuration, 
         == select(configuration, ["table2"]).models
         == select(configuration, ["cag"]).models
     )
-    assert select(configuration, ["table2"]).evaluated == [] and select(configuration, ["table2"]).predicted == [
-        "cag/stage2"
-    ]
+    assert select(configuration, ["table2"]).evaluated == []
+    assert select(configuration, ["table2"]).predicted == {"cag/stage2": ["evaluation"]}
+    assert select(configuration, ["submission", "predictions", "table2"]).predicted == {
+        "cag/stage2": ["evaluation", "source", "target"]
+    }
     reported = configuration.model_copy(update={"reports": {"short": ("warmup",)}})
     assert select(reported, ["all"]).models == select(reported, ["figure2"]).models == ["pretrain", "warmup"]
 

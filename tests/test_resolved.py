@@ -156,7 +156,8 @@ def test_a_key_of_a_replaced_section_is_no_origin(printed: Any, tmp_path: Path) 
     (tmp_path / "top.yaml").write_text("base: own.yaml\nnetwork: {name: deeplab_v2, weights: none}\n")
     found = origins(printed(tmp_path / "top.yaml"))
     assert {keys[1]: said for keys, said in found.items() if keys[0] == "network"} == {
-        "name": "top.yaml", "normalisation": "default", "backbone": "default", "weights": "top.yaml"
+        "name": "top.yaml", "normalisation": "default", "align_corners": "default",
+        "backbone": "default", "weights": "top.yaml",
     }  # fmt: skip
 
 
@@ -168,7 +169,8 @@ def test_several_files_are_merged_as_by_the_workflow(printed: Any, tmp_path: Pat
     assert found["runs", "warm-up", "weight"] == str(CONFIG / "demo.yaml")
     assert found["runs", "warm-up", "batch_size"] == f"{CONFIG / 'demo.yaml'}: training"
     assert yaml.safe_load(text)["network"] == {
-        "name": "deeplab_v2", "backbone": "resnet101", "weights": "none", "normalisation": "imagenet"
+        "name": "deeplab_v2", "backbone": "resnet101", "weights": "none", "normalisation": "imagenet",
+        "align_corners": False,
     }  # fmt: skip
 
 

@@ -98,12 +98,8 @@ class Costing:
             if self.passes.has_batch_norm:
                 yield self._pass("AdaBN statistics", "target")
                 yield self._pass("AdaBN evaluation", "evaluation", inference)
-        if model in self.chosen.predicted:
-            yield self._pass("prediction", self._predicted_set, inference)
-
-    @property
-    def _predicted_set(self) -> SetName:
-        return "evaluation" if self.configuration.test is None else "test"
+        for name in self.chosen.predicted.get(model, []):
+            yield self._pass(f"prediction of {name}", name, inference)
 
     def _pass(self, title: str, name: SetName, inference: Inference | None = None, times: int = 1) -> Work | None:
         frames, inference = self.sets[name], inference or Inference()
@@ -118,15 +114,16 @@ class Costing:
     def _disk_of(self, model: str, step: StepCost | None) -> dict[str, int]:
         """The bytes of a model's artifacts by name; those over frames of unknown number or size are left out."""
         disk = {"checkpoint": self.passes.weight_bytes}
-        run, target, predicted = run_of(self.configuration, model), self.sets["target"], self.sets[self._predicted_set]
+        run, target = run_of(self.configuration, model), self.sets["target"]
         if step is not None and isinstance(run, Method):
             disk["training state"] = state_bytes(step.module_bytes, step.trained_weights, run.optimiser.name)
         if model in self.frozen.with_evidence and target.count is not None and target.size is not None:
             size, rules = self.configuration.network.feature_size(target.size), len(self.frozen.labels[model])
             disk["evidence"] = map_bytes(target.count, size, EVIDENCE_BYTES)
             disk["labels"] = rules * map_bytes(target.count, size, LABEL_BYTES)
-        if model in self.chosen.predicted and predicted.pixels is not None:
-            disk["predictions"] = 2 * predicted.pixels  # the PNG files, and the zip of them
+        if predicted := self.chosen.predicted.get(model):
+            pixels = sum(self.sets[name].pixels or 0 for name in predicted)
+            disk["predictions"] = 2 * pixels  # the PNG files, and a zip of them
         return disk
 
     def shared_disk(self) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from caguda.config import Configuration
 from caguda.config_run import Method, run_name
+from caguda.datasets.manifest import SetName
 from caguda.errors import UserError, did_you_mean, first
 from caguda.paper.rows import main_model, rows_of, table_models
 from caguda.runs import (
@@ -23,14 +24,15 @@ from caguda.runs import (
 
 
 class Selection(NamedTuple):
-    """The models of a plan in the order of the YAML: those that are evaluated, and those whose predictions are written."""
+    """The models of a plan in the order of the YAML: those that are evaluated, and the sets that others predict."""
 
     models: list[str]
     evaluated: list[str]
-    predicted: list[str]
+    predicted: Mapping[str, list[SetName]]
 
 
 Models = Callable[[Configuration], Iterable[str]]
+Sets = Callable[[Configuration], list[SetName]]
 
 
 def _reported(configuration: Configuration) -> list[str]:
@@ -39,6 +41,11 @@ def _reported(configuration: Configuration) -> list[str]:
 
 def _main_models(configuration: Configuration) -> list[str]:
     return [main_model(rows_of(configuration, report)).model for report in reports(configuration).values()]
+
+
+def _scored_set(configuration: Configuration) -> list[SetName]:
+    """The set whose predictions a test server or Table 2 reads."""
+    return ["evaluation" if configuration.test is None else "test"]
 
 
 EVALUATED: Mapping[str, Models] = {
@@ -52,8 +59,12 @@ EVALUATED: Mapping[str, Models] = {
     "figure2": lambda configuration: next(iter(reports(configuration).values())),
 }
 """The targets of the workflow that evaluate models, with these."""
-PREDICTED: Mapping[str, Models] = {"table2": partial(table_models, table="table2"), "submission": _main_models}
-"""The targets that write predictions of models, with these."""
+PREDICTED: Mapping[str, tuple[Models, Sets]] = {
+    "table2": (partial(table_models, table="table2"), _scored_set),
+    "predictions": (_main_models, lambda _: ["source", "target"]),
+    "submission": (_main_models, _scored_set),
+}
+"""The targets that write predictions, with the models that predict and the sets that are predicted."""
 
 
 def select(configuration: Configuration, words: Sequence[str]) -> Selection:
@@ -62,14 +73,16 @@ def select(configuration: Configuration, words: Sequence[str]) -> Selection:
     A run goes before a target of the same name. UserError for another word.
     """
     evaluated: set[str] = set()
-    predicted: set[str] = set()
+    predicted: dict[str, list[SetName]] = {}
     for word in words or ["runs"]:
         if run_name(word) in configuration.runs:
             evaluated |= _lineage(configuration, _of_run(configuration, word))
         elif word in EVALUATED:
             evaluated |= _lineage(configuration, EVALUATED[word](configuration))
         elif word in PREDICTED:
-            predicted |= {*PREDICTED[word](configuration)}
+            predicting, sets = PREDICTED[word]
+            for model in predicting(configuration):
+                predicted[model] = list(dict.fromkeys([*predicted.get(model, []), *sets(configuration)]))
         else:
             choices = [*models(configuration), *configuration.active_runs, *EVALUATED, *PREDICTED]
             raise UserError(
@@ -78,7 +91,7 @@ def select(configuration: Configuration, words: Sequence[str]) -> Selection:
             )
     needed = evaluated | _lineage(configuration, predicted)
     ordered = [model for model in models(configuration) if model in needed]
-    return Selection(ordered, *([model for model in ordered if model in some] for some in (evaluated, predicted)))
+    return Selection(ordered, [model for model in ordered if model in evaluated], predicted)
 
 
 def _of_run(configuration: Configuration, word: str) -> list[str]:
