@@ -18,7 +18,7 @@ from caguda.equations.losses import LossSum
 from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import freeze
 from caguda.networks.layers.checkpointing import recompute_activations
-from caguda.networks.layers.dropout import Noise, draw_by_sample
+from caguda.networks.layers.dropout import Noise, draw_by_sample, leave_uncompiled
 from caguda.networks.layers.network import Outputs, SegmentationNetwork
 from caguda.stages import parallel
 from caguda.stages.runtime import to_device
@@ -137,4 +137,5 @@ def _prepare_for_training(network: SegmentationNetwork, method: Method, compute:
         recompute_activations(network)
     if compute.compile:
         torch.use_deterministic_algorithms(True, warn_only=True)  # the compiler, too
+        leave_uncompiled(network)
         network.compile()

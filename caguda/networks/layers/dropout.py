@@ -46,7 +46,6 @@ class SampleDropout(nn.Module):
         super().__init__()
         self.p, self.of_channels, self.layer, self.noise = p, of_channels, layer, noise
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, values: Tensor) -> Tensor:
         if not self.training or self.p == 0 or values.is_meta:
             return values
@@ -66,3 +65,10 @@ def draw_by_sample(module: nn.Module, name: str, noise: Noise) -> None:
             parent, _, key = path.rpartition(".")
             layer = SampleDropout(part.p, isinstance(part, nn.Dropout2d), f"{name}.{path}", noise)
             setattr(module.get_submodule(parent), key, layer.train(part.training))
+
+
+def leave_uncompiled(module: nn.Module) -> None:
+    """Leave every SampleDropout inside a module out of compilation: its random numbers begin at seeds."""
+    for part in module.modules():
+        if isinstance(part, SampleDropout):
+            part.forward = torch.compiler.disable(part.forward)  # type: ignore[method-assign]
