@@ -8,12 +8,12 @@ import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -32,6 +32,7 @@ FOLDERS: Mapping[Kind, str] = {
     "method": "caguda.methods",
 }
 """The package whose modules register the classes of a kind."""
+_IMPORTED = "imported"  # a method of the package that registers no class, since it is no training
 
 
 class Plugin(NamedTuple):
@@ -47,25 +48,48 @@ _LOADED: dict[str, Plugin] = {}
 
 
 def register(kind: Kind, *names: str) -> Callable[[T], T]:
-    """A decorator that gives a class its names in a YAML. ValueError if another class has the name."""
+    """A decorator that gives a class its names in a YAML.
+
+    ValueError if another class has the name, and for settings in a set: its order differs between processes, and with it
+    the record of the settings.
+    """
 
     if kind not in FOLDERS:
         raise ValueError(f"the kind must be one of {', '.join(FOLDERS)}, found {kind!r:.60}")
+    if no_text := [name for name in names if not isinstance(name, str)]:
+        raise ValueError(f"the name of a {kind} must be text, found {no_text[0]!r:.60}")
     if odd := [name for name in names if kind != "layout" and not re.fullmatch(NAME_PATTERN, name)]:
         raise ValueError(f"the name of a {kind} must be of letters, digits, _ and -, found {odd[0]!r:.60}")
+    if kind == "method" and _IMPORTED in names:
+        raise ValueError(f"the method {_IMPORTED} is in caguda already; choose another name")
 
     def add(cls: T) -> T:
+        if not isinstance(cls, type):
+            raise ValueError(f"the {kind} {', '.join(names)} must be a class, found {cls!r:.60}")  # noqa: TRY004
+        if issubclass(cls, BaseModel) and (key := _set_in(cls)):
+            raise ValueError(f"{key} of the {kind} {', '.join(names)} must not be a set, write tuple[...] instead")
         if not _is_in_package(kind, cls):
             _import_folder(FOLDERS[kind])  # the package's classes have their names before a plugin can take one
         classes = _REGISTERED.setdefault(kind, {})
         for name in names:
-            taken = classes.get(name, cls)
-            if (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            if (taken := classes.get(name, cls)) is not cls:
                 raise ValueError(f"the {kind} {name} is in {taken.__module__} already; choose another name")
             classes[name] = cls
         return cls
 
     return add
+
+
+def _set_in(settings: type[BaseModel]) -> str | None:
+    """The first field of a settings class that is a set or holds one; None without one."""
+    return next((key for key, field in settings.model_fields.items() if _holds_a_set(field.annotation)), None)
+
+
+def _holds_a_set(annotation: Any) -> bool:
+    cls = get_origin(annotation) or annotation
+    if isinstance(cls, type) and issubclass(cls, BaseModel):
+        return _set_in(cls) is not None
+    return (isinstance(cls, type) and issubclass(cls, Set)) or any(map(_holds_a_set, get_args(annotation)))
 
 
 @cache

@@ -62,9 +62,9 @@ def products_without_provenance(experiment: Path) -> list[Path]:
 
 
 def _may_hold_artifacts(folder: Path) -> bool:
-    is_of_a_run = re.fullmatch(r"seed\d+", folder.parent.name)  # which may have any name
+    is_of_a_run_or_rule = re.fullmatch(r"seed\d+|labels", folder.parent.name)  # a run may be called `log` or `data`
     return folder.suffix not in (".zarr", ".partial") and (
-        bool(is_of_a_run) or folder.name not in _FOLDERS_NOT_EXAMINED
+        bool(is_of_a_run_or_rule) or folder.name not in _FOLDERS_NOT_EXAMINED
     )
 
 

@@ -39,7 +39,7 @@ from caguda.stages.inspect import inspect
 from caguda.stages.labels import make_labels
 from caguda.stages.parts import prediction_settings
 from caguda.stages.view import view
-from caguda.staleness import stale_artifacts
+from caguda.staleness import _FOLDERS_NOT_EXAMINED, _may_hold_artifacts, stale_artifacts
 from caguda.version import METHOD_VERSION
 from caguda.workflow import set_aside
 
@@ -346,6 +346,14 @@ def test_a_run_of_any_name_is_out_of_date_when_its_settings_change(own: Miniatur
         settings = own.configuration(**{"anchors": {}, f"runs__{name}": run} | changes)
         found = stale_artifacts(settings, own.folder)
         assert {path: found[path] for path in (described, evidence) if path in found} == expected
+
+
+@pytest.mark.parametrize("name", _FOLDERS_NOT_EXAMINED)
+def test_labels_of_a_rule_of_any_name_are_looked_at(name: str) -> None:
+    """The folder of a rule without settings has the rule's name."""
+    experiment = Path("results/street")
+    assert _may_hold_artifacts(experiment / "seed0/warm-up/labels" / name)
+    assert not _may_hold_artifacts(experiment / name) and not _may_hold_artifacts(experiment / "seed0/warm-up" / name)
 
 
 # --- frames

@@ -73,6 +73,13 @@ def said(tmp_path: Path, plugin: str, capsys: pytest.CaptureFixture[str]) -> str
         ('register("ruler", "q")', "the kind must be one of network, layout, rule, method, found 'ruler'"),
         ('register("rule", "../q")', "the name of a rule must be of letters, digits, _ and -, found '../q'"),
         ('register("method", "")', "the name of a method must be of letters, digits, _ and -, found ''"),
+        ('register("layout", 5)', "the name of a layout must be text, found 5"),
+        ('register("method", "imported")', "the method imported is in caguda already; choose another name"),
+        ('@register("method", "own")\ndef own(): pass', "the method own must be a class, found <function own"),
+        (METHOD + METHOD, "the method own is in caguda_plugin_own already; choose another name"),
+        (METHOD + "    a: frozenset[str]", "a of the method own must not be a set, write tuple[...] instead"),
+        (METHOD + "    a: dict[str, set[int] | None] = {}", "a of the method own must not be a set"),
+        (f"class Part(Method):\n    b: set[int]\n{METHOD}    a: Part", "a of the method own must not be a set"),
     ],
 )
 def test_a_wrong_class_is_refused_when_the_yaml_is_read(
