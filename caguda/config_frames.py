@@ -20,6 +20,8 @@ from caguda.errors import did_you_mean, is_plain
 from caguda.registry import registered, registered_in_package
 
 ColorValue = Annotated[int, Field(ge=0, le=255)]
+BLUR_KERNEL = 5
+"""The side of the kernel that blurs a training frame, in pixels."""
 LabelValues = Literal["label ids", "train ids", "synthia ids"]
 """The raw values of label files: Cityscapes' label ids or train ids, or SYNTHIA's class ids."""
 

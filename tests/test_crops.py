@@ -140,3 +140,9 @@ def test_a_frame_that_is_not_changed_is_the_same() -> None:
     sample = augmented(Augmentation(), image, {"a": label, "b": label + 1})
     assert torch.equal(sample["image"], image)
     assert torch.equal(sample["a"], label) and torch.equal(sample["b"], label + 1)
+
+
+def test_a_frame_that_is_scaled_to_less_than_a_pixel_keeps_one() -> None:
+    image, label = noise(48, 96, 0, interleaved=True)
+    sample = augmented(Augmentation(scale=(0.01, 0.01), crop=(16, 16)), image, {"label": label})
+    assert (sample["label"] != IGNORE).sum() == 1 and sample["image"].shape == (3, 16, 16)

@@ -12,6 +12,7 @@ from PIL import Image
 from caguda.config_frames import Augmentation
 from caguda.datasets.loader import TrainingFrames, training_batches
 from caguda.datasets.manifest import read_manifest
+from caguda.datasets.transforms import augmented
 from caguda.errors import UserError
 from caguda.networks.deeplab_v2 import DeepLabV2
 from caguda.networks.deeplab_v3plus import DeepLabV3Plus
@@ -153,6 +154,20 @@ def test_a_window_too_small_for_the_network_is_refused(root: Path, capsys: pytes
         f"{domain}: runs.{name}.augmentation.crop: must be larger than the network's stride of 8, found (8, 4)"
         for domain, name in (("source", "warm-up"), ("target", "warm-up"), ("target", "oracle"))
     ]
+
+
+def test_a_window_too_small_for_the_blur_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for crop in ([1, 64], [64, 2]):
+        (line,) = problems(root, capsys, **runs("cag", target_augmentation={"crop": crop, "blur": 1.0}))
+        assert line == (
+            "target: runs.cag.target_augmentation.blur: needs windows of at least 3 pixels in height and width, found "
+            f"{min(crop)}; leave it out"
+        )
+    for crop, blur in (([1, 64], 0.0), ([3, 64], 1.0)):
+        passes(root, **runs("cag", target_augmentation={"crop": crop, "blur": blur}))
+    smallest = Augmentation(crop=(3, 3), blur=1.0)
+    for _ in range(8):
+        assert augmented(smallest, torch.zeros(3, 9, 9, dtype=torch.uint8), {})["image"].shape == (3, 3, 3)
 
 
 def test_a_window_that_was_taken_away_is_one_line_where_a_batch_is_made(source_of_two_sizes: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from caguda.config import Configuration
-from caguda.config_frames import Augmentation
+from caguda.config_frames import BLUR_KERNEL, Augmentation
 from caguda.config_run import Method, Training
 from caguda.datasets.frame import Frame
 from caguda.datasets.layout import layout_of
@@ -54,6 +54,12 @@ def size_problems(configuration: Configuration, name: str, entries: Sequence[Ent
         if augmentation.crop is not None and max(augmentation.crop) <= stride:
             problems.append(
                 f"{key}.crop: must be larger than the network's stride of {stride}, found {augmentation.crop}"
+            )
+        least, windows = BLUR_KERNEL // 2 + 1, [augmentation.crop] if augmentation.crop else sizes
+        shortest = min((min(window) for window in windows if max(window) > stride), default=least)
+        if augmentation.blur > 0 and shortest < least:
+            problems.append(
+                f"{key}.blur: needs windows of at least {least} pixels in height and width, found {shortest}; leave it out"
             )
     tiny = [entry for entry in entries if max(entry["width"], entry["height"]) <= stride]
     is_seen_whole = name == "target" or any(training.target_statistics for training, _ in trainings.values())

@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from caguda.classes import IGNORE
-from caguda.config_frames import Augmentation
+from caguda.config_frames import BLUR_KERNEL, Augmentation
 from caguda.equations.grid import centre_pixels
 
 _SPARE_ROWS = 2  # read beyond the reach of the bilinear weights, against rounding
@@ -74,7 +74,7 @@ def draw_geometry(augmentation: Augmentation, height: int, width: int) -> Geomet
     if augmentation.crop is None and augmentation.scale == (1.0, 1.0):
         return Geometry(frame, flip, frame, 0, 0, frame)
     factor = float(torch.empty(()).uniform_(*augmentation.scale))
-    size = (round(height * factor), round(width * factor))
+    size = (max(round(height * factor), 1), max(round(width * factor), 1))
     crop = augmentation.crop or frame
     last_starts = [max(length - window, 0) for length, window in zip(size, crop, strict=True)]
     top, left = (int(torch.randint(0, last + 1, ())) for last in last_starts)
@@ -124,7 +124,7 @@ def colour_transform(augmentation: Augmentation) -> v2.Transform:
         amount = augmentation.color_jitter
         steps.append(v2.ColorJitter(brightness=amount, contrast=amount, saturation=amount))
     if augmentation.blur > 0:
-        steps.append(v2.RandomApply([v2.GaussianBlur(5, sigma=(0.1, augmentation.blur))], p=0.5))
+        steps.append(v2.RandomApply([v2.GaussianBlur(BLUR_KERNEL, sigma=(0.1, augmentation.blur))], p=0.5))
     return v2.Compose(steps or [v2.Identity()])
 
 
