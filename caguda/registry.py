@@ -8,7 +8,8 @@ import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -89,7 +90,7 @@ def _holds_a_set(annotation: Any) -> bool:
     cls = get_origin(annotation) or annotation
     if isinstance(cls, type) and issubclass(cls, BaseModel):
         return _set_in(cls) is not None
-    return (isinstance(cls, type) and issubclass(cls, Set)) or any(map(_holds_a_set, get_args(annotation)))
+    return (isinstance(cls, type) and issubclass(cls, AbstractSet)) or any(map(_holds_a_set, get_args(annotation)))
 
 
 @cache
