@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from caguda.complaints import shown
@@ -35,26 +35,37 @@ def with_inherited_keys(values: Mapping[str, Any]) -> dict[str, Any]:
         return dict(values)
     if unknown := [key for key in training if key not in Training.model_fields]:
         raise ValueError(f"training.{unknown[0]}: unknown key{did_you_mean(unknown[0], Training.model_fields)}")
-    return {**values, "runs": {name: _all_keys_of(name, runs, training, ()) for name in runs}}
+    return {**values, "runs": {name: _all_keys_of(name, runs, training) for name in runs}}
 
 
-def _all_keys_of(name: str, runs: Mapping[str, Any], training: Mapping[str, Any], heirs: tuple[str, ...]) -> Any:
-    """All keys of a run. `heirs` are the runs that are like it, directly or through others, the direct one last."""
-    run = runs[name]
-    if not isinstance(run, Mapping):
-        return run
-    own, parent, key = {k: value for k, value in run.items() if k != LIKE}, run.get(LIKE), f"runs.{name}.{LIKE}"
-    if parent is None:
-        return own if own.get("method") == "imported" else merge_keys(training, own)
-    if parent in (*heirs, name):
-        raise ValueError(f"{key}: no run may be like itself, found the circle {' -> '.join((*heirs, name, parent))}")
-    if not isinstance(parent, str) or parent not in runs:
-        raise ValueError(f"{key}: must be another run of this YAML, found {shown(parent)}{did_you_mean(parent, runs)}")
-    if not isinstance(runs[parent], Mapping):
-        fault = "left out" if runs[parent] is None else shown(runs[parent])
-        raise ValueError(f"{key}: must be a run with keys, found {parent}, which is {fault}; name another")  # noqa: TRY004
-    inherited = _all_keys_of(parent, runs, training, (*heirs, name))
-    return merge_keys({k: value for k, value in inherited.items() if k not in NOT_INHERITED}, own)
+def _all_keys_of(name: str, runs: Mapping[str, Any], training: Mapping[str, Any]) -> Any:
+    """All keys of a run: those of `training`, then those of the runs that it is like, then its own."""
+    if not isinstance(runs[name], Mapping):
+        return runs[name]
+    line = _line_of(name, runs)
+    keys: Mapping[str, Any] = {} if runs[line[-1]].get("method") == "imported" else training
+    for each in reversed(line):
+        inherited = {key: value for key, value in keys.items() if key not in NOT_INHERITED}
+        keys = merge_keys(inherited, {key: value for key, value in runs[each].items() if key != LIKE})
+    return keys
+
+
+def _line_of(name: str, runs: Mapping[str, Any]) -> list[str]:
+    """A run and the runs that it is like, directly or through others, the furthest last."""
+    line = [name]
+    while (parent := runs[line[-1]].get(LIKE)) is not None:
+        key = f"runs.{line[-1]}.{LIKE}"
+        if parent in line:
+            raise ValueError(f"{key}: no run may be like itself, found the circle {' -> '.join((*line, parent))}")
+        if not isinstance(parent, str) or parent not in runs:
+            raise ValueError(
+                f"{key}: must be another run of this YAML, found {shown(parent)}{did_you_mean(parent, runs)}"
+            )
+        if not isinstance(runs[parent], Mapping):
+            fault = "left out" if runs[parent] is None else shown(runs[parent])
+            raise ValueError(f"{key}: must be a run with keys, found {parent}, which is {fault}; name another")  # noqa: TRY004
+        line.append(parent)
+    return line
 
 
 def source_of(values: Mapping[str, Any], keys: Sequence[str]) -> tuple[str, ...]:
@@ -83,10 +94,12 @@ def refuse_impossible_runs(
 ) -> None:
     """ValueError unless every active run starts from an active run, and every report and table lists runs of the YAML.
 
-    `lists` has the reports and tables by key. They may name runs that are left out.
+    Also if runs or reports have names that differ in case only, or are those of a seed's folder. `lists` has the reports and tables by key. They may name runs that are left out.
     """
     if seeds := [name for name in runs if re.fullmatch(r"seed\d+", name)]:
         raise ValueError(f"runs: {seeds[0]} is the name of a seed's folder, choose another name")
+    _refuse_one_folder("runs", [name for name, run in runs.items() if run is not None])
+    _refuse_one_folder("reports", [key.removeprefix("reports.") for key in lists if key.startswith("reports.")])
     starts = {name: start for name, run in active.items() if (start := getattr(run, "start", None)) is not None}
     for name, start in starts.items():
         _refuse_no_such_model(f"runs.{name}.start", start, active, runs)
@@ -97,6 +110,17 @@ def refuse_impossible_runs(
                 _refuse_no_such_model(f"{key}.{index}", model, runs, runs)
             if model in models[:index]:
                 raise ValueError(f"{key}: every run must be named once, found {model} twice")
+
+
+def _refuse_one_folder(key: str, names: Iterable[str]) -> None:
+    """ValueError if a disk that ignores upper and lower case has one folder for two of these names."""
+    by_folder: dict[str, str] = {}
+    for name in names:
+        if (twin := by_folder.setdefault(name.casefold(), name)) != name:
+            raise ValueError(
+                f"{key}: names must differ in more than upper and lower case, since they become names of folders, found "
+                f"{twin} and {name}; rename one"
+            )
 
 
 def _refuse_no_such_model(

@@ -9,7 +9,7 @@ from run_trees import ADVERSARIAL, CAG, SUPERVISED, TREE, experiment, keys, refu
 
 from caguda.configfile import parse_configuration
 from caguda.errors import UserError
-from caguda.run_inheritance import EARLIER_KEYS
+from caguda.run_inheritance import EARLIER_KEYS, with_inherited_keys
 
 
 @pytest.mark.parametrize(
@@ -70,12 +70,31 @@ from caguda.run_inheritance import EARLIER_KEYS
         ),
         ({"source": None}, "runs.chain.start: must be a run that is made, found source, which is left out; name another"),
         ({"later": {"like": "brought", "iterations": 1}}, "runs.later.iterations: unknown key"),
+        (
+            {"Chain": SUPERVISED},
+            "runs: names must differ in more than upper and lower case, since they become names of folders, found chain and Chain; rename",
+        ),
         ({"x" * 101: SUPERVISED}, f"runs.{'x' * 101}: must be text of at most 100 characters, found "),
         ({"../x": SUPERVISED}, "runs.../x: must be a name of letters, digits, _ and -"),
     ],
 )  # fmt: skip
 def test_a_run_that_cannot_be_is_named(changes: Any, said: str) -> None:
     assert refused(TREE | changes).startswith(said)
+
+
+def test_reports_of_one_folder_are_refused() -> None:
+    said = refused(TREE, reports={"mine": ["source"], "Mine": ["source"]})
+    assert (
+        said.startswith("reports: names must differ in more than upper and lower case")
+        and "found mine and Mine" in said
+    )
+    experiment(TREE | {"Chain": None}, reports={"mine": ["source"]})
+
+
+def test_a_run_may_be_like_another_through_very_many() -> None:
+    others = {f"like{number}": {"like": f"like{number - 1}" if number else "source"} for number in range(1100)}
+    keys = with_inherited_keys({"training": {"iterations": 3}, "runs": {"source": SUPERVISED, **others}})
+    assert keys["runs"]["like1099"] == {"method": "supervised", "iterations": 3}
 
 
 @pytest.mark.parametrize("section", ["reports.mine", "tables.table4"])
