@@ -14,6 +14,9 @@ from caguda.errors import UserError, did_you_mean
 from caguda.pseudo_labels import EVIDENCE_ARRAYS, Rule
 from caguda.registry import classes_by_name
 
+LONGEST_LABELLING = 200
+"""The letters of the name of a labelling: the name of a file has at most 255, with its ending."""
+
 
 class UnknownRule(Rule, extra="allow"):
     """The unchecked settings of a plugin's rule, for commands that look at artifacts and run no plugin."""
@@ -54,7 +57,14 @@ def _rule(name: Any, settings: Any, info: ValidationInfo) -> Rule:
 def _rules(values: Any, info: ValidationInfo) -> Any:
     if not isinstance(values, Mapping):
         raise PydanticCustomError("dict_type", "Input should be rules with their settings")
-    return {name: _rule(name, settings, info) for name, settings in values.items()}
+    rules = {name: _rule(name, settings, info) for name, settings in values.items()}
+    known = [rule for rule in rules.values() if not isinstance(rule, UnknownRule)]
+    if len("+".join(rule.folder for rule in known)) > LONGEST_LABELLING:
+        raise PydanticCustomError(
+            "labelling_too_long",
+            f"Input should be rules whose folders joined by + have at most {LONGEST_LABELLING} letters",
+        )
+    return rules
 
 
 PseudoLabels = Annotated[

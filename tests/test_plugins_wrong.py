@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from pydantic import TypeAdapter, ValidationError
 from workflow_runs import SMOKE
 
 from caguda import registry
 from caguda.cli import main
-from caguda.config_rules import rule_classes
+from caguda.config_rules import PseudoLabels, rule_classes
 from caguda.errors import UserError
 from caguda.pseudo_labels import Rule
 from caguda.stages.labels import _label_maps, _prepare
@@ -117,6 +118,18 @@ def test_a_step_yields_losses_with_their_terms(step: Any, found: str) -> None:
         UserError, match=f"own: the step of a method must yield pairs of a loss and .*, found .*{found}"
     ):
         list(_objectives(setup, {}, 0))
+
+
+def test_the_name_of_a_labelling_fits_a_file() -> None:
+    names = [letter * 48 for letter in "abcdef"]
+    for name in names:
+        members = {"__module__": __name__, "__qualname__": name, "name": name, "reads": ("margin",)}
+        members |= {"labels": lambda *_: None, "__annotations__": {"reads": "ClassVar[Any]", "name": "ClassVar[str]"}}
+        registry.register("rule", name)(type(name, (Rule,), members))
+    rules: TypeAdapter[dict[str, Rule]] = TypeAdapter(PseudoLabels)
+    assert list(rules.validate_python({name: {} for name in names[:4]})) == names[:4]
+    with pytest.raises(ValidationError, match=r"whose folders joined by \+ have at most 200 letters"):
+        rules.validate_python({name: {} for name in names})
 
 
 class _Unread(Rule):
