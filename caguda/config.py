@@ -59,7 +59,7 @@ class Compute(Section):
     threads: Count = 1
     workers: Annotated[int, Field(ge=0, le=4096)] = 0
     processes: Count = 1
-    parts: Count = 1
+    parts: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     tf32: bool = False
     compile: bool = False

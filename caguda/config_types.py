@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -37,6 +37,13 @@ class Section(BaseModel):
                 if cls.model_config.get("extra") == "allow":
                     continue
                 raise ValueError(f"{key}: unknown key{did_you_mean(key, cls.model_fields)}")
-            if isinstance(value, bool) and cls.model_fields[key].annotation is not bool:
-                raise ValueError(f"{key}: must be something else than true or false, found {value}")
+            members = {f"{key}.{index}": v for index, v in enumerate(value)} if isinstance(value, list | tuple) else {}
+            for place, member in ({key: value} | members).items():
+                if isinstance(member, bool) and not _may_be_true(cls.model_fields[key].annotation):
+                    raise ValueError(f"{place}: must be something else than true or false, found {member}")
         return values
+
+
+def _may_be_true(annotation: Any) -> bool:
+    """Whether values of a type, or the values in it, may be true or false."""
+    return annotation is bool or any(map(_may_be_true, get_args(annotation)))

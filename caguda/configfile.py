@@ -143,7 +143,11 @@ def _expanded(text: str, key: str, path: Path) -> str:
         raise UserError(
             f"{path}: {key}: a path must be text without control characters, found {text!r:.60}; write the path"
         )
-    expanded = os.path.expandvars(os.path.expanduser(text))
+    expanded = os.path.expandvars(home := os.path.expanduser(text))
+    if home.startswith("~"):
+        raise UserError(
+            f"{path}: {key}: {text} must begin with the home folder of a known user, found none; write the path itself"
+        )
     if "$" in expanded:
         raise UserError(
             f"{path}: {key}: {text} names an environment variable that is not set; set it, or write the path itself"

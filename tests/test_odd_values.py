@@ -33,6 +33,12 @@ def refused(tmp_path: Path, **changes: Any) -> str:
     ("key", "value", "said"),
     [
         ("runs__pretrain__iterations", True, "must be something else than true or false, found True"),
+        ("seeds", [True], "seeds.0: must be something else than true or false, found True"),
+        ("inference", {"scales": [0.5, True]}, "scales.1: must be something else than true or false, found True"),
+        ("runs__pretrain__augmentation", {"crop": [16, False]}, "crop.1: must be something else than true or false"),
+        ("network__blocks", [True, 1, 1, 1], "blocks.0: must be something else than true or false, found True"),
+        ("compute__parts", 65, "must be at most 64, found 65"),
+        ("data_root", "~nobody-here/x", "~nobody-here/x must begin with the home folder of a known user"),
         ("runs__pretrain__batch_size", "four", "must be a whole number, found 'four'"),
         pytest.param("runs__pretrain__iterations", 16**5000, "found a number of thousands of digits", id="long"),
         ("runs__pretrain__target_statistics", "never", "must be true or false, found 'never'"),
