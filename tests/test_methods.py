@@ -9,6 +9,7 @@ import torch
 from caguda.equations.grid import labels_at
 from caguda.equations.labels import by_anchor, by_probability, pseudo_labels
 from caguda.methods.cag_every_iteration import CagEveryIteration
+from caguda.methods.self_training import SelfTraining
 from caguda.methods.supervised import Supervised
 from caguda.networks.layers.network import Outputs
 from caguda.pseudo_labels.anchor import AnchorRule
@@ -50,3 +51,20 @@ def test_pseudo_labels_of_every_iteration_stay_with_their_features(size: tuple[i
 def test_a_supervised_run_says_what_it_saw(start: str | None, statistics: bool, about: str) -> None:
     run = Supervised.model_construct(frames="source", start=start, target_statistics=statistics)
     assert run.about == about and run.adapts == statistics
+
+
+def test_self_training_adds_its_losses_in_the_order_of_the_rules_names() -> None:
+    """The order of the rules in the YAML is no difference between two runs, so it decides no bit."""
+    generator = torch.Generator().manual_seed(0)
+    maps = {f"{name}_label": torch.randint(0, 3, (2, 9, 13), generator=generator) for name in "abcd"}
+    images = {"image": torch.randn(2, 3, 9, 13, generator=generator), "label": maps["a_label"]}
+    session: Any = SimpleNamespace(
+        outputs=lambda image: Outputs(image, image), reduced=lambda loss: loss.mean(), align_corners=False
+    )
+    results = []
+    for names in ("abcd", "cdba"):
+        method = SelfTraining.model_construct(pseudo_labels=dict.fromkeys(names), weight=0.3)
+        _, (loss, terms) = method.step(session, {"source": images, "target": images | maps})
+        assert list(terms) == [f"{name}_cross_entropy" for name in "abcd"]
+        results.append(loss)
+    assert torch.equal(*results)

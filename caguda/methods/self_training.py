@@ -40,6 +40,6 @@ class SelfTraining(Method):
             f"{rule}_cross_entropy": session.reduced(
                 cross_entropy(logits, target[f"{rule}_label"], session.align_corners)
             )
-            for rule in self.pseudo_labels
+            for rule in sorted(self.pseudo_labels)  # their order in the YAML is no difference between two runs
         }
         yield objective(terms, dict.fromkeys(terms, self.weight)), terms
