@@ -17,7 +17,7 @@ STORES: dict[str, tuple[MapFormat, Faults]] = {
 
 
 def kind_of_store(path: Path) -> tuple[MapFormat, Faults]:
-    """The format of a store and the check of its maps, by its group file; those of a label store if it names no format."""
+    """The format of a store and the check of its maps, by its group file; those of a label store if it names none of ours."""
     try:
         name = json.loads(read_regular(path / "zarr.json"))["attributes"]["format"]
     except (UserError, ValueError, TypeError, LookupError):

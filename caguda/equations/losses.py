@@ -1,4 +1,4 @@
-"""The loss functions of Section 3.3. Each returns a sum and a count, so that means over images and GPUs are exact."""
+"""The loss functions of Section 3.3. A loss is a sum and a count, so that means over images and GPUs are exact."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -134,9 +134,9 @@ DISTANCES = {"l2": distance_loss, "squared_l2": squared_distance_loss, "class_me
 
 
 def objective(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Float[Tensor, ""]:
-    """The final objective L: the sum of the loss terms, each times its weight.
+    """The sum of loss terms, each times its weight: the final objective L, or a part of it.
 
-    Eq. 12: the weight is 1 for the source cross entropy, lambda1 for a distance loss, lambda2 for a cross entropy of
+    Eq. 12 of all terms. There the weight is 1 for the source cross entropy, lambda1 for a distance loss, lambda2 for a cross entropy of
     pseudo-labels. Both mappings have the same keys, at least one.
     """
     assert terms.keys() == weights.keys(), f"terms {sorted(terms)} and weights {sorted(weights)} must be the same"

@@ -1,4 +1,4 @@
-"""The verb `verify`: the check of all artifacts on disk."""
+"""The verb `verify`: the check of all artifacts on disk. Tables, pictures and pages are none."""
 
 import json
 import os
@@ -243,13 +243,13 @@ _JSON_KINDS: dict[str, tuple[str, Check]] = {
     "weights_sha256": ("checkpoint", _sound_if("artifacts.checkpoint", "load_checkpoint", ".safetensors")),
     "folder": ("predictions", check_predictions),
     "as_trained": ("evaluation", _sound_if("paper.evaluations", "read_evaluation")),
-    "images_with_truth": ("pseudo-labels", _READABLE_JSON),
+    "images_with_truth": ("label report", _READABLE_JSON),
     "evidence_digest": ("label store", _faults_of_store),
     "metadata_sha256": ("evidence store", _faults_of_store),
-    "store": ("evidence job", _READABLE_JSON),
+    "store": ("part of evidence", _READABLE_JSON),
     "warnings": ("manifest", _faults_of_manifest),
     "street": ("generated frames", _READABLE_JSON),
-    "parts": ("prediction job", _READABLE_JSON),
+    "parts": ("part of predictions", _READABLE_JSON),
     "set": ("submission", _faults_of_submission),
 }
 """The kind of a JSON by the first of these keys that it has, so their order matters; and its check."""
