@@ -75,7 +75,9 @@ class Training(Section):
 
     def augmentation_of(self, domain: str) -> Augmentation:
         """The augmentation of a domain's frames."""
-        return self.target_augmentation or self.augmentation if domain == "target" else self.augmentation
+        if domain == "target" and self.target_augmentation is not None:
+            return self.target_augmentation
+        return self.augmentation
 
 
 class ExtraModule(NamedTuple):

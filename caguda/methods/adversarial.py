@@ -75,6 +75,6 @@ class Adversarial(Method):
         adversarial = adversarial_loss(discriminator(target_input))
         discriminator.requires_grad_(True)
         yield self.weight * adversarial, {"adversarial": adversarial}
-        discriminator = session.data_parallel("discriminator")
-        loss = discriminator_loss(discriminator(source_input), discriminator(target_input.detach()))
+        parallel_discriminator = session.data_parallel("discriminator")
+        loss = discriminator_loss(parallel_discriminator(source_input), parallel_discriminator(target_input.detach()))
         yield loss, {"discriminator": loss}

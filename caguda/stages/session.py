@@ -136,6 +136,6 @@ def _prepare_for_training(network: SegmentationNetwork, method: Method, compute:
     if compute.recompute_activations:
         recompute_activations(network)
     if compute.compile:
-        torch.use_deterministic_algorithms(True, warn_only=True)  # the compiler, too
+        torch.use_deterministic_algorithms(True, warn_only=True)  # set again, since the compiler reads this flag
         leave_uncompiled(network)
         network.compile()

@@ -47,9 +47,8 @@ def submission(manifest: Path, predictions: Path, output: Path) -> None:
         content = {"images": len(files), "sha256": sha256(archive), "set": name}
         seed, inputs = listed["provenance"]["seed"], [manifest, predictions]
         provenance = new_provenance("submission", {}, inputs, seed, started, output)
-        output.unlink(
-            missing_ok=True
-        )  # the new JSON would not vouch for an older zip, which could then never be replaced
+        # The new JSON would not vouch for an older zip, which could then never be replaced.
+        output.unlink(missing_ok=True)
         write_json(output.with_suffix(".json"), {**content, "provenance": provenance})
     for note in _notes(name, frames):
         print(f"note: {note}")

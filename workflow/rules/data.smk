@@ -23,7 +23,7 @@ if configuration.street:
             "python -m caguda generate --config {params.config:q} --output {output:q} > {log:q} 2>&1"
 
 
-# It records each file's result in check/ beside the manifest, so that the next check opens changed files alone. That record
+# The verb records each file's result in check/ beside the manifest, so that the next check opens changed files alone. That record
 # is no output, since Snakemake deletes a rule's outputs before it runs.
 rule check:
     input:

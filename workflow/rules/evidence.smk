@@ -1,5 +1,5 @@
 # Evidence: one pass of a frozen model over the target, stored before any threshold (Eq. 5, and the classifier's probabilities).
-# Several jobs fill the store, so the store as a whole is no output. Its group file is one: it is written once, when the
+# Several jobs fill the store, so the store as a whole is no output. Its group file is an output: it is written once, when the
 # store is created, so that a deleted store is made again. `evidence` reads all of it back and writes the JSON that readers
 # open first.
 
