@@ -220,9 +220,9 @@ def test_a_tree_without_faults_is_told_of_by_kind(results: Path, capsys: pytest.
     assert main(["verify", str(results)]) == 0
     *told, others = sorted(capsys.readouterr().out.splitlines(), key=lambda line: line.startswith("other"))
     assert others == "other JSON file: 4, not checked"
-    kinds = {"anchors": 1, "checkpoint": 3, "class sums": 1, "configuration": 1, "evaluation": 1, "part of evidence": 2,
-             "evidence store": 1, "label store": 2, "manifest": 1, "packed cache": 1, "part of predictions": 1, "predictions": 1,
-             "label report": 1, "submission": 1, "training state": 3}  # fmt: skip
+    kinds = {"anchors": 1, "checkpoint": 3, "class sums": 1, "configuration": 1, "evaluation": 1, "evidence store": 1,
+             "label report": 1, "label store": 2, "manifest": 1, "packed cache": 1, "part of evidence": 2,
+             "part of predictions": 1, "predictions": 1, "submission": 1, "training state": 3}  # fmt: skip
     assert told == [f"{kind}: {count}, 0 with faults" for kind, count in kinds.items()]
 
 
