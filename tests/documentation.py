@@ -14,7 +14,7 @@ PROGRAMS = {
 }  # fmt: skip
 """What a command in a sentence begins with; every line of a block is a command, whatever it begins with."""
 OTHER_BLOCKS = {
-    ("README.md", "check"): "the steps of the method",
+    ("README.md", "generate"): "the steps of the method",
     ("README.md", "config.json"): "the tree of results",
     ("README.md", "Makefile"): "the tree of the repository",
     ("label_stores.md", "---"): "what inspect prints",
