@@ -103,6 +103,7 @@ def configuration(root: Path, **keys: Any) -> Configuration:
     """The demo's experiment with the frames of `make_root`, these keys in place of its own, those of `runs` and `training` above them."""
     values = yaml.safe_load((PROJECT / "config" / "demo.yaml").read_text(encoding="utf-8"))
     del values["street"]
+    values["compute"]["parts"] = 1  # so few frames are one batch
     sets = {
         "source": {"layout": "gta5", "root": "gta"},
         "target": {"layout": "cityscapes", "root": "city", "split": "train"},

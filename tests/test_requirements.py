@@ -170,6 +170,22 @@ def test_a_window_too_small_for_the_blur_is_refused(root: Path, capsys: pytest.C
         assert augmented(smallest, torch.zeros(3, 9, 9, dtype=torch.uint8), {})["image"].shape == (3, 3, 3)
 
 
+def test_parts_without_work_are_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The source has three frames, the target two."""
+    compute = {"compute": {"parts": 3, "inference_batch_size": 1}}
+    expected = (
+        "compute.parts: must be at most the 2 batches of compute.inference_batch_size target frames, found 3; lower it"
+    )
+    (line,) = problems(root, capsys, **compute)
+    assert line.startswith(f"target: {expected}")
+    assert len(problems(root, capsys, compute={"parts": 4, "inference_batch_size": 1})) == 2
+    given = {"anchors": "a.h5"}
+    (line,) = problems(root, capsys, compute={"parts": 2, "inference_batch_size": 2}, **runs("cag", **given))
+    assert line.startswith("target: compute.parts: must be at most the 1 batches")
+    passes(root, compute={"parts": 2, "inference_batch_size": 1})
+    passes(root, compute={"parts": 4}, runs={"cag": None})
+
+
 def test_a_window_that_was_taken_away_is_one_line_where_a_batch_is_made(source_of_two_sizes: Path) -> None:
     passes(source_of_two_sizes, **runs(*ON_SOURCE, augmentation={"crop": [16, 16]}))
     frames = read_manifest(source_of_two_sizes.parent / "manifest.json").frames("source")

@@ -71,6 +71,21 @@ def size_problems(configuration: Configuration, name: str, entries: Sequence[Ent
     return problems
 
 
+def parts_problems(configuration: Configuration, name: str, frames: int) -> list[str]:
+    """At most one line: each of `compute.parts` jobs that make anchors of the source, or evidence of the target, needs a batch."""
+    compute = configuration.compute
+    batches = -(-frames // compute.inference_batch_size)
+    runs = [run for run in configuration.active_runs.values() if isinstance(run, Method) and run.uses_frozen_model]
+    divided = {"source": any(run.anchors is None for run in runs), "target": len(runs) > 0}
+    if compute.parts <= batches or not divided.get(name, False):
+        return []
+    line = (
+        f"compute.parts: must be at most the {batches} batches of compute.inference_batch_size {name} frames, found "
+        f"{compute.parts}; lower it, or compute.inference_batch_size"
+    )
+    return [line]
+
+
 def refuse_sizes(configuration: Configuration, manifest: Path, sets: Mapping[str, Sequence[Entry]]) -> None:
     """UserError unless the trainings can use frames of these sizes; the configuration may be newer than the manifest."""
     problems = [line for name, entries in sets.items() for line in size_problems(configuration, name, entries)]

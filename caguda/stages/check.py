@@ -24,7 +24,7 @@ from caguda.datasets.layout import layout_of
 from caguda.datasets.listing import find_images, select_frames
 from caguda.datasets.manifest import SET_NAMES, Entry, SetName, refuse_unsafe_ids
 from caguda.datasets.record import record_path
-from caguda.datasets.requirements import missing_target_labels, size_problems
+from caguda.datasets.requirements import missing_target_labels, parts_problems, size_problems
 from caguda.datasets.scenes import refuse_other_scenes
 from caguda.datasets.summary import summary
 from caguda.datasets.survey import Survey, survey
@@ -75,6 +75,7 @@ def _check_set(name: SetName, configuration: Configuration, record: Path) -> tup
     elif name != "test":
         result.problems.extend(_missing_labels(domain, root, frames))
     result.problems.extend(size_problems(configuration, name, result.entries))
+    result.problems.extend(parts_problems(configuration, name, len(frames)))
     entries = [_relative(entry, root.absolute()) for entry in result.entries]
     identity = [[entry[key] for key in ("id", "image_sha256", "label_sha256")] for entry in entries]
     content = {
