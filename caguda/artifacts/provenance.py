@@ -58,8 +58,8 @@ def new_provenance(
 def content_digest(path: Path) -> str:
     """A SHA-256 of the content of a file, without when, where and how it was made.
 
-    It covers the frames and the categories of a manifest, with their raw values in every set, all of an HDF5 file of arrays but its provenance, and the maps of a store by its
-    JSON; in any other file, all bytes.
+    It covers the frames and the categories of a manifest, with their raw values in every set, all of an HDF5 file of arrays
+    but its provenance, and the maps of a store by its JSON; in any other file, all bytes.
     """
     if path.suffix == ".h5":
         return content_of_arrays(path) or sha256(path)

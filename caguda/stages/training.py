@@ -95,10 +95,10 @@ def train(setup: TrainingSetup, directory: Path, fingerprint: str, save_every: i
     """Train the modules of a setup to the end, and return the progress.
 
     The state is saved in `directory` every `save_every` iterations and on SIGTERM or SIGINT. A state with the same
-    `fingerprint` is resumed. The data and random numbers of an iteration depend on the seed, the iteration and the
-    process, not on earlier iterations, so an interrupted training ends with the weights of an undisturbed one. UserError if a loss is not finite, before the update of the weights, and if weights
-    are not finite, before the state is saved. LockHeld if another process trains here, SystemExit(128 + n) after signal
-    n. Among several processes, rank 0 locks, saves and prints.
+    `fingerprint` is resumed. The data and random numbers of an iteration do not depend on earlier iterations, so an
+    interrupted training ends with the weights of an undisturbed one. UserError if a loss is not finite, before the update
+    of the weights, and if weights are not finite, before the state is saved. LockHeld if another process trains here,
+    SystemExit(128 + n) after signal n. Of several processes, rank 0 locks, saves and prints.
     """
     directory.mkdir(parents=True, exist_ok=True)
     state, end = directory / "state.pt", setup.settings.iterations
