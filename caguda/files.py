@@ -39,3 +39,13 @@ def is_sealed(content: bytes) -> bool:
     """Whether the content ends with the right SHA-256 of all bytes above it, as `write_json` writes it."""
     end = len(seal(b""))
     return content[-end:] == seal(content[:-end])
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes in hexadecimal; a UserError if the file cannot be read."""
+    try:
+        refuse_irregular(path)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: the file must be readable, found: {error.strerror}; make it first") from None

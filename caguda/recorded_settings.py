@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from caguda.artifacts.atomic import sha256
 from caguda.config import Configuration
 from caguda.config_run import Method
 from caguda.errors import UserError, first
-from caguda.files import read_regular
+from caguda.files import read_regular, sha256
 from caguda.pseudo_labels import Rule
 from caguda.registry import plugin_digests, registered
 from caguda.run_inheritance import EARLIER_KEYS

@@ -12,7 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from caguda.artifacts.atomic import read_json, sha256
+from caguda.artifacts.atomic import read_json
 from caguda.artifacts.chain import FROM_ELSEWHERE, Input, files_below, inputs_of, provenance_of, recorded_sha256
 from caguda.artifacts.checks import misplacement
 from caguda.artifacts.given_anchors import folder_around, folder_of
@@ -23,6 +23,7 @@ from caguda.config_run import run_name
 from caguda.datasets.changes import changed_frames
 from caguda.datasets.scenes import other_scenes
 from caguda.errors import UserError, first
+from caguda.files import sha256
 from caguda.recorded_settings import differing_settings
 from caguda.runs import anchors_files, imported_files
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from caguda.artifacts.atomic import read_json, sha256, write_json
+from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.chain import recorded_sha256
 from caguda.artifacts.provenance import content_digest
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.config_run import Method
 from caguda.configfile import parse_configuration
+from caguda.files import sha256
 from caguda.runs import deciding_settings, labelling_name, model_before, models, rules_of, run_of, stage_number
 from caguda.version import METHOD_VERSION
 

@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caguda.artifacts.anchors import Anchors, load_anchors, save_anchors
-from caguda.artifacts.atomic import read_json, sha256, write_atomically, write_json
+from caguda.artifacts.atomic import read_json, write_atomically, write_json
 from caguda.artifacts.checkpoint import load_checkpoint, save_checkpoint
 from caguda.artifacts.provenance import json_digest, new_provenance
 from caguda.errors import UserError
+from caguda.files import sha256
 from caguda.version import METHOD_VERSION
 
 JSON_VALUES = st.recursive(

@@ -28,7 +28,6 @@ from frame_trees import (
 from PIL import Image
 from torchvision.io import ImageReadMode
 
-from caguda.artifacts.atomic import sha256
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.config_frames import Domain
 from caguda.configfile import parse_configuration
@@ -38,6 +37,7 @@ from caguda.datasets.io import RGB, UNCHANGED, read_image, read_label
 from caguda.datasets.listing import list_frames
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
+from caguda.files import sha256
 from caguda.stages.check import check
 
 

@@ -14,10 +14,11 @@ from torch import nn
 from workflow_runs import SMOKE, Workflow
 
 from caguda import registry
-from caguda.artifacts.atomic import read_json, sha256
+from caguda.artifacts.atomic import read_json
 from caguda.artifacts.labels import LABELS
 from caguda.artifacts.state import load_state
 from caguda.artifacts.vouched import vouched_store
+from caguda.files import sha256
 from caguda.networks.layers.network import Outputs
 
 TESTS = Path(__file__).parent

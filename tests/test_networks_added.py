@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from caguda import registry
 from caguda.artifacts.anchors import load_anchors
-from caguda.artifacts.atomic import read_json, sha256
+from caguda.artifacts.atomic import read_json
 from caguda.artifacts.chain import provenance_of
 from caguda.artifacts.state import load_state
 from caguda.classes import class_table
@@ -23,6 +23,7 @@ from caguda.config import configuration_model
 from caguda.config_network import NetworkSettings, network_classes
 from caguda.configfile import network_settings
 from caguda.errors import UserError
+from caguda.files import sha256
 from caguda.networks.layers.batch_norm import batch_norms
 from caguda.networks.layers.checkpointing import recompute_activations
 from caguda.networks.layers.network import SegmentationNetwork

@@ -13,9 +13,10 @@ from paper_samples import RULES, configuration, rewrite, runs, write_experiment,
 from test_paper_report import Page, draw, report
 
 from caguda import registry
-from caguda.artifacts.atomic import read_json, sha256
+from caguda.artifacts.atomic import read_json
 from caguda.config_run import DomainName, Method, Read
 from caguda.errors import UserError
+from caguda.files import sha256
 from caguda.paper.report import write_report
 from caguda.paper.table import report_rows, write_table
 from caguda.runs import reports

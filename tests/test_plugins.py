@@ -19,13 +19,14 @@ from PIL import Image
 from workflow_runs import SMOKE, Workflow, environment
 
 from caguda import registry
-from caguda.artifacts.atomic import read_json, sha256, write_json
+from caguda.artifacts.atomic import read_json, write_json
 from caguda.classes import CITYSCAPES_19, class_table
 from caguda.cli import main
 from caguda.config_frames import Domain
 from caguda.configfile import load_configuration, parse_configuration
 from caguda.datasets.io import read_label
 from caguda.errors import UserError
+from caguda.files import sha256
 from caguda.stages.check import check
 from caguda.street import write_street
 

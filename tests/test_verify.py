@@ -17,7 +17,7 @@ from test_artifacts_maps import TABLE, shard_of, some_evidence, some_labels
 from test_trust import change_chunks, exchange
 
 from caguda.artifacts.anchors import save_anchors
-from caguda.artifacts.atomic import read_json, sha256, write_atomically, write_json
+from caguda.artifacts.atomic import read_json, write_atomically, write_json
 from caguda.artifacts.checkpoint import save_checkpoint
 from caguda.artifacts.evidence import EVIDENCE, create_evidence_store, evidence_faults
 from caguda.artifacts.labels import LABELS, create_label_store, label_faults
@@ -27,7 +27,7 @@ from caguda.artifacts.provenance import json_digest, new_provenance
 from caguda.artifacts.submission import pack as zip_of
 from caguda.artifacts.vouched import verify_store
 from caguda.cli import main
-from caguda.files import is_sealed
+from caguda.files import is_sealed, sha256
 from caguda.stages.evaluate import evaluate
 from caguda.stages.pack import pack
 from caguda.stages.predict import predict_part

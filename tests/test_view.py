@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from miniature import Miniature, at_cells, edit_sealed, edit_store
 from PIL import Image
 
-from caguda.artifacts.atomic import read_json, sha256, write_json
+from caguda.artifacts.atomic import read_json, write_json
 from caguda.artifacts.evidence import EVIDENCE
 from caguda.artifacts.label_statistics import ImageLabels
 from caguda.artifacts.maps import MapStore, open_store
@@ -25,6 +25,7 @@ from caguda.cli import main
 from caguda.datasets.io import read_label
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
+from caguda.files import sha256
 from caguda.stages.diagnose import diagnose
 from caguda.stages.labelling import open_labelling
 from caguda.stages.view import view

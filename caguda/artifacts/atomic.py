@@ -3,7 +3,6 @@
 import errno
 import fcntl
 import glob
-import hashlib
 import json
 import os
 import secrets
@@ -17,7 +16,7 @@ from typing import Any
 
 from caguda.artifacts.ownership import LONGEST, refuse_foreign
 from caguda.errors import UserError
-from caguda.files import SEAL, is_sealed, read_regular, refuse_irregular, seal
+from caguda.files import SEAL, is_sealed, read_regular, seal
 
 _ROOM = 1 << 20  # bytes; with less free space, an error of a library means a full disk
 HEX = "[0-9a-f]" * 8
@@ -136,13 +135,3 @@ def read_json(path: Path) -> dict[str, Any]:
     content = dict(json.loads(raw.decode("utf-8")))
     del content[SEAL]
     return content
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes in hexadecimal; a UserError if the file cannot be read."""
-    try:
-        refuse_irregular(path)
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: the file must be readable, found: {error.strerror}; make it first") from None

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from caguda.artifacts.atomic import read_json, sha256
+from caguda.artifacts.atomic import read_json
 from caguda.artifacts.hdf5 import texts_of
 from caguda.artifacts.provenance import content_digest
 from caguda.errors import UserError
-from caguda.files import read_regular
+from caguda.files import read_regular, sha256
 
 FROM_ELSEWHERE = ("import", "convert-anchors")
 """The verbs of rules whose input comes from elsewhere: it may be moved, and its own inputs are not followed."""

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from caguda.artifacts.atomic import read_json, sha256, write_atomically, write_json
+from caguda.artifacts.atomic import read_json, write_atomically, write_json
 from caguda.artifacts.ownership import refuse_foreign
 from caguda.errors import UserError
-from caguda.files import read_regular
+from caguda.files import read_regular, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor

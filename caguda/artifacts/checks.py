@@ -9,13 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from caguda.artifacts.atomic import sha256
 from caguda.artifacts.chain import FROM_ELSEWHERE, chain_of, inputs_of, provenance_of, recorded_sha256
 from caguda.artifacts.given_anchors import folder_around, folder_by
 from caguda.artifacts.provenance import content_digest
 from caguda.classes import ClassTable
 from caguda.config import Configuration
 from caguda.errors import UserError
+from caguda.files import sha256
 from caguda.recorded_settings import refuse_other_settings
 from caguda.version import METHOD_VERSION
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from caguda.artifacts.atomic import HEX, sha256
+from caguda.artifacts.atomic import HEX
 from caguda.artifacts.provenance import json_digest
 from caguda.classes import UNWRITTEN
 from caguda.errors import UserError
-from caguda.files import read_regular
+from caguda.files import read_regular, sha256
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from caguda.artifacts.atomic import HEX, at_work, read_json, replace_atomically, sha256
+from caguda.artifacts.atomic import HEX, at_work, read_json, replace_atomically
 from caguda.artifacts.journal import Journals, refuse_irregular_journal
 from caguda.artifacts.provenance import json_digest
 from caguda.errors import UserError
+from caguda.files import sha256
 
 FORMAT = "caguda-predictions"
 FORMAT_VERSION = 1

@@ -11,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from caguda.artifacts.atomic import read_json, sha256
+from caguda.artifacts.atomic import read_json
 from caguda.artifacts.hdf5 import content_of_arrays
-from caguda.files import is_sealed
+from caguda.files import is_sealed, sha256
 from caguda.version import METHOD_VERSION, VERSION
 
 LIBRARIES = ("numpy", "torch", "torchvision", "pillow", "h5py", "zarr", "safetensors", "pydantic")

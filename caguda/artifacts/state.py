@@ -14,8 +14,9 @@ from typing import IO, Any
 
 import torch
 
-from caguda.artifacts.atomic import remains_of, sha256, write_atomically
+from caguda.artifacts.atomic import remains_of, write_atomically
 from caguda.errors import LockHeld, UserError
+from caguda.files import sha256
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from caguda.artifacts.atomic import sha256, write_atomically
+from caguda.artifacts.atomic import write_atomically
 from caguda.artifacts.chain import provenance_of
 from caguda.artifacts.checks import refuse_broken_chain
 from caguda.artifacts.identity import CHECKPOINT, KIND_BY_VERB, read_artifact, refuse_other_model
@@ -17,6 +17,7 @@ from caguda.artifacts.ownership import refuse_foreign
 from caguda.classes import CITYSCAPES_19, class_table
 from caguda.config import Configuration, Table
 from caguda.errors import UserError
+from caguda.files import sha256
 from caguda.paper.evaluations import by_model, input_of_kind, read_evaluations
 from caguda.paper.formats import Line, PrintedTable, Statistic, statistic, to_csv, to_html, to_latex, to_markdown
 from caguda.paper.published import Published, published

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from caguda.artifacts.anchors import Anchors, load_anchors
-from caguda.artifacts.atomic import sha256, write_json
+from caguda.artifacts.atomic import write_json
 from caguda.artifacts.checkpoint import read_description
 from caguda.artifacts.checks import refuse_other_checkpoint, refuse_other_origin
 from caguda.artifacts.evidence import EVIDENCE, create_evidence_store, evidence_faults
@@ -20,6 +20,7 @@ from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError, first
+from caguda.files import sha256
 from caguda.recorded_settings import recorded_network, settings_of_pass
 from caguda.stages.parts import refuse_apart, refuse_gaps
 

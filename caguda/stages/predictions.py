@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from caguda.artifacts.atomic import sha256, write_json
+from caguda.artifacts.atomic import write_json
 from caguda.artifacts.checks import refuse_other_origin
 from caguda.artifacts.identity import CHECKPOINT, KIND_BY_VERB, read_artifact
 from caguda.artifacts.predictions import FORMAT, FORMAT_VERSION, prediction_file, remove_others
@@ -12,6 +12,7 @@ from caguda.artifacts.provenance import json_digest, new_provenance
 from caguda.config import Configuration
 from caguda.datasets.manifest import SetName, read_manifest
 from caguda.errors import UserError
+from caguda.files import sha256
 from caguda.stages.parts import prediction_settings, refuse_apart, refuse_gaps, refuse_other_part
 
 

@@ -6,13 +6,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from caguda.artifacts.atomic import read_json, sha256
+from caguda.artifacts.atomic import read_json
 from caguda.artifacts.chain import inputs_of, provenance_of
 from caguda.artifacts.identity import model_of
 from caguda.artifacts.maps import open_store
 from caguda.artifacts.ownership import agrees_with_json
 from caguda.artifacts.stores import kind_of_store
 from caguda.errors import UserError, printable
+from caguda.files import sha256
 
 
 def print_provenance(artifact: Path, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from caguda.artifacts.atomic import sha256, write_atomically, write_json
+from caguda.artifacts.atomic import write_atomically, write_json
 from caguda.artifacts.chain import provenance_of, recorded_sha256
 from caguda.artifacts.checks import refuse_other_origin
 from caguda.artifacts.predictions import read_predictions
@@ -13,6 +13,7 @@ from caguda.artifacts.provenance import new_provenance
 from caguda.artifacts.submission import IMAGES, SIZE, faults, pack
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError, printable
+from caguda.files import sha256
 from caguda.registry import registered
 
 _SCORED = ("test", "evaluation")

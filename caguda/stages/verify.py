@@ -13,7 +13,7 @@ from zipfile import ZipFile
 
 from tqdm import tqdm
 
-from caguda.artifacts.atomic import read_json, sha256
+from caguda.artifacts.atomic import read_json
 from caguda.artifacts.chain import files_below, inputs_of, provenance_of
 from caguda.artifacts.checks import misplacement
 from caguda.artifacts.hdf5 import checksum_agrees, texts_of
@@ -27,7 +27,7 @@ from caguda.config import Configuration
 from caguda.configfile import configuration_beside
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import Faulty, UserError, printable
-from caguda.files import SEAL, is_sealed, read_regular, refuse_irregular
+from caguda.files import SEAL, is_sealed, read_regular, refuse_irregular, sha256
 from caguda.recorded_settings import differing_settings
 
 Digest = Callable[[Path], str]
