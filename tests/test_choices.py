@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -254,9 +255,13 @@ def test_mixed_precision(mini: Miniature, elsewhere: Miniature, precision: str) 
 
 
 @pytest.mark.slow
-def test_a_compiled_network_trains_alike(mini: Miniature, elsewhere: Miniature) -> None:
+def test_a_compiled_network_trains_alike(
+    mini: Miniature, elsewhere: Miniature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a cache of its own: a compiler that was killed leaves cut files in the one that all programs of a user share."""
     if not shutil.which("g++"):
         pytest.skip("torch.compile needs a C++ compiler on a CPU, found no g++")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     settings = elsewhere.configuration(compute__compile=True)
     _, description = load_checkpoint(elsewhere.train("p", "pretrain", settings))
     _, reference = load_checkpoint(mini.weights("pretrain"))
