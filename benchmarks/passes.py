@@ -77,7 +77,7 @@ class Experiment:
         values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8"))
         counts = {f"{name}_frames": frames for name in ("source", "target", "evaluation")}
         values["street"] |= counts | dict(zip(("height", "width"), size, strict=True))
-        values["compute"] |= {"threads": 1, "inference_batch_size": batch}
+        values["compute"] |= {"threads": 1, "parts": 1, "inference_batch_size": batch}
         values |= {"data_root": str(folder / "data")} | changes
         made = cls(folder, parse_configuration(values, folder / "config.yaml"))
         with quiet():
