@@ -204,7 +204,7 @@ def experiment(folder: Path, frames: int) -> list[Path]:
     values = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8"))
     sets = {name: {"layout": "folder", "root": name} for name in ("source", "target")}
     values |= sets | {"street": None, "data_root": str(folder), "evaluation": sets["source"]}
-    values["runs"]["source_only"]["iterations"] = 1
+    values["runs"]["source_only"]["iterations"], values["compute"]["parts"] = 1, 1
     configuration = parse_configuration(values, folder / "config.yaml")
     manifest, checkpoint, anchors, store = (
         folder / name for name in ("manifest.json", "checkpoint.safetensors", "anchors.h5", "evidence.zarr")
