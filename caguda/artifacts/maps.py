@@ -74,7 +74,7 @@ class MapStore:
         path = self.path / name / f"c.{shard}.0.0"
         try:
             refuse_irregular(path)
-            with path.open("rb") as file:
+            with path.open("rb", buffering=0) as file:
                 file.seek(-index_bytes, os.SEEK_END)
                 offset, length = np.frombuffer(file.read(index_bytes), "<u8", 2, 16 * position)
                 if offset == _ABSENT:
