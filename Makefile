@@ -1,7 +1,7 @@
 # make demo   the embedded scenario, from generated street scenes to the report
 # make test   the tests, without the slowest ones; `make test-all` has all of them
 # make check  everything that can be checked without running the method: style, types, the workflow, the schema
-# make bench  every benchmark of benchmarks/README.md but the kills, one after another: an hour on two idle cores
+# make bench  the benchmarks of benchmarks/README.md but kills, corruptions and the GPU's, one after another: an hour on two idle cores
 # Each sets up .venv first if need be. Everything can be interrupted and repeated.
 
 .PHONY: demo test test-all check schema bench

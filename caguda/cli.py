@@ -4,6 +4,7 @@ import argparse
 import errno
 import importlib
 import os
+import re
 import select
 import signal
 import sys
@@ -20,6 +21,8 @@ from caguda.verbs import VERBS
 
 STDOUT = 1  # the file descriptor
 NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_TOO_LITTLE_MEMORY = re.compile("out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
+"""In messages of torch about a GPU and about the CPU."""
 NO_FOLDER = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP}
 
 
@@ -64,7 +67,7 @@ def _outcome_of(call: Callable[[str, dict[str, Any]], Outcome], verb: str, optio
         return call(verb, options)
     except UserError as error:
         return Outcome(error.exit_code, printable(f"caguda: error: {error}"))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, MemoryError) as error:
         if isinstance(error, BrokenPipeError) and _reader_has_ended():
             return Outcome(128 + signal.SIGPIPE)
         message = _message_of_machine_fault(error, options)
@@ -84,13 +87,19 @@ def _reader_has_ended() -> bool:
     return ended
 
 
-def _message_of_machine_fault(error: OSError | RuntimeError, options: dict[str, Any]) -> str | None:
+def _message_of_machine_fault(error: OSError | RuntimeError | MemoryError, options: dict[str, Any]) -> str | None:
     """The message about a fault of the machine; None for a fault of the program."""
     if isinstance(error, OSError) and error.errno in NOT_WRITABLE | NO_FOLDER:
         path = error.filename or options.get("output", options.get("csv", Path())).parent
         return (
             f"{path}: must be readable and writable, found: {os.strerror(error.errno)}; put that right and give the same "
             "command again: what was finished is still there"
+        )
+    if isinstance(error, MemoryError) or _TOO_LITTLE_MEMORY.search(str(error)):
+        return (
+            f"the memory must hold a batch, found too little ({str(error).partition(chr(10))[0]:.150}); lower batch_size, "
+            "augmentation.crop or compute.inference_batch_size, set compute.recompute_activations, or take a larger machine; "
+            "what was finished is still there"
         )
     if isinstance(error, ConnectionError) or str(error).startswith("DataLoader worker"):
         return "a process that loads frames was killed, often for want of memory; the same command goes on from there"

@@ -26,7 +26,7 @@ MODEL_PATTERN = rf"{NAME_PATTERN}(?:/stage[1-9]\d*)?"
 STAGE = re.compile(r"(.+)/stage([1-9]\d*)")
 Name = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$", max_length=100)]
 ModelReference = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}(/stage[1-9][0-9]*)?$", max_length=120)]
-"""RUN means the last model of that run, RUN/stageK the model of one stage."""
+"""RUN/stageK is the model of one stage. RUN is the last model of that run in `start`, all of its stages in reports and tables."""
 DomainName = Literal["source", "target"]
 Read = Literal["images", "truth", "pseudo-labels"]
 """The frames that a training reads of a domain: images alone, with true labels, or with cached pseudo-labels."""

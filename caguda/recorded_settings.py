@@ -139,7 +139,7 @@ def _run_differences(configuration: Configuration, recorded: Mapping[str, Any]) 
     """
     model = recorded["name"]
     if model not in models(configuration):
-        return [f"run {model}, which the configuration has not"]
+        return [f"run {model}, which the configuration does not have"]
     key, current = f"runs.{model.partition('/')[0]}", _deciding_keys(configuration, model)
     recorded = {"anchors": None, **recorded}  # absent where the anchors are of the frozen model
     lines = _differences(key, {**recorded, "pseudo_labels": None}, {**current, "pseudo_labels": None})

@@ -33,6 +33,10 @@ def with_inherited_keys(values: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"training: must be keys with values, found {shown(training)}")  # noqa: TRY004
     if not isinstance(runs, Mapping):
         return dict(values)
+    if numbers := [name for name in runs if not isinstance(name, str)]:
+        raise ValueError(
+            f"runs: the name of a run must be text, found {shown(numbers[0])}; write it in quotes, or choose another"
+        )
     if unknown := [key for key in training if key not in Training.model_fields]:
         raise ValueError(f"training.{unknown[0]}: unknown key{did_you_mean(unknown[0], Training.model_fields)}")
     return {**values, "runs": {name: _all_keys_of(name, runs, training) for name in runs}}

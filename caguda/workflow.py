@@ -105,7 +105,7 @@ def set_aside(outputs: Iterable[Path]) -> None:
 
     Snakemake would remove them with a job's outputs before it starts the job. The new name is `NAME.aside`, or
     `FOLDER.aside.NAME` for a file in an output folder, with a number if that is taken. Hidden and partial files are left to
-    be removed, and so is the group file of a label store.
+    be removed, and so is the group file of a store.
     """
     for output in outputs:
         files = sorted(output.rglob("*")) if output.is_dir() and not output.is_symlink() else [output]
@@ -155,6 +155,6 @@ def lock_of(folder: Path) -> TextIO:
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             sys.exit(f"caguda: {folder}: one call at a time may work here, found another; wait for it or end it")
-        print(f"caguda: {folder}: no lock is to be had here ({error.strerror}); make sure that no second call works here",
+        print(f"caguda: {folder}: its file system gives no locks ({error.strerror}); make sure that no second call works here",
               file=sys.stderr)  # fmt: skip
     return file

@@ -153,6 +153,14 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     assert path.stat().st_mode == path.with_suffix(".json").stat().st_mode
 
 
+def test_what_a_killed_writer_left_of_both_files_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    for name in ("checkpoint.safetensors", "checkpoint.json"):
+        (tmp_path / f"{name}.01234567.partial").touch()
+    save_checkpoint(path, WEIGHTS, DESCRIPTION)
+    assert sorted(tmp_path.iterdir()) == [path.with_suffix(".json"), path]
+
+
 def test_the_same_weights_are_the_same_bytes(tmp_path: Path) -> None:
     first, second = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
     save_checkpoint(first, WEIGHTS, DESCRIPTION)

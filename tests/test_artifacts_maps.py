@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from caguda.artifacts.atomic import at_work
 from caguda.artifacts.evidence import EVIDENCE, create_evidence_store, evidence_faults
 from caguda.artifacts.labels import LABELS, create_label_store, label_faults
-from caguda.artifacts.maps import MOST_SHARDS, MapStore, open_store, remove_partial_files, shard_size, write_shard
+from caguda.artifacts.maps import MapStore, open_store, remove_partial_files, write_shard
+from caguda.artifacts.maps_metadata import MOST_SHARDS, shard_size
 from caguda.artifacts.vouched import verify_store
 from caguda.classes import IGNORE, UNWRITTEN, ClassTable
 from caguda.errors import UserError

@@ -208,7 +208,7 @@ def test_accumulated_batches_are_averaged(mini: Miniature, elsewhere: Miniature)
 
 
 def test_a_schedule_longer_than_the_training(elsewhere: Miniature, mini: Miniature) -> None:
-    """Two iterations of a schedule of four, as SGD without momentum shows: the second rate is 0.75 of the first."""
+    """The learning rate of the last iteration: after two iterations of a schedule of two or four, and after 12 of 16."""
     for length in (None, 4):
         optimiser = {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.0, "poly_iterations": length}
         settings = elsewhere.configuration(runs__pretrain__iterations=2, runs__pretrain__optimiser=optimiser)

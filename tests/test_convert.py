@@ -87,6 +87,8 @@ def test_what_the_authors_script_writes_has_no_counts(tmp_path: Path) -> None:
         (lambda content: content | {"objective_num": np.zeros(19)}, "two finite anchors or more are needed, found 0"),
         (lambda content: content | {"objective_vectors": np.full((19, 4), np.inf)}, "two finite anchors"),
         (lambda content: np.zeros((19, 4)), "two finite anchors or more are needed, found 0"),
+        (lambda content: np.ones((19, 256)), "anchors must differ between categories, found all of them equal"),
+        (lambda content: np.array(1.0), r"found arrays of shapes \[\(\), \(\)\]"),
     ],
 )
 def test_other_files_are_no_anchors(tmp_path: Path, change: Callable[[Any], Any], found: str) -> None:

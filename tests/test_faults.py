@@ -132,6 +132,26 @@ def test_a_killed_loading_process_is_one_line(
     assert "a process that loads frames was killed" in printed and printed.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nMore of it"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("caguda.paper.charts.write_curves", fail)
+    assert main(CURVES) == 2
+    printed = capsys.readouterr().err
+    assert "lower batch_size, augmentation.crop or" in printed and printed.count("\n") == 1
+
+
 def test_a_verb_of_a_workflow_that_has_ended_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as workflow:
         pass

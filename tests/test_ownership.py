@@ -70,7 +70,7 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
     assert path.lstat().st_ino == before and target.read_bytes() == content and not (tmp_path / "nothing").exists()
 
 
-def test_ours_is_replaced_unless_somebody_has_changed_it(tmp_path: Path) -> None:
+def test_a_json_of_ours_is_replaced_unless_somebody_has_changed_it(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for number in range(2):
         write_json(path, {"number": number})

@@ -157,7 +157,7 @@ def test_how_many_batches_a_shard_holds_changes_no_evidence_and_no_label(
     settings = elsewhere.configuration(compute__inference_batch_size=1)
     found = set()
     for most, files in ((100, 8), (3, 3), (1, 1)):
-        monkeypatch.setattr("caguda.artifacts.maps.MOST_SHARDS", most)
+        monkeypatch.setattr("caguda.artifacts.maps_metadata.MOST_SHARDS", most)
         labelling = elsewhere.label(f"at most {most}", settings, mini.weights("warmup"), min(files, 2))
         found.add(digests_of(labelling))
         for store in (labelling.with_name("evidence.zarr"), label_files(labelling)[0].with_suffix(".zarr")):

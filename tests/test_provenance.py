@@ -6,6 +6,8 @@ import re
 import shutil
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 from miniature import Miniature
 from paper_samples import configuration, rewrite, write_experiment
@@ -117,7 +119,10 @@ def test_what_changed_or_is_missing_is_told(
 
 def test_what_has_no_provenance_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.json").write_text("{}")
-    for path in (tmp_path / "a.json", tmp_path / "none.json", tmp_path):
+    with h5py.File(tmp_path / "text.h5", "w") as text, h5py.File(tmp_path / "other.h5", "w") as other:
+        text.attrs["provenance"], other.attrs["provenance"] = np.bytes_(b"a lake"), np.bytes_(b'{"made_by": "hand"}')
+    names = ("a.json", "none.json", "text.h5", "other.h5", "")
+    for path in (tmp_path / name for name in names):
         assert main(["provenance", str(path)]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and str(path) in error

@@ -12,6 +12,7 @@ from PIL import Image
 from caguda.config_frames import Augmentation
 from caguda.datasets.loader import TrainingFrames, training_batches
 from caguda.datasets.manifest import read_manifest
+from caguda.datasets.requirements import parts_problems
 from caguda.datasets.transforms import augmented
 from caguda.errors import UserError
 from caguda.networks.deeplab_v2 import DeepLabV2
@@ -173,15 +174,15 @@ def test_a_window_too_small_for_the_blur_is_refused(root: Path, capsys: pytest.C
 def test_parts_without_work_are_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The source has three frames, the target two."""
     compute = {"compute": {"parts": 3, "inference_batch_size": 1}}
-    expected = (
-        "compute.parts: must be at most the 2 batches of compute.inference_batch_size target frames, found 3; lower it"
-    )
+    expected = "compute.parts: must be at most the 2 shards of the evidence store, found 3; lower it"
     (line,) = problems(root, capsys, **compute)
     assert line.startswith(f"target: {expected}")
     assert len(problems(root, capsys, compute={"parts": 4, "inference_batch_size": 1})) == 2
     given = {"anchors": "a.h5"}
     (line,) = problems(root, capsys, compute={"parts": 2, "inference_batch_size": 2}, **runs("cag", **given))
-    assert line.startswith("target: compute.parts: must be at most the 1 batches")
+    assert line.startswith("target: compute.parts: must be at most the 1 shards")
+    (line,) = parts_problems(configuration(root, compute={"parts": 64, "inference_batch_size": 1}), "target", 101)
+    assert "at most the 51 shards" in line, "a shard of 101 frames has two"
     passes(root, compute={"parts": 2, "inference_batch_size": 1})
     passes(root, compute={"parts": 4}, runs={"cag": None})
 

@@ -90,7 +90,7 @@ def cache(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [evidence_store, label_store, anchors, checkpoint, cache])
-def test_every_flipped_bit_and_every_truncation_is_found(
+def test_flipped_bits_and_truncations_are_found(
     make: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """250 for each kind of artifact: 1,250 in all; each file is damaged as often as any other."""

@@ -115,7 +115,7 @@ def test_the_plan_needs_no_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_nothing_but_evaluation_and_report_reads_control_and_oracle_or_the_target_truth(tmp_path: Path) -> None:
+def test_nothing_but_evaluation_and_report_reads_control_oracle_or_scores(tmp_path: Path) -> None:
     for job in Workflow(tmp_path).plan():
         read = " ".join(job.input)
         if "oracle/" in read or "control/" in read:
@@ -240,7 +240,7 @@ def test_a_rule_takes_a_core_for_every_thread_and_worker(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_rule_starts_as_many_trainers_as_configured(finished: Workflow, tmp_path: Path) -> None:
+def test_two_trainers_of_a_rule_write_one_log(finished: Workflow, tmp_path: Path) -> None:
     workflow = finished.copy(tmp_path)
     settings = ("compute={processes: 2}", "runs={pretrain: {batch_norm: frozen, iterations: 5}}")
     done = workflow.run("results/smoke/seed0/pretrain/checkpoint.safetensors", "--config", *settings)

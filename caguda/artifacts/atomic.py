@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,23 @@ HEX = "[0-9a-f]" * 8
 
 
 @contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path, *within: Path) -> Iterator[Path]:
     """Yields a path in the same folder to write to; it replaces `path` when the block ends without an error.
 
     Readers see the old file or the complete new one. UserError if `path` is a file of another program, which stays. An error
     leaves nothing behind. SIGKILL leaves a `*.partial` file; the next writer of `path` removes it if no other writer is at
-    work in the folder. A full disk is an OSError, also where a library raises something else.
+    work in the folder. So are those of the files that are written `within` the block, which cannot remove theirs. A full disk is an OSError, also where a library raises something else.
     """
-    refuse_foreign(path)
-    with replace_atomically(path) as part:
+    refuse_foreign(path, *within)
+    with replace_atomically(path, *within) as part:
         yield part
 
 
 @contextmanager
-def replace_atomically(path: Path) -> Iterator[Path]:
+def replace_atomically(path: Path, *within: Path) -> Iterator[Path]:
     """The same without the check of `path`, for callers that know that this program made it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with at_work(path.parent, partial(remains_of, path)):
+    with at_work(path.parent, lambda: chain.from_iterable(map(remains_of, (path, *within)))):
         part = partial_of(path)
         try:
             yield part

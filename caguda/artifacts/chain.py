@@ -34,11 +34,20 @@ def provenance_of(path: Path) -> dict[str, Any]:
     if path.is_dir():
         provenance = _provenance_of_store(path / "zarr.json")
     elif path.suffix == ".h5":
-        provenance = json.loads(texts_of(path).get("provenance", "null"))
+        provenance = _provenance_in_text(path, texts_of(path).get("provenance", "null"))
     elif side.suffix == ".json" and (side.exists() or not path.exists()):
         content = read_json(side)
         provenance = content.get("attributes", content).get("provenance")
     return provenance if isinstance(provenance, dict) else {}
+
+
+def _provenance_in_text(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise UserError(
+            f"{path}: its attribute provenance must be JSON of caguda, found other text; name another file"
+        ) from None
 
 
 def _provenance_of_store(group_file: Path) -> Any:

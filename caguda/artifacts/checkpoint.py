@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from caguda.artifacts.atomic import read_json, write_atomically, write_json
-from caguda.artifacts.ownership import refuse_foreign
 from caguda.errors import UserError
 from caguda.files import read_regular, sha256
 
@@ -40,8 +39,7 @@ def save_checkpoint(path: Path, weights: Mapping[str, Tensor], description: Mapp
             "or take another model"
         )
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    refuse_foreign(path.with_suffix(".json"))
-    with write_atomically(path) as partial:
+    with write_atomically(path, path.with_suffix(".json")) as partial:
         partial.write_bytes(save(copies))  # save_file makes files that only their owner may read
         head = {"format": FORMAT, "format_version": FORMAT_VERSION, "weights_sha256": sha256(partial)}
         path.unlink(missing_ok=True)

@@ -26,17 +26,11 @@ from caguda.errors import UserError
 from caguda.files import refuse_irregular
 
 ZSTD_LEVEL = 1
-MOST_SHARDS = 100
 REMEDY = "; move this folder away and make it again"
 _ABSENT = 2**64 - 1  # the offset and length of an absent chunk in the index of a shard
 _CRC_BYTES = 4  # the checksum that follows the index
 Faults = Callable[[Mapping[str, NDArray[Any]], int], list[str]]
 """A check: the faults in the maps of one image of c categories, a sentence each."""
-
-
-def shard_size(images: int, batch_size: int) -> int:
-    """The number of images in a shard: the fewest whole batches of inference that give at most MOST_SHARDS shards."""
-    return batch_size * max(1, -(-images // (batch_size * MOST_SHARDS)))
 
 
 @dataclass(frozen=True, eq=False)

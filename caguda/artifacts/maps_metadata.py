@@ -15,6 +15,8 @@ from caguda.classes import UNWRITTEN
 from caguda.errors import UserError
 from caguda.files import read_regular, sha256
 
+MOST_SHARDS = 100
+
 
 @dataclass(frozen=True)
 class MapFormat:
@@ -28,6 +30,11 @@ class MapFormat:
     def fill_value(self, name: str) -> int | float:
         """The value of an array that means "never written"."""
         return UNWRITTEN if self.dtypes[name].kind == "u" else float("nan")
+
+
+def shard_size(images: int, batch_size: int) -> int:
+    """The number of images in a shard: the fewest whole batches of inference that give at most MOST_SHARDS shards."""
+    return batch_size * max(1, -(-images // (batch_size * MOST_SHARDS)))
 
 
 def refuse_other_metadata(path: Path, form: MapFormat) -> None:

@@ -1,4 +1,4 @@
-"""Files that this program made; a file of another program is never replaced or deleted."""
+"""Files that this program made; a file that is not recognised as one of them is never replaced or deleted."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ _FINDINGS = re.compile(rb"((warning|problem|hint): [^\n]*\n)*")
 
 
 def refuse_foreign(*paths: Path) -> None:
-    """Raises UserError unless each path is free or has an unchanged file of this program; a link is never replaced."""
+    """Raises UserError unless each path is free or has a file that `is_ours`; a link is never replaced."""
     for path in paths:
         if len(os.fsencode(path.name)) > LONGEST:
             raise UserError(f"{path}: the name of a file must have at most {LONGEST} bytes; choose a shorter one")
@@ -65,7 +65,11 @@ def _obstacle(path: Path) -> str | None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is recognised as one that this program wrote and nobody changed; never for a link."""
+    """Whether a file is recognised as one that this program wrote; never for a link.
+
+    JSON, weights and zips are recognised by their checksum, so not once they were changed. Pictures, pages, tables, HDF5 and
+    training states are recognised by their first bytes, also if a later byte was changed.
+    """
     if path.is_symlink() or not path.is_file():
         return False
     with path.open("rb") as file:

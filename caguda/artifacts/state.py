@@ -120,7 +120,7 @@ def lock(directory: Path) -> Iterator[None]:
                 f"{directory}: one trainer at a time may work here, found another ({holder}); wait for it or end it"
             ) from None
         except OSError as error:  # a file system without locks
-            print(f"{directory}: no lock is to be had here ({error.strerror}); make sure that no second trainer works here",
+            print(f"{directory}: its file system gives no locks ({error.strerror}); make sure that no second trainer works here",
                   file=sys.stderr)  # fmt: skip
         _overwrite(file, f"host {platform.node()}, pid {os.getpid()}, job {os.environ.get('SLURM_JOB_ID', 'none')}")
         for part in remains_of(directory / "state.pt"):

@@ -62,7 +62,7 @@ class NetworkPasses:
         normalisations = batch_norms(self.network)
         self.has_batch_norm = len(normalisations) > 0
         for layer in normalisations:  # its FLOPs are not counted, and it takes a third of the time on the meta device
-            layer.forward = _unchanged  # type: ignore[method-assign]
+            layer.forward = _unchanged  # type: ignore[assignment, method-assign]
         self.weight_bytes = bytes_of(self.network)
         self.counted = 0
         self._of_frames: dict[Size, int] = {}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from caguda.artifacts.maps_metadata import shard_size
 from caguda.config import Configuration
 from caguda.config_frames import BLUR_KERNEL, Augmentation
 from caguda.config_run import Method, Training
@@ -72,15 +73,17 @@ def size_problems(configuration: Configuration, name: str, entries: Sequence[Ent
 
 
 def parts_problems(configuration: Configuration, name: str, frames: int) -> list[str]:
-    """At most one line: each of `compute.parts` jobs that make anchors of the source, or evidence of the target, needs a batch."""
+    """At most one line: each of `compute.parts` jobs needs a batch of the source for anchors, a shard of the target for evidence."""
     compute = configuration.compute
-    batches = -(-frames // compute.inference_batch_size)
+    size = compute.inference_batch_size
+    units = -(-frames // (shard_size(frames, size) if name == "target" else size))
     runs = [run for run in configuration.active_runs.values() if isinstance(run, Method) and run.uses_frozen_model]
     divided = {"source": any(run.anchors is None for run in runs), "target": len(runs) > 0}
-    if compute.parts <= batches or not divided.get(name, False):
+    if compute.parts <= units or not divided.get(name, False):
         return []
+    unit = "shards of the evidence store" if name == "target" else f"batches of {size} source frames"
     line = (
-        f"compute.parts: must be at most the {batches} batches of compute.inference_batch_size {name} frames, found "
+        f"compute.parts: must be at most the {units} {unit}, found "
         f"{compute.parts}; lower it, or compute.inference_batch_size"
     )
     return [line]

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from caguda.classes import IGNORE, ClassTable
+from caguda.classes import ClassTable
 from caguda.paper.charts import INK, MUTED, WIDTH, legend_below, save
 from caguda.paper.escapes import in_picture
 
@@ -47,9 +47,7 @@ def colored(panel: NDArray[np.uint8], table: ClassTable) -> NDArray[np.uint8]:
     """The RGB picture (H, W, 3) of a panel: labels in the colours of their categories, ignore in black."""
     if panel.ndim == 3:
         return panel
-    palette = table.palette().copy()
-    palette[IGNORE] = 0
-    return palette[panel]
+    return table.palette()[panel]
 
 
 def _panel(figure: Figure, box: tuple[float, float, float, float]) -> Axes:

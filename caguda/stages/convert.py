@@ -46,6 +46,8 @@ def convert_anchors(configuration: Configuration, input: Path, output: Path) -> 
     started = time.time()
     table = class_table(configuration)
     anchors, attributes = _own_anchors(input, table) if input.suffix == ".h5" else _authors_anchors(input, table)
+    if anchors.mean_distance == 0:
+        raise UserError(f"{input}: anchors must differ between categories, found all of them equal; take another file")
     expected = configuration.network.build(table.count).classifier.weight.shape[1]
     if (channels := anchors.vectors.shape[1]) != expected:
         raise UserError(
@@ -168,7 +170,7 @@ def _read_anchors(path: Path, categories: int) -> tuple[Float64[np.ndarray, "c d
     """The vectors and counts of the authors' file, a dict, or of the file of their script, which has vectors alone."""
     content = read_pickle(path)
     if isinstance(content, np.ndarray):
-        content = {"objective_vectors": content, "objective_num": np.ones(len(content))}
+        content = {"objective_vectors": content, "objective_num": np.ones(content.shape[:1])}
     pair = [content.get(name) for name in ("objective_vectors", "objective_num")] if isinstance(content, dict) else []
     shapes = [value.shape for value in pair if isinstance(value, np.ndarray) and value.dtype.kind in "fi"]
     if [len(shape) for shape in shapes] != [2, 1] or {shape[0] for shape in shapes} != {categories}:

@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from caguda.artifacts.anchors import Anchors, load_anchors
 from caguda.artifacts.atomic import write_json
 from caguda.artifacts.checkpoint import read_description
 from caguda.artifacts.checks import refuse_other_checkpoint, refuse_other_origin
 from caguda.artifacts.evidence import EVIDENCE, create_evidence_store, evidence_faults
 from caguda.artifacts.identity import KIND_BY_VERB, model_of, read_artifact
-from caguda.artifacts.maps import MapStore, open_store, remove_partial_files, shard_size
+from caguda.artifacts.maps import MapStore, open_store, remove_partial_files
+from caguda.artifacts.maps_metadata import shard_size
 from caguda.artifacts.provenance import new_provenance, same_origin
 from caguda.artifacts.vouched import refuse_other_store, verify_store
 from caguda.classes import class_table
@@ -45,7 +44,7 @@ def create_evidence(
     provenance = evidence_provenance("evidence", configuration, [manifest, checkpoint, anchors], seed, started, store)
     attributes = {
         "model": model_of(description["provenance"]),
-        "anchor_distance": None if np.isnan(distance) else distance,
+        "anchor_distance": distance,
         "provenance": provenance,
     }
     ids, shape = [frame.id for frame in sets.frames("target")], configuration.network.feature_size(sizes[0])

@@ -100,9 +100,9 @@ class Labelling:
         return rule.p0
 
     @property
-    def thresholds(self) -> dict[str, float | None]:
-        """Margin and P0 as JSON values; the margin is null where its unit, the anchors' mean distance, is nan."""
-        return {"margin": None if np.isnan(self.margin) else self.margin, "p0": self.p0}
+    def thresholds(self) -> dict[str, float]:
+        """The margin and P0 by name."""
+        return {"margin": self.margin, "p0": self.p0}
 
     def missing(self) -> list[int]:
         """The indices of the images that are not written yet."""
@@ -131,9 +131,8 @@ class Labelling:
 
 
 def anchor_distance_of(evidence: MapStore) -> float:
-    """The mean distance between two anchors, in the units of the features; nan for fewer than two anchors."""
-    distance = evidence.attributes["anchor_distance"]
-    return float("nan") if distance is None else float(distance)
+    """The mean distance between two anchors, in the units of the features."""
+    return float(evidence.attributes["anchor_distance"])
 
 
 def _labelling_of_files(path: Path, evidence: Path, labels: Sequence[Path]) -> Labelling:

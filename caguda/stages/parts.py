@@ -15,13 +15,13 @@ T = TypeVar("T")
 def units_of_part(units: Sequence[T], part: int, parts: int, set_name: str) -> Sequence[T]:
     """The units of part `part` of `parts` (1-based): consecutive ones; the sizes of two parts differ by at most one unit.
 
-    A unit is whole batches, since the last bits of a feature may depend on its batch. UserError if a part would be empty.
+    A unit is one or more whole batches, since the last bits of a feature may depend on its batch. UserError if a part would be empty.
     """
     if not 1 <= part <= parts:
         raise UserError(f"--part must be 1 to --parts, found --part {part} --parts {parts}; name one of them")
     if parts > len(units):
         raise UserError(
-            f"compute.parts: the {set_name} frames can be divided into at most {len(units)} parts of whole batches, "
+            f"compute.parts: the {set_name} frames can be divided into at most {len(units)} parts, "
             f"found {parts}; lower it, or compute.inference_batch_size"
         )
     return units[len(units) * (part - 1) // parts : len(units) * part // parts]

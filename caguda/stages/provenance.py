@@ -15,13 +15,27 @@ from caguda.artifacts.stores import kind_of_store
 from caguda.errors import UserError, printable
 from caguda.files import sha256
 
+_KEYS = {
+    "made_by",
+    "caguda",
+    "method_version",
+    "configuration",
+    "settings",
+    "inputs",
+    "seed",
+    "machine",
+    "seconds",
+    "created",
+}
+"""Keys of every provenance of ours. An object without one of them is of another program."""
+
 
 def print_provenance(artifact: Path, as_json: bool) -> None:
     """Print the inputs of an artifact, their inputs and so on, and whether each file is unchanged.
 
     The inputs of a file are printed once. The output is a tree for a person, or JSON with all settings and versions.
     """
-    if not artifact.exists() or not provenance_of(artifact):
+    if not artifact.exists() or not provenance_of(artifact).keys() >= _KEYS:
         raise UserError(
             f"{artifact}: an artifact that says what made it is needed, found none; give its JSON or its file"
         )
@@ -42,6 +56,8 @@ def _chain(path: Path, state: str, digest: Callable[[Path], str], printed: set[P
     printed.add(path)
     try:
         provenance, inputs, frames = provenance_of(path), inputs_of(path, digest), _frames(path)
+        if provenance and not provenance.keys() >= _KEYS:
+            raise UserError(f"{path}: its provenance must have {', '.join(sorted(_KEYS))}, found fewer; make it again")
     except UserError as error:  # it has changed to something else
         return chain | {"unreadable": str(error)}
     chain["made"] = {key: value for key, value in provenance.items() if key != "inputs"}

@@ -41,7 +41,7 @@ def submission(manifest: Path, predictions: Path, output: Path) -> None:
     frames = {entry["id"]: (entry["height"], entry["width"]) for entry in checked.entries(name)}
     folder = predictions.parent / listed["folder"]
     files = sorted(path for path in folder.glob("[!.]*") if path.is_file() and path.suffix != ".partial")
-    with write_atomically(output) as archive:
+    with write_atomically(output, output.with_suffix(".json")) as archive:
         pack(files, archive)
         lines = faults(archive, frames)
         _refuse_faults([*lines, *_changed_files(files, listed["files"], lines)], folder)

@@ -53,7 +53,7 @@ def margins(
 ) -> Figure:
     """The histogram of d2 - d1 over all pixels, with vertical lines at `margin` and at `marks` (name, threshold).
 
-    `counts` and `verdicts` are by bit pattern, see `label_arrays.pattern`. With `verdicts` (wrong, right), each bar is
+    `counts` and `verdicts` are by the bit pattern of a float16. With `verdicts` (wrong, right), each bar is
     divided into right and wrong nearest anchors.
     """
     values = values_of_bins().astype(np.float64)
@@ -186,7 +186,7 @@ def projection(
     """
     present = np.flatnonzero(anchors.present)
     if len(present) < 2:
-        raise UserError("two anchors make a plane, inspection fewer")
+        raise UserError("at least two anchors are needed to draw features on a plane, found fewer")
     mean, plane, explained = principal_axes(anchors.vectors[present])
     dots, crosses = (features - mean) @ plane, (anchors.vectors[present] - mean) @ plane
     figure = _figure(heading, 5.6)

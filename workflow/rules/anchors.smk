@@ -4,7 +4,7 @@
 rule anchor_part:
     input:
         manifest=MANIFEST,
-        checkpoint=checkpoint_of,
+        checkpoint=checkpoint_of_job,
     output:
         f"{OWN_ANCHORS}/parts/anchors.{{part}}-of-{{parts}}.h5",
     log:
@@ -32,7 +32,7 @@ rule anchor_part:
 rule anchors:
     input:
         manifest=MANIFEST,
-        checkpoint=checkpoint_of,
+        checkpoint=checkpoint_of_job,
         parts=lambda wildcards: parts_of(of_model(wildcards.seed, wildcards.model, "evidence"), "anchors.h5"),
     output:
         f"{OWN_ANCHORS}/anchors.h5",

@@ -4,7 +4,7 @@
 rule evaluate:
     input:
         manifest=MANIFEST,
-        checkpoint=checkpoint_of,
+        checkpoint=checkpoint_of_job,
     output:
         f"{MODEL}/evaluation.json",
     log:

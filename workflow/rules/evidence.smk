@@ -7,7 +7,7 @@
 rule evidence_store:
     input:
         manifest=MANIFEST,
-        checkpoint=checkpoint_of,
+        checkpoint=checkpoint_of_job,
         anchors=anchors_of_job,
     output:
         created=f"{EVIDENCE}/evidence.created.json",
@@ -40,7 +40,7 @@ rule evidence_part:
         created=rules.evidence_store.output.created,
         group=rules.evidence_store.output.group,
         manifest=MANIFEST,
-        checkpoint=checkpoint_of,
+        checkpoint=checkpoint_of_job,
         anchors=anchors_of_job,
     output:
         f"{EVIDENCE}/parts/evidence.{{part}}-of-{{parts}}.json",

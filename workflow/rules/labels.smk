@@ -3,7 +3,7 @@
 
 rule labels:
     input:
-        evidence=evidence_of_labels,
+        evidence=evidence_of_labels_job,
         group=f"{EVIDENCE}/evidence.zarr/zarr.json",  # so that a store that was deleted is made again
     output:
         labels=f"{LABELS}/{{rule}}/labels.json",

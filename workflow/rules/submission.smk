@@ -5,7 +5,7 @@
 rule predict_part:
     input:
         manifest=lambda wildcards: MANIFEST_OF[wildcards.frames],
-        checkpoint=checkpoint_of,
+        checkpoint=checkpoint_of_job,
     output:
         f"{MODEL}/predictions/parts/{{frames}}.{{part}}-of-{{parts}}.json",
     log:
@@ -33,7 +33,7 @@ rule predict_part:
 rule predict:
     input:
         manifest=lambda wildcards: MANIFEST_OF[wildcards.frames],
-        checkpoint=checkpoint_of,
+        checkpoint=checkpoint_of_job,
         parts=lambda wildcards: parts_of(
             of_model(wildcards.seed, wildcards.model, "predictions"), f"{wildcards.frames}.json"
         ),

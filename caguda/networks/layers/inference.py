@@ -28,7 +28,7 @@ def most_probable(
     With one view, the category of the largest logit; with several, of the largest mean softmax probability. TypeError
     or ValueError if the images are not RGB in 0..1.
     """
-    _refuse_integers(images)
+    _require_floats(images)
     least, most = (float(value) for value in images.aminmax())
     if not 0.0 <= least <= most <= 1.0:
         raise ValueError(f"images must be RGB in 0..1, found values from {least:g} to {most:g}; see `scaled`")
@@ -41,7 +41,7 @@ def views(network: nn.Module, images: Float[Tensor, "n 3 H W"], inference: Infer
     A view is the image at one of the scales (each side rounded, at least one pixel), with `flip` also mirrored.
     TypeError if the images are not floating-point numbers.
     """
-    _refuse_integers(images)
+    _require_floats(images)
     logits = []
     for scale in inference.scales:
         size = [max(1, round(side * scale)) for side in images.shape[-2:]]
@@ -53,7 +53,7 @@ def views(network: nn.Module, images: Float[Tensor, "n 3 H W"], inference: Infer
     return Views(images.shape[-2:], logits)
 
 
-def _refuse_integers(images: Tensor) -> None:
+def _require_floats(images: Tensor) -> None:
     if not images.is_floating_point():
         raise TypeError(f"images must be RGB in 0..1 in floating-point numbers, found {images.dtype}; see `scaled`")
 
