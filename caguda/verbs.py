@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,14 @@ def _number_above_0(text: str) -> float:
 
 _LARGEST_SEED = 2**32 - 1
 _NAME: dict[str, Any] = {"metavar": "NAME"}
-_FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+
+
+def _path(text: str) -> Path:
+    """A path with a name: `.` and `..` become the paths of their folders, since other files are named after an argument."""
+    return Path(text) if Path(text).name not in ("", "..") else Path(os.path.abspath(text))
+
+
+_FILE: dict[str, Any] = {"type": _path, "metavar": "FILE"}
 _FILES = _FILE | {"nargs": "+"}
 _FILE_IF_ANY = _FILE | {"nargs": "?", "default": None}
 """A rule of the workflow writes the flag alone where there is no file."""
@@ -142,19 +150,19 @@ TABLE = _option("--table", "the table as CSV", _FILE)
 FIGURE = _option("--figure", "the predictions and pseudo-labels of some frames, a picture", _FILE)
 CURVES = _option("--curves", "the loss curves", _FILE)
 JSON = _option("--json", "print JSON", _SWITCH, "as_json")
-PLOT = _option("--plot", "draw pictures into this folder", {"type": Path, "default": None, "metavar": "FOLDER"})
+PLOT = _option("--plot", "draw pictures into this folder", {"type": _path, "default": None, "metavar": "FOLDER"})
 MARGINS = _option("--margin", "what other margins give", _NUMBERS | {"metavar": "M,M,..."}, "margins")
 P0S = _option("--p0", "what other P0 give", _NUMBERS | {"metavar": "P,P,..."}, "p0s")
 FRAMES = _option("--frames", "the frames of these ids", {"default": None, "metavar": "ID,..."})
 WORST = _option("--worst", "the N worst frames", _FROM_1 | {"default": None})
 RANDOM = _option("--random", "N frames at random", _FROM_1 | {"default": None})
 HTML = _option("--html", "a page instead of pictures", _SWITCH)
-ARTIFACT = _option("artifact", "a file, or a label store", {"type": Path, "metavar": "ARTIFACT"})
+ARTIFACT = _option("artifact", "a file, or a label store", {"type": _path, "metavar": "ARTIFACT"})
 PATHS = _option("paths", "artifacts, or folders with some", _FILES | {"metavar": "PATH"})
 YAMLS = _option("files", "YAMLs, a later one above those before it", _FILES)
-LABELLING = _option("labelling", _LABELS, {"type": Path, "metavar": "LABELS"})
-LABELLINGS = _option("labellings", _LABELS, {"type": Path, "nargs": "+", "metavar": "LABELS"})
-YAML = _option("file", "the experiment: a YAML", {"type": Path, "metavar": "CONFIG"})
+LABELLING = _option("labelling", _LABELS, {"type": _path, "metavar": "LABELS"})
+LABELLINGS = _option("labellings", _LABELS, {"type": _path, "nargs": "+", "metavar": "LABELS"})
+YAML = _option("file", "the experiment: a YAML", {"type": _path, "metavar": "CONFIG"})
 PLANNED = _option("words", "YAMLs above it; models, runs or targets of the workflow, by default all runs",
                   {"nargs": "*", "default": (), "metavar": "MODEL"})  # fmt: skip
 TFLOPS = _option(

@@ -68,25 +68,45 @@ def validated(merged: Merged, name: Path) -> Configuration:
     """
     configuration = parse_configuration(merged.values, name, merged.layers)
     for run, path in imported_files(configuration).items():
-        _refuse_file(f"{name}: runs.{run}.file", f"the checkpoint {path}", path)
+        _refuse_file(f"{name}: runs.{run}.file", f"the checkpoint {path}", path, configuration.experiment)
     for run, path in anchors_files(configuration).items():
-        _refuse_file(f"{name}: runs.{run}.anchors", f"the anchors file {path}", path)
+        _refuse_file(f"{name}: runs.{run}.anchors", f"the anchors file {path}", path, configuration.experiment)
     for key in ("source", "target", "evaluation", "test") if configuration.street is None else ():
         domain = getattr(configuration, key)
-        if domain is not None and not (folder := configuration.domain_root(domain)).is_dir():
+        if domain is not None and not os.path.isdir(folder := configuration.domain_root(domain)):
             raise UserError(
-                f"{name}: data_root, {key}.root: the folder {folder} does not exist; "
+                f"{name}: data_root, {key}.root: the folder {folder} does not exist{_or_is_hidden(folder)}; "
                 "put the data set there, or give its folder with --config data_root=FOLDER"
             )
     return configuration
 
 
-def _refuse_file(key: str, file: str, path: str) -> None:
-    """Raises UserError if a file from elsewhere is missing, or if Snakemake would fill in what its path has in braces."""
-    if not Path(path).is_file():
-        raise UserError(f"{key}: {file} does not exist; put it there, or name another")
+def _refuse_file(key: str, file: str, path: str, experiment: str) -> None:
+    """Raises UserError if a file from elsewhere is missing, or is one that this experiment makes.
+
+    The same error if Snakemake would fill in what its path has in braces.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"{key}: {file} does not exist{_or_is_hidden(Path(path))}; put it there, or name another")
+    own = os.path.realpath(f"results/{experiment}")
+    if os.path.commonpath([own, os.path.realpath(path)]) == own:
+        raise UserError(
+            f"{key}: must be a file that this experiment does not make, found {path}, which it makes again after a change; copy it "
+            "to another folder, and name the copy"
+        )
     if set("{}") & set(path):
         raise UserError(f"{key}: the path must be without {{ and }}, found {path}; rename the file or its folder")
+
+
+def _or_is_hidden(path: Path) -> str:
+    """What else a missing file or folder may be, for messages: one in a folder that may not be read."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return ", or a folder above it may not be read"
+    except OSError:
+        pass
+    return ""
 
 
 def explain_unknown_model(targets: Iterable[str], experiment: str, models: Sequence[str], name: Path) -> None:

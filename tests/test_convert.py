@@ -84,9 +84,23 @@ def test_what_the_authors_script_writes_has_no_counts(tmp_path: Path) -> None:
         (lambda content: {name: value[:16] for name, value in content.items()}, "of 19 categories are needed"),
         (lambda content: content | {"objective_num": "many"}, r"shapes \[\(19, 256\)\]"),
         (lambda content: list(content.values()), r"found arrays of shapes \[\]"),
-        (lambda content: content | {"objective_num": np.zeros(19)}, "two finite anchors or more are needed, found 0"),
+        (
+            lambda content: content | {"objective_num": np.zeros(19)},
+            "two finite anchors or more are needed, .* found 0",
+        ),
         (lambda content: content | {"objective_vectors": np.full((19, 4), np.inf)}, "two finite anchors"),
-        (lambda content: np.zeros((19, 4)), "two finite anchors or more are needed, found 0"),
+        (
+            lambda content: np.zeros((19, 4)),
+            "two finite anchors or more are needed, with values below 1e\\+18, found 0",
+        ),
+        (lambda content: content | {"objective_vectors": np.full((19, 4), 1e300)}, "two finite anchors"),
+        *(
+            (
+                lambda content, count=count: content | {"objective_num": np.full(19, count)},
+                "objective_num must be whole numbers",
+            )
+            for count in (float("inf"), float("nan"), -1.0, 0.5, 1e19)
+        ),
         (lambda content: np.ones((19, 256)), "anchors must differ between categories, found all of them equal"),
         (lambda content: np.array(1.0), r"found arrays of shapes \[\(\), \(\)\]"),
     ],

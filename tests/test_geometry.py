@@ -100,46 +100,75 @@ def test_images_go_through_the_same_geometry() -> None:
             assert (np.abs(line - places) <= 0.51)[inside].all()
 
 
+def cells_on(pixels: int, cells: int, align_corners: bool) -> Places:
+    """The places of cells in pixels: their centres, or with aligned corners their first pixels."""
+    return np.arange(cells) * pixels // cells * 1.0 if align_corners else centres(range(cells), pixels, cells)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("stride", [4, 8])
-def test_truth_at_a_cell_is_that_of_its_centre(stride: int) -> None:
+def test_truth_at_a_cell_is_that_of_its_place(stride: int, align_corners: bool) -> None:
     """At most half a cell of f_D away, at every geometry: half a pixel of the crop and half a pixel of the frame."""
     means = []
     for seed in range(500):
         one = sample(seed)
         rows, columns = one.cut_lines(coordinates(one.geometry.frame))
         grid = [math.ceil(len(places) / stride) for places in one.places]
-        found = labels_at(rows[None], grid)[0, :, 0], labels_at(columns[None], grid)[0, 0]
+        found = (
+            labels_at(rows[None], grid, align_corners)[0, :, 0],
+            labels_at(columns[None], grid, align_corners)[0, 0],
+        )
         for side, values in enumerate(found):
             places, pixel = one.places[side], one.pixel(side)
             cell = len(places) / grid[side] * pixel
-            errors = (values.numpy() - places[0] - centres(range(grid[side]), len(places), grid[side]) * pixel) / cell
+            at = places[0] + cells_on(len(places), grid[side], align_corners) * pixel
+            errors = (values.numpy() - at) / cell
             assert np.abs(errors).max() <= (0.5 + 0.5 * abs(pixel)) / abs(cell) + ROUNDING
             assert np.abs(errors).max() <= 0.5 + ROUNDING
             means.append(float(errors.mean()))
     assert_no_side_is_preferred(means, 0.01)
 
 
-def test_pseudo_labels_come_to_the_cells_that_they_belong_to() -> None:
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("stride", [4, 8])
+def test_pseudo_labels_come_to_the_cells_that_they_belong_to(stride: int, align_corners: bool) -> None:
     """Cells of a frame, enlarged, then flipped, resized and cut, and reduced to the cells of the crop again.
 
-    Each comes from the cell at its own centre, but for the half pixels of both resizings.
+    Each comes from the cell nearest to its own place, but for the half pixels of both resizings and, with aligned corners,
+    of first pixels. Places behind the last first pixel, which have no cell near, are left out there.
     """
-    stride, means = 4, []
+    means = []
     for seed in range(500):
         one = sample(seed)
         frame = one.geometry.frame
         cells = [math.ceil(n / stride) for n in frame]
-        rows, columns = one.cut_lines(enlarged_labels(coordinates(cells), frame))
+        rows, columns = one.cut_lines(enlarged_labels(coordinates(cells), frame, align_corners))
         grid = [math.ceil(len(places) / stride) for places in one.places]
-        found = labels_at(rows[None], grid)[0, :, 0], labels_at(columns[None], grid)[0, 0]
+        found = (
+            labels_at(rows[None], grid, align_corners)[0, :, 0],
+            labels_at(columns[None], grid, align_corners)[0, 0],
+        )
         for side, values in enumerate(found):
             places, pixel = one.places[side], one.pixel(side)
-            at = places[0] + centres(range(grid[side]), len(places), grid[side]) * pixel
-            errors = values.numpy() - centres(at, cells[side], frame[side])
-            slack = (0.5 * abs(pixel) + 0.5) * cells[side] / frame[side]
-            assert np.abs(errors).max() <= 0.5 + slack + ROUNDING
-            means.append(float(errors.mean()))
+            at = places[0] + cells_on(len(places), grid[side], align_corners) * pixel
+            on_frame = cells_on(frame[side], cells[side], align_corners)
+            near = at <= on_frame[-1] if align_corners else np.ones(len(at), bool)
+            errors = ((on_frame[values.numpy()] - at) * cells[side] / frame[side])[near]
+            slack = (0.5 * abs(pixel) + 0.5 + 0.5 * align_corners) * cells[side] / frame[side]
+            assert (np.abs(errors) <= 0.5 + slack + ROUNDING).all()
+            means += [float(errors.mean())] if near.any() else []
     assert_no_side_is_preferred(means, 0.01)
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_a_flip_moves_pseudo_labels_with_aligned_corners_by_one_pixel(stride: int) -> None:
+    """The first pixel of a flipped cell is the last one of a cell before, beside the first pixel of the next."""
+    place = torch.arange(16 * stride)[None, None]
+    cached = enlarged_labels(labels_at(place, (1, 16), True), (1, 16 * stride), True)
+    moved = labels_at(cached.flip(-1), (1, 16), True) - labels_at(place.flip(-1), (1, 16), True)
+    first, *rest = moved.flatten().tolist()
+    assert first == 1 - stride, "it has no next one"
+    assert {abs(pixels) for pixels in rest} == {1}
 
 
 # The two conventions

@@ -266,6 +266,7 @@ def test_the_plan_has_a_folder_of_its_own_for_given_anchors(finished: Workflow, 
     ("run", "said"),
     [
         ({"like": "cag", "anchors": "none.h5"}, "runs.mine.anchors: the anchors file none.h5 does not exist; put it there"),
+        ({"like": "cag", "anchors": "results/smoke/check/mine.h5"}, "runs.mine.anchors: must be a file that this experiment does not make"),
         ({"like": "control", "anchors": "none.h5"}, "runs.mine.anchors: supervised uses none, leave the key out"),
         ({"like": "cag", "anchors": "$NOT_SET/a"}, "runs.mine.anchors: $NOT_SET/a names an environment variable that is"),
         ({"like": "cag", "anchors": ""}, "runs.mine.anchors: "),
@@ -273,7 +274,10 @@ def test_the_plan_has_a_folder_of_its_own_for_given_anchors(finished: Workflow, 
     ],
 )  # fmt: skip
 def test_a_wrong_key_ends_the_call_with_one_line(tmp_path: Path, run: dict[str, Any], said: str) -> None:
-    done = Workflow(tmp_path).run("--dry-run", *with_runs(tmp_path / "mine.yaml", mine=run))
+    workflow = Workflow(tmp_path)
+    (workflow.results / "check").mkdir(parents=True)
+    (workflow.results / "check/mine.h5").touch()
+    done = workflow.run("--dry-run", *with_runs(tmp_path / "mine.yaml", mine=run))
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("caguda: ")]
     assert done.returncode != 0 and said in line and "Traceback" not in done.stderr
 

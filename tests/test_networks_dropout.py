@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from caguda.networks.layers.dropout import Noise, draw_by_sample, seed_of
+from caguda.networks.layers.dropout import Noise, SampleDropout, draw_by_sample, seed_of
 
 P = 0.3
 
@@ -89,3 +89,12 @@ def test_evaluation_drops_nothing_and_no_global_random_number_is_drawn() -> None
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(module.eval()(IMAGES), IMAGES)
     assert [*module.state_dict()] == ["1.0.weight", "1.0.bias"]
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d])
+def test_a_layer_in_two_places_is_replaced_in_both(kind: type[nn.Module]) -> None:
+    shared = kind(0.5)
+    network = nn.Sequential(nn.Sequential(shared), nn.Sequential(shared))
+    draw_by_sample(network, "network", Noise(0))
+    assert [type(part[0]) for part in network] == [SampleDropout] * 2
+    assert network[0][0].layer != network[1][0].layer

@@ -11,8 +11,10 @@ from torch.nn import functional
 from torchvision.transforms.v2 import functional as v2
 
 from caguda.config import Inference
+from caguda.errors import UserError
 from caguda.networks.layers import inference as models
 from caguda.networks.layers.inference import most_probable
+from caguda.networks.small import SmallNetwork
 
 
 class Pixelwise(nn.Module):
@@ -143,3 +145,12 @@ def test_images_of_whole_numbers_are_refused(kind: torch.dtype) -> None:
 def test_images_beyond_0_to_1_are_refused(wrong: Callable[[Tensor], Tensor]) -> None:
     with pytest.raises(ValueError, match=r"images must be RGB in 0\.\.1, found values from"):
         most_probable(nn.Identity(), wrong(images()), Inference())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_outputs_that_are_no_numbers_have_no_category(value: float) -> None:
+    network = SmallNetwork(name="small", width=4, blocks=(1, 1), feature_channels=8).build(3).eval()
+    with torch.no_grad():
+        network.classifier.bias[1] = value
+    with pytest.raises(UserError, match="the network's outputs must be finite numbers"):
+        most_probable(network, torch.rand(1, 3, 16, 16), Inference())

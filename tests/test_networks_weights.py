@@ -113,6 +113,10 @@ def stub(state: State) -> State:
             "found bn1.weight of shape (3,) instead of (64,);",
         ),
         (lambda state: state | {"bn1.weight": 1.0}, "found bn1.weight that is no tensor;"),
+        (
+            lambda state: state | {"bn1.weight": torch.ones(64, dtype=torch.int8)},
+            "found bn1.weight of torch.int8 instead of torch.float32;",
+        ),
         (lambda state: without(state, "bn3.bias"), "no layer1.0.bn3.bias, no layer1.1.bn3.bias, no layer1.2.bn3.bias"),
         (lambda state: without(state, "bn3.bias"), "and 13 more"),
         (lambda state: {"state_dict": state}, "found no conv1.weight,"),

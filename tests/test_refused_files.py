@@ -132,6 +132,19 @@ def test_a_pipe_in_the_place_of_an_artifact_is_not_waited_for(mini: Miniature, t
             read(tmp_path / "pipe")
 
 
+@pytest.mark.parametrize("verb", ["config", "plan", "verify", "provenance", "inspect"])
+def test_a_link_to_itself_is_one_line(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert main([verb, str(tmp_path / "loop")]) != 0
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_folder_that_one_is_in_may_be_named(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for inside, name in ((store, "."), (store / "margin", "..")):
+        monkeypatch.chdir(inside)
+        assert main(["inspect", name]) == 0
+
+
 def test_arrays_of_another_file_are_not_followed(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["anchors"] = np.zeros((2, 3), np.float32)

@@ -120,12 +120,14 @@ def files_below(folder: Path, may_enter: Callable[[Path], bool]) -> Iterator[Pat
 
     UserError if a folder cannot be read.
     """
-    pending, entered = [folder], set[Path]()
+    pending, entered = [folder], set[str]()
     while pending:
         path = pending.pop()
         if not path.is_dir() or not (path == folder or may_enter(path)):
             yield path
-        elif (resolved := path.resolve()) not in entered:  # a link to a folder above would be followed without end
+        elif (
+            resolved := os.path.realpath(path)
+        ) not in entered:  # a link to a folder above would be followed without end
             entered.add(resolved)
             try:
                 pending += sorted(path.iterdir(), reverse=True)

@@ -3,10 +3,12 @@
 It is named by the content of their file: other anchors never share a folder, nor do those of a model itself.
 """
 
+import os
 import re
 from pathlib import Path
 
 from caguda.artifacts.provenance import content_digest
+from caguda.errors import UserError
 
 CONVERTED = "anchors.h5"
 """The name of the converted file, in EXPERIMENT/anchors-DIGEST."""
@@ -15,7 +17,12 @@ _FOLDER = re.compile(r"anchors-[0-9a-f]{8}")
 
 def folder_of(file: Path) -> str:
     """The name of the folder for a file of anchors. UserError if it cannot be read."""
-    return folder_by(content_digest(file))
+    try:
+        return folder_by(content_digest(file))
+    except OSError as error:
+        raise UserError(
+            f"{file}: the anchors file must be readable, found: {os.strerror(error.errno or 0)}; put that right"
+        ) from None
 
 
 def folder_by(digest: str) -> str:

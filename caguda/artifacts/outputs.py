@@ -61,9 +61,9 @@ def refuse_outputs(arguments: Mapping[str, Any], outputs: Sequence[Path]) -> Non
         _refuse_argument(key, _paths([value]))
     inputs = _paths(value for key, value in arguments.items() if key not in _OUTPUTS)
     inputs += [path.with_suffix(".json") for path in inputs if path.suffix in (".safetensors", ".zip")]
-    resolved = [path.resolve() for path in (*inputs, *outputs)]
+    resolved = [os.path.realpath(path) for path in (*inputs, *outputs)]
     for path in outputs:
-        if resolved.count(path.resolve()) > 1:
+        if resolved.count(os.path.realpath(path)) > 1:
             raise UserError(f"{path}: an output must be a file of its own, found another argument that names it")
     _refuse_places_in_stores(arguments, outputs)
     for folder in (arguments[key] for key in ("state", "folder", "store") if key in arguments):
@@ -71,8 +71,7 @@ def refuse_outputs(arguments: Mapping[str, Any], outputs: Sequence[Path]) -> Non
             raise UserError(
                 f"{folder}: the name of this folder must have at most {_LONGEST_FOLDER_NAME} bytes; choose a shorter one"
             )
-        if not folder.is_file() or folder != arguments.get("store"):  # `inspect` also takes its JSON
-            refuse_foreign(folder / "any")
+        refuse_foreign(folder / "any")
     refuse_foreign(*outputs)
 
 
@@ -90,9 +89,9 @@ def _refuse_argument(key: str, paths: Sequence[Path]) -> None:
         refuse_irregular(path)
         if path.is_dir() and key not in _MAY_BE_FOLDERS:
             raise UserError(f"{path}: a file must be named, found a folder; name the file in it")
-    resolved = [path.resolve() for path in paths]
+    resolved = [os.path.realpath(path) for path in paths]
     for path in paths:
-        if key != "paths" and (count := resolved.count(path.resolve())) > 1:
+        if key != "paths" and (count := resolved.count(os.path.realpath(path))) > 1:
             raise UserError(f"{path}: a file must be named once, found it {count} times; leave it out")
 
 

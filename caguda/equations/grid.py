@@ -4,7 +4,8 @@ There are two conventions of where a cell of f_D lies, and a network has one of 
 
 - false: cell i of h covers the pixels from i H / h to (i + 1) H / h, and lies at their centre;
 - true, as in the authors' code: the centres of the outermost cells and pixels coincide when logits are enlarged, and a
-  cell is labelled by its first pixel, the centre of the window of strided convolutions.
+  cell is labelled by its first pixel. That is the centre of the window of the strided convolutions if the side is a
+  multiple of the stride.
 """
 
 from collections.abc import Sequence
@@ -52,8 +53,9 @@ def enlarged_labels(
     """Labels enlarged to the size (H, W) of their image by nearest neighbour, so that `labels_at` gives them back.
 
     This holds for every H >= h and W >= w: a pseudo-label returns to the cell of f_D that it came from. Pixel p takes the
-    cell that its centre lies in, floor((2 p + 1) h / (2 H)); with `align_corners` the last whose first pixel is not
-    behind p.
+    cell that its centre lies in, floor((2 p + 1) h / (2 H)); with `align_corners` the cell whose first pixel is nearest,
+    of two equally near ones the even cell. So the label of a pixel comes
+    from at most half a cell away, behind the last first pixel from less than a whole cell.
     """
     (h, w), (height, width) = labels.shape[-2:], size
     rows, columns = (_cells(pixels, cells, align_corners, labels.device) for cells, pixels in ((h, height), (w, width)))
@@ -62,5 +64,9 @@ def enlarged_labels(
 
 def _cells(pixels: int, cells: int, align_corners: bool, device: torch.device) -> Integer[Tensor, " pixels"]:
     """The cell that each of some pixels takes its label from, along one side of an image."""
-    pixel = torch.arange(pixels, device=device)
-    return ((pixel + 1) * cells - 1) // pixels if align_corners else (2 * pixel + 1) * cells // (2 * pixels)
+    pixel, cell = torch.arange(pixels, device=device), torch.arange(cells, device=device)
+    if not align_corners:
+        return (2 * pixel + 1) * cells // (2 * pixels)
+    first = cell * pixels // cells
+    twice_the_middle = first[:-1] + first[1:] - cell[:-1] % 2
+    return torch.searchsorted(twice_the_middle, 2 * pixel)

@@ -21,6 +21,8 @@ from caguda.recorded_settings import recorded_network
 from caguda.runs import deciding_settings, imported_files
 from caguda.stages.runtime import save_network
 
+LARGEST = 1e18
+"""Values of anchors are smaller: distances between larger ones could not be squared in float32."""
 # Prefixes of names in the state dict of DeepLab v3+: ours, and the authors'.
 NAMES = {
     "encoder.": "backbone.",
@@ -94,9 +96,11 @@ def _authors_anchors(path: Path, table: ClassTable) -> tuple[Anchors, dict[str, 
 
 
 def _refuse_too_few(path: Path, present: Bool[np.ndarray, " c"], vectors: Float[np.ndarray, "c d"]) -> None:
-    """UserError for fewer than two anchors, which have no distance, or for an anchor that is not finite."""
-    if present.sum() < 2 or not np.isfinite(vectors[present]).all():
-        raise UserError(f"{path}: two finite anchors or more are needed, found {present.sum()}; get the file again")
+    """UserError for fewer than two anchors, which have no distance, or for an anchor that is too large or not finite."""
+    if present.sum() < 2 or not (np.abs(vectors[present]) < LARGEST).all():
+        raise UserError(
+            f"{path}: two finite anchors or more are needed, with values below {LARGEST:g}, found {present.sum()}; get the file again"
+        )
 
 
 def convert_checkpoint(configuration: Configuration, input: Path, output: Path) -> None:
@@ -179,6 +183,8 @@ def _read_anchors(path: Path, categories: int) -> tuple[Float64[np.ndarray, "c d
             f"shapes {shapes}; take the authors' category_anchors, and the key classes that it was made for"
         )
     vectors, images = (np.asarray(value, np.float64) for value in pair)
+    if odd := [count for count in images.tolist() if not (count >= 0 and count.is_integer() and count < 2**53)]:
+        raise UserError(f"{path}: objective_num must be whole numbers, 0 or more, found {odd[0]}; get the file again")
     return vectors, images
 
 

@@ -27,6 +27,7 @@ from caguda.datasets.manifest import read_manifest
 from caguda.datasets.workers import in_background
 from caguda.equations.labels import by_anchor, by_probability
 from caguda.errors import UserError
+from caguda.networks.layers.inference import refuse_not_finite
 from caguda.networks.layers.network import Outputs, SegmentationNetwork
 from caguda.recorded_settings import refuse_other_settings
 from caguda.stages.evidence_store import anchors_of_model, evidence_provenance
@@ -118,13 +119,14 @@ def _tensors(anchors: Anchors, network: SegmentationNetwork, path: Path) -> tupl
 
 
 def _of_size(store: MapStore, outputs: Outputs) -> Outputs:
-    """The outputs of a network; UserError unless its features and logits have the size of the store's maps."""
+    """The outputs of a network; UserError unless features and logits are finite and of the size of the store's maps."""
     for name, values in ("features", outputs.features), ("logits", outputs.logits):
         if (found := tuple(values.shape[-2:])) != store.shape:
             raise UserError(
                 f"{store.path}: the {name} of the network must be of {store.shape}, the size of the maps in the store, found "
                 f"{found}; create the store again with `evidence-store`, or correct the network's feature_stride"
             )
+    refuse_not_finite(outputs.features, outputs.logits)
     return outputs
 
 

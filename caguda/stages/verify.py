@@ -48,7 +48,9 @@ def verify(paths: Sequence[Path]) -> None:
         raise UserError(
             f"{others[0]}: artifacts are needed, files of {', '.join(SUFFIXES)}, found another kind; check its name"
         )
-    artifacts = sorted({artifact.resolve(): artifact for path in paths for artifact in _artifacts(path)}.values())
+    artifacts = sorted(
+        {os.path.realpath(artifact): artifact for path in paths for artifact in _artifacts(path)}.values()
+    )
     if not artifacts:
         raise UserError(f"{paths[0]}: artifacts are needed, found none there; give their folder")
     digest = cache(sha256)

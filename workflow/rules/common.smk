@@ -139,12 +139,9 @@ def force_all_stale() -> None:
     """
     if workflow.is_main_process:
         folder, artifacts = Path(below_prefix(EXPERIMENT)), set(map(below_prefix, training_artifacts()))
-        stale = stale_artifacts(configuration, folder)
-        forgotten = [
-            path
-            for path in products_without_provenance(folder)
-            if workflow.persistence.metadata(IOFile(str(path), None)) is None
-        ]
+        with one_line():
+            stale, products = stale_artifacts(configuration, folder), list(products_without_provenance(folder))
+        forgotten = [path for path in products if workflow.persistence.metadata(IOFile(str(path), None)) is None]
         if lines := [f"{path}: {reason}" for path, reason in stale.items() if str(path) in artifacts]:
             print(f"out of date, made again where it is needed: {printable(first(lines))}", file=sys.stderr)
         if not {*workflow.dag_settings.targets} - {"all", "demo"} and (names := unreported_runs()):

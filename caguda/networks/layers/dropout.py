@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+_OF_CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+
 
 @dataclass
 class Noise:
@@ -59,11 +61,14 @@ class SampleDropout(nn.Module):
 
 
 def draw_by_sample(module: nn.Module, name: str, noise: Noise) -> None:
-    """Replace every nn.Dropout and nn.Dropout2d inside a module by a SampleDropout; weights and their names stay."""
-    for path, part in list(module.named_modules()):
-        if type(part) in (nn.Dropout, nn.Dropout2d):
+    """Replace every nn.Dropout and nn.Dropout1d to 3d inside a module by a SampleDropout; weights and their names stay.
+
+    A layer that a module has in two places becomes two.
+    """
+    for path, part in list(module.named_modules(remove_duplicate=False)):
+        if type(part) in (nn.Dropout, *_OF_CHANNELS):
             parent, _, key = path.rpartition(".")
-            layer = SampleDropout(part.p, isinstance(part, nn.Dropout2d), f"{name}.{path}", noise)
+            layer = SampleDropout(part.p, type(part) in _OF_CHANNELS, f"{name}.{path}", noise)
             setattr(module.get_submodule(parent), key, layer.train(part.training))
 
 

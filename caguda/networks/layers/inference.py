@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from caguda.config import Inference
 from caguda.equations.grid import enlarged_logits
+from caguda.errors import UserError
 
 
 class Views(NamedTuple):
@@ -39,7 +40,7 @@ def views(network: nn.Module, images: Float[Tensor, "n 3 H W"], inference: Infer
     """The network's logits of each view of the images.
 
     A view is the image at one of the scales (each side rounded, at least one pixel), with `flip` also mirrored.
-    TypeError if the images are not floating-point numbers.
+    TypeError if the images are not floating-point numbers, UserError if a logit is not finite.
     """
     _require_floats(images)
     logits = []
@@ -50,7 +51,17 @@ def views(network: nn.Module, images: Float[Tensor, "n 3 H W"], inference: Infer
         logits.append((network(view)[1], False))
         if inference.flip:
             logits.append((network(view.flip(-1))[1], True))
+    refuse_not_finite(*(values for values, _ in logits))
     return Views(images.shape[-2:], logits)
+
+
+def refuse_not_finite(*outputs: Tensor) -> None:
+    """UserError if an output of the network is nan or infinite: it would have a most probable category all the same."""
+    if not all(bool(values.isfinite().all()) for values in outputs):
+        raise UserError(
+            "the network's outputs must be finite numbers, found nan or infinity; check where its weights and the statistics of its "
+            "batch normalisation come from, or train it again with a lower learning rate"
+        )
 
 
 def _require_floats(images: Tensor) -> None:
