@@ -6,7 +6,8 @@ operations (activations, normalisation, losses) nor the optimiser.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -55,6 +56,7 @@ class NetworkPasses:
     """The FLOPs of the passes of one network. Those of a shape are counted once."""
 
     def __init__(self, settings: NetworkSettings, categories: int, compute: Compute) -> None:
+        self.name = settings.name
         self.network = _on_meta(settings, categories)
         self.compute = compute.model_copy(update={"recompute_activations": False, "compile": False})
         if compute.recompute_activations:
@@ -70,9 +72,12 @@ class NetworkPasses:
         self._of_steps: dict[Any, StepCost] = {}
 
     def of_frame(self, size: Size) -> int:
-        """The FLOPs of the forward pass over one image of the size (H, W), in evaluation mode."""
+        """The FLOPs of the forward pass over one image of the size (H, W), in evaluation mode.
+
+        UserError for a network that needs values, as in `of_batch`.
+        """
         if size not in self._of_frames:
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            with _without_values(self.name), torch.no_grad(), FlopCounterMode(display=False) as counter:
                 self.network.eval()(torch.empty(1, 3, *size, device=META))
             self._of_frames[size] = counter.get_total_flops()
         return self._of_frames[size]
@@ -80,9 +85,9 @@ class NetworkPasses:
     def of_batch(self, shape: tuple[int, ...]) -> PassCost:
         """The FLOPs of both passes over images of the shape (n, 3, H, W), in training."""
         if shape not in self._of_batches:
-            with FlopCounterMode(display=False) as forward:
+            with _without_values(self.name), FlopCounterMode(display=False) as forward:
                 outputs = self.network(torch.empty(shape, device=META))
-            with FlopCounterMode(display=False) as backward:
+            with _without_values(self.name), FlopCounterMode(display=False) as backward:
                 torch.autograd.backward([values.sum() for values in _tensors(outputs)])
             self.network.zero_grad(set_to_none=True)
             cost = PassCost(forward.get_total_flops(), backward.get_total_flops(), outputs)
@@ -178,6 +183,21 @@ def _as_integers(index: Tensor | None) -> list[Tensor | None]:
     if index is None or index.dtype != torch.bool:
         return [index]
     return [index.new_empty(index.numel(), dtype=torch.int64) for _ in range(index.dim())]
+
+
+@contextmanager
+def _without_values(name: str) -> Iterator[None]:
+    """UserError for a pass of the network of this name that fails on the meta device."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # the code of a plugin
+        raise UserError(
+            f"network.name: {name} must do without values: plan counts its passes on torch's meta device, where tensors have none; "
+            f"found {type(error).__name__}: {str(error).partition(chr(10))[0]:.150}; compute on the device of the images, and take no "
+            "numbers out of tensors (float, item, numpy, if)"
+        ) from error
 
 
 def _on_meta(settings: NetworkSettings, categories: int) -> SegmentationNetwork:

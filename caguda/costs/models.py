@@ -60,13 +60,9 @@ class Costing:
         for model in self.chosen.models:
             run, name = run_of(self.configuration, model), run_name(model)
             passes = tuple(work for work in self._passes_of(model) if work is not None)
+            given = self._disk_by_given_anchors(model)
             if not isinstance(run, Method):
-                yield (
-                    ModelCost(
-                        model, run.method, None, passes, self._disk_of(model, None), self._disk_by_given_anchors(model)
-                    ),
-                    "",
-                )
+                yield ModelCost(model, run.method, None, passes, self._disk_of(model, None), given), ""
                 continue
             sizes = {domain: self._sample_size(name, run, domain) for domain in run.reads}
             step = self.passes.of_step(run, sizes)
@@ -74,8 +70,7 @@ class Costing:
             seconds = self.rate.seconds_of_step(model, run, frames, step.flops)
             decoded = run.accumulate * run.batch_size * len(run.reads)
             training = Work("training", run.iterations, step.flops, seconds, decoded)
-            disk, given = self._disk_of(model, step), self._disk_by_given_anchors(model)
-            yield ModelCost(model, run.method, training, passes, disk, given), step.note
+            yield ModelCost(model, run.method, training, passes, self._disk_of(model, step), given), step.note
 
     def _sample_size(self, name: str, run: Method, domain: DomainName) -> Size:
         """The size (H, W) of the samples of a domain: the crop, or that of the frames. UserError if it is unknown."""
