@@ -6,6 +6,7 @@ operations (activations, normalisation, losses) nor the optimiser.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -26,7 +27,7 @@ from caguda.stages.session import AnchorTensors, Batch, Session
 
 Size = tuple[int, int]
 META = torch.device("meta")
-_NOT_OF_A_STEP = {"title", "note", "start", "stages", "iterations"}
+_NOT_OF_A_STEP = {"title", "note", "start", "stages", "iterations", "anchors", "target_statistics"}
 """The keys of every run that change none of its steps."""
 _INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default,
              torch.ops.aten._index_put_impl_.default)  # fmt: skip
@@ -50,6 +51,14 @@ class StepCost(NamedTuple):
     module_bytes: int
     trained_weights: int
     note: str = ""
+
+
+def settings_of_step(method: Method, *, thresholds: bool = True) -> str:
+    """The settings of a run that may change its steps, as JSON; without thresholds, only the names of the rules."""
+    values = method.model_dump(mode="json", exclude=_NOT_OF_A_STEP)
+    if not thresholds:
+        values["pseudo_labels"] = list(method.pseudo_labels)
+    return json.dumps(values)
 
 
 class NetworkPasses:
@@ -101,7 +110,7 @@ class NetworkPasses:
         If it needs values, which the meta device does not have, a forward and a backward pass of the network are counted for
         each domain that the method reads, and its other modules are left out; the note says so.
         """
-        key = (method.model_dump_json(exclude=_NOT_OF_A_STEP), tuple(sizes.items()))
+        key = (settings_of_step(method), tuple(sizes.items()))
         if key not in self._of_steps:
             self._of_steps[key] = self._follow(method, sizes)
         return self._of_steps[key]

@@ -100,10 +100,10 @@ def _of_run(configuration: Configuration, word: str) -> list[str]:
     if configuration.active_run(run_name(word)) is None:
         raise UserError(f"{word}: this must be a run that is made, found one that is left out: "
                         f"{', '.join(configuration.left_out)}; name another")  # fmt: skip
-    listed = models_listed(configuration, [word])
-    for model in listed:
-        run_of(configuration, model)
-    return listed
+    if word in configuration.runs:
+        return models_listed(configuration, [word])
+    run_of(configuration, word)
+    return [word]
 
 
 def _lineage(configuration: Configuration, listed: Iterable[str]) -> set[str]:
