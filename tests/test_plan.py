@@ -371,6 +371,8 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["cag/stage1/stage1"], "cag/stage1/stage1: the configuration has no such model, only pretrain"),
         (["pretrain/stage1"], "pretrain/stage1: the configuration has no such model"),
         (["table4"], r"tables\.table4: the runs of this table must be listed, found no such key; list them, or add config/ablations"),
+        (["--tflops", "7", "cg"], "cg: this must be a model, a run or a target"),
+        (["--tflop", "7", "--fast", "cag"], "unrecognized arguments: --fast"),
         (["--tflops", "0"], "argument --tflops: must be a finite number above 0, found '0'"),
         (["--tflops", "nan"], "argument --tflops: must be a finite number above 0, found 'nan'"),
         (["--tflops", "inf"], "argument --tflops: must be a finite number above 0, found 'inf'"),
@@ -389,6 +391,13 @@ def test_an_experiment_must_be_named(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as end:
         main(["plan", "--help"])
     assert end.value.code == 0 and "CONFIG [MODEL ...]" in capsys.readouterr().out
+
+
+def test_targets_may_stand_after_options(capsys: pytest.CaptureFixture[str]) -> None:
+    usual = planned(capsys, str(SMOKE), "table1", "--tflops", "7")
+    assert planned(capsys, str(SMOKE), "--tflops", "7", "table1") == usual
+    assert planned(capsys, "--tflops", "7", str(SMOKE), "table1") == usual
+    assert len(usual["models"]) < len(planned(capsys, str(SMOKE), "--tflops", "7")["models"])
 
 
 def test_a_run_that_is_left_out_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
