@@ -42,8 +42,8 @@ def start_of(verb: str) -> list[str]:
     """The command of a process that does what `caguda VERB` does until its function is called."""
     module = VERBS[verb].function.partition(":")[0]
     code = (
-        "import importlib, pathlib; from caguda.cli import _parser; from caguda.configfile import load_configuration; "
-        f"_parser(); load_configuration(pathlib.Path({str(DEMO)!r})); importlib.import_module('caguda.{module}')"
+        "import importlib, pathlib; from caguda.cli import _parsers; from caguda.configfile import load_configuration; "
+        f"_parsers(); load_configuration(pathlib.Path({str(DEMO)!r})); importlib.import_module('caguda.{module}')"
     )
     return [sys.executable, "-c", code]
 

@@ -28,7 +28,7 @@ NO_FOLDER = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errn
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns 0, or after an error, which is one line on stderr, its exit code."""
-    options = vars(_parser().parse_args(arguments))
+    options = vars(_options_of(sys.argv[1:] if arguments is None else arguments))
     verb = options.pop("verb")
     outcome = _outcome_of(_start, verb, options)
     if outcome.message:
@@ -115,7 +115,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(UserError.exit_code, f"{line}\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _options_of(arguments: Sequence[str]) -> argparse.Namespace:
+    """The verb of a call and its options. Options may stand before, between and after the verb's other words."""
+    parser, by_verb = _parsers()
+    if arguments and arguments[0] in by_verb:
+        return by_verb[arguments[0]].parse_intermixed_args(arguments[1:])
+    return parser.parse_args(arguments)
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser of the command line, and that of each verb."""
     parser = _Parser("caguda", description="Category anchor-guided unsupervised domain adaptation.")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     for name, verb in VERBS.items():
@@ -123,4 +132,4 @@ def _parser() -> argparse.ArgumentParser:
         for option in verb.options:
             option.add_to(sub)
         sub.set_defaults(verb=name)
-    return parser
+    return parser, dict(verbs.choices)

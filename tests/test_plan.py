@@ -367,8 +367,12 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     [
         (["cg"], r"cg: this must be a model, a run or a target, found none of this name, did you mean cag\?; name one of pretrain, "),
         (["cag/stage3"], "cag/stage3: the configuration has no such model, only pretrain"),
+        (["cag/stage01"], "cag/stage01: the configuration has no such model, only pretrain"),
+        (["cag/stage1/stage1"], "cag/stage1/stage1: the configuration has no such model, only pretrain"),
         (["pretrain/stage1"], "pretrain/stage1: the configuration has no such model"),
         (["table4"], r"tables\.table4: the runs of this table must be listed, found no such key; list them, or add config/ablations"),
+        (["--tflops", "7", "cg"], "cg: this must be a model, a run or a target"),
+        (["--tflop", "7", "--fast", "cag"], "unrecognized arguments: --fast"),
         (["--tflops", "0"], "argument --tflops: must be a finite number above 0, found '0'"),
         (["--tflops", "nan"], "argument --tflops: must be a finite number above 0, found 'nan'"),
         (["--tflops", "inf"], "argument --tflops: must be a finite number above 0, found 'inf'"),
@@ -387,6 +391,13 @@ def test_an_experiment_must_be_named(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as end:
         main(["plan", "--help"])
     assert end.value.code == 0 and "CONFIG [MODEL ...]" in capsys.readouterr().out
+
+
+def test_targets_may_stand_after_options(capsys: pytest.CaptureFixture[str]) -> None:
+    usual = planned(capsys, str(SMOKE), "table1", "--tflops", "7")
+    assert planned(capsys, str(SMOKE), "--tflops", "7", "table1") == usual
+    assert planned(capsys, "--tflops", "7", str(SMOKE), "table1") == usual
+    assert len(usual["models"]) < len(planned(capsys, str(SMOKE), "--tflops", "7")["models"])
 
 
 def test_a_run_that_is_left_out_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -518,6 +529,36 @@ def test_a_measured_step_is_one_of_the_training_and_leaves_its_weights(
     assert len(seen) == 2 and all(
         bool((value == before[name]).all()) for name, value in setup.modules["network"].named_parameters()
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "measured_steps"),
+    [
+        ({"target_resolution": "image"}, 2),
+        ({"distance": {"norm": "squared_l2"}}, 2),
+        ({"distance": {"pixels": "correct"}}, 2),
+        ({"weights": {"distance": 0.0}}, 2),
+        ({"augmentation": {"flip": False}}, 2),
+        ({"accumulate": 3}, 2),
+        ({"pseudo_labels": {"anchor": {"margin": 0.3}}}, 1),
+        ({"iterations": 7, "stages": 1, "title": "other", "start": "pretrain", "anchors": "a.h5"}, 1),
+    ],
+    ids=str,
+)
+def test_steps_of_other_settings_are_measured_apart(
+    changes: dict[str, Any], measured_steps: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "more.yaml"
+    path.write_text(yaml.safe_dump({"runs": {"other": {"like": "cag", **changes}}}), encoding="utf-8")
+    configuration, titles = read_experiment([SMOKE, path]), []
+    monkeypatch.setattr(measured, "_median_seconds", lambda _, title: titles.append(title) or float(len(titles)))
+    monkeypatch.setattr(measured.Measured, "_step", lambda *_: None)
+    machine = measured.Measured(configuration)
+    for model in ("cag/stage1", "other/stage1", "cag/stage2"):
+        method = run_of(configuration, model)
+        assert isinstance(method, Method)
+        machine.seconds_of_step(model, method, {"source": (48, 96), "target": (48, 96)}, 1e9)
+    assert titles == ["a step of cag/stage1", "a step of other/stage1"][:measured_steps]
 
 
 # The table of the documentation

@@ -3,19 +3,21 @@
 import copy
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from caguda import registry
 from caguda.config import Compute
 from caguda.config_run import Method, method_classes
 from caguda.costs.arithmetic import NetworkPasses, bytes_of
+from caguda.errors import UserError
 from caguda.networks.deeplab_v2 import DeepLabV2
 from caguda.networks.deeplab_v3plus import DeepLabV3Plus
 from caguda.networks.small import SmallNetwork
@@ -229,6 +231,57 @@ def test_activations_that_are_computed_again_cost_more() -> None:
         < again.of_batch(shape).backward
         < kept.of_batch(shape).backward + kept.of_batch(shape).forward
     )
+
+
+def by_the_mean(features: Tensor) -> Tensor:
+    return features * float(features.detach().mean())
+
+
+def by_numpy(features: Tensor) -> Tensor:
+    return features + torch.from_numpy(features.detach().numpy()).mean()
+
+
+def with_a_tensor_on_the_cpu(features: Tensor) -> Tensor:
+    return features + torch.zeros(1)
+
+
+def with_a_check(features: Tensor) -> Tensor:
+    if features.amax() > 1e4:
+        raise ArithmeticError("the features explode")
+    return features
+
+
+class NeedsValues(SmallNetwork):
+    """A network, as of a plugin, whose features go through a function that needs values."""
+
+    name: Literal["needs_values"]  # type: ignore[assignment]
+    through: ClassVar[Callable[[Tensor], Tensor]]
+
+    def build(self, categories: int) -> Any:
+        network, through = super().build(categories), type(self).through
+        network.transformer.register_forward_hook(lambda _, __, features: through(features))
+        return network
+
+
+@pytest.mark.parametrize("through", [by_the_mean, by_numpy, with_a_tensor_on_the_cpu, with_a_check])
+@pytest.mark.parametrize("count", ["a frame", "a batch", "a step"])
+def test_a_network_that_needs_values_is_refused_in_one_line_that_names_it(
+    through: Callable[[Tensor], Tensor], count: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NeedsValues, "through", staticmethod(through), raising=False)
+    settings = NeedsValues.model_validate(SMALL.model_dump() | {"name": "needs_values"})
+    assert settings.build(CATEGORIES)(torch.rand(1, 3, 32, 64)).logits.isfinite().all(), "it can be trained"
+    passes = NetworkPasses(settings, CATEGORIES, Compute())
+    with pytest.raises(
+        UserError, match=r"^network\.name: needs_values must do without values: .*meta device"
+    ) as refused:
+        if count == "a frame":
+            passes.of_frame((32, 64))
+        elif count == "a batch":
+            passes.of_batch((2, 3, 32, 64))
+        else:
+            passes.of_step(method("supervised"), SIZES)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 500
 
 
 class BuiltWithValues(SmallNetwork):

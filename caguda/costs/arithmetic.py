@@ -6,7 +6,9 @@ operations (activations, normalisation, losses) nor the optimiser.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +27,7 @@ from caguda.stages.session import AnchorTensors, Batch, Session
 
 Size = tuple[int, int]
 META = torch.device("meta")
-_NOT_OF_A_STEP = {"title", "note", "start", "stages", "iterations"}
+_NOT_OF_A_STEP = {"title", "note", "start", "stages", "iterations", "anchors", "target_statistics"}
 """The keys of every run that change none of its steps."""
 _INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default,
              torch.ops.aten._index_put_impl_.default)  # fmt: skip
@@ -51,10 +53,19 @@ class StepCost(NamedTuple):
     note: str = ""
 
 
+def settings_of_step(method: Method, *, thresholds: bool = True) -> str:
+    """The settings of a run that may change its steps, as JSON; without thresholds, only the names of the rules."""
+    values = method.model_dump(mode="json", exclude=_NOT_OF_A_STEP)
+    if not thresholds:
+        values["pseudo_labels"] = list(method.pseudo_labels)
+    return json.dumps(values)
+
+
 class NetworkPasses:
     """The FLOPs of the passes of one network. Those of a shape are counted once."""
 
     def __init__(self, settings: NetworkSettings, categories: int, compute: Compute) -> None:
+        self.name = settings.name
         self.network = _on_meta(settings, categories)
         self.compute = compute.model_copy(update={"recompute_activations": False, "compile": False})
         if compute.recompute_activations:
@@ -70,9 +81,12 @@ class NetworkPasses:
         self._of_steps: dict[Any, StepCost] = {}
 
     def of_frame(self, size: Size) -> int:
-        """The FLOPs of the forward pass over one image of the size (H, W), in evaluation mode."""
+        """The FLOPs of the forward pass over one image of the size (H, W), in evaluation mode.
+
+        UserError for a network that needs values, as in `of_batch`.
+        """
         if size not in self._of_frames:
-            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            with _without_values(self.name), torch.no_grad(), FlopCounterMode(display=False) as counter:
                 self.network.eval()(torch.empty(1, 3, *size, device=META))
             self._of_frames[size] = counter.get_total_flops()
         return self._of_frames[size]
@@ -80,9 +94,9 @@ class NetworkPasses:
     def of_batch(self, shape: tuple[int, ...]) -> PassCost:
         """The FLOPs of both passes over images of the shape (n, 3, H, W), in training."""
         if shape not in self._of_batches:
-            with FlopCounterMode(display=False) as forward:
+            with _without_values(self.name), FlopCounterMode(display=False) as forward:
                 outputs = self.network(torch.empty(shape, device=META))
-            with FlopCounterMode(display=False) as backward:
+            with _without_values(self.name), FlopCounterMode(display=False) as backward:
                 torch.autograd.backward([values.sum() for values in _tensors(outputs)])
             self.network.zero_grad(set_to_none=True)
             cost = PassCost(forward.get_total_flops(), backward.get_total_flops(), outputs)
@@ -96,7 +110,7 @@ class NetworkPasses:
         If it needs values, which the meta device does not have, a forward and a backward pass of the network are counted for
         each domain that the method reads, and its other modules are left out; the note says so.
         """
-        key = (method.model_dump_json(exclude=_NOT_OF_A_STEP), tuple(sizes.items()))
+        key = (settings_of_step(method), tuple(sizes.items()))
         if key not in self._of_steps:
             self._of_steps[key] = self._follow(method, sizes)
         return self._of_steps[key]
@@ -178,6 +192,21 @@ def _as_integers(index: Tensor | None) -> list[Tensor | None]:
     if index is None or index.dtype != torch.bool:
         return [index]
     return [index.new_empty(index.numel(), dtype=torch.int64) for _ in range(index.dim())]
+
+
+@contextmanager
+def _without_values(name: str) -> Iterator[None]:
+    """UserError for a pass of the network of this name that fails on the meta device."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # the code of a plugin
+        raise UserError(
+            f"network.name: {name} must do without values: plan counts its passes on torch's meta device, where tensors have none; "
+            f"found {type(error).__name__}: {str(error).partition(chr(10))[0]:.150}; compute on the device of the images, and take no "
+            "numbers out of tensors (float, item, numpy, if)"
+        ) from error
 
 
 def _on_meta(settings: NetworkSettings, categories: int) -> SegmentationNetwork:

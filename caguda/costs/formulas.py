@@ -47,7 +47,8 @@ class Work:
 class ModelCost(NamedTuple):
     """The cost of one model of one seed: its training, passes of the finished model over frames, and bytes on disk.
 
-    `training` is None for an imported model. `disk` has the bytes of each artifact by its name.
+    `training` is None for an imported model. `disk` has the bytes of each artifact by its name, without those by anchors
+    from elsewhere: `disk_by_given_anchors` has these for each file of such anchors.
     """
 
     model: str
@@ -55,6 +56,12 @@ class ModelCost(NamedTuple):
     training: Work | None
     passes: tuple[Work, ...]
     disk: Mapping[str, int]
+    disk_by_given_anchors: Mapping[str, Mapping[str, int]]
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all artifacts."""
+        return sum(sum(disk.values()) for disk in (self.disk, *self.disk_by_given_anchors.values()))
 
     @property
     def works(self) -> tuple[Work, ...]:
@@ -86,7 +93,7 @@ class Plan(NamedTuple):
     @property
     def bytes(self) -> int:
         """The bytes of all seeds."""
-        return self.seeds * sum(sum(cost.disk.values()) for cost in self.models) + sum(self.shared.values())
+        return self.seeds * sum(cost.bytes for cost in self.models) + sum(self.shared.values())
 
 
 def seconds_of(flops: float, tflops: float) -> float:

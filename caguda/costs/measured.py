@@ -17,6 +17,7 @@ from torch import Tensor
 from caguda.classes import class_table
 from caguda.config import Configuration, Inference
 from caguda.config_run import DomainName, Method
+from caguda.costs.arithmetic import settings_of_step
 from caguda.datasets.frame import Frame
 from caguda.datasets.image_batches import scaled
 from caguda.datasets.loader import TrainingFrames, training_batches
@@ -59,7 +60,7 @@ def _random(limit: int, *shape: int) -> Tensor:
 class Measured:
     """The seconds on the device at hand, which is set up as `compute` says, by the network with random weights.
 
-    Steps that differ only in weights of losses, thresholds and lengths are measured once.
+    Steps that differ only in thresholds and lengths are measured once.
     """
 
     def __init__(self, configuration: Configuration) -> None:
@@ -80,9 +81,7 @@ class Measured:
 
     def seconds_of_step(self, model: str, method: Method, sizes: Mapping[DomainName, Size], flops: float) -> float:
         """The median time of an update, of all images of a batch in this process, with batches from a training's loader."""
-        augmentations = [str(method.augmentation_of(domain)) for domain in method.reads]
-        size, kind = (method.batch_size, method.accumulate), (method.method, method.optimiser.name, method.batch_norm)
-        key = (*kind, *size, tuple(method.reads.items()), *augmentations, tuple(sizes.items()), flops)
+        key = (settings_of_step(method, thresholds=False), tuple(sizes.items()), flops)
         if key not in self._seconds:
             self._seconds[key] = _median_seconds(self._step(model, method, sizes), f"a step of {model}")
         return self._seconds[key]

@@ -60,8 +60,9 @@ class Costing:
         for model in self.chosen.models:
             run, name = run_of(self.configuration, model), run_name(model)
             passes = tuple(work for work in self._passes_of(model) if work is not None)
+            given = self._disk_by_given_anchors(model)
             if not isinstance(run, Method):
-                yield ModelCost(model, run.method, None, passes, self._disk_of(model, None)), ""
+                yield ModelCost(model, run.method, None, passes, self._disk_of(model, None), given), ""
                 continue
             sizes = {domain: self._sample_size(name, run, domain) for domain in run.reads}
             step = self.passes.of_step(run, sizes)
@@ -69,7 +70,7 @@ class Costing:
             seconds = self.rate.seconds_of_step(model, run, frames, step.flops)
             decoded = run.accumulate * run.batch_size * len(run.reads)
             training = Work("training", run.iterations, step.flops, seconds, decoded)
-            yield ModelCost(model, run.method, training, passes, self._disk_of(model, step)), step.note
+            yield ModelCost(model, run.method, training, passes, self._disk_of(model, step), given), step.note
 
     def _sample_size(self, name: str, run: Method, domain: DomainName) -> Size:
         """The size (H, W) of the samples of a domain: the crop, or that of the frames. UserError if it is unknown."""
@@ -91,8 +92,8 @@ class Costing:
             if has_target_statistics:  # every part estimates those of the source on all of it
                 yield self._pass("source statistics", "source", times=self.configuration.compute.parts)
             yield self._pass("anchors", "source")
-        if model in self.frozen.with_evidence:
-            yield self._pass("evidence", "target")
+        for file in self.frozen.labels.get(model, {}):
+            yield self._pass("evidence" if file is None else f"evidence by {file}", "target")
         if model in self.chosen.evaluated:
             yield self._pass("evaluation", "evaluation", inference)
             if self.passes.has_batch_norm:
@@ -114,17 +115,29 @@ class Costing:
     def _disk_of(self, model: str, step: StepCost | None) -> dict[str, int]:
         """The bytes of a model's artifacts by name; those over frames of unknown number or size are left out."""
         disk = {"checkpoint": self.passes.weight_bytes}
-        run, target = run_of(self.configuration, model), self.sets["target"]
+        run = run_of(self.configuration, model)
         if step is not None and isinstance(run, Method):
             disk["training state"] = state_bytes(step.module_bytes, step.trained_weights, run.optimiser.name)
-        if model in self.frozen.with_evidence and target.count is not None and target.size is not None:
-            size, rules = self.configuration.network.feature_size(target.size), len(self.frozen.labels[model])
-            disk["evidence"] = map_bytes(target.count, size, EVIDENCE_BYTES)
-            disk["labels"] = rules * map_bytes(target.count, size, LABEL_BYTES)
+        if rules := self.frozen.labels.get(model, {}).get(None):
+            disk |= self._disk_of_labels(len(rules))
         if predicted := self.chosen.predicted.get(model):
             pixels = sum(self.sets[name].pixels or 0 for name in predicted)
             disk["predictions"] = 2 * pixels  # the PNG files, and a zip of them
         return disk
+
+    def _disk_by_given_anchors(self, model: str) -> dict[str, dict[str, int]]:
+        """The bytes of the evidence and labels beside a model by anchors from elsewhere, by the file of these."""
+        labels = self.frozen.labels.get(model, {}).items()
+        return {file: self._disk_of_labels(len(rules)) for file, rules in labels if file is not None}
+
+    def _disk_of_labels(self, rules: int) -> dict[str, int]:
+        """The bytes of evidence and of the labels by a number of rules; nothing if the target's frames are unknown."""
+        target = self.sets["target"]
+        if target.count is None or target.size is None:
+            return {}
+        size = self.configuration.network.feature_size(target.size)
+        labels = rules * map_bytes(target.count, size, LABEL_BYTES)
+        return {"evidence": map_bytes(target.count, size, EVIDENCE_BYTES), "labels": labels}
 
     def shared_disk(self) -> dict[str, int]:
         """The bytes of what all models share: the packed caches of the domains that runs read, and generated frames."""

@@ -12,6 +12,7 @@ from caguda.datasets.manifest import SetName
 from caguda.errors import UserError, did_you_mean, first
 from caguda.paper.rows import main_model, rows_of, table_models
 from caguda.runs import (
+    anchors_files,
     model_before,
     model_of_anchors,
     models,
@@ -99,10 +100,10 @@ def _of_run(configuration: Configuration, word: str) -> list[str]:
     if configuration.active_run(run_name(word)) is None:
         raise UserError(f"{word}: this must be a run that is made, found one that is left out: "
                         f"{', '.join(configuration.left_out)}; name another")  # fmt: skip
-    listed = models_listed(configuration, [word])
-    for model in listed:
-        run_of(configuration, model)
-    return listed
+    if word in configuration.runs:
+        return models_listed(configuration, [word])
+    run_of(configuration, word)
+    return [word]
 
 
 def _lineage(configuration: Configuration, listed: Iterable[str]) -> set[str]:
@@ -110,23 +111,33 @@ def _lineage(configuration: Configuration, listed: Iterable[str]) -> set[str]:
 
 
 class FrozenModels(NamedTuple):
-    """The models that others are trained by: those with anchors, those with evidence, and the labels of each by folder."""
+    """The models that others are trained by: those with anchors of their own, and those with pseudo-labels.
+
+    `labels` has the folders of the pseudo-labels beside a model, by the file of anchors that their evidence is made with;
+    None for anchors of a model.
+    """
 
     with_anchors: frozenset[str]
-    with_evidence: frozenset[str]
-    labels: Mapping[str, frozenset[str]]
+    labels: Mapping[str, Mapping[str | None, frozenset[str]]]
 
 
 def frozen_models(configuration: Configuration, chosen: Iterable[str]) -> FrozenModels:
-    """The anchors, evidence and labels that the trainings of these models read, by the model that they lie beside."""
+    """The anchors, evidence and labels that the trainings of these models read, by the model that they lie beside.
+
+    Anchors of a model are made only if a training that names no file reads them, or pseudo-labels by them.
+    """
+    files = anchors_files(configuration)
     anchors: set[str] = set()
-    labels: dict[str, frozenset[str]] = {}
+    labels: dict[str, dict[str | None, frozenset[str]]] = {}
     for model in chosen:
         run, before = run_of(configuration, model), model_before(configuration, model)
         if before is None or not isinstance(run, Method) or not run.uses_frozen_model:
             continue
-        anchors.add(model_of_anchors(configuration, before))
+        file = files.get(run_name(model))
+        if file is None:
+            anchors.add(model_of_anchors(configuration, before))
         if run.reads_pseudo_labels:
+            beside = labels.setdefault(before, {})
             folders = {rule.folder for rule in rules_of(configuration, model).values()}
-            labels[before] = labels.get(before, frozenset()) | folders
-    return FrozenModels(frozenset(anchors), frozenset(labels), labels)
+            beside[file] = beside.get(file, frozenset()) | folders
+    return FrozenModels(frozenset(anchors), labels)

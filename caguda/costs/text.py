@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from caguda.costs.formulas import ModelCost, Plan, Work, sum_of_flops, sum_of_hours
@@ -21,7 +22,7 @@ def lines_of(plan: Plan, name: str) -> list[str]:
     seeds = "1 seed" if plan.seeds == 1 else f"each of {plan.seeds} seeds"
     trainings = [_training_row(cost.model, cost.method, cost.training) for cost in plan.models if cost.training]
     passes = [_pass_row(cost.model, work) for cost in plan.models for work in cost.passes]
-    disk = [*map(_disk_row, plan.models), *(_shared_row(*item) for item in plan.shared.items())]
+    disk = [*chain.from_iterable(map(_disk_rows, plan.models)), *(_shared_row(*item) for item in plan.shared.items())]
     lines = [f"{printable(name)}: {len(plan.models)} models, {seeds}", ""]
     for head, texts, rows in ((TRAINING, 2, trainings), (PASSES, 2, passes), (DISK, 1, disk)):
         if rows:
@@ -41,9 +42,11 @@ def _pass_row(model: str, work: Work) -> list[str]:
     return [model, work.name, f"{work.count:,}", *flops, digits(work.hours)]
 
 
-def _disk_row(cost: ModelCost) -> list[str]:
-    parts = [_gigabytes(cost.disk.get(name, 0)) for name in ARTIFACTS]
-    return [cost.model, *parts, _gigabytes(sum(cost.disk.values()))]
+def _disk_rows(cost: ModelCost) -> Iterator[list[str]]:
+    """The row of a model, and one for its evidence and labels by each file of anchors from elsewhere."""
+    by_file = {f"{cost.model} by {file}": disk for file, disk in cost.disk_by_given_anchors.items()}
+    for title, disk in {cost.model: cost.disk, **by_file}.items():
+        yield [title, *(_gigabytes(disk.get(name, 0)) for name in ARTIFACTS), _gigabytes(sum(disk.values()))]
 
 
 def _shared_row(name: str, size: int) -> list[str]:
@@ -104,6 +107,7 @@ def as_json(plan: Plan, name: str) -> dict[str, Any]:
                 "training": None if cost.training is None else _work(cost.training),
                 "passes": [_work(work) for work in cost.passes],
                 "bytes": dict(cost.disk),
+                "bytes_by_given_anchors": {file: dict(disk) for file, disk in cost.disk_by_given_anchors.items()},
             }
             for cost in plan.models
         ],
