@@ -149,7 +149,7 @@ def test_images_beyond_0_to_1_are_refused(wrong: Callable[[Tensor], Tensor]) -> 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_outputs_that_are_no_numbers_have_no_category(value: float) -> None:
-    network = SmallNetwork(name="small", width=4, blocks=(1, 1), feature_channels=8).build(3).eval()
+    network = SmallNetwork(name="small", width=4, blocks=(1, 1, 1, 1), feature_channels=8).build(3).eval()
     with torch.no_grad():
         network.classifier.bias[1] = value
     with pytest.raises(UserError, match="the network's outputs must be finite numbers"):

@@ -53,7 +53,7 @@ def submission(manifest: Path, predictions: Path, output: Path) -> None:
         write_json(output.with_suffix(".json"), {**content, "provenance": provenance})
     for note in _notes(name, frames):
         print(f"note: {note}")
-    print(f"submission: {len(files)} files, all as the server wants them -> {output}")
+    print(f"submission: {len(files)} files, checked as docs/submission.md says -> {output}")
 
 
 def _refuse_training_frames(predictions: Path, name: str) -> None:
