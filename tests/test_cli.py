@@ -317,7 +317,7 @@ def test_names_and_numbers_that_do_not_exist(desk: Desk) -> None:
         refused(fault, f"{model}: the configuration has no such model, only cag/stage1, cag/stage2, control and 5 more")
     for verb in ("anchor-part", "evidence-part"):
         refused(desk.call(verb, part=3, parts=2), "--part must be 1 to --parts, found --part 3 --parts 2")
-    refused(desk.call("evidence-part", part=1, parts=9), "compute.parts", "at most 1 parts of whole batches, found 9")
+    refused(desk.call("evidence-part", part=1, parts=9), "compute.parts", "at most 1 parts, found 9")
     refused(desk.call("labels", rule="anchor-0.07-absolute"), "--rule anchor-0.07-absolute", *RULES)
 
 

@@ -86,12 +86,12 @@ def test_what_the_authors_script_writes_has_no_counts(tmp_path: Path) -> None:
         (lambda content: list(content.values()), r"found arrays of shapes \[\]"),
         (
             lambda content: content | {"objective_num": np.zeros(19)},
-            "two finite anchors or more are needed, .* found 0",
+            "two finite anchors or more are needed, found 0",
         ),
         (lambda content: content | {"objective_vectors": np.full((19, 4), np.inf)}, "two finite anchors"),
         (
             lambda content: np.zeros((19, 4)),
-            "two finite anchors or more are needed, with values below 1e\\+18, found 0",
+            "two finite anchors or more are needed, found 0",
         ),
         (lambda content: content | {"objective_vectors": np.full((19, 4), 1e300)}, "two finite anchors"),
         *(

@@ -98,7 +98,7 @@ def test_what_is_brought_for_one_run_is_no_model_of_another(mini: Miniature, els
             elsewhere.train("again", "control", settings, start=initial)
     with pytest.raises(UserError, match="must be the model of warmup, found that of mine"):
         elsewhere.train("again", "control", elsewhere.configuration(**MINE), start=elsewhere.weights("mine"))
-    with pytest.raises(UserError, match="found run mine, which the configuration has not"):
+    with pytest.raises(UserError, match="found run mine, which the configuration does not have"):
         elsewhere.train("again", "control", elsewhere.configuration(), start=elsewhere.weights("mine"))
     trained = elsewhere.configuration(runs__mine={"like": "warmup"})
     with pytest.raises(

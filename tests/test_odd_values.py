@@ -216,9 +216,11 @@ def test_what_an_earlier_version_recorded_is_of_other_settings(tmp_path: Path) -
         assert differing_settings(found, made_with(**{section: {}})) == [f"{section}, settings of an earlier version"]
     assert differing_settings(found, made_with(run="warmup")) == ["run warmup of an earlier version"]
     assert differing_settings(found, made_with(run={"name": "nosuch"})) == [
-        "run nosuch, which the configuration has not"
+        "run nosuch, which the configuration does not have"
     ]
-    assert differing_settings(found, made_with(run={"name": "cag"})) == ["run cag, which the configuration has not"]
+    assert differing_settings(found, made_with(run={"name": "cag"})) == [
+        "run cag, which the configuration does not have"
+    ]
 
 
 def test_a_journal_of_predictions_that_is_a_pipe_is_refused_unopened(tmp_path: Path) -> None:

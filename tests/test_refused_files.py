@@ -139,7 +139,8 @@ def test_a_link_to_itself_is_one_line(verb: str, tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_the_folder_that_one_is_in_may_be_named(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_that_one_is_in_may_be_named(labels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = labels.with_name("evidence.zarr")
     for inside, name in ((store, "."), (store / "margin", "..")):
         monkeypatch.chdir(inside)
         assert main(["inspect", name]) == 0
@@ -190,7 +191,7 @@ def test_where_there_are_no_locks_one_call_goes_on_and_says_so(
     lock_of(tmp_path / "experiment").close()
     with lock(tmp_path / "state"):
         pass
-    assert capsys.readouterr().err.count("no lock is to be had here") == 2
+    assert capsys.readouterr().err.count("its file system gives no locks") == 2
 
 
 @pytest.mark.parametrize("python", ["old", "none"])

@@ -388,9 +388,7 @@ def test_the_number_of_parts_changes_no_prediction(desk: Desk, parts: int) -> No
     again = json.loads(desk.predict(place="new", parts=parts).read_text())
     assert content["files"] == again["files"] == before["files"]
     assert contents(desk.folder / "new" / "test") == contents(folder)
-    with pytest.raises(
-        UserError, match=r"compute\.parts: the test frames .* at most 3 parts of whole batches, found 4"
-    ):
+    with pytest.raises(UserError, match=r"compute\.parts: the test frames .* at most 3 parts, found 4"):
         desk.predict(parts=4)
 
 

@@ -99,7 +99,7 @@ def _refuse_too_few(path: Path, present: Bool[np.ndarray, " c"], vectors: Float[
     """UserError for fewer than two anchors, which have no distance, or for an anchor that is too large or not finite."""
     if present.sum() < 2 or not (np.abs(vectors[present]) < LARGEST).all():
         raise UserError(
-            f"{path}: two finite anchors or more are needed, with values below {LARGEST:g}, found {present.sum()}; get the file again"
+            f"{path}: two finite anchors or more are needed, found {present.sum()}, and values below {LARGEST:g}; get the file again"
         )
 
 
