@@ -199,7 +199,9 @@ def test_braces_in_the_path_of_an_imported_file_are_refused(tmp_path: Path, name
 
 def test_tables_and_pictures_do_without_a_run_that_is_left_out(finished: Workflow, tmp_path: Path) -> None:
     """And a run that would start from one says so."""
-    brought = imported(finished.results / "seed0" / "warmup" / "checkpoint.safetensors")
+    for name in ("checkpoint.safetensors", "checkpoint.json"):
+        shutil.copy(finished.results / "seed0" / "warmup" / name, tmp_path)
+    brought = imported(tmp_path / "checkpoint.safetensors")
     start = with_runs(tmp_path / "start.yaml", pretrain=None, oracle=ORACLE, warmup=brought)
     for target in ("table1", "figure2"):
         planned = finished.planned(target, *start)
