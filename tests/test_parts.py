@@ -51,7 +51,9 @@ def test_parts_are_all_units_once_and_of_nearly_one_size(count: int, data: st.Da
     found = [units_of_part(units, part, parts, "source") for part in range(1, parts + 1)]
     assert [unit for part in found for unit in part] == list(units)
     assert max(map(len, found)) - min(map(len, found)) <= 1
-    with pytest.raises(UserError, match=f"^compute.parts: the source frames .* at most {count} parts, found {count + 1};"):
+    with pytest.raises(
+        UserError, match=f"^compute.parts: the source frames .* at most {count} parts, found {count + 1};"
+    ):
         units_of_part(units, 1, count + 1, "source")
 
 

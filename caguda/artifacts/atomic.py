@@ -28,7 +28,8 @@ def write_atomically(path: Path, *within: Path) -> Iterator[Path]:
 
     Readers see the old file or the complete new one. UserError if `path` is a file of another program, which stays. An error
     leaves nothing behind. SIGKILL leaves a `*.partial` file; the next writer of `path` removes it if no other writer is at
-    work in the folder. So are those of the files that are written `within` the block, which cannot remove theirs. A full disk is an OSError, also where a library raises something else.
+    work in the folder, and those of the files that are written `within` the block, whose writers cannot. A full disk is an
+    OSError, also where a library raises something else.
     """
     refuse_foreign(path, *within)
     with replace_atomically(path, *within) as part:

@@ -125,10 +125,8 @@ def files_below(folder: Path, may_enter: Callable[[Path], bool]) -> Iterator[Pat
         path = pending.pop()
         if not path.is_dir() or not (path == folder or may_enter(path)):
             yield path
-        elif (
-            resolved := os.path.realpath(path)
-        ) not in entered:  # a link to a folder above would be followed without end
-            entered.add(resolved)
+        elif (resolved := os.path.realpath(path)) not in entered:
+            entered.add(resolved)  # else a link to a folder above would be followed without end
             try:
                 pending += sorted(path.iterdir(), reverse=True)
             except OSError as error:
