@@ -10,6 +10,8 @@ from caguda.config_types import NonNegative
 from caguda.registry import register
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from caguda.stages.session import Batch, Objective, Session
 
 
@@ -28,18 +30,27 @@ class SelfTraining(Method):
 
     def step(self, session: Session, batch: Batch) -> Iterator[Objective]:
         """L_CE of the source labels (Eq. 2), then `weight` times L_CE of each rule's pseudo-labels (Eq. 9 and 11)."""
-        from caguda.equations.losses import CROSS_ENTROPIES, image_cross_entropy, objective
+        from caguda.equations.losses import image_cross_entropy, objective
 
         source, target = batch["source"], batch["target"]
         logits = session.outputs(source["image"]).logits
         loss = session.reduced(image_cross_entropy(logits, source["label"], session.align_corners))
         yield loss, {"source_cross_entropy": loss}
-        logits = session.outputs(target["image"]).logits
+        terms = self.target_terms(session, target, session.outputs(target["image"]).logits)
+        yield objective(terms, self.weights_of(terms)), terms
+
+    def target_terms(self, session: Session, target: Mapping[str, Tensor], logits: Tensor) -> dict[str, Tensor]:
+        """L_CE of each rule's pseudo-labels, in the order of their names: that in the YAML is no difference between two runs."""
+        from caguda.equations.losses import CROSS_ENTROPIES
+
         cross_entropy = CROSS_ENTROPIES[self.target_resolution]
-        terms = {
+        return {
             f"{rule}_cross_entropy": session.reduced(
                 cross_entropy(logits, target[f"{rule}_label"], session.align_corners)
             )
-            for rule in sorted(self.pseudo_labels)  # their order in the YAML is no difference between two runs
+            for rule in sorted(self.pseudo_labels)
         }
-        yield objective(terms, dict.fromkeys(terms, self.weight)), terms
+
+    def weights_of(self, terms: Mapping[str, Tensor]) -> dict[str, float]:
+        """The weights of some terms of the target, by their names."""
+        return dict.fromkeys(terms, self.weight)

@@ -1,0 +1,41 @@
+"""BDL, "BLF" in the tables of CAG-UDA: adversarial alignment with pseudo-labels (Li et al., CVPR 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from caguda.config_run import DomainName, Read
+from caguda.methods.adaptsegnet import AdaptSegNet
+from caguda.registry import register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from caguda.stages.session import Session
+
+
+@register("method", "bdl")
+class Bdl(AdaptSegNet):
+    """AdaptSegNet with the cross entropy of cached pseudo-labels; in the paper those of the rule `class_quantile`.
+
+    Translated source images, the other half of the paper, are a data set: see `source` of the YAML.
+    """
+
+    method: Literal["bdl"]  # type: ignore[assignment]
+    target_resolution: Literal["features", "image"] = "image"
+    about: ClassVar[str] = "adversarial alignment and pseudo-labels"
+
+    @property
+    def reads(self) -> Mapping[DomainName, Read]:
+        return {"source": "truth", "target": "pseudo-labels"}
+
+    def target_terms(self, session: Session, target: Mapping[str, Tensor], logits: Tensor) -> dict[str, Tensor]:
+        """L_CE of each rule's pseudo-labels."""
+        from caguda.equations.losses import CROSS_ENTROPIES
+
+        cross_entropy = CROSS_ENTROPIES[self.target_resolution]
+        return {
+            f"{rule}_cross_entropy": session.reduced(cross_entropy(logits, target[f"{rule}_label"], session.align_corners))
+            for rule in sorted(self.pseudo_labels)
+        }

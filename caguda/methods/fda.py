@@ -1,0 +1,56 @@
+"""FDA: source images with the target's low frequencies (Yang and Soatto, CVPR 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from caguda.config_run import DomainName, Method, Read
+from caguda.config_types import NonNegative
+from caguda.registry import register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from caguda.stages.session import Batch, Objective, Session
+
+
+@register("method", "fda")
+class Fda(Method):
+    """Training on translated source images, on the entropy of target images, and on pseudo-labels if there are any.
+
+    Every source image takes the low frequencies of a target image of its batch: those below `beta` times the shorter side.
+    """
+
+    method: Literal["fda"]
+    beta: Annotated[float, Field(ge=0.0, le=0.5)] = 0.05
+    entropy_weight: NonNegative = 5e-3
+    entropy_power: NonNegative = 2.0
+    target_resolution: Literal["features", "image"] = "features"
+    about: ClassVar[str] = "the target's low frequencies"
+
+    @property
+    def reads(self) -> Mapping[DomainName, Read]:
+        return {"source": "truth", "target": "pseudo-labels" if self.pseudo_labels else "images"}
+
+    def step(self, session: Session, batch: Batch) -> Iterator[Objective]:
+        """L_CE of the translated source, then the entropy and L_CE of each rule's pseudo-labels on the target."""
+        from caguda.equations.grid import resized_image
+        from caguda.equations.losses import CROSS_ENTROPIES, image_cross_entropy, objective
+        from caguda.equations.regularisers import power_entropy_loss
+        from caguda.equations.translation import fourier_translated
+
+        source, target = batch["source"], batch["target"]
+        style = resized_image(target["image"].float(), source["image"].shape[-2:])
+        translated = fourier_translated(source["image"].float(), style, self.beta)
+        logits = session.outputs(translated).logits
+        loss = session.reduced(image_cross_entropy(logits, source["label"], session.align_corners))
+        yield loss, {"source_cross_entropy": loss}
+        logits = session.outputs(target["image"]).logits
+        terms: dict[str, Tensor] = {"entropy": session.reduced(power_entropy_loss(logits, self.entropy_power))}
+        for rule in sorted(self.pseudo_labels):
+            cross_entropy = CROSS_ENTROPIES[self.target_resolution](logits, target[f"{rule}_label"], session.align_corners)
+            terms[f"{rule}_cross_entropy"] = session.reduced(cross_entropy)
+        yield objective(terms, {name: self.entropy_weight if name == "entropy" else 1.0 for name in terms}), terms
