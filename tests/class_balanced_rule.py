@@ -1,4 +1,4 @@
-"""CBST: of the pixels that are predicted as a category the surest share, the same of all categories, and more with every stage."""
+"""CBST as its code has it: `class_balanced` with thresholds from every fourth pixel of a category."""
 
 from collections.abc import Iterable
 from typing import Any, ClassVar, Self
@@ -11,9 +11,9 @@ from caguda.pseudo_labels import Evidence, Rule
 from caguda.registry import register
 
 
-@register("rule", "class_balanced")
-class ClassBalanced(Rule):
-    name: ClassVar[str] = "class_balanced"
+@register("rule", "class_balanced_sampled")
+class ClassBalancedSampled(Rule):
+    name: ClassVar[str] = "class_balanced_sampled"
     reads: ClassVar[tuple[str, ...]] = ("predicted", "confidence")
     portion: Fraction
     growth: Fraction = 0.05

@@ -96,7 +96,7 @@ def test_exponent_without_a_point_is_a_number(tmp_path: Path) -> None:
         (
             "runs.cag.pseudo_labels.ancor",
             {"margin": 0.1},
-            "runs.cag.pseudo_labels.ancor: must be one of anchor, probability, did you mean anchor?",
+            "runs.cag.pseudo_labels.ancor: must be one of anchor, class_balanced, class_quantile, probability, did you mean anchor?",
         ),
         ("runs.cag.metod", "cag", "runs.cag.metod: unknown key, did you mean method?"),
         ("datta_root", "x", "datta_root: unknown key, did you mean data_root?"),

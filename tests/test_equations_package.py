@@ -15,9 +15,9 @@ from caguda.equations.losses import cross_entropy
 NAMES = [f"caguda.equations.{module.name}" for module in pkgutil.iter_modules(caguda.equations.__path__)]
 
 
-def test_the_equations_import_torch_and_jaxtyping_only() -> None:
+def test_the_equations_import_torch_numpy_and_jaxtyping_only() -> None:
     program = (
-        "import sys, torch, jaxtyping; before = set(sys.modules);"
+        "import sys, torch, numpy, jaxtyping; before = set(sys.modules);"
         f"import {', '.join(NAMES)};"
         "print(*sorted({m for m in set(sys.modules) - before if m.split('.')[0] not in sys.stdlib_module_names}))"
     )

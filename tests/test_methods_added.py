@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from frame_trees import SHARED
+from golden_methods import golden
 from torch import nn
 from workflow_runs import SMOKE, Workflow
 
@@ -35,7 +35,7 @@ RUNS: dict[str, Any] = {
     },
     "cbst": {
         "method": "self_training", "start": "pretrain", "stages": 2, "iterations": 6,
-        "pseudo_labels": {"class_balanced": {"portion": 0.2}},
+        "pseudo_labels": {"class_balanced_sampled": {"portion": 0.2}},
     },
     "teacher": {"method": "mean_teacher", "start": "pretrain", "iterations": 6, "p0": 0.2},
 }  # fmt: skip
@@ -56,14 +56,6 @@ def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in set(sys.modules) - modules:
         if name.startswith("caguda_plugin_"):
             del sys.modules[name]
-
-
-def golden(name: str) -> dict[str, np.ndarray]:
-    path = SHARED / "golden" / "methods" / f"{name}_a.npz"
-    if not path.exists():
-        pytest.skip(f"outputs of public functions are absent: {path}; name their folder with CAGUDA_SHARED")
-    with np.load(path) as arrays:
-        return dict(arrays)
 
 
 def loaded(kind: registry.Kind, name: str) -> type[Any]:
@@ -88,7 +80,7 @@ def test_the_thresholds_of_cbst_are_those_of_its_code() -> None:
     assert arrays["downsampling"] == 4
     confidence, predicted = arrays["probability"].max(1), arrays["probability"].argmax(1).astype(np.uint8)
     images = [{"predicted": label, "confidence": sure} for label, sure in zip(predicted, confidence, strict=True)]
-    rule = loaded("rule", "class_balanced")(portion=float(arrays["portion"]))
+    rule = loaded("rule", "class_balanced_sampled")(portion=float(arrays["portion"]))
     found = rule.prepare(iter(images), arrays["probability"].shape[1])
     np.testing.assert_array_equal(np.float32(found), arrays["threshold_kc"])
     certain = arrays["pseudo_label"] == predicted  # of the predicted category, which is all that evidence has
@@ -168,7 +160,7 @@ def test_every_run_is_trained_and_evaluated_and_nothing_is_left_to_do(trained: W
     assert found >= set(models)
     assert trained.planned() == set()
     page = (trained.results / "reports" / "others" / "report.html").read_text(encoding="utf-8")
-    assert all(name in page for name in ("advent", "teacher", "class_balanced", "stage 2"))
+    assert all(name in page for name in ("advent", "teacher", "class_balanced_sampled", "stage 2"))
 
 
 def test_what_a_plugin_decides_is_recorded(trained: Workflow) -> None:
@@ -179,7 +171,7 @@ def test_what_a_plugin_decides_is_recorded(trained: Workflow) -> None:
     assert "plugins" not in made["pretrain"] and "plugins" not in made["cbst/stage1"]
     assert made["advent"]["plugins"] == {FILES[0].name: sha256(FILES[0])}
     assert made["teacher"]["plugins"] == {FILES[2].name: sha256(FILES[2])}
-    labels = next((trained.results / "seed0" / "pretrain" / "labels").glob("class_balanced-0.2-*/labels.json"))
+    labels = next((trained.results / "seed0" / "pretrain" / "labels").glob("class_balanced_sampled-0.2-*/labels.json"))
     assert read_json(labels)["provenance"]["settings"]["plugins"] == {FILES[1].name: sha256(FILES[1])}
 
 
@@ -191,7 +183,7 @@ def test_the_losses_are_those_of_the_method(trained: Workflow) -> None:
     }
     assert terms["advent"] == {"source_cross_entropy", "adversarial", "discriminator"}
     assert terms["teacher"] == {"source_cross_entropy", "teacher_cross_entropy"}
-    assert terms["cbst/stage1"] == {"source_cross_entropy", "class_balanced_cross_entropy"}
+    assert terms["cbst/stage1"] == {"source_cross_entropy", "class_balanced_sampled_cross_entropy"}
 
 
 def test_a_teacher_is_part_of_the_state_and_differs_from_the_network(trained: Workflow) -> None:
@@ -209,7 +201,8 @@ def test_a_teacher_is_part_of_the_state_and_differs_from_the_network(trained: Wo
 def test_a_rule_grows_with_the_stages_and_its_thresholds_are_told(trained: Workflow) -> None:
     seed = trained.results / "seed0"
     stages = [
-        next(path.glob("labels/class_balanced-*/labels.json")) for path in (seed / "pretrain", seed / "cbst" / "stage1")
+        next(path.glob("labels/class_balanced_sampled-*/labels.json"))
+        for path in (seed / "pretrain", seed / "cbst" / "stage1")
     ]
     told = [read_json(path) for path in stages]
     assert [each["rule"]["portion"] for each in told] == [0.2, 0.25]

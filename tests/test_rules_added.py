@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from documentation import FENCED, read
 from miniature import Miniature
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from caguda import registry
 from caguda.artifacts.evidence import EVIDENCE
@@ -22,6 +24,7 @@ from caguda.artifacts.vouched import vouched_store
 from caguda.classes import IGNORE
 from caguda.equations.labels import by_anchor, by_probability, pseudo_labels
 from caguda.pseudo_labels import LONGEST, Rule, rule_from
+from caguda.stages.labels import _prepare
 
 TESTS = Path(__file__).parent
 FILE = TESTS / "agreement_rule.py"
@@ -33,8 +36,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "anchor": {"margin": 0.4, "unit": "mean_anchor_distance"},
     "probability": {"p0": 0.5},
     "agreement": {"p0": 0.5},
-    "class_balanced": {"portion": 0.3, "growth": 0.1},
+    "class_balanced": {"portion": 0.3, "growth": 0.1, "most": 0.4},
+    "class_quantile": {"share": 0.4, "cap": 0.8},
+    "class_balanced_sampled": {"portion": 0.3, "growth": 0.1},
 }
+RULES = ["anchor", "class_balanced", "class_quantile", "probability"]
 each_rule = pytest.mark.parametrize("name", SETTINGS)
 
 
@@ -77,8 +83,8 @@ def some_evidence(seed: int = 0) -> dict[str, NDArray[Any]]:
 
 
 def labels_of(rule: Rule, maps: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
-    """The labels of an image by a rule that knows no other image, which it may go through once."""
-    prepared = rule.prepare(iter([maps]), C)
+    """The labels of an image by a rule that knows no other image."""
+    prepared = rule.prepare([maps], C)
     return rule.labels(maps, DISTANCE, json.loads(json.dumps(prepared)))
 
 
@@ -131,7 +137,7 @@ def test_the_rule_of_a_stage_is_a_whole_rule(loaded: None, name: str) -> None:
     later = found.of_stage(3)
     again = rule_from(later.described())
     assert type(later) is type(found) and again == later and again.folder == later.folder
-    assert (later == found) is (name != "class_balanced")
+    assert (later == found) is ("growth" not in SETTINGS[name])
 
 
 def test_the_folders_of_the_documentation() -> None:
@@ -188,12 +194,42 @@ def test_what_equals_the_threshold_in_float32_is_not_active(name: str, key: str,
     assert labels_of(found, maps).tolist() == [[IGNORE, IGNORE, 0]]
 
 
+def test_thresholds_are_of_all_images_which_are_read_twice() -> None:
+    images = [some_evidence(seed) for seed in range(3)]
+    store: Any = SimpleNamespace(
+        count=3, categories=tuple("abcde"), read=lambda index, name: images[index][name].copy()
+    )
+    predicted, confidence = (np.stack([image[name] for image in images]) for name in ("predicted", "confidence"))
+    balanced, quantile = rule("class_balanced"), rule("class_quantile")
+    by_portion, by_share = _prepare(store, balanced), _prepare(store, quantile)
+    for category in range(C):
+        surest = np.sort(confidence[predicted == category])
+        count = len(surest)
+        assert by_portion[category] == surest[::-1][int(count * 0.3) - 1]
+        assert by_share[category] == min(surest[round(count * 0.4)], np.float32(0.8))
+    for found, prepared in ((balanced, by_portion), (quantile, by_share)):
+        label = np.stack([found.labels(image, DISTANCE, prepared) for image in images])
+        reached = confidence >= np.float32(prepared)[predicted]
+        np.testing.assert_array_equal(label, np.where(reached, predicted, IGNORE))
+        assert 0.2 < reached.mean() < 0.7
+
+
+def test_the_portion_grows_with_the_stages_up_to_most() -> None:
+    grown = [rule("class_balanced", portion=0.2, growth=0.1, most=0.45).of_stage(stage) for stage in range(1, 6)]
+    assert [each.described()["portion"] for each in grown] == [0.2, 0.3, 0.4, 0.45, 0.45]
+    assert grown[1].folder == "class_balanced-0.3-0.1-0.45"
+    alone = rule_from({"name": "class_balanced", "portion": 0.2})
+    assert alone.of_stage(7) == alone
+    with pytest.raises(ValidationError, match=r"portion: must be at most `most`, 0\.4, found 0\.5"):
+        rule("class_balanced", portion=0.5)
+
+
 def test_the_package_knows_its_rules_without_torch() -> None:
     program = (
         "import sys; from caguda.registry import registered\nprint(list(registered('rule')), 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=TESTS.parent)
-    assert done.stdout == "['anchor', 'probability'] False\n"
+    assert done.stdout == f"{RULES} False\n"
 
 
 # A rule that is added
@@ -207,7 +243,7 @@ def test_the_documentation_shows_the_file_and_it_is_short() -> None:
 def test_only_a_loaded_rule_is_known() -> None:
     with plugin():
         assert "agreement" in registry.registered("rule")
-    assert list(registry.registered("rule")) == ["anchor", "probability"]
+    assert list(registry.registered("rule")) == RULES
 
 
 def test_it_labels_where_both_agree(loaded: None) -> None:

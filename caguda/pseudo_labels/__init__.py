@@ -40,7 +40,7 @@ class Rule(Section):
     def prepare(self, images: Iterable[Evidence], categories: int) -> Any:
         """Statistics of all images, such as thresholds, which `labels` needs, as JSON values; None by default.
 
-        `images` yields the arrays `reads` of every image, once.
+        `images` yields the arrays `reads` of every image, again in every loop over it.
         """
         return None
 

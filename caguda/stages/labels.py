@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,24 @@ def make_labels(configuration: Configuration, evidence: Path, rule: str, store: 
 def _prepare(evidence: MapStore, rule: Rule) -> Any:
     """The result of `Rule.prepare` on all images, as JSON values; UserError if it has none."""
     with _reads_are_complete(rule):
-        prepared = rule.prepare((_arrays(evidence, rule, i) for i in range(evidence.count)), len(evidence.categories))
+        prepared = rule.prepare(_Images(evidence, rule), len(evidence.categories))
     try:
         return json.loads(json.dumps(prepared, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise UserError(
             f"the rule {rule.name}: `prepare` must return JSON values, found others ({error}); correct the rule"
         ) from None
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The arrays of every image that a rule reads, read from disk in every loop: no more than one image is in memory."""
+
+    evidence: MapStore
+    rule: Rule
+
+    def __iter__(self) -> Iterator[dict[str, NDArray[Any]]]:
+        return (_arrays(self.evidence, self.rule, index) for index in range(self.evidence.count))
 
 
 def _arrays(evidence: MapStore, rule: Rule, index: int) -> dict[str, NDArray[Any]]:

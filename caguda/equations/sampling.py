@@ -1,0 +1,53 @@
+"""Rare class sampling of source images, and the feature distance to a frozen network: two parts of DAFormer."""
+
+import torch
+from jaxtyping import Float, Float64, Integer
+from torch import Tensor
+
+from caguda.equations import IGNORE
+from caguda.equations.losses import LossSum
+
+
+def rare_class_probabilities(pixels: Integer[Tensor, "images c"], temperature: float) -> Float64[Tensor, " c"]:
+    """The probability to draw each category, the larger the rarer it is in the labels of the source.
+
+    Rare class sampling of DAFormer (Hoyer et al., CVPR 2022): softmax((1 - f_c) / temperature), f_c being the share of
+    category c in all labelled pixels. `pixels` counts them by image and category, at least one; temperature > 0, there
+    0.01. A category without pixels has probability 0. The public code (mmseg/datasets/uda_dataset.py:17) lists
+    categories from rare to frequent and computes in float32.
+    """
+    counts = pixels.sum(dim=0)
+    share = counts / counts.sum().double()
+    return ((1 - share) / temperature).masked_fill(counts == 0, -torch.inf).softmax(dim=0)
+
+
+def labels_by_share(labels: Integer[Tensor, "n H W"], cell: int, share: float) -> Integer[Tensor, "n h w"]:
+    """The label of every cell of cell x cell pixels that at least this share of them has; IGNORE where none does.
+
+    As DAFormer reduces labels to features (mmseg/utils/utils.py:18-39; share 0.75); 0.5 < share <= 1, so that one label
+    at most has it. Pixels of IGNORE count in the share. Rows and columns that fill no cell are left out: h = H // cell.
+    """
+    assert 0.5 < share <= 1, f"share must be above 0.5 and at most 1, found {share}"
+    pixels = labels.unfold(1, cell, cell).unfold(2, cell, cell).flatten(start_dim=3)
+    middle = pixels.median(dim=-1).values  # the label of more than half of the pixels, if there is one
+    shares = (pixels == middle[..., None]).double().mean(dim=-1)
+    return middle.where(shares >= share, IGNORE)
+
+
+def feature_distance(
+    features: Float[Tensor, "n d h w"],
+    reference: Float[Tensor, "n d h w"],
+    labels: Integer[Tensor, "n h w"],
+    categories: Integer[Tensor, " k"],
+) -> LossSum:
+    """The L2 distances of features to those of a frozen network, over the pixels of some categories.
+
+    The feature distance of DAFormer (Hoyer et al., CVPR 2022; mmseg/models/uda/dacs.py:153-189), where the categories are
+    things, the labels those of `labels_by_share`, and the weight 0.005. Other pixels do not count; without any the mean is
+    0, where the public code's is nan. The gradient of equal features is 0. Adds in float32 or wider for any type.
+    """
+    counted = (labels[..., None] == categories).any(dim=-1)
+    offsets = features.movedim(1, -1)[counted] - reference.movedim(1, -1)[counted]
+    wide = torch.promote_types(offsets.dtype, torch.float32)
+    lengths: Tensor = torch.linalg.vector_norm(offsets, dim=1, dtype=wide)
+    return LossSum(lengths.sum(), counted.sum())
