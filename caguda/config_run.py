@@ -231,6 +231,9 @@ class Method(Training, RunSettings):
     def after_update(self, session: Session) -> None:
         """Called after every update of the weights, for instance to move those of a teacher."""
 
+    def after_training(self, session: Session) -> None:
+        """Called after the last update, before the network is saved as a checkpoint."""
+
 
 class UnknownMethod(RunSettings, extra="allow"):
     """The unchecked settings of a plugin's method, for commands that look at artifacts and run no plugin."""

@@ -11,9 +11,9 @@ from caguda.networks.layers.network import Outputs
 from caguda.registry import register
 
 
-@register("method", "advent")
+@register("method", "own_advent")
 class AdvEnt(Adversarial):
-    method: Literal["advent"]
+    method: Literal["own_advent"]
     about: ClassVar[str] = "adversarial alignment of self-information"
 
     def discriminator_input(self, outputs: Outputs) -> Tensor:

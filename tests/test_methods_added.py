@@ -30,7 +30,7 @@ RUNS: dict[str, Any] = {
     "control": None,
     "oracle": None,
     "advent": {
-        "method": "advent", "start": "pretrain", "iterations": 6, "weight": 1.0e-3,
+        "method": "own_advent", "start": "pretrain", "iterations": 6, "weight": 1.0e-3,
         "discriminator": {"learning_rate": 1.0e-3, "width": 4},
     },
     "cbst": {
@@ -71,7 +71,7 @@ def test_each_is_one_short_file(file: Path) -> None:
 def test_the_adversary_of_advent_sees_weighted_self_information() -> None:
     arrays = golden("advent")
     logits = torch.from_numpy(arrays["target_logits"])
-    seen = loaded("method", "advent").discriminator_input(None, Outputs(logits, logits))
+    seen = loaded("method", "own_advent").discriminator_input(None, Outputs(logits, logits))
     torch.testing.assert_close(seen, torch.from_numpy(arrays["self_information"]))
 
 

@@ -463,7 +463,7 @@ def test_methods_and_networks_of_plugins_are_planned(tmp_path: Path, capsys: pyt
         "pretrain": content["runs"]["pretrain"],
         "teacher": {"method": "mean_teacher", "start": "pretrain"},
         "advent": {
-            "method": "advent",
+            "method": "own_advent",
             "start": "pretrain",
             "weight": 0.1,
             "discriminator": {"learning_rate": 0.1, "width": 4},

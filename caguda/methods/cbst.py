@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import model_validator
 
-from caguda.config_rules import PseudoLabels
 from caguda.methods.self_training import SelfTraining
 from caguda.registry import register
 
 
 @register("method", "cbst")
 class Cbst(SelfTraining):
-    """Self-training on class-balanced pseudo-labels: by default those of the rule `class_balanced`, a larger share each stage."""
+    """Self-training on class-balanced pseudo-labels, those of the rule `class_balanced`; a larger share in each stage."""
 
     method: Literal["cbst"]  # type: ignore[assignment]
-    pseudo_labels: PseudoLabels = Field(default_factory=lambda: {"class_balanced": {}})
     about: ClassVar[str] = "class-balanced pseudo-labels"
+
+    @model_validator(mode="after")
+    def _has_its_rule(self) -> Self:
+        if {*self.pseudo_labels} != {"class_balanced"}:
+            raise ValueError(f"pseudo_labels: must be the rule class_balanced, found {', '.join(self.pseudo_labels) or 'none'}")
+        return self

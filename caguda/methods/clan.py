@@ -46,10 +46,12 @@ class Clan(AdaptSegNet):
         from caguda.equations.adversary import (
             classifier_similarity, prediction_discrepancy, weighted_adversarial_loss, weighted_discriminator_loss,
         )  # fmt: skip
+        from caguda.equations.grid import enlarged_logits
         from caguda.equations.losses import objective
         from caguda.equations.regularisers import focal_cross_entropy
 
         source, damping = batch["source"], 1 - session.iteration / self.iterations
+        weights = (1.0, 0.0) if session.iteration < self.preheat * self.iterations else (self.epsilon, self.local)
         first, second = self._both_logits(session, source["image"])
         terms = {
             "first_focal": session.reduced(focal_cross_entropy(first, source["label"], self.focus)),
@@ -59,21 +61,21 @@ class Clan(AdaptSegNet):
         yield objective(terms, dict.fromkeys(terms, 1.0)), terms
 
         first, second = self._both_logits(session, batch["target"]["image"])
-        target_input, weights = (first + second).softmax(dim=1), self.epsilon + self.local * prediction_discrepancy(first, second)
-        if session.iteration < self.preheat * self.iterations:
-            weights = weights.new_ones(1)
+        target_input, discrepancy = (first + second).softmax(dim=1), prediction_discrepancy(first, second)
         discriminator = session.extra_modules["discriminator"].requires_grad_(False)
-        adversarial = weighted_adversarial_loss(discriminator(target_input), weights)
+        d_target = enlarged_logits(discriminator(target_input), target_input.shape[-2:], session.align_corners)
         discriminator.requires_grad_(True)
-        yield self.weight * damping * adversarial, {"adversarial": adversarial}
+        loss = weighted_adversarial_loss(d_target, discrepancy, *weights)
+        yield self.weight * damping * loss, {"adversarial": loss}
 
         classifiers = session.network.classifier, session.extra_modules["second_classifier"]
-        similarity = classifier_similarity(*(list(classifier.parameters()) for classifier in classifiers))
-        yield self.similarity_weight * damping * similarity, {"similarity": similarity}
+        loss = classifier_similarity(*(list(classifier.parameters()) for classifier in classifiers))
+        yield self.similarity_weight * damping * loss, {"similarity": loss}
 
         discriminator = session.data_parallel("discriminator")
-        of_source, of_target = discriminator(source_input), discriminator(target_input.detach())
-        loss = weighted_discriminator_loss(of_source, of_target, weights.detach())
+        d_source, d_target = discriminator(source_input), discriminator(target_input.detach())
+        d_target = enlarged_logits(d_target, target_input.shape[-2:], session.align_corners)
+        loss = weighted_discriminator_loss(d_source, d_target, discrepancy.detach(), *weights)
         yield loss, {"discriminator": loss}
 
     def _both_logits(self, session: Session, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ class Fda(Method):
     """
 
     method: Literal["fda"]
-    beta: Annotated[float, Field(ge=0.0, le=0.5)] = 0.05
+    beta: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.05
     entropy_weight: NonNegative = 5e-3
     entropy_power: NonNegative = 2.0
     target_resolution: Literal["features", "image"] = "features"
@@ -37,13 +37,14 @@ class Fda(Method):
 
     def step(self, session: Session, batch: Batch) -> Iterator[Objective]:
         """L_CE of the translated source, then the entropy and L_CE of each rule's pseudo-labels on the target."""
-        from caguda.equations.grid import resized_image
+        from torch.nn.functional import interpolate
+
         from caguda.equations.losses import CROSS_ENTROPIES, image_cross_entropy, objective
         from caguda.equations.regularisers import power_entropy_loss
         from caguda.equations.translation import fourier_translated
 
         source, target = batch["source"], batch["target"]
-        style = resized_image(target["image"].float(), source["image"].shape[-2:])
+        style = interpolate(target["image"].float(), source["image"].shape[-2:], mode="bilinear")
         translated = fourier_translated(source["image"].float(), style, self.beta)
         logits = session.outputs(translated).logits
         loss = session.reduced(image_cross_entropy(logits, source["label"], session.align_corners))

@@ -80,6 +80,7 @@ def train_model(
     settings = settings_of_run(configuration, model)
     fingerprint = training_fingerprint(frames, seed, settings, inputs)
     progress = train(setup, state, fingerprint, configuration.compute.save_every)
+    method.after_training(session)
     if parallel.rank() == 0:
         provenance = new_provenance("train", settings, [manifest, *inputs], seed, started, output)
         _publish(frames, session, progress, provenance, output)
