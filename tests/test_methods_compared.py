@@ -13,7 +13,7 @@ from caguda.config import Compute
 from caguda.config_run import Method, method_classes
 from caguda.equations.grid import enlarged_logits
 from caguda.equations.translation import fourier_translated
-from caguda.networks.layers.discriminator import DISCRIMINATORS, pixel_discriminator
+from caguda.networks.layers.discriminator import DISCRIMINATORS, RecentValues, pixel_discriminator
 from caguda.networks.small import SmallNetwork
 from caguda.stages.session import Batch, Session
 from caguda.stages.train import setup_of
@@ -33,6 +33,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "cbst": {"pseudo_labels": LABELS},
     "clan": {"discriminator": DISCRIMINATOR, "preheat": 0.5},
     "crst": {"pseudo_labels": LABELS},
+    "cycada": {"discriminator": DISCRIMINATOR, "gate": 0.0},
     "dcan_like": {},
     "fda": {},
     "maxsquare": {},
@@ -105,19 +106,20 @@ def test_each_moves_the_weights_of_all_its_modules_and_reports_finite_losses(nam
     assert len(history) == ITERATIONS and all(len(row) > 2 or name == "dcan_like" for row in history)
 
 
-@pytest.mark.parametrize("name", ["adaptsegnet", "advent", "bdl", "clan"])
+@pytest.mark.parametrize("name", ["adaptsegnet", "advent", "bdl", "clan", "cycada"])
 def test_the_adversarial_loss_moves_no_discriminator_and_its_loss_no_network(name: str) -> None:
     made = method(name)
     run = session(made)
     sources: dict[str, set[str]] = {}
+    discriminators = {"discriminator", "discriminator+discriminator_accuracy"}
     for loss, terms in run.step(batch(made, 0), 0):
         loss.backward()  # type: ignore[no-untyped-call]
         moved = {part for part, m in run.modules.items() if any(w.grad is not None and w.grad.any() for w in m.parameters())}
         sources["+".join(terms)] = moved
         for module in run.modules.values():
             module.zero_grad(set_to_none=True)
-    assert sources["discriminator"] == {"discriminator"}
-    adversarial = next(moved for terms, moved in sources.items() if terms.startswith("adversarial"))
+    assert [moved for terms, moved in sources.items() if terms in discriminators] == [{"discriminator"}]
+    adversarial = next(moved for terms, moved in sources.items() if "adversarial" in terms)
     assert "network" in adversarial and "discriminator" not in adversarial
 
 
@@ -189,3 +191,23 @@ def test_the_image_resolution_of_a_discriminator_is_that_of_enlarged_logits() ->
 def test_cbst_takes_its_rule_alone() -> None:
     with pytest.raises(ValueError, match="must be the rule class_balanced, found probability"):
         method("cbst", pseudo_labels={"probability": {"p0": 0.9}})
+
+
+def test_cycada_trains_the_network_only_while_the_discriminator_is_right(tmp_path: Path) -> None:
+    """With the gate 1 no share of the pixels is enough: the discriminator alone moves."""
+    made = method("cycada", gate=1.0)
+    before = session(made)
+    run = trained(made, tmp_path)
+    for part, is_moved in {"network": False, "discriminator": True}.items():
+        pairs = zip(before.modules[part].parameters(), run.modules[part].parameters(), strict=True)
+        assert all(torch.equal(*pair) != is_moved for pair in pairs)
+    history = load_state(tmp_path / "state.pt")["progress"]["history"]
+    shares = [row["discriminator_accuracy"] for row in history]
+    assert shares == pytest.approx(run.modules["recent_accuracy"].values[:ITERATIONS].tolist())
+    assert all("adversarial" not in row for row in history)
+
+
+def test_recent_values_are_those_of_the_window() -> None:
+    recent = RecentValues(3)
+    means = [float(recent(iteration, torch.tensor(float(iteration)))) for iteration in range(6)]
+    assert means == [0, 0.5, 1, 2, 3, 4]

@@ -122,6 +122,10 @@ class Session:
             return loss.total * parallel.size()
         return loss.total * parallel.size() / parallel.all_reduce_sum(loss.count).clamp(min=1)
 
+    def mean(self, loss: LossSum) -> Tensor:
+        """The mean of a value over the whole batch of all processes, without a gradient."""
+        return parallel.all_reduce_sum(loss.total) / parallel.all_reduce_sum(loss.count).clamp(min=1)
+
 
 def _prepare_for_training(network: SegmentationNetwork, method: Method, compute: Compute, device: torch.device) -> None:
     network.train()

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def discriminator(inputs: int, width: int) -> nn.Sequential:
@@ -46,3 +47,18 @@ def _strided(inputs: int, width: int, kernel: int, activations: list[nn.Module])
 
 DISCRIMINATORS: Mapping[int, Callable[[int, int], nn.Sequential]] = {3: discriminator, 4: adaptsegnet_discriminator}
 """The strided discriminators by the side of their kernels."""
+
+
+class RecentValues(nn.Module):
+    """The values of the last `window` iterations, which belong to the state of a training."""
+
+    values: Tensor
+
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.zeros(window))
+
+    def forward(self, iteration: int, value: Tensor) -> Tensor:
+        """The mean of the last values, this one of the iteration included."""
+        self.values[iteration % len(self.values)] = value
+        return self.values[: iteration + 1].mean()
