@@ -8,6 +8,7 @@ from caguda.config_run import DomainName, ExtraModule, Method, Read
 from caguda.config_types import Fraction
 from caguda.equations.labels import by_probability, pseudo_labels
 from caguda.equations.losses import feature_cross_entropy, image_cross_entropy
+from caguda.equations.teacher import ema_decay, update_teacher
 from caguda.registry import register
 from caguda.stages.session import Batch, Objective, Session
 
@@ -35,6 +36,4 @@ class MeanTeacher(Method):
         yield loss, {"teacher_cross_entropy": loss}
 
     def after_update(self, session: Session) -> None:
-        teacher, decay = session.extra_modules["teacher"], min(1 - 1 / (session.iteration + 1), self.decay)
-        for average, weight in zip(teacher.parameters(), session.network.parameters(), strict=True):
-            average.data.lerp_(weight.data, 1 - decay)
+        update_teacher(session.extra_modules["teacher"], session.network, ema_decay(session.iteration, self.decay))

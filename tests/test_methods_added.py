@@ -1,4 +1,4 @@
-"""Methods and rules that are added by files outside the package, trained for a few iterations through the real workflow."""
+"""Methods and rules of one file each, most of them outside the package, trained briefly through the real workflow."""
 
 import sys
 from collections.abc import Iterator
@@ -38,8 +38,9 @@ RUNS: dict[str, Any] = {
         "pseudo_labels": {"class_balanced_sampled": {"portion": 0.2}},
     },
     "teacher": {"method": "mean_teacher", "start": "pretrain", "iterations": 6, "p0": 0.2},
+    "dacs": {"method": "dacs", "start": "pretrain", "iterations": 6, "threshold": 0.3},
 }  # fmt: skip
-REPORTS = {"others": ["pretrain", "advent", "teacher", "cbst"]}
+REPORTS = {"others": ["pretrain", "advent", "teacher", "dacs", "cbst"]}
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +153,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, finished: Workflow) -> Wor
 
 
 def test_every_run_is_trained_and_evaluated_and_nothing_is_left_to_do(trained: Workflow) -> None:
-    models = ("pretrain", "advent", "teacher", "cbst/stage1", "cbst/stage2")
+    models = ("pretrain", "advent", "teacher", "dacs", "cbst/stage1", "cbst/stage2")
     found = {
         path.parent.relative_to(trained.results / "seed0").as_posix()
         for path in trained.results.rglob("evaluation.json")
@@ -160,7 +161,7 @@ def test_every_run_is_trained_and_evaluated_and_nothing_is_left_to_do(trained: W
     assert found >= set(models)
     assert trained.planned() == set()
     page = (trained.results / "reports" / "others" / "report.html").read_text(encoding="utf-8")
-    assert all(name in page for name in ("advent", "teacher", "class_balanced_sampled", "stage 2"))
+    assert all(name in page for name in ("advent", "teacher", "dacs", "class_balanced_sampled", "stage 2"))
 
 
 def test_what_a_plugin_decides_is_recorded(trained: Workflow) -> None:
@@ -179,15 +180,17 @@ def test_the_losses_are_those_of_the_method(trained: Workflow) -> None:
     terms = {
         name: set(read_json(trained.results / "seed0" / name / "checkpoint.json")["metrics"]["history"][-1])
         - {"iteration"}
-        for name in ("advent", "teacher", "cbst/stage1")
+        for name in ("advent", "teacher", "dacs", "cbst/stage1")
     }
     assert terms["advent"] == {"source_cross_entropy", "adversarial", "discriminator"}
     assert terms["teacher"] == {"source_cross_entropy", "teacher_cross_entropy"}
+    assert terms["dacs"] == {"source_cross_entropy", "mixed_cross_entropy"}
     assert terms["cbst/stage1"] == {"source_cross_entropy", "class_balanced_sampled_cross_entropy"}
 
 
-def test_a_teacher_is_part_of_the_state_and_differs_from_the_network(trained: Workflow) -> None:
-    state = load_state(trained.results / "seed0" / "teacher" / "state" / "state.pt")
+@pytest.mark.parametrize("run", ["teacher", "dacs"])
+def test_a_teacher_is_part_of_the_state_and_differs_from_the_network(trained: Workflow, run: str) -> None:
+    state = load_state(trained.results / "seed0" / run / "state" / "state.pt")
     assert (
         state is not None
         and set(state["modules"]) == {"network", "teacher"}

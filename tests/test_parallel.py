@@ -27,8 +27,9 @@ from caguda.errors import UserError
 from caguda.stages.runtime import configure_torch
 
 ROOT = Path(__file__).parents[1]
-FROZEN = {"training__batch_norm": "frozen", "runs__pretrain__iterations": 6}
-BEFORE = {"warmup": "pretrain", "cag/stage1": "warmup"}
+DACS = {"method": "dacs", "start": "pretrain", "threshold": 0.3}
+FROZEN = {"training__batch_norm": "frozen", "runs__pretrain__iterations": 6, "runs__dacs": DACS}
+BEFORE = {"warmup": "pretrain", "cag/stage1": "warmup", "dacs": "pretrain"}
 
 
 def folder_of(model: str, started: int) -> str:
@@ -74,7 +75,10 @@ def trained(mini: Miniature, made: Miniature, model: str, started: int, **change
     ("model", "reduction"),
     [
         ("cag/stage1", "sum"),
-        *(pytest.param(model, "mean", marks=pytest.mark.slow) for model in ("pretrain", "warmup", "cag/stage1")),
+        *(
+            pytest.param(model, "mean", marks=pytest.mark.slow)
+            for model in ("pretrain", "warmup", "cag/stage1", "dacs")
+        ),
     ],
 )
 def test_two_processes_train_as_one(mini: Miniature, elsewhere: Miniature, model: str, reduction: str) -> None:
@@ -117,26 +121,31 @@ def interrupted(words: list[str], ready: Path, number: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("model", "number"),
+    [("cag/stage1", signal.SIGKILL), ("cag/stage1", signal.SIGTERM), ("dacs", signal.SIGKILL)],
+)
 def test_a_killed_training_of_two_goes_on_to_the_same_weights(
-    mini: Miniature, elsewhere: Miniature, tmp_path: Path, number: signal.Signals
+    mini: Miniature, elsewhere: Miniature, tmp_path: Path, model: str, number: signal.Signals
 ) -> None:
-    changes = {"compute__processes": 2, "compute__save_every": 1, "runs__cag__iterations": 60}
-    words = command(elsewhere, mini, "cag/stage1", 2, **changes)
+    run_of_model = model.partition("/")[0]
+    changes = {"compute__processes": 2, "compute__save_every": 1, f"runs__{run_of_model}__iterations": 60}
+    folder = folder_of(model, 2)
+    words = command(elsewhere, mini, model, 2, **changes)
     other = replace(elsewhere, folder=tmp_path / "other")
     other.folder.mkdir()
     shutil.copy(elsewhere.manifest, other.manifest)
-    undisturbed = run(command(other, mini, "cag/stage1", 2, **changes))
+    undisturbed = run(command(other, mini, model, 2, **changes))
     assert undisturbed.returncode == 0, undisturbed.stderr
-    state = elsewhere.folder / "cag-stage1-2" / "state" / "state.pt"
+    state = elsewhere.folder / folder / "state" / "state.pt"
     assert interrupted(words, state, number) != 0
     saved = load_state(state)
     assert saved is not None and 0 < saved["progress"]["iteration"] < 60
     done = run(words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("continues after iteration") == 1
-    assert elsewhere.weights("cag-stage1-2").read_bytes() == other.weights("cag-stage1-2").read_bytes()
-    description = json.loads(elsewhere.weights("cag-stage1-2").with_suffix(".json").read_text())
+    assert elsewhere.weights(folder).read_bytes() == other.weights(folder).read_bytes()
+    description = json.loads(elsewhere.weights(folder).with_suffix(".json").read_text())
     assert description["metrics"]["attempts"] == 2
 
 

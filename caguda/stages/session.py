@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -75,7 +75,7 @@ class Session:
         rates = {name: part.learning_rate for name, part in extra.items() if part.learning_rate is not None}
         self.learning_rates = {"network": method.optimiser.learning_rate, **rates}
         """The initial learning rates of the trained modules."""
-        _prepare_for_training(network, method, compute, device)
+        _prepare_for_training(network, self.extra_modules.values(), method, compute, device)
         self._data_parallel = {name: parallel.data_parallel(self.modules[name]) for name in self.learning_rates}
 
     @property
@@ -123,11 +123,21 @@ class Session:
         return loss.total * parallel.size() / parallel.all_reduce_sum(loss.count).clamp(min=1)
 
     def mean(self, loss: LossSum) -> Tensor:
-        """The mean of a value over the whole batch of all processes, without a gradient."""
+        """The mean of a loss or share over the whole batch, for any `reduction` and number of processes; no gradient."""
         return parallel.all_reduce_sum(loss.total) / parallel.all_reduce_sum(loss.count).clamp(min=1)
 
+    def generators(self, name: str, samples: int) -> list[torch.Generator]:
+        """A random generator on the CPU for each of the process's samples in a batch.
 
-def _prepare_for_training(network: SegmentationNetwork, method: Method, compute: Compute, device: torch.device) -> None:
+        It is seeded by the seed, the iteration, the name, the number of calls in the iteration, and the sample, whichever
+        process has it: the number of processes and an interruption do not change what is drawn.
+        """
+        return [torch.Generator().manual_seed(seed) for seed in self._noise.seeds(name, samples)]
+
+
+def _prepare_for_training(
+    network: SegmentationNetwork, others: Iterable[nn.Module], method: Method, compute: Compute, device: torch.device
+) -> None:
     network.train()
     if method.batch_norm == "frozen":
         freeze(network)
@@ -136,7 +146,8 @@ def _prepare_for_training(network: SegmentationNetwork, method: Method, compute:
             raise UserError(
                 "batch_norm: train over several processes needs GPUs, found none; set it to frozen, or compute.processes to 1"
             )
-        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        for module in (network, *others):
+            nn.SyncBatchNorm.convert_sync_batchnorm(module)
     if compute.recompute_activations:
         recompute_activations(network)
     if compute.compile:

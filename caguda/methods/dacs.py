@@ -1,0 +1,119 @@
+"""DACS: training on mixtures of source and target images, which a mean teacher labels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from caguda.config_frames import Augmentation
+from caguda.config_run import DomainName, ExtraModule, Method, Read
+from caguda.config_types import Fraction, NonNegative
+from caguda.errors import UserError
+from caguda.registry import register
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from caguda.stages.session import Batch, Objective, Session
+
+STRONG = Augmentation(color_jitter=0.25, blur=1.15)
+"""The random changes of a mixed image."""
+
+
+@register("method", "dacs")
+class Dacs(Method):
+    """Training on source labels, and on mixed images whose target pixels have the teacher's labels.
+
+    DACS (Tranheden et al., WACV 2021). The teacher is the moving average of the network, and is trained by nothing else. It
+    works as the network does in training: batch normalisation that is trained normalises a batch with its own statistics.
+    docs/methods.md lists the departures from the public code.
+    """
+
+    method: Literal["dacs"]
+    weight: NonNegative = 1.0
+    teacher_decay: Fraction = 0.99
+    threshold: Fraction = 0.968
+    about: ClassVar[str] = "mixed images, labels of a mean teacher"
+
+    @property
+    def reads(self) -> Mapping[DomainName, Read]:
+        return {"source": "truth", "target": "images"}
+
+    def extra_modules(self, session: Session) -> Mapping[str, ExtraModule]:
+        """The teacher."""
+        from caguda.networks.layers.batch_norm import freeze
+
+        teacher = copy.deepcopy(session.network).train().requires_grad_(False)
+        if self.batch_norm == "frozen":
+            freeze(teacher)
+        return {"teacher": ExtraModule(teacher)}
+
+    def step(self, session: Session, batch: Batch) -> Iterator[Objective]:
+        """L_CE of the source (Eq. 2), then `weight` times the weighted cross entropy of the mixed images."""
+        from caguda.equations.grid import enlarged_logits
+        from caguda.equations.losses import image_cross_entropy
+        from caguda.equations.mixing import weighted_cross_entropy
+
+        source, target = batch["source"], batch["target"]["image"]
+        _refuse_other_sizes(source["image"], target)
+        logits = session.outputs(source["image"]).logits
+        loss = session.reduced(image_cross_entropy(logits, source["label"], session.align_corners))
+        yield loss, {"source_cross_entropy": loss}
+        images, labels, weights = self.mixtures(session, source, target)
+        logits = enlarged_logits(session.outputs(images).logits, labels.shape[1:], session.align_corners)
+        loss = session.reduced(weighted_cross_entropy(logits, labels, weights))
+        yield self.weight * loss, {"mixed_cross_entropy": loss}
+
+    def mixtures(self, session: Session, source: Mapping[str, Tensor], target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The mixed images (n, 3, H, W), their labels and the weights of their pixels, (n, H, W) each.
+
+        A pixel of the source has weight 1. One of the target has the teacher's most probable category as its label, and as
+        its weight the share of the target's pixels, of the whole batch, for which the teacher is confident.
+        """
+        import torch
+
+        from caguda.datasets.image_batches import scaled
+        from caguda.equations.grid import enlarged_logits
+        from caguda.equations.labels import by_probability
+        from caguda.equations.mixing import categories_to_mix, class_mask, confident_share, mixed
+
+        generators = session.generators("mixture", len(target))
+        orders = torch.stack([torch.randperm(session.categories, generator=generator) for generator in generators])
+        mask = class_mask(source["label"], categories_to_mix(source["label"], orders.to(session.device)))
+        logits = session.extra_modules["teacher"](scaled(target, session.device)).logits
+        logits = enlarged_logits(logits, target.shape[-2:], session.align_corners)
+        label, confidence, _ = by_probability(logits, self.threshold)
+        share = session.mean(confident_share(confidence, self.threshold)).to(confidence.dtype)
+        weights = mixed(mask, torch.ones_like(confidence), share.expand_as(confidence))
+        images = recoloured(mixed(mask, source["image"], target), generators)
+        return images, mixed(mask, source["label"], label), weights
+
+    def after_update(self, session: Session) -> None:
+        """Move the teacher's weights towards the network's."""
+        from caguda.equations.teacher import ema_decay, update_teacher
+
+        decay = ema_decay(session.iteration, self.teacher_decay)
+        update_teacher(session.extra_modules["teacher"], session.network, decay)
+
+
+def recoloured(images: Tensor, generators: Sequence[Generator]) -> Tensor:
+    """Images (n, 3, H, W), uint8, with STRONG changes of colours and sharpness, each drawn from a generator on the CPU."""
+    import torch
+
+    from caguda.datasets.transforms import colour_transform
+
+    transform, changed = colour_transform(STRONG), []
+    with torch.random.fork_rng(devices=[]):
+        for image, generator in zip(images, generators, strict=True):
+            torch.default_generator.set_state(generator.get_state())
+            changed.append(transform(image))
+    return torch.stack(changed)
+
+
+def _refuse_other_sizes(source: Tensor, target: Tensor) -> None:
+    """UserError unless images of both domains have one size."""
+    if source.shape != target.shape:
+        found = " and ".join(f"{width}x{height}" for height, width in (source.shape[-2:], target.shape[-2:]))
+        raise UserError(f"method dacs: source and target images must have one size to be mixed, found {found}; give augmentation "
+                        "and target_augmentation the same crop")  # fmt: skip
