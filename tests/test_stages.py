@@ -614,7 +614,7 @@ def test_a_finished_training_is_published_again_after_its_checkpoint_was_deleted
     mini: Miniature, elsewhere: Miniature, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(mini.folder / "warmup" / "state", elsewhere.folder / "warmup" / "state")
-    monkeypatch.setattr("caguda.equations.warmup.adversarial_loss", None)
+    monkeypatch.setattr("caguda.equations.adversary.adversarial_loss", None)
     weights = elsewhere.train("warmup", "warmup", elsewhere.configuration(), start=mini.weights("pretrain"))
     assert digest(weights) == digest(mini.weights("warmup"))
 

@@ -60,8 +60,8 @@ class Adversarial(Method):
 
     def step(self, session: Session, batch: Batch) -> Iterator[Objective]:
         """L_CE of the source (Eq. 2), the adversarial loss on the target, and the discriminator's loss, in this order."""
+        from caguda.equations.adversary import adversarial_loss, discriminator_loss
         from caguda.equations.losses import image_cross_entropy
-        from caguda.equations.warmup import adversarial_loss, discriminator_loss
 
         discriminator = session.extra_modules["discriminator"]
         outputs = session.outputs(batch["source"]["image"])
