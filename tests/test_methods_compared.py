@@ -60,7 +60,9 @@ def batch(made: Method, position: int) -> Batch:
     found: dict[str, dict[str, Tensor]] = {}
     for domain, read in made.reads.items():
         image = torch.randint(0, 256, (2, 3, 32, 48), generator=generator, dtype=torch.uint8)
-        names = {"images": [], "truth": ["label"], "pseudo-labels": [f"{rule}_label" for rule in made.pseudo_labels]}[read]
+        names = {"images": [], "truth": ["label"], "pseudo-labels": [f"{rule}_label" for rule in made.pseudo_labels]}[
+            read
+        ]
         labels = torch.randint(0, CATEGORIES + 1, (2, 32, 48), generator=generator, dtype=torch.uint8)
         labels[labels == CATEGORIES] = 255
         found[domain] = {"image": image, **dict.fromkeys(names, labels)}
@@ -97,7 +99,9 @@ def test_each_resumes_to_the_same_weights(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_each_moves_the_weights_of_all_its_modules_and_reports_finite_losses(name: str, tmp_path: Path) -> None:
     made = method(name)
-    before = {part: {k: v.clone() for k, v in module.state_dict().items()} for part, module in session(made).modules.items()}
+    before = {
+        part: {k: v.clone() for k, v in module.state_dict().items()} for part, module in session(made).modules.items()
+    }
     run = trained(made, tmp_path)
     for part, module in run.modules.items():
         moved = [not torch.equal(before[part][key], weight) for key, weight in module.named_parameters()]
@@ -114,7 +118,9 @@ def test_the_adversarial_loss_moves_no_discriminator_and_its_loss_no_network(nam
     discriminators = {"discriminator", "discriminator+discriminator_accuracy"}
     for loss, terms in run.step(batch(made, 0), 0):
         loss.backward()  # type: ignore[no-untyped-call]
-        moved = {part for part, m in run.modules.items() if any(w.grad is not None and w.grad.any() for w in m.parameters())}
+        moved = {
+            part for part, m in run.modules.items() if any(w.grad is not None and w.grad.any() for w in m.parameters())
+        }
         sources["+".join(terms)] = moved
         for module in run.modules.values():
             module.zero_grad(set_to_none=True)
@@ -126,7 +132,9 @@ def test_the_adversarial_loss_moves_no_discriminator_and_its_loss_no_network(nam
 @pytest.mark.parametrize(
     ("kernel", "size", "expected"), [(4, (64, 128), (2, 4)), (3, (64, 128), (2, 4)), (4, (32, 48), (1, 1))]
 )
-def test_strided_discriminators_halve_their_input_five_times(kernel: int, size: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_strided_discriminators_halve_their_input_five_times(
+    kernel: int, size: tuple[int, int], expected: tuple[int, int]
+) -> None:
     made = DISCRIMINATORS[kernel](CATEGORIES, 2)
     assert made(torch.zeros(1, CATEGORIES, *size)).shape == (1, 1, *expected)
 
@@ -155,7 +163,9 @@ def test_the_discrepancy_of_clan_weighs_after_the_preheat(iteration: int, is_wei
     for local in (0.0, 40.0):
         made = method("clan", epsilon=1.0, local=local)
         run = session(made)
-        losses.append({name: float(value) for _, terms in run.step(batch(made, 0), iteration) for name, value in terms.items()})
+        losses.append(
+            {name: float(value) for _, terms in run.step(batch(made, 0), iteration) for name, value in terms.items()}
+        )
     assert (losses[0]["adversarial"] != losses[1]["adversarial"]) == is_weighted
     assert (losses[0]["discriminator"] != losses[1]["discriminator"]) == is_weighted
 

@@ -17,7 +17,9 @@ scores = st.lists(st.integers(0, 1000), min_size=1, max_size=6)
 def test_the_p_value_is_the_share_of_sign_choices_at_least_as_extreme(differences: list[int]) -> None:
     total = abs(sum(differences))
     choices = list(itertools.product((-1, 1), repeat=len(differences)))
-    extreme = sum(abs(sum(sign * value for sign, value in zip(choice, differences, strict=True))) >= total for choice in choices)
+    extreme = sum(
+        abs(sum(sign * value for sign, value in zip(choice, differences, strict=True))) >= total for choice in choices
+    )
     assert sign_flip_p(differences) == pytest.approx(extreme / len(choices))
 
 

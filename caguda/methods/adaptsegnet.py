@@ -69,7 +69,10 @@ class AdaptSegNet(Method):
         logits = session.outputs(target["image"]).logits
         target_input = self.discriminator_input(self._at_resolution(session, logits, target["image"]))
         discriminator = session.extra_modules["discriminator"].requires_grad_(False)
-        terms = {"adversarial": adversarial_loss(discriminator(target_input)), **self.target_terms(session, target, logits)}
+        terms = {
+            "adversarial": adversarial_loss(discriminator(target_input)),
+            **self.target_terms(session, target, logits),
+        }
         discriminator.requires_grad_(True)
         yield objective(terms, {name: self.weight if name == "adversarial" else 1.0 for name in terms}), terms
         discriminator = session.data_parallel("discriminator")

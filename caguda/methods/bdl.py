@@ -36,6 +36,8 @@ class Bdl(AdaptSegNet):
 
         cross_entropy = CROSS_ENTROPIES[self.target_resolution]
         return {
-            f"{rule}_cross_entropy": session.reduced(cross_entropy(logits, target[f"{rule}_label"], session.align_corners))
+            f"{rule}_cross_entropy": session.reduced(
+                cross_entropy(logits, target[f"{rule}_label"], session.align_corners)
+            )
             for rule in sorted(self.pseudo_labels)
         }

@@ -20,5 +20,7 @@ class Cbst(SelfTraining):
     @model_validator(mode="after")
     def _has_its_rule(self) -> Self:
         if {*self.pseudo_labels} != {"class_balanced"}:
-            raise ValueError(f"pseudo_labels: must be the rule class_balanced, found {', '.join(self.pseudo_labels) or 'none'}")
+            raise ValueError(
+                f"pseudo_labels: must be the rule class_balanced, found {', '.join(self.pseudo_labels) or 'none'}"
+            )
         return self

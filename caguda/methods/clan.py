@@ -44,7 +44,10 @@ class Clan(AdaptSegNet):
     def step(self, session: Session, batch: Batch) -> Iterator[Objective]:
         """The focal losses of both classifiers, the adversarial loss, the similarity, and the discriminator's loss, in this order."""
         from caguda.equations.adversary import (
-            classifier_similarity, prediction_discrepancy, weighted_adversarial_loss, weighted_discriminator_loss,
+            classifier_similarity,
+            prediction_discrepancy,
+            weighted_adversarial_loss,
+            weighted_discriminator_loss,
         )  # fmt: skip
         from caguda.equations.grid import enlarged_logits
         from caguda.equations.losses import objective

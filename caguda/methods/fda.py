@@ -52,6 +52,8 @@ class Fda(Method):
         logits = session.outputs(target["image"]).logits
         terms: dict[str, Tensor] = {"entropy": session.reduced(power_entropy_loss(logits, self.entropy_power))}
         for rule in sorted(self.pseudo_labels):
-            cross_entropy = CROSS_ENTROPIES[self.target_resolution](logits, target[f"{rule}_label"], session.align_corners)
+            cross_entropy = CROSS_ENTROPIES[self.target_resolution](
+                logits, target[f"{rule}_label"], session.align_corners
+            )
             terms[f"{rule}_cross_entropy"] = session.reduced(cross_entropy)
         yield objective(terms, {name: self.entropy_weight if name == "entropy" else 1.0 for name in terms}), terms

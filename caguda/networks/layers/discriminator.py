@@ -1,6 +1,7 @@
 """The domain discriminators of the adversarial methods. Each gives logits of the class "source"."""
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ def pixel_discriminator(inputs: int, width: int) -> nn.Sequential:
     """
     channels = [inputs, width, max(1, width // 2)]
     layers: list[nn.Module] = []
-    for before, after in zip(channels, channels[1:], strict=False):
+    for before, after in pairwise(channels):
         layers += [nn.Conv2d(before, after, 1), nn.Dropout2d(0.5), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 1))
 
