@@ -54,6 +54,8 @@ class Cycada(Method):
 
     def step(self, session: Session, batch: Batch) -> Iterator[Objective]:
         """The discriminator's loss; then, if it is right often enough, L_CE of the source and the adversarial loss."""
+        import torch
+
         from caguda.equations.adversary import adversarial_loss, discriminator_loss
         from caguda.equations.losses import LossSum, image_cross_entropy, objective
 
@@ -62,8 +64,8 @@ class Cycada(Method):
         discriminator = session.data_parallel("discriminator")
         d_source, d_target = discriminator(of_source.detach()), discriminator(of_target.detach())
         loss = discriminator_loss(d_source, d_target)
-        right = (d_source > 0).sum() + (d_target < 0).sum()
-        accuracy = session.mean(LossSum(right, right.new_tensor(d_source.numel() + d_target.numel())))
+        right = (d_source > 0).sum(dtype=torch.float64) + (d_target < 0).sum(dtype=torch.float64)
+        accuracy = session.mean(LossSum(right, right.new_tensor(d_source.numel() + d_target.numel(), dtype=torch.int64)))
         yield loss, {"discriminator": loss, "discriminator_accuracy": accuracy}
 
         recent = session.extra_modules["recent_accuracy"]
