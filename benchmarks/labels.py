@@ -34,7 +34,8 @@ from torch.nn.functional import interpolate
 from caguda.artifacts.atomic import write_json
 from caguda.artifacts.evidence import EVIDENCE, create_evidence_store
 from caguda.artifacts.labels import LABELS, create_label_store
-from caguda.artifacts.maps import open_store, shard_size, write_shard
+from caguda.artifacts.maps import open_store, write_shard
+from caguda.artifacts.maps_metadata import shard_size
 from caguda.classes import CITYSCAPES_19, IGNORE
 from caguda.configfile import load_configuration, parse_configuration
 from caguda.runs import rules_by_folder

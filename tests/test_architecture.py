@@ -1,6 +1,7 @@
 """The rooms of the package: imports point down only, and files and functions stay small."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -192,6 +193,17 @@ def test_a_configuration_is_read_without_torch_or_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=PROJECT)
     assert done.stdout == "['caguda.datasets.layouts.gta5', 'caguda.methods.cag']\n"
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_what_a_benchmark_takes_from_the_package_is_there(path: Path) -> None:
+    """To run one takes minutes, so that a name that has moved would not be noticed."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
+    taken = {
+        (node.module, name.name) for node in nodes for name in node.names if (node.module or "").startswith("caguda")
+    }
+    missing = [f"{module}.{name}" for module, name in taken if not hasattr(importlib.import_module(module), name)]
+    assert missing == []
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
