@@ -88,8 +88,11 @@ def _where(properties: Schema, then: Schema, further: Schema | None = None) -> S
 
 def _either(schemas: Iterable[Schema]) -> Schema:
     """A schema that accepts what any of some schemas accepts, without duplicates."""
-    distinct = [json.loads(text) for text in dict.fromkeys(map(json.dumps, schemas))]
-    return distinct[0] if len(distinct) == 1 else {"title": distinct[0]["title"], "anyOf": distinct}
+    distinct: list[Schema] = [json.loads(text) for text in dict.fromkeys(map(json.dumps, schemas))]
+    if len(distinct) == 1:
+        return distinct[0]
+    titles = [schema["title"] for schema in distinct if "title" in schema]  # a section has its title in its definition
+    return {"anyOf": distinct} | ({"title": titles[0]} if titles else {})
 
 
 def schema() -> Schema:

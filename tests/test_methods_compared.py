@@ -164,7 +164,11 @@ def test_the_discrepancy_of_clan_weighs_after_the_preheat(iteration: int, is_wei
         made = method("clan", epsilon=1.0, local=local)
         run = session(made)
         losses.append(
-            {name: float(value.detach()) for _, terms in run.step(batch(made, 0), iteration) for name, value in terms.items()}
+            {
+                name: float(value.detach())
+                for _, terms in run.step(batch(made, 0), iteration)
+                for name, value in terms.items()
+            }
         )
     assert (losses[0]["adversarial"] != losses[1]["adversarial"]) == is_weighted
     assert (losses[0]["discriminator"] != losses[1]["discriminator"]) == is_weighted

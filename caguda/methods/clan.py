@@ -97,4 +97,4 @@ class Clan(AdaptSegNet):
         second = session.extra_modules["second_classifier"]
         with torch.no_grad():
             for weight, added in zip(session.network.classifier.parameters(), second.parameters(), strict=True):
-                weight += added
+                weight.add_(added)

@@ -65,7 +65,9 @@ class Cycada(Method):
         d_source, d_target = discriminator(of_source.detach()), discriminator(of_target.detach())
         loss = discriminator_loss(d_source, d_target)
         right = (d_source > 0).sum(dtype=torch.float64) + (d_target < 0).sum(dtype=torch.float64)
-        accuracy = session.mean(LossSum(right, right.new_tensor(d_source.numel() + d_target.numel(), dtype=torch.int64)))
+        accuracy = session.mean(
+            LossSum(right, right.new_tensor(d_source.numel() + d_target.numel(), dtype=torch.int64))
+        )
         yield loss, {"discriminator": loss, "discriminator_accuracy": accuracy}
 
         recent = session.extra_modules["recent_accuracy"]
