@@ -28,6 +28,11 @@ def models(configuration: Configuration) -> list[str]:
     return [model for name, run in configuration.active_runs.items() for model in models_of_run(name, run)]
 
 
+def last_models(configuration: Configuration) -> list[str]:
+    """The last model of every run that is made, in the order of the YAML."""
+    return [models_of_run(name, run)[-1] for name, run in configuration.active_runs.items()]
+
+
 def run_of(configuration: Configuration, model: str) -> RunSettings:
     """The settings of a model's run. UserError if the configuration has no such model."""
     run = configuration.active_run(run_name(model))

@@ -56,7 +56,9 @@ def stale_artifacts(configuration: Configuration, folder: Path) -> dict[Path, st
 def products_without_provenance(experiment: Path) -> list[Path]:
     """The tables, pictures, pages and archives in an experiment's folder, which do not record all their inputs."""
     tables = [
-        f"{folder}/*.{suffix}" for folder in ("tables", "reports/*") for suffix in ("csv", "md", "tex", "html", "png")
+        f"{folder}/*.{suffix}"
+        for folder in ("tables", "reports/*", "methods")
+        for suffix in ("csv", "md", "tex", "html", "png")
     ]
     patterns = (*tables, "reports/*/labels/*", "seed*/**/submission.zip")
     return sorted(path for pattern in patterns for path in experiment.glob(pattern))

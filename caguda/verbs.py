@@ -223,4 +223,8 @@ VERBS: Mapping[str, Verb] = {
     "curves": Verb("paper.charts:write_curves", "loss curves", (CONFIG, REPORT, TRAINED, OUTPUT)),
     "report": Verb("paper.report:write_report", "one page of all results",
                    (CONFIG, REPORT, TABLE, FIGURE, CURVES, EVALUATIONS, LABEL_REPORTS_IF_ANY, CHECKPOINTS, OUTPUT)),
+    "methods-figure": Verb("stages.methods_figure:draw_methods", "the same frames by the last model of every run",
+                           (CONFIG, MANIFEST, SEED, CHECKPOINTS, OUTPUT)),
+    "methods": Verb("costs.methods:methods", "one page of all runs: scores, costs, labels, and who beats whom",
+                    (CONFIG, EVALUATIONS, LABEL_REPORTS_IF_ANY, CHECKPOINTS, FIGURE, OUTPUT)),
 }  # fmt: skip

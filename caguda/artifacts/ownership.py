@@ -25,6 +25,7 @@ _MARKS = {
     rb'loaded\(\d+, \{"name": ': "view",
     rb"row,statistics,seed,frames": "table",
     rb"row,origin,": "paper-table",
+    rb"statistics,first,second,difference,": "methods",
     rb"# [^\n]*\n\nSeeds: \d": "table",
     rb"# [^\n]*\n\n\| row +\| ": "paper-table",
     rb"% \\usepackage\{booktabs,graphicx\}\n\\begin\{table\}": "paper-table",

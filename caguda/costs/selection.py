@@ -53,6 +53,7 @@ EVALUATED: Mapping[str, Models] = {
     "all": _reported,
     "demo": _reported,
     "runs": models,
+    "methods": models,
     "table1": partial(table_models, table="table1"),
     "table3": partial(table_models, table="table3"),
     "table4": partial(table_models, table="table4"),

@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from caguda.paper.escapes import in_csv, in_latex, in_markdown
 
@@ -182,7 +182,9 @@ def to_html(table: PrintedTable) -> str:
 
 def render(template: str, context: Mapping[str, Any], **filters: Callable[..., str]) -> str:
     """The HTML of a template of this package; text is escaped, and a name that the context lacks raises."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FunctionLoader(lambda name: files("caguda.paper").joinpath(name).read_text(encoding="utf-8")),
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters.update(filters)
-    source = files("caguda.paper").joinpath(template).read_text(encoding="utf-8")
-    return environment.from_string(source).render(context)
+    return environment.get_template(template).render(context)

@@ -60,7 +60,7 @@ def draw_figure(
     networks = {column: network for column, (network, _) in zip(columns, restored, strict=True)}
     for path, provenance in zip(checkpoints, provenances, strict=True):
         _refuse_other_checkpoint(path, provenance, seed, labels if model_of(provenance) == main.model else ())
-    frames = [frame for _, frame in _evenly_spaced(checked.frames("evaluation"))]
+    frames = [frame for _, frame in evenly_spaced(checked.frames("evaluation"))]
     evaluation_table = class_table(configuration, configuration.evaluation)
     predicted = [
         _row(frame, evaluation_table) | _predictions(networks, frame, configuration.inference, device)
@@ -102,7 +102,7 @@ def _labelled(configuration: Configuration, labelling: Labelling, frames: Sequen
     columns = {f"by {COLUMNS.get(rule, rule)}": rule for rule in sorted(labelling.rules)}
     rows = [
         _row(frame, table) | {column: labelling.label(rule, index) for column, rule in columns.items()}
-        for index, frame in _evenly_spaced(frames)
+        for index, frame in evenly_spaced(frames)
     ]
     return Block(f"(b) pseudo-labels of {name} on target frames", ("input", "truth", *columns), rows)
 
@@ -138,7 +138,7 @@ def _refuse_other_checkpoint(path: Path, provenance: Mapping[str, Any], seed: in
         raise UserError(f"{unused[0]}: the labels must be those that {path} was trained on, found others; name those")
 
 
-def _evenly_spaced(frames: Sequence[Frame]) -> list[tuple[int, Frame]]:
+def evenly_spaced(frames: Sequence[Frame]) -> list[tuple[int, Frame]]:
     count = min(ROWS, len(frames))
     return [(i, frames[i]) for i in (len(frames) * (2 * k + 1) // (2 * count) for k in range(count))]
 

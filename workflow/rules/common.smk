@@ -19,6 +19,7 @@ from caguda.runs import (
     anchors_files,
     imported_files,
     labelling_name,
+    last_models,
     model_before,
     model_of_anchors,
     models as all_models,
