@@ -46,6 +46,9 @@ RECIPES: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     ),
     "gta5_cityscapes_official": (((), "all"), ((), "table1"), ((), "table2")),
     "synthia_cityscapes_paper": (((), "all"), ((), "table3")),
+    "gta5_cityscapes_methods": (((), "methods"), ((), "table1")),
+    "synthia_cityscapes_methods": (((), "methods"), ((), "table3")),
+    "street_methods": (((), "methods"),),
     "demo": (((), "all"), (("ablations",), "table4"), (("sweep",), "sweep")),
     "demo_official": (((), "all"),),
 }  # fmt: skip

@@ -182,7 +182,7 @@ def write_model(path: Path, made: dict[str, Any], history: list[dict[str, float]
     """Writes the JSON of a checkpoint beside weights that stand for any; the path of the weights. None: it was brought."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(path.as_posix())
-    metrics = {} if history is None else {"history": history}
+    metrics = {} if history is None else {"history": history, "seconds": 75.0 + len(history)}
     content = {"metrics": metrics, "weights_sha256": sha256(path), "provenance": made}
     _write(path.with_suffix(".json"), content)
     return path

@@ -164,7 +164,7 @@ def test_help_and_the_configuration_come_without_torch() -> None:
 
 
 NEED_TORCH = {"anchor-part", "anchors", "convert-anchors", "convert-checkpoint", "diagnose", "evaluate", "evidence-part",
-              "figure", "import", "inspect", "pack", "predict-part", "train", "view"}  # fmt: skip
+              "figure", "import", "inspect", "methods-figure", "pack", "predict-part", "train", "view"}  # fmt: skip
 
 
 def imported_by(verbs: set[str]) -> set[str]:

@@ -1,5 +1,6 @@
 """Methods and rules of one file each, most of them outside the package, trained briefly through the real workflow."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 import yaml
 from golden_methods import golden
+from PIL import Image
 from torch import nn
 from workflow_runs import SMOKE, Workflow
 
@@ -146,7 +148,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, finished: Workflow) -> Wor
     workflow = Workflow(folder, folder / "smoke.yaml")
     start = workflow.results / "seed0" / "pretrain" / "checkpoint.safetensors"
     made = start.stat().st_mtime_ns
-    done = workflow.run()
+    done = workflow.run("all", "methods")
     assert done.returncode == 0, done.stdout + done.stderr
     assert start.stat().st_mtime_ns == made, "what added runs start from is not trained again"
     return workflow
@@ -159,9 +161,25 @@ def test_every_run_is_trained_and_evaluated_and_nothing_is_left_to_do(trained: W
         for path in trained.results.rglob("evaluation.json")
     }
     assert found >= set(models)
-    assert trained.planned() == set()
+    assert trained.planned("all", "methods") == set()
     page = (trained.results / "reports" / "others" / "report.html").read_text(encoding="utf-8")
     assert all(name in page for name in ("advent", "teacher", "dacs", "class_balanced_sampled", "stage 2"))
+
+
+def test_the_page_of_all_runs_has_those_of_plugins(trained: Workflow) -> None:
+    folder = trained.results / "methods"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "frames.png", "methods.html", "pairs.csv", "table.csv", "table.md",
+    ]  # fmt: skip
+    page = (folder / "methods.html").read_text(encoding="utf-8")
+    rows = re.findall(r'<tr class="(?:adapted|reference)"><td>([^<]+)<small>', page)
+    assert [row for row in rows if row != "AdaBN"] == ["pretrain", "advent", "teacher", "dacs", "cbst stage 2"]
+    table = (folder / "table.md").read_text(encoding="utf-8")
+    costs = {line.split(" | ")[0].removeprefix("| ").strip(): line.split(" | ")[1:] for line in table.splitlines()}
+    for name, iterations in {"pretrain": 60, "teacher": 60 + 6, "cbst stage 2": 60 + 2 * 6}.items():
+        assert costs[name][0].strip() == str(iterations) and float(costs[name][2]) > 0
+    with Image.open(folder / "frames.png") as picture:
+        assert picture.height > picture.width, "a block for each run, below each other"
 
 
 def test_what_a_plugin_decides_is_recorded(trained: Workflow) -> None:

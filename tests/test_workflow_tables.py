@@ -12,6 +12,7 @@ from workflow_runs import ROOT, SMOKE, Workflow
 
 from caguda.configfile import read_merged
 from caguda.merging import merge
+from caguda.registry import registered_in_package
 
 CONFIG = ROOT / "config"
 PAPER, SYNTHIA = (CONFIG / f"{name}_cityscapes_paper.yaml" for name in ("gta5", "synthia"))
@@ -115,6 +116,33 @@ def test_a_table_of_19_categories_is_refused_for_an_experiment_with_16(tmp_path:
     said = done.stdout + done.stderr
     assert done.returncode != 0 and "Traceback" not in said
     assert "paper.yaml: classes must be cityscapes19 for table1" in said
+
+
+METHODS = {"street": "table1", "gta5_cityscapes": "table1", "synthia_cityscapes": "table3"}
+"""The YAMLs of the compared systems, with a table of the paper of each."""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_compared_systems_are_planned_once_each_from_one_start(tmp_path: Path, name: str) -> None:
+    path = CONFIG / f"{name}_methods.yaml"
+    workflow = paper(tmp_path, path, seeds=[0, 1])
+    jobs = workflow.plan("methods", METHODS[name])
+    runs = read_merged(path).values["runs"]
+    compared = {*registered_in_package("method")} - {
+        "supervised",
+        "adversarial",
+        "cag",
+        "cag_every_iteration",
+        "self_training",
+    }
+    assert {run.get("method") for run in runs.values()} >= compared, "a YAML of compared systems has each method"
+    trained = Counter(job.output[0].partition("/seed0/")[2] for job in jobs if job.rule == "train")
+    assert all(count == 1 for model, count in trained.items() if model)
+    rules = Counter(job.rule for job in jobs)
+    assert rules["methods_page"] == rules["methods_figure"] == rules["paper_table"] == 1
+    assert rules["train"] == rules["evaluate"] and rules["train"] % 2 == 0
+    stores = [job.output[0].partition("/seed0/")[2] for job in jobs if job.rule == "evidence"]
+    assert stores.count("warm-up/evidence/evidence.json") == 1, "cag, cbst and bdl share the evidence of the warm-up"
 
 
 def smoke(directory: Path) -> Workflow:

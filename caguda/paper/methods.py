@@ -134,7 +134,7 @@ def tera(flops: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def test_of_pairs(seeds: int) -> str:
+def sentence_about_p(seeds: int) -> str:
     """The sentence about the paired test over so many seeds."""
     if seeds > MOST_SEEDS:
         return (

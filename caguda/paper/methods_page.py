@@ -24,8 +24,8 @@ from caguda.paper.methods import (
     labels_by_row,
     matrices,
     pairs_csv,
+    sentence_about_p,
     tera,
-    test_of_pairs,
 )
 from caguda.paper.pictures import refuse_other_picture
 from caguda.paper.report import artifact, data_uri, duration, labels_of_rows, versions
@@ -111,7 +111,7 @@ def _page(made: Comparisons, figure: Path, files: Sequence[Path]) -> str:
         "names": class_table(made.configuration).names,
         "class_tables": {heading: rows_with(statistics, rows) for statistics, heading in HEADINGS.items()},
         "matrices": made.pairs,
-        "test_of_pairs": test_of_pairs(len(made.configuration.seeds)),
+        "sentence_about_p": sentence_about_p(len(made.configuration.seeds)),
         "figure": data_uri(figure),
         "versions": versions([artifact(path, path.name, path.parent) for path in files]),
     }
@@ -128,7 +128,7 @@ def to_markdown_of_all(made: Comparisons) -> str:
         _costs_and_labels(made),
         "## Rows compared in pairs",
         "Each cell: on how many seeds the row has a higher mIoU than the column, and the mean difference in points.",
-        test_of_pairs(len(configuration.seeds)),
+        sentence_about_p(len(configuration.seeds)),
     ]
     for matrix in made.pairs:
         parts += [f"### {matrix.heading[:1].upper()}{matrix.heading[1:]}", _matrix_table(matrix)]
