@@ -21,7 +21,7 @@ from caguda.paper.figures import Block, write_figure
 from caguda.paper.methods import costs_of_rows, sentence_about_p, tera
 from caguda.paper.methods_page import MADE_BY, write_methods
 from caguda.paper.pictures import description
-from caguda.paper.rows import rows_of
+from caguda.paper.rows import rows_of_runs
 from caguda.runs import last_models, models_before, run_of
 
 LAST = ["source_only", "warm-up", "control", "cag/stage2", "oracle", "mine"]
@@ -70,7 +70,7 @@ def test_every_run_has_a_row_by_its_last_model_whichever_report_lists_it(
     assert last_models(config) == LAST
     rows = list(csv.DictReader((folder / "table.csv").open(encoding="utf-8")))
     trained = [row for row in rows if row["statistics"] == "as trained"]
-    names = ["source only", "warm-up", "control", "stage 2", "oracle", "mine"]
+    names = ["source only", "warm-up", "control", "cag stage 2", "oracle", "mine"]
     assert [row["row"] for row in trained] == [name for name in names for _ in SEEDS]
     for model, name in zip(LAST, names, strict=True):
         mine = [float(row["mIoU"]) for row in trained if row["row"] == name]
@@ -82,7 +82,7 @@ def test_every_run_has_a_row_by_its_last_model_whichever_report_lists_it(
 
 def test_pairs_are_compared_seed_by_seed(written: tuple[Configuration, dict[str, list[Path]], Path]) -> None:
     _, paths, folder = written
-    titles = dict(zip(LAST, ["source only", "warm-up", "control", "stage 2", "oracle", "mine"], strict=True))
+    titles = dict(zip(LAST, ["source only", "warm-up", "control", "cag stage 2", "oracle", "mine"], strict=True))
     lines = list(csv.DictReader((folder / "pairs.csv").open(encoding="utf-8")))
     for heading, kind in (("as trained", "as_trained"), ("with target statistics", "target_statistics")):
         found = {(line["first"], line["second"]): line for line in lines if line["statistics"] == heading}
@@ -122,7 +122,7 @@ def test_costs_are_those_of_all_trainings_from_fresh_weights_on(tmp_path: Path) 
     config, paths = sample(tmp_path)
     for number, path in enumerate(paths["checkpoints"]):
         rewrite(path, metrics={**read_json(path)["metrics"], "seconds": 2.0**number})
-    rows = rows_of(config, last_models(config))
+    rows = rows_of_runs(config)
     costs = costs_of_rows(config, rows, paths["checkpoints"], FLOPS)
     seconds: dict[str, list[float]] = {}
     for path in paths["checkpoints"]:
@@ -144,7 +144,7 @@ def test_a_cost_that_is_unknown_in_part_is_unknown(tmp_path: Path) -> None:
     config, paths = sample(tmp_path, seeds=(0,))
     first = next(path for path in paths["checkpoints"] if "source_only" in path.parts)
     rewrite(first, metrics={})
-    costs = costs_of_rows(config, rows_of(config, last_models(config)), paths["checkpoints"], {"oracle": 1e12})
+    costs = costs_of_rows(config, rows_of_runs(config), paths["checkpoints"], {"oracle": 1e12})
     assert costs["cag/stage2"].seconds is None and costs["cag/stage2"].flops is None
     assert costs["oracle"].seconds is not None and costs["oracle"].flops == 1e12
 
@@ -152,7 +152,9 @@ def test_a_cost_that_is_unknown_in_part_is_unknown(tmp_path: Path) -> None:
 def test_tables_and_page_have_costs_and_labels(written: tuple[Configuration, dict[str, list[Path]], Path]) -> None:
     _, _, folder = written
     text = (folder / "table.md").read_text(encoding="utf-8")
-    (cag,) = re.findall(r"^\| stage 2 +\| +(400) \| +(\S.*?) \| +(60) \| +(\S.*?) \| +(\S.*?) \|$", text, re.MULTILINE)
+    (cag,) = re.findall(
+        r"^\| cag stage 2 +\| +(400) \| +(\S.*?) \| +(60) \| +(\S.*?) \| +(\S.*?) \|$", text, re.MULTILINE
+    )
     assert cag[3:] == ("anchor: 84.0 ± 0.0, probability: 76.0 ± 0.0", "97.1 ± 0.0, 98.8 ± 0.0")
     page = (folder / "methods.html").read_text(encoding="utf-8")
     assert "<td>anchor<br>probability</td>" in page and "<td>84.0 ± 0.0<br>76.0 ± 0.0</td>" in page
@@ -163,7 +165,7 @@ def test_the_best_adapted_value_is_bold(written: tuple[Configuration, dict[str, 
     _, paths, folder = written
     page = (folder / "methods.html").read_text(encoding="utf-8")
     adapted = {name: statistics.mean(scores(paths, model, "as_trained")) for name, model in
-               (("warm-up", "warm-up"), ("control", "control"), ("stage 2", "cag/stage2"), ("mine", "mine"))}  # fmt: skip
+               (("warm-up", "warm-up"), ("control", "control"), ("cag stage 2", "cag/stage2"), ("mine", "mine"))}  # fmt: skip
     best = [name for name, value in adapted.items() if round(value, 1) == round(max(adapted.values()), 1)]
     rows = re.findall(r'<tr class="\w+"><td>([^<]+)<small>.*?</small></td>\n<td class="(best|)">', page)
     assert [name for name, mark in rows if mark] == best
@@ -221,3 +223,16 @@ def test_flops_are_printed_with_three_digits(flops: float, text: str) -> None:
 )
 def test_the_sentence_about_the_test_says_what_it_can_show(seeds: int, said: str) -> None:
     assert sentence_about_p(seeds).endswith(said)
+
+
+def test_the_runs_that_have_seen_the_source_alone_are_the_first_rows(tmp_path: Path) -> None:
+    config, _ = sample(tmp_path, seeds=(0,))
+    turned = config.model_copy(update={"runs": dict(reversed(config.runs.items()))})
+    assert [row.model for row in rows_of_runs(turned)] == [
+        "source_only",
+        "mine",
+        "oracle",
+        "cag/stage2",
+        "control",
+        "warm-up",
+    ]

@@ -30,9 +30,9 @@ from caguda.paper.methods import (
 from caguda.paper.pictures import refuse_other_picture
 from caguda.paper.report import artifact, data_uri, duration, labels_of_rows, versions
 from caguda.paper.report_files import label_reports_of, refuse_other_checkpoints
-from caguda.paper.rows import ModelRow, rows_of
+from caguda.paper.rows import ModelRow, rows_of_runs
 from caguda.paper.table import HEADINGS, best_rows, note, rows_with, table_rows, to_csv, to_markdown
-from caguda.runs import last_models, models
+from caguda.runs import models
 
 MADE_BY = "methods-figure"
 """The verb that draws the pictures of the page."""
@@ -73,7 +73,7 @@ def write_methods(
     refuse_other_checkpoints(read, checkpoints)
     report_by_checkpoint = label_reports_of(configuration, label_reports, checkpoints)
     refuse_other_picture(figure, MADE_BY, {read_json(path)["weights_sha256"] for path in checkpoints})
-    rows = rows_of(configuration, last_models(configuration))
+    rows = rows_of_runs(configuration)
     last = {row.model for row in rows}
     given = {path: report for path, report in report_by_checkpoint.items() if model_of(provenance_of(path)) in last}
     shown = [item for item in read if item.model in last]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from caguda.config import Configuration, Table
 from caguda.config_run import STAGE, run_name
 from caguda.errors import UserError
-from caguda.runs import models_before, models_listed, run_of, trained_models
+from caguda.runs import last_models, models_before, models_listed, run_of, trained_models
 
 YAML_OF_TABLE = {"table4": "config/ablations.yaml", "sweep": "config/sweep.yaml"}
 """The files of this project with the runs of a table, by the table."""
@@ -60,6 +60,20 @@ def rows_of(configuration: Configuration, models: Sequence[str]) -> list[ModelRo
         adapts = not is_reference and any(ancestor.adapts for ancestor in lineage)
         rows.append(ModelRow(model, name, title, run.about, adapts, is_reference))
     return [_with_unique_names(row, rows) for row in rows]
+
+
+def rows_of_runs(configuration: Configuration) -> list[ModelRow]:
+    """The rows of the last model of every run, in the order of the YAML; before all others those that have seen the source alone.
+
+    A stage is called after its run and its number, also where the YAML has one chain only.
+    """
+    rows = []
+    for row in rows_of(configuration, last_models(configuration)):
+        if (stage := STAGE.fullmatch(row.model)) and row.name == f"stage {stage[2]}":
+            name = f"{run_name(row.model).replace('_', ' ')} {row.name}"
+            row = row._replace(name=name, title=name if row.title == row.name else row.title)
+        rows.append(row)
+    return sorted(rows, key=lambda row: not row.is_source_only)
 
 
 def _with_unique_names(row: ModelRow, rows: Sequence[ModelRow]) -> ModelRow:

@@ -16,8 +16,7 @@ from caguda.networks.layers.inference import most_probable
 from caguda.networks.layers.network import SegmentationNetwork
 from caguda.paper.figures import Block, write_figure
 from caguda.paper.pictures import description as picture_description
-from caguda.paper.rows import ModelRow, rows_of
-from caguda.runs import last_models
+from caguda.paper.rows import ModelRow, rows_of_runs
 from caguda.stages.figure import evenly_spaced
 from caguda.stages.runtime import configure_torch, restore_network
 
@@ -38,7 +37,7 @@ def draw_methods(
     images = [frame_image(frame) for frame in frames]
     evaluation_table = class_table(configuration, configuration.evaluation)
     truths = [None if frame.label is None else frame_labels(frame, evaluation_table).numpy() for frame in frames]
-    rows = rows_of(configuration, last_models(configuration))
+    rows = rows_of_runs(configuration)
     predictions = {
         row.model: [most_probable(network, image, configuration.inference, network.align_corners)[0].cpu().numpy()
                     for image in (scaled(image[None], device) for image in images)]
