@@ -41,9 +41,10 @@ from torch.amp.grad_scaler import GradScaler
 from torch.utils.flop_counter import FlopCounterMode
 
 from caguda.config import Configuration
+from caguda.stages.optimisers import build_optimiser
 from caguda.stages.parallel import all_reduce_max
 from caguda.stages.runtime import to_device
-from caguda.stages.training import TrainingSetup, build_optimiser, compute_gradients, update_weights
+from caguda.stages.training import TrainingSetup, compute_gradients, update_weights
 
 AUTHORS, OURS, CONTIGUOUS = "the authors' way", "ours", "ours, not channels last"
 WAYS: dict[str, dict[str, Any]] = {  # by title, what `compute` says

@@ -12,7 +12,8 @@ from pydantic_core import PydanticCustomError
 from caguda.complaints import complaint
 from caguda.config_frames import Augmentation
 from caguda.config_rules import PseudoLabels
-from caguda.config_types import UNKNOWN_NAMES_ALLOWED, Count, Fraction, NonNegative, Positive, Section
+from caguda.config_training import Optimiser
+from caguda.config_types import UNKNOWN_NAMES_ALLOWED, Count, Positive, Section
 from caguda.errors import did_you_mean, is_plain
 from caguda.registry import NAME_PATTERN, classes_by_name
 
@@ -35,17 +36,6 @@ Read = Literal["images", "truth", "pseudo-labels"]
 def run_name(model: str) -> str:
     """The name of a model's run; the model is RUN or RUN/stageK."""
     return model.partition("/")[0]
-
-
-class Optimiser(Section):
-    """The optimiser. The learning rate falls to 0 at `poly_iterations`, by default at the end of the training."""
-
-    name: Literal["sgd", "adamw"]
-    learning_rate: Annotated[float, Field(gt=0.0)]
-    momentum: Fraction = 0.9
-    weight_decay: NonNegative = 1e-4
-    poly_power: NonNegative = 0.9
-    poly_iterations: Positive | None = None
 
 
 class Training(Section):
@@ -71,6 +61,10 @@ class Training(Section):
         length = self.optimiser.poly_iterations
         if length is not None and length < self.iterations:
             raise ValueError(f"optimiser.poly_iterations: must reach the training's {self.iterations}, found {length}")
+        if (warm := self.optimiser.warmup_iterations) >= self.iterations:
+            raise ValueError(
+                f"optimiser.warmup_iterations: must be less than the training's {self.iterations} iterations, found {warm}"
+            )
         return self
 
     def augmentation_of(self, domain: str) -> Augmentation:

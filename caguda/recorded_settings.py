@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from caguda.config import Configuration
 from caguda.config_run import Method
 from caguda.errors import UserError, first
@@ -142,13 +144,29 @@ def _run_differences(configuration: Configuration, recorded: Mapping[str, Any]) 
         return [f"run {model}, which the configuration does not have"]
     key, current = f"runs.{model.partition('/')[0]}", _deciding_keys(configuration, model)
     recorded = {"anchors": None, **recorded}  # absent where the anchors are of the frozen model
-    lines = _differences(key, {**recorded, "pseudo_labels": None}, {**current, "pseudo_labels": None})
+    run = run_of(configuration, model)
+    lines = _differences(
+        key,
+        _with_left_out(run, {**recorded, "pseudo_labels": None}),
+        _with_left_out(run, {**current, "pseudo_labels": None}),
+    )
     rules = current.get("pseudo_labels", {})
     recorded_rules = recorded.get("pseudo_labels", rules)
     for name in sorted(recorded_rules.keys() | rules.keys()):
         if name in registered("rule") or name not in recorded_rules or name not in rules:
             lines += _differences(f"{key}.pseudo_labels.{name}", recorded_rules.get(name), rules.get(name))
     return lines
+
+
+def _with_left_out(section: BaseModel, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a section with the defaults that are left out where it is recorded, at any depth."""
+    left_out = {name: key.default for name, key in type(section).model_fields.items() if key.exclude_if is not None}
+    inner = {
+        name: _with_left_out(part, values[name])
+        for name, part in section
+        if isinstance(part, BaseModel) and isinstance(values.get(name), Mapping)
+    }
+    return {**left_out, **values, **inner}
 
 
 def _changed_plugins(configuration: Configuration, recorded: Mapping[str, str]) -> list[str]:

@@ -23,8 +23,8 @@ from caguda.datasets.manifest import read_manifest
 from caguda.networks.layers.batch_norm import freeze
 from caguda.runs import method_of
 from caguda.stages.labelling import open_labelling
+from caguda.stages.optimisers import build_optimiser
 from caguda.stages.runtime import restore_network
-from caguda.stages.training import build_optimiser
 from caguda.stages.training_frames import open_frames
 
 CPU = torch.device("cpu")

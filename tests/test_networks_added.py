@@ -30,9 +30,9 @@ from caguda.networks.layers.network import SegmentationNetwork
 from caguda.runs import method_of
 from caguda.stages.convert import import_checkpoint
 from caguda.stages.labelling import open_labelling
+from caguda.stages.optimisers import build_optimiser
 from caguda.stages.parts import prediction_settings
 from caguda.stages.runtime import restore_network
-from caguda.stages.training import build_optimiser
 
 TESTS = Path(__file__).parent
 FILE = TESTS / "depthwise_network.py"

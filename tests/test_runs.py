@@ -10,7 +10,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from miniature import values
-from run_trees import ADVERSARIAL, CAG, SUPERVISED, TREE, Runs, experiment, keys
+from run_trees import ADVERSARIAL, CAG, SUPERVISED, TREE, Runs, experiment, keys, refused
 
 from caguda import registry
 from caguda.config_run import Imported, Method
@@ -18,6 +18,7 @@ from caguda.config_types import Fraction
 from caguda.configfile import parse_configuration
 from caguda.errors import UserError
 from caguda.pseudo_labels import Evidence, Rule
+from caguda.recorded_settings import differing_settings, settings_of_run
 from caguda.resolved import print_configuration
 from caguda.runs import (
     adaptation_number,
@@ -37,6 +38,7 @@ from caguda.runs import (
     stage_number,
     trained_models,
 )
+from caguda.version import METHOD_VERSION
 
 # The graph
 
@@ -120,6 +122,49 @@ def test_the_settings_that_decide_a_model_are_its_own() -> None:
         "weights",
     }
     assert not told[0].keys() & {"title", "note", "stages"}
+
+
+LATER_KEYS: dict[str, Any] = {"optimiser": {"warmup_iterations": 2, "head_factor": 10.0}}
+"""Values of keys that are left out of records where they have their default."""
+
+
+def test_later_keys_are_not_recorded_where_they_have_their_default() -> None:
+    """Finished artifacts know none of them, and stay valid."""
+    made = experiment({"source": SUPERVISED})
+    told = deciding_settings(made, "source")
+    assert list(told["optimiser"]) == [
+        "name",
+        "learning_rate",
+        "momentum",
+        "weight_decay",
+        "poly_power",
+        "poly_iterations",
+    ]
+    assert made.runs["source"].optimiser.warmup_iterations == 0 and made.runs["source"].optimiser.head_factor == 1
+    said = experiment({"source": {**SUPERVISED, "optimiser": {"warmup_iterations": 0, "head_factor": 1}}})
+    assert deciding_settings(said, "source") == told and said == made
+    assert "warmup_iterations" not in json.dumps(made.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize(("section", "key"), [(section, key) for section in LATER_KEYS for key in LATER_KEYS[section]])
+def test_a_later_key_with_another_value_is_recorded_and_compared(section: str, key: str) -> None:
+    value = LATER_KEYS[section][key]
+    plain, other = experiment({"source": SUPERVISED}), experiment({"source": {**SUPERVISED, section: {key: value}}})
+    assert deciding_settings(other, "source")[section][key] == value
+    default = getattr(getattr(plain.runs["source"], section), key)
+    for recorded, current, words in (
+        (plain, other, f"{default}, not {value}"),
+        (other, plain, f"{value}, not {default}"),
+    ):
+        made = {"settings": settings_of_run(recorded, "source"), "method_version": METHOD_VERSION}
+        assert differing_settings(current, made) == [f"runs.source.{section}.{key} {words}"]
+        assert differing_settings(recorded, made) == []
+
+
+def test_a_warm_up_is_shorter_than_its_training() -> None:
+    warm = {"iterations": 5, "optimiser": {"warmup_iterations": 5}}
+    said = refused({"source": SUPERVISED | warm})
+    assert said == "runs.source.optimiser.warmup_iterations: must be less than the training's 5 iterations, found 5"
 
 
 def test_evidence_has_the_anchors_of_its_model_or_of_the_one_before_its_chain() -> None:
@@ -243,7 +288,7 @@ def _run(draw: st.DrawFn, name: str, stages: dict[str, int | None]) -> dict[str,
         start = draw(st.sampled_from([start, *(f"{start}/stage{k}" for k in range(1, last + 1))]))
     made = {"supervised": SUPERVISED, "adversarial": ADVERSARIAL, "cag": CAG}[kind] | {"start": start, "stages": count}
     extras = {"title": st.just("a title"), "reduction": st.just("sum"), "target_augmentation": st.just({"flip": True}),
-              "optimiser": st.just({"name": "adamw", "learning_rate": 1}), "iterations": st.integers(1, 9)}  # fmt: skip
+              "optimiser": st.just({"name": "adamw", "learning_rate": 1, "head_factor": 10}), "iterations": st.integers(1, 9)}  # fmt: skip
     stages[name] = count
     return made | {key: draw(value) for key, value in extras.items() if draw(st.booleans())}
 

@@ -42,9 +42,9 @@ from caguda.stages.evidence_store import create_evidence
 from caguda.stages.figure import draw_figure
 from caguda.stages.generate import generate
 from caguda.stages.labelling import open_labelling
+from caguda.stages.optimisers import build_optimiser
 from caguda.stages.runtime import restore_network
 from caguda.stages.train import train_model, training_fingerprint
-from caguda.stages.training import build_optimiser
 from caguda.stages.training_frames import open_frames
 
 CPU = torch.device("cpu")

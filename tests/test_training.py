@@ -20,13 +20,15 @@ from torch.amp.grad_scaler import GradScaler
 
 from caguda.artifacts.state import load_state, lock
 from caguda.cli import main
-from caguda.config_run import Optimiser, Training
+from caguda.config_run import Training
+from caguda.config_training import Optimiser
 from caguda.errors import LockHeld, UserError
-from caguda.networks.layers.network import SegmentationNetwork
+from caguda.networks.layers.network import ParameterGroup, SegmentationNetwork
 from caguda.networks.small import SmallNetwork
 from caguda.stages import training
+from caguda.stages.optimisers import build_optimiser
 from caguda.stages.session import Batch, Objective
-from caguda.stages.training import TrainingSetup, build_optimiser, train
+from caguda.stages.training import TrainingSetup, train
 
 ITERATIONS, SAVE_EVERY = 50, 10
 SGD = Optimiser(name="sgd", learning_rate=0.05, momentum=0.9, weight_decay=1e-3)
@@ -380,6 +382,52 @@ def test_a_factor_multiplies_the_learning_rate_along_the_whole_schedule(
     for k, (before, after) in enumerate(pairwise(seen)):
         moved = [old - new for old, new in zip(before, after, strict=True)]
         assert moved == pytest.approx([rate * f * (1 - k / iterations) ** power for f in factors.values()], rel=1e-5)
+
+
+def test_a_warm_up_multiplies_the_rates_of_all_optimisers(tmp_path: Path) -> None:
+    rates: dict[str, list[float]] = {"network": [], "judge": []}
+
+    def fault(iteration: int, terms: dict[str, Tensor]) -> None:
+        for name, optimiser in setup.optimisers.items():
+            rates[name] += [group["lr"] for group in optimiser.param_groups]
+
+    warm = settings(8, 0.9, optimiser={"warmup_iterations": 4})
+    setup = replace(toy_setup(fault, iterations=8), settings=warm)
+    train(setup, tmp_path, "f", 8)
+    for name, start in (("network", 0.01), ("judge", 0.02)):
+        rising = [0, 1 / 4, 2 / 4, 3 / 4, 1, 1, 1, 1]
+        assert rates[name] == pytest.approx([start * f * (1 - i / 8) ** 0.9 for i, f in enumerate(rising)], rel=1e-12)
+
+
+class TwoHeads(SegmentationNetwork):
+    """A network with groups and a head of its own: that of the encoder has half of the rate of the rest."""
+
+    def __init__(self) -> None:
+        super().__init__("unit", *(nn.Conv2d(1, 1, 1) for _ in range(3)))
+        self.further = nn.Linear(1, 1)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        mixed = [self.encoder.bias, *self.transformer.parameters(), *self.further.parameters()]
+        return [ParameterGroup(0.5, [self.encoder.weight]), ParameterGroup(1.0, mixed),
+                ParameterGroup(3.0, list(self.classifier.parameters()))]  # fmt: skip
+
+
+def rates_of(network: SegmentationNetwork, factor: float) -> dict[str, float]:
+    """The initial rate of every weight by its name."""
+    optimiser = build_optimiser(network, SGD.model_copy(update={"head_factor": factor}), 0.1)
+    found = [(id(weight), group["initial_lr"]) for group in optimiser.param_groups for weight in group["params"]]
+    assert len(found) == len(dict(found)) == len(list(network.parameters())), "every weight is in one group"
+    return {name: dict(found)[id(weight)] for name, weight in network.named_parameters()}
+
+
+@pytest.mark.parametrize("factor", [10.0, 0.5])
+def test_the_head_is_every_weight_outside_the_encoder(factor: float) -> None:
+    small = SmallNetwork(name="small", width=4, blocks=(1, 1, 1, 1), feature_channels=8).build(3)
+    for network in (small, TwoHeads()):
+        plain, found = rates_of(network, 1.0), rates_of(network, factor)
+        for name, rate in found.items():
+            assert rate == pytest.approx(plain[name] * (1 if name.startswith("encoder.") else factor)), name
+        assert {name.partition(".")[0] for name in found} >= {"encoder", "transformer", "classifier"}
 
 
 def test_a_network_without_factors_has_one_group_of_its_weights_in_their_order() -> None:

@@ -33,12 +33,12 @@ class Clan(AdaptSegNet):
     about: ClassVar[str] = "category-level adversarial alignment"
 
     def extra_modules(self, session: Session) -> Mapping[str, ExtraModule]:
-        """The discriminator, and the second classifier with fresh weights and the learning rate of the network."""
+        """The discriminator, and the second classifier with fresh weights and the learning rate of the first."""
         from torch import nn
 
         first = session.network.classifier
         second = nn.Conv2d(first.in_channels, first.out_channels, 1)
-        rate = self.optimiser.learning_rate
+        rate = self.optimiser.learning_rate * self.optimiser.head_factor
         return {**super().extra_modules(session), "second_classifier": ExtraModule(second, rate)}
 
     def step(self, session: Session, batch: Batch) -> Iterator[Objective]:

@@ -25,6 +25,7 @@ from caguda.recorded_settings import settings_of_run
 from caguda.runs import adaptation_number, method_of, model_before, rules_of
 from caguda.stages import parallel
 from caguda.stages.given_labels import stores_by_rule
+from caguda.stages.optimisers import build_optimiser
 from caguda.stages.runtime import (
     build_network,
     configure_torch,
@@ -35,7 +36,7 @@ from caguda.stages.runtime import (
     to_device,
 )
 from caguda.stages.session import AnchorTensors, Session
-from caguda.stages.training import Progress, TrainingSetup, build_optimiser, train
+from caguda.stages.training import Progress, TrainingSetup, train
 from caguda.stages.training_frames import Batches, Frames, batches_of, open_frames
 from caguda.version import METHOD_VERSION
 

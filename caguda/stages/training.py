@@ -15,16 +15,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 from tqdm import tqdm
 
 from caguda.artifacts.checkpoint import not_finite
 from caguda.artifacts.state import count_attempt, load_state, lock, save_state
-from caguda.config_run import Optimiser, Training
-from caguda.equations.schedule import poly
+from caguda.config_run import Training
 from caguda.errors import UserError
 from caguda.networks.layers.dropout import seed_of
-from caguda.networks.layers.network import ParameterGroup, SegmentationNetwork
+from caguda.stages.optimisers import set_rates
 from caguda.stages.parallel import all_reduce_max, all_reduce_sum, broadcast, print_once, rank, size
 from caguda.stages.session import Batch, Objective
 
@@ -66,31 +65,6 @@ class Progress:
     history: list[dict[str, float]]
 
 
-def build_optimiser(module: nn.Module, settings: Optimiser, rate: float) -> Optimizer:
-    """The optimiser of a module's trainable weights; `rate` is the initial learning rate of the poly schedule.
-
-    The learning rate of a network's parameter group is its factor times that rate, in every iteration.
-    """
-    groups = [
-        {"params": [weight for weight in group.weights if weight.requires_grad], "initial_lr": rate * group.factor}
-        for group in _groups_of(module)
-    ]
-    if settings.name == "sgd":
-        return SGD(groups, lr=rate, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True)
-    return AdamW(groups, lr=rate, weight_decay=settings.weight_decay)
-
-
-def _groups_of(module: nn.Module) -> list[ParameterGroup]:
-    """The parameter groups of a network, which must have all its weights; one group for other modules."""
-    if not isinstance(module, SegmentationNetwork):
-        return [ParameterGroup(1.0, list(module.parameters()))]
-    groups = module.parameter_groups()
-    grouped = {weight for group in groups for weight in group.weights}
-    if missing := [name for name, weight in module.named_parameters() if weight not in grouped]:
-        raise ValueError(f"parameter_groups must have every weight of the network, found none with {missing[0]}")
-    return groups
-
-
 def train(setup: TrainingSetup, directory: Path, fingerprint: str, save_every: int) -> Progress:
     """Train the modules of a setup to the end, and return the progress.
 
@@ -112,7 +86,7 @@ def train(setup: TrainingSetup, directory: Path, fingerprint: str, save_every: i
         for iteration in tqdm(positions, setup.name, end, initial=progress.iteration, disable=silent):
             started = time.monotonic()
             torch.manual_seed(seed_of(setup.seed, iteration, rank()))
-            _set_rates(setup, iteration)
+            set_rates(setup.optimisers.values(), setup.settings, iteration)
             _record(setup, progress, compute_gradients(setup, partial(signals.next_batch, batches), iteration))
             update_weights(setup)
             setup.after_update()
@@ -128,14 +102,6 @@ def train(setup: TrainingSetup, directory: Path, fingerprint: str, save_every: i
                 print_once(f"{setup.name}: stopped by signal {stop} after iteration {progress.iteration}; state saved")
                 raise SystemExit(128 + stop)
     return progress
-
-
-def _set_rates(setup: TrainingSetup, iteration: int) -> None:
-    settings = setup.settings.optimiser
-    factor = poly(iteration, settings.poly_iterations or setup.settings.iterations, settings.poly_power)
-    for optimiser in setup.optimisers.values():
-        for group in optimiser.param_groups:
-            group["lr"] = group["initial_lr"] * factor
 
 
 def compute_gradients(setup: TrainingSetup, next_batch: Callable[[], Batch], iteration: int) -> dict[str, float]:
