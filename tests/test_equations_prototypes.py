@@ -14,10 +14,12 @@ from torch import Tensor
 from caguda.equations.anchors import distances
 from caguda.equations.prototypes import (
     ClassMeans,
+    category_weights,
     class_means,
     consistency_loss,
     prototype_weights,
     rectified_probabilities,
+    running_prototypes,
     updated_prototypes,
 )
 
@@ -98,6 +100,23 @@ def test_an_infinite_distance_has_no_weight_and_equal_distances_have_equal_ones(
 
 
 @given(cases(), TEMPERATURES)
+def test_categories_without_a_prototype_have_an_even_share_and_the_others_the_rest(
+    case: Case, temperature: float
+) -> None:
+    found = category_weights(case.features, case.anchors, case.present, temperature)
+    known = [category for category in range(case.categories) if case.present[category]]
+    anchors = case.anchors.double().tolist()
+    for vector, weights in zip(pixels(case.features), pixels(found), strict=True):
+        expected = [1 / case.categories] * case.categories
+        shares = softmax([-temperature * math.dist(vector, anchors[category]) for category in known]) if known else []
+        for category, share in zip(known, shares, strict=True):
+            expected[category] = share * len(known) / case.categories
+        assert weights == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    changed = case.anchors.where(case.present[:, None], 77.0)
+    assert torch.equal(category_weights(case.features, changed, case.present, temperature), found)
+
+
+@given(cases(), TEMPERATURES)
 def test_rectified_probabilities_are_products_that_add_up_to_one(case: Case, temperature: float) -> None:
     weights = prototype_weights(distances(case.features, case.anchors), temperature)
     probabilities = case.logits.softmax(dim=1)
@@ -160,6 +179,43 @@ def test_an_absent_category_does_not_move_and_the_given_prototypes_are_left_alon
     found = updated_prototypes(prototypes, means, 0.5)
     assert found[0].tolist() == [5.0, 5.5] and found[1].isnan().all() and found[2].tolist() == [5.0, 6.0]
     assert prototypes[0].tolist() == [1.0, 2.0]
+
+
+@given(cases())
+def test_running_prototypes_are_the_means_over_all_images_in_any_parts(case: Case) -> None:
+    means = class_means(case.features, case.labels, case.categories, 1)
+    nothing = torch.zeros_like(case.anchors), torch.zeros(case.categories, dtype=torch.int64)
+    whole = running_prototypes(*nothing, means.vectors.sum(dim=0), means.present.sum(dim=0), 1.0)
+    by_image, images = nothing
+    for vectors, present in zip(means.vectors, means.present, strict=True):
+        by_image = running_prototypes(by_image, images, vectors, present.long(), 1.0)
+        images = images + present
+    for category in range(case.categories):
+        seen = means.vectors[means.present[:, category], category].double().tolist()
+        mean = [sum(values) / len(seen) for values in zip(*seen, strict=True)] or [0.0] * case.anchors.shape[1]
+        assert whole[category].tolist() == pytest.approx(mean, rel=1e-5, abs=1e-6)
+        assert by_image[category].tolist() == pytest.approx(mean, rel=1e-5, abs=1e-6)
+
+
+@given(cases())
+def test_after_many_images_running_prototypes_move_as_those_of_proda(case: Case) -> None:
+    means = class_means(case.features, case.labels, case.categories, 1)
+    found, images = case.anchors, torch.full((case.categories,), 10)
+    for vectors, present in zip(means.vectors, means.present, strict=True):
+        found = running_prototypes(found, images, vectors, present.long(), 0.9)
+        images = images + present
+    torch.testing.assert_close(found, updated_prototypes(case.anchors, means, 0.1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "added", "kept"), [(0, 1, 0.0), (2, 1, 2 / 3), (3, 1, 0.75), (9, 1, 0.75), (3, 3, 0.75**3), (1, 3, 0.25)]
+)
+def test_a_prototype_keeps_the_smaller_of_both_shares(images: int, added: int, kept: float) -> None:
+    prototypes = torch.tensor([[1.0, 5.0], [3.0, 7.0]])
+    sums = torch.tensor([[2.0 * added, 2.0 * added], [0.0, 0.0]])
+    found = running_prototypes(prototypes, torch.tensor([images, images]), sums, torch.tensor([added, 0]), 0.75)
+    assert found[0].tolist() == pytest.approx([2 - kept, 2 + 3 * kept], abs=1e-6)
+    assert torch.equal(found[1], prototypes[1])
 
 
 # Consistency

@@ -41,8 +41,9 @@ RUNS: dict[str, Any] = {
     },
     "teacher": {"method": "mean_teacher", "start": "pretrain", "iterations": 6, "p0": 0.2},
     "dacs": {"method": "dacs", "start": "pretrain", "iterations": 6, "threshold": 0.3},
+    "proda": {"method": "proda", "start": "pretrain", "iterations": 6},
 }  # fmt: skip
-REPORTS = {"others": ["pretrain", "advent", "teacher", "dacs", "cbst"]}
+REPORTS = {"others": ["pretrain", "advent", "teacher", "dacs", "proda", "cbst"]}
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +156,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, finished: Workflow) -> Wor
 
 
 def test_every_run_is_trained_and_evaluated_and_nothing_is_left_to_do(trained: Workflow) -> None:
-    models = ("pretrain", "advent", "teacher", "dacs", "cbst/stage1", "cbst/stage2")
+    models = ("pretrain", "advent", "teacher", "dacs", "proda", "cbst/stage1", "cbst/stage2")
     found = {
         path.parent.relative_to(trained.results / "seed0").as_posix()
         for path in trained.results.rglob("evaluation.json")

@@ -13,10 +13,11 @@ from caguda.artifacts.state import load_state
 from caguda.config import Compute
 from caguda.config_run import method_classes
 from caguda.costs.arithmetic import NetworkPasses, bytes_of
+from caguda.datasets import transforms
+from caguda.datasets.transforms import recoloured
 from caguda.equations.grid import enlarged_logits
 from caguda.errors import UserError
-from caguda.methods import dacs
-from caguda.methods.dacs import Dacs, recoloured
+from caguda.methods.dacs import STRONG, Dacs
 from caguda.networks.layers.batch_norm import batch_norms
 from caguda.networks.small import SmallNetwork
 from caguda.stages import parallel
@@ -66,7 +67,7 @@ def begun(made: Dacs, iteration: int = 0) -> Session:
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mixed images keep their colours."""
-    monkeypatch.setattr(dacs, "recoloured", lambda images, _: images)
+    monkeypatch.setattr(transforms, "recoloured", lambda images, *_: images)
 
 
 def test_the_published_constants_are_the_defaults() -> None:
@@ -139,7 +140,7 @@ def test_colours_change_by_the_generators_alone() -> None:
     before = torch.get_rng_state()
 
     def changed(*seeds: int) -> Tensor:
-        return recoloured(images, [torch.Generator().manual_seed(seed) for seed in seeds])
+        return recoloured(images, STRONG, [torch.Generator().manual_seed(seed) for seed in seeds])
 
     found = changed(1, 2)
     assert torch.equal(torch.get_rng_state(), before)

@@ -28,8 +28,11 @@ from caguda.stages.runtime import configure_torch
 
 ROOT = Path(__file__).parents[1]
 DACS = {"method": "dacs", "start": "pretrain", "threshold": 0.3}
-FROZEN = {"training__batch_norm": "frozen", "runs__pretrain__iterations": 6, "runs__dacs": DACS}
-BEFORE = {"warmup": "pretrain", "cag/stage1": "warmup", "dacs": "pretrain"}
+PRODA = {"method": "proda", "start": "pretrain"}
+FROZEN = {
+    "training__batch_norm": "frozen", "runs__pretrain__iterations": 6, "runs__dacs": DACS, "runs__proda": PRODA,
+}  # fmt: skip
+BEFORE = {"warmup": "pretrain", "cag/stage1": "warmup", "dacs": "pretrain", "proda": "pretrain"}
 
 
 def folder_of(model: str, started: int) -> str:
@@ -77,7 +80,7 @@ def trained(mini: Miniature, made: Miniature, model: str, started: int, **change
         ("cag/stage1", "sum"),
         *(
             pytest.param(model, "mean", marks=pytest.mark.slow)
-            for model in ("pretrain", "warmup", "cag/stage1", "dacs")
+            for model in ("pretrain", "warmup", "cag/stage1", "dacs", "proda")
         ),
     ],
 )

@@ -3,7 +3,7 @@
 The geometry of a sample is drawn before any pixel is read, so that only the needed part of a frame is read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any, Protocol
@@ -126,6 +126,16 @@ def colour_transform(augmentation: Augmentation) -> v2.Transform:
     if augmentation.blur > 0:
         steps.append(v2.RandomApply([v2.GaussianBlur(BLUR_KERNEL, sigma=(0.1, augmentation.blur))], p=0.5))
     return v2.Compose(steps or [v2.Identity()])
+
+
+def recoloured(images: Tensor, augmentation: Augmentation, generators: Sequence[torch.Generator]) -> Tensor:
+    """Images (n, 3, H, W), uint8, with other colours and sharpness, each drawn from a generator on the CPU."""
+    transform, changed = colour_transform(augmentation), []
+    with torch.random.fork_rng(devices=[]):
+        for image, generator in zip(images, generators, strict=True):
+            torch.default_generator.set_state(generator.get_state())
+            changed.append(transform(image))
+    return torch.stack(changed)
 
 
 def augmented(augmentation: Augmentation, image: Pixels, label_maps: Mapping[str, Pixels]) -> dict[str, Tensor]:

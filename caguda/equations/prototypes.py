@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
-from caguda.equations.anchors import class_sums, image_means
+from caguda.equations.anchors import class_sums, distances, image_means
 from caguda.equations.losses import LossSum
 
 
@@ -28,6 +28,24 @@ def prototype_weights(distances: Float[Tensor, "n c h w"], temperature: float) -
     distance first (microsoft/ProDA models/adaptation_modelv2.py:348-355), which changes nothing.
     """
     return (-temperature * distances).softmax(dim=1)
+
+
+def category_weights(
+    features: Float[Tensor, "n d h w"],
+    prototypes: Float[Tensor, "c d"],
+    present: Bool[Tensor, " c"],
+    temperature: float,
+) -> Float[Tensor, "n c h w"]:
+    """The weight of every category at every pixel, where some categories have no prototype yet; those of a pixel add up to 1.
+
+    A category without a prototype weighs 1/c, whatever its vector. The others share the rest by `prototype_weights`. So
+    without any prototype, and for temperature 0, all weights are 1/c and change no soft pseudo-label.
+    """
+    distance = distances(features, prototypes)
+    weights = torch.full_like(distance, 1 / len(prototypes))
+    share = present.sum() / len(prototypes)
+    weights[:, present] = share * prototype_weights(distance[:, present], temperature)
+    return weights
 
 
 def rectified_probabilities(
@@ -70,6 +88,27 @@ def updated_prototypes(prototypes: Float[Tensor, "c d"], means: ClassMeans, mome
         moved = prototypes.lerp(vectors.to(prototypes.dtype), momentum)
         prototypes = moved.where(present[:, None], prototypes)
     return prototypes
+
+
+def running_prototypes(
+    prototypes: Float[Tensor, "c d"],
+    images: Int64[Tensor, " c"],
+    sums: Float[Tensor, "c d"],
+    added: Int64[Tensor, " c"],
+    decay: float,
+) -> Float[Tensor, "c d"]:
+    """The prototypes after further images: the mean over all images so far, later their moving average.
+
+    The prototype of a category comes from `images` images; `sums` adds up its class means in `added` further ones. It keeps
+    the share min(decay^added, images / (images + added)), decay in 0..1. For one image, and once 1 / (1 - decay) images have
+    been seen, this is `updated_prototypes` with momentum 1 - decay. Of several images all weigh alike, so that their order
+    plays no role. Adds in float64. A category without further images stays as it is.
+    """
+    before, new = images.double(), added.double()
+    kept = torch.minimum(decay**new, before / (before + new).clamp(min=1))
+    means = sums.double() / new.clamp(min=1)[:, None]
+    moved = means.lerp(prototypes.double(), kept[:, None]).to(prototypes.dtype)
+    return moved.where(added[:, None] > 0, prototypes)
 
 
 def consistency_loss(

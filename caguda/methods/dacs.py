@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from caguda.config_frames import Augmentation
@@ -13,7 +12,7 @@ from caguda.errors import UserError
 from caguda.registry import register
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
     from caguda.stages.session import Batch, Objective, Session
 
@@ -42,12 +41,9 @@ class Dacs(Method):
 
     def extra_modules(self, session: Session) -> Mapping[str, ExtraModule]:
         """The teacher."""
-        from caguda.networks.layers.batch_norm import freeze
+        from caguda.networks.layers.copies import untrained_copy
 
-        teacher = copy.deepcopy(session.network).train().requires_grad_(False)
-        if self.batch_norm == "frozen":
-            freeze(teacher)
-        return {"teacher": ExtraModule(teacher)}
+        return {"teacher": ExtraModule(untrained_copy(session.network, self.batch_norm))}
 
     def step(self, session: Session, batch: Batch) -> Iterator[Objective]:
         """L_CE of the source (Eq. 2), then `weight` times the weighted cross entropy of the mixed images."""
@@ -74,6 +70,7 @@ class Dacs(Method):
         import torch
 
         from caguda.datasets.image_batches import scaled
+        from caguda.datasets.transforms import recoloured
         from caguda.equations.grid import enlarged_logits
         from caguda.equations.labels import by_probability
         from caguda.equations.mixing import categories_to_mix, class_mask, confident_share, mixed
@@ -86,7 +83,7 @@ class Dacs(Method):
         label, confidence, _ = by_probability(logits, self.threshold)
         share = session.mean(confident_share(confidence, self.threshold)).to(confidence.dtype)
         weights = mixed(mask, torch.ones_like(confidence), share.expand_as(confidence))
-        images = recoloured(mixed(mask, source["image"], target), generators)
+        images = recoloured(mixed(mask, source["image"], target), STRONG, generators)
         return images, mixed(mask, source["label"], label), weights
 
     def after_update(self, session: Session) -> None:
@@ -95,20 +92,6 @@ class Dacs(Method):
 
         decay = ema_decay(session.iteration, self.teacher_decay)
         update_teacher(session.extra_modules["teacher"], session.network, decay)
-
-
-def recoloured(images: Tensor, generators: Sequence[Generator]) -> Tensor:
-    """Images (n, 3, H, W), uint8, with STRONG changes of colours and sharpness, each drawn from a generator on the CPU."""
-    import torch
-
-    from caguda.datasets.transforms import colour_transform
-
-    transform, changed = colour_transform(STRONG), []
-    with torch.random.fork_rng(devices=[]):
-        for image, generator in zip(images, generators, strict=True):
-            torch.default_generator.set_state(generator.get_state())
-            changed.append(transform(image))
-    return torch.stack(changed)
 
 
 def _refuse_other_sizes(source: Tensor, target: Tensor) -> None:

@@ -126,6 +126,10 @@ class Session:
         """The mean of a loss or share over the whole batch, for any `reduction` and number of processes; no gradient."""
         return parallel.all_reduce_sum(loss.total) / parallel.all_reduce_sum(loss.count).clamp(min=1)
 
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, without a gradient."""
+        return parallel.all_reduce_sum(values)
+
     def generators(self, name: str, samples: int) -> list[torch.Generator]:
         """A random generator on the CPU for each of the process's samples in a batch.
 
