@@ -141,7 +141,11 @@ def _run_differences(configuration: Configuration, recorded: Mapping[str, Any]) 
     if model not in models(configuration):
         return [f"run {model}, which the configuration does not have"]
     key, current = f"runs.{model.partition('/')[0]}", _deciding_keys(configuration, model)
-    recorded = {"anchors": None, **recorded}  # absent where the anchors are of the frozen model
+    recorded = {
+        "anchors": None,
+        "source_images": None,
+        **recorded,
+    }  # absent: anchors of the frozen model, original images
     lines = _differences(key, {**recorded, "pseudo_labels": None}, {**current, "pseudo_labels": None})
     rules = current.get("pseudo_labels", {})
     recorded_rules = recorded.get("pseudo_labels", rules)

@@ -151,12 +151,15 @@ def deciding_settings(configuration: Configuration, model: str) -> dict[str, Any
     """The settings that decide a model, as JSON values: its name and keys of its run.
 
     Files from elsewhere are inputs and may be moved: `anchors` is only whether there is such a file, and absent without one.
+    `source_images` is absent if they are the original ones, as in artifacts of versions without the key.
     """
     run = run_of(configuration, model)
     excluded = _KEYS_THAT_CHANGE_NO_MODEL | ({"file", "has_seen"} if isinstance(run, Imported) else set())
     values = run.model_dump(mode="json", exclude=excluded)
     if values.pop("anchors", None) is not None:
         values["anchors"] = "from elsewhere"
+    if values.get("source_images") == "original":
+        del values["source_images"]
     if rules := rules_of(configuration, model):
         values["pseudo_labels"] = {name: rule.model_dump(mode="json") for name, rule in rules.items()}
     return {"name": model, **values}
