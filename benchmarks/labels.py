@@ -211,7 +211,7 @@ def experiment(folder: Path, frames: int) -> list[Path]:
         folder / name for name in ("manifest.json", "checkpoint.safetensors", "anchors.h5", "evidence.zarr")
     )
     check(configuration, manifest)
-    train_model(configuration, 0, "source_only", manifest, checkpoint, folder / "state")
+    train_model(configuration, 0, "source_only", [manifest], checkpoint, folder / "state")
     sum_part(configuration, manifest, checkpoint, 1, 1, folder / "sums.h5")
     construct_anchors(configuration, manifest, checkpoint, [folder / "sums.h5"], anchors)
     create_evidence(configuration, manifest, checkpoint, anchors, store, folder / "created.json")

@@ -37,7 +37,7 @@ def _trains(run: str, *, packed: bool = False, resumed: bool = False) -> Callabl
         caches = [tree / f"packed/{domain}.h5" for domain in domains] if packed else []
         output = new / "checkpoint.safetensors"
         given = inputs_of(tree, run)
-        train_model(tree.configuration, 0, run, tree.manifest, output, state, packed=caches, **given)
+        train_model(tree.configuration, 0, run, [tree.manifest], output, state, packed=caches, **given)
         return [output]
 
     return read

@@ -179,7 +179,7 @@ def _make_seed(tree: Tree, configuration: Configuration, seed: int) -> None:
             _see(tree, configuration, int(run[-1]), seed)
             _label(tree, configuration, int(run[-1]), seed)
         output = tree.weights(run, seed)
-        train_model(configuration, seed, run, tree.manifest, output, output.with_name("state"), **given)
+        train_model(configuration, seed, run, [tree.manifest], output, output.with_name("state"), **given)
     for run in RUNS:
         evaluate(configuration, tree.manifest, tree.weights(run, seed), tree / f"seed{seed}/{run}/evaluation.json")
     _predict(tree, configuration, seed)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, create_model, model_validator
 
-from caguda.config_frames import ClassEntry, Domain, Street
+from caguda.config_frames import ClassEntry, Domain, Street, TranslatedSource
 from caguda.config_network import NetworkSettings, network_classes, one_of
 from caguda.config_run import Method, ModelReference, Name, Run, RunSettings, run_name
 from caguda.config_types import Count, Factor, LabelValue, Positive, Section, Seed
@@ -90,6 +90,7 @@ class Configuration(Section):
     target: Domain
     evaluation: Domain
     test: Domain | None = None
+    translated: TranslatedSource | None = None
     network: SerializeAsAny[NetworkSettings]  # with the keys of a network that only a plugin knows
     anchors: AnchorSettings = AnchorSettings()
     training: dict[str, Any] = Field(default_factory=dict)
@@ -143,6 +144,15 @@ class Configuration(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _translated_frames_are_given(self) -> Configuration:
+        for name, run in self.active_runs.items():
+            if isinstance(run, Method) and run.source_images == "translated" and self.translated is None:
+                raise ValueError(
+                    f"runs.{name}.source_images: translated needs the section translated, found none; add it"
+                )
+        return self
+
     @property
     def active_runs(self) -> dict[str, RunSettings]:
         """The runs that are made, by name. A run that is null is left out, and one on target labels if there are none."""
@@ -169,6 +179,18 @@ class Configuration(Section):
     def root(self) -> Path:
         """The folder that the roots of all data sets are relative to."""
         return Path(self.data_root)
+
+    def frame_set(self, name: str) -> Domain | None:
+        """The section of a set of frames; None if the set is absent.
+
+        The set `translated` has the source's layout and no labels, list or skip: the source's frames are its selection.
+        """
+        if name != "translated":
+            domain: Domain | None = getattr(self, name)
+            return domain
+        if self.translated is None:
+            return None
+        return self.source.model_copy(update={"root": self.translated.root, "labels": None, "list": None, "skip": ()})
 
     def domain_root(self, domain: Domain) -> Path:
         """The folder of one set of frames."""

@@ -72,6 +72,12 @@ class Domain(Section):
         return self
 
 
+class TranslatedSource(Section):
+    """The source frames in the style of the target, translated elsewhere: a folder with the paths of the source's folder."""
+
+    root: str
+
+
 class ClassEntry(Section):
     """One category of a listed class table: its raw value in the label files, its name and its colour."""
 

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from caguda.complaints import complaint
 from caguda.config_frames import Augmentation
 from caguda.config_rules import PseudoLabels
-from caguda.config_training import Optimiser
+from caguda.config_training import Optimiser, left_out_at
 from caguda.config_types import UNKNOWN_NAMES_ALLOWED, Count, Positive, Section
 from caguda.errors import did_you_mean, is_plain
 from caguda.registry import NAME_PATTERN, classes_by_name
@@ -42,8 +42,9 @@ class Training(Section):
     """The settings of the training loop. `batch_size` is the number of images of all processes together, `accumulate` the
     number of batches per update.
 
-    The target's frames have `target_augmentation`, or `augmentation` if it is absent. `reduction` makes a loss the mean or
-    the sum over the pixels that count in a batch.
+    The source's images are the `original` ones, or those of the set `translated`, with the same labels. The target's frames
+    have `target_augmentation`, or `augmentation` if it is absent. `reduction` makes a loss the mean or the sum over the pixels
+    that count in a batch.
     """
 
     iterations: Positive
@@ -52,6 +53,7 @@ class Training(Section):
     optimiser: Optimiser
     batch_norm: Literal["train", "frozen"]
     target_statistics: bool = False
+    source_images: Literal["original", "translated"] = left_out_at("original")
     augmentation: Augmentation = Augmentation()
     target_augmentation: Augmentation | None = None
     reduction: Literal["mean", "sum"] = "mean"
@@ -176,12 +178,19 @@ class Method(Training, RunSettings):
             raise ValueError(f"start: {self.method} must start from a run, whose model gives anchors and pseudo-labels")
         if self.stages is not None and self.start is None:
             raise ValueError("start: a run with stages must start from another run")
+        if self.source_images == "translated" and self.reads.get("source") != "truth":
+            raise ValueError("source_images: must be original for a run that reads no source labels, found translated")
         return self
 
     @property
     def reads(self) -> Mapping[DomainName, Read]:
         """The domains of a step's batches, in this order, each with what is read of its frames."""
         raise NotImplementedError
+
+    @property
+    def sets_read(self) -> tuple[str, ...]:
+        """The sets of frames of its batches: the domains, and `translated` if the source's images are those of that set."""
+        return (*self.reads, *(["translated"] if self.source_images == "translated" else []))
 
     @property
     def reads_pseudo_labels(self) -> bool:

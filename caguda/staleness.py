@@ -27,7 +27,8 @@ from caguda.files import sha256
 from caguda.recorded_settings import differing_settings
 from caguda.runs import anchors_files, imported_files
 
-_FOLDERS_NOT_EXAMINED = ("check", "check-test", "log", "benchmark", "state", "data", "packed")
+_FOLDERS_NOT_EXAMINED = ("check", "check-test", "check-translated", "log", "benchmark", "state", "data", "packed")
+_CHECKS = ("check", "check-test", "check-translated")
 _PART_VERBS = ("anchor-part", "evidence-part", "predict-part")
 """The verbs whose jobs share a pass over frames by whole batches, so that all need the same batch size."""
 
@@ -83,7 +84,7 @@ def _reason(configuration: Configuration, path: Path, inputs: Callable[[Path], l
         return f"made with {first(settings)}"
     if misplaced := misplacement(path, provenance):
         return misplaced
-    changes = changed_frames(configuration, read_json(path), path) if made_by in ("check", "check-test") else []
+    changes = changed_frames(configuration, read_json(path), path) if made_by in _CHECKS else []
     if not changes and made_by not in FROM_ELSEWHERE:
         changes = [change for item in inputs(path) if (change := _change(item))]
     return first(changes) if changes else None

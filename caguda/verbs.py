@@ -114,6 +114,9 @@ _LABELS = "MODEL/labels/RULE+RULE.json, or the evidence: MODEL/evidence/evidence
 
 CONFIG = _option("--config", "the experiment: a YAML, or the config.json of the workflow", _FILE, "configuration")
 MANIFEST = _option("--manifest", "the checked frames, written by `check`", _FILE)
+MANIFESTS = _option(
+    "--manifest", "the checked frames, and those of `check-translated` where a run reads them", _FILES, "manifests"
+)
 SEED = _option("--seed", "the seed of weights and data order", _FROM_0)
 MODEL = _option("--model", "which model: a key of `runs`, or RUN/stageK", {"metavar": "MODEL"})
 CHECKPOINT = _option("--checkpoint", "the frozen network", _FILE)
@@ -132,7 +135,7 @@ RULE = _option("--rule", "the folder of a rule, such as anchor-0.15-mean_anchor_
 STORE = _option("--store", "the store, a folder", _FILE)
 PACKED = _option("--packed", "packed caches to read frames from", _FILES_IF_ANY)
 STATE = _option("--state", "the folder of the state to resume from", _FILE)
-DOMAIN = _option("--domain", "which frames", {"choices": ("source", "target")})
+DOMAIN = _option("--domain", "which frames", {"choices": ("source", "target", "translated")})
 SET = _option("--set", "which set of frames", {"choices": ("source", "target", "evaluation", "test")}, "name")
 PART = _option("--part", "which part, from 1", _FROM_1)
 PARTS = _option("--parts", "of how many", _FROM_1)
@@ -177,9 +180,10 @@ VERBS: Mapping[str, Verb] = {
     "generate": Verb("stages.generate:generate", "write the street scenes", (CONFIG, OUTPUT)),
     "check": Verb("stages.check:check", "open, measure and hash every frame", (CONFIG, OUTPUT)),
     "check-test": Verb("stages.check:check_test", "the same for the test set", (CONFIG, OUTPUT)),
+    "check-translated": Verb("stages.check:check_translated", "the same for translated source frames", (CONFIG, MANIFEST, OUTPUT)),
     "pack": Verb("stages.pack:pack", "decode the frames of a domain into one file", (CONFIG, MANIFEST, DOMAIN, OUTPUT)),
     "train": Verb("stages.train:train_model", "train one model of a run",
-                  (CONFIG, SEED, MODEL, MANIFEST, START, ANCHORS_IF_ANY, LABELS_IF_ANY, OUTPUT, STATE, PACKED)),
+                  (CONFIG, SEED, MODEL, MANIFESTS, START, ANCHORS_IF_ANY, LABELS_IF_ANY, OUTPUT, STATE, PACKED)),
     "anchor-part": Verb("stages.anchors:sum_part", "CAC: sums over one part of the source", (*_ON_CHECKPOINT, PART, PARTS, OUTPUT)),
     "anchors": Verb("stages.anchors:construct_anchors", "CAC: category anchors from the sums of all parts",
                     (*_ON_CHECKPOINT, PART_FILES, OUTPUT)),

@@ -71,8 +71,8 @@ def validated(merged: Merged, name: Path) -> Configuration:
         _refuse_file(f"{name}: runs.{run}.file", f"the checkpoint {path}", path, configuration.experiment)
     for run, path in anchors_files(configuration).items():
         _refuse_file(f"{name}: runs.{run}.anchors", f"the anchors file {path}", path, configuration.experiment)
-    for key in ("source", "target", "evaluation", "test") if configuration.street is None else ():
-        domain = getattr(configuration, key)
+    for key in ("source", "target", "evaluation", "test", "translated") if configuration.street is None else ():
+        domain = configuration.frame_set(key)
         if domain is not None and not os.path.isdir(folder := configuration.domain_root(domain)):
             raise UserError(
                 f"{name}: data_root, {key}.root: the folder {folder} does not exist{_or_is_hidden(folder)}; "

@@ -19,6 +19,7 @@ OTHER_BLOCKS = {
     ("README.md", "Makefile"): "the tree of the repository",
     ("label_stores.md", "---"): "what inspect prints",
     ("own_data.md", "data/day/images/*.png"): "a tree of frames",
+    ("own_data.md", "data/day/images/00007.png"): "a tree of frames",
     ("submission.md", "test:"): "a line of YAML",
     ("submission.md", "results/EXPERIMENT/seedS/cag/stage3/"): "the tree of a submission",
 }
@@ -28,8 +29,8 @@ INDENTED = re.compile(r"(?<=\n\n)(?:    .*\n)+")
 
 
 def block(page: str, language: str) -> str:
-    """The one block of a page of docs/ in a language."""
-    (found,) = (text for name, text in FENCED.findall(read(ROOT / "docs" / page)) if name == language)
+    """The first block of a page of docs/ in a language."""
+    found, *_ = (text for name, text in FENCED.findall(read(ROOT / "docs" / page)) if name == language)
     return str(found)
 
 

@@ -1,7 +1,7 @@
 """The smallest experiment that has everything: a few generated frames, a tiny network, one category nobody has seen."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,10 +112,12 @@ class Miniature:
     def weights(self, name: str) -> Path:
         return self.folder / name / "checkpoint.safetensors"
 
-    def train(self, name: str, run: str, configuration: Configuration, **inputs: Any) -> Path:
-        """The weights of a model, RUN or RUN/stageK, in the folder `name`."""
+    def train(
+        self, name: str, run: str, configuration: Configuration, *, translated: Sequence[Path] = (), **inputs: Any
+    ) -> Path:
+        """The weights of a model, RUN or RUN/stageK, in the folder `name`; `translated` is the manifest of translated frames."""
         output, state = self.weights(name), self.folder / name / "state"
-        train_model(configuration, 0, run, self.manifest, output, state, **inputs)
+        train_model(configuration, 0, run, [self.manifest, *translated], output, state, **inputs)
         return output
 
     def anchors(self, output: Path, configuration: Configuration, checkpoint: Path, parts: int = 1) -> Path:

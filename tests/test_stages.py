@@ -591,7 +591,7 @@ def test_another_seed_is_another_network(mini: Miniature, elsewhere: Miniature) 
     weights = []
     for seed in (0, 1):
         weights.append(elsewhere.folder / f"{seed}.safetensors")
-        train_model(settings, seed, "pretrain", mini.manifest, weights[-1], elsewhere.folder / f"state {seed}")
+        train_model(settings, seed, "pretrain", [mini.manifest], weights[-1], elsewhere.folder / f"state {seed}")
     assert digest(weights[0]) != digest(weights[1])
 
 
@@ -607,7 +607,7 @@ def test_the_control_goes_on_from_the_warm_up_and_the_oracle_has_the_target_trut
     assert history[-1]["iteration"] == 2 and "target_cross_entropy" in history[-1]
     unlabelled = without_truth(mini, elsewhere.folder, 5)
     with pytest.raises(UserError, match="found 3 of 8 without; add the labels"):
-        train_model(settings, 0, "oracle", unlabelled, elsewhere.folder / "o.safetensors", elsewhere.folder / "s")
+        train_model(settings, 0, "oracle", [unlabelled], elsewhere.folder / "o.safetensors", elsewhere.folder / "s")
 
 
 def test_a_finished_training_is_published_again_after_its_checkpoint_was_deleted(

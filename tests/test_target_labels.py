@@ -62,7 +62,9 @@ def test_evidence_and_pseudo_labels_are_the_same_without_target_labels(mini: Min
 def test_a_verb_that_opens_target_labels_would_fail(mini: Miniature, blind: Miniature, tmp_path: Path) -> None:
     opened = r"gtFine_labelIds\.png: this file cannot be read \(Is a directory\)"
     with pytest.raises(UserError, match=opened):
-        train_model(blind.configuration(), 0, "oracle", blind.manifest, tmp_path / "c.safetensors", tmp_path / "state")
+        train_model(
+            blind.configuration(), 0, "oracle", [blind.manifest], tmp_path / "c.safetensors", tmp_path / "state"
+        )
     folder = mini.folder / "labels"
     labels = [blind.folder / file.relative_to(mini.folder) for file in label_files(folder / "labels.json")]
     with pytest.raises(UserError, match=opened):

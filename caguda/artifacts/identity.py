@@ -15,6 +15,7 @@ KIND_BY_VERB: Mapping[str, str] = {
     "generate": "what `generate` left",
     "check": "a manifest",
     "check-test": "a manifest",
+    "check-translated": "a manifest",
     "pack": "a packed cache",
     "anchor-part": "the sums of one part of the source",
     "anchors": "category anchors",

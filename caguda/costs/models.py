@@ -140,12 +140,13 @@ class Costing:
         return {"evidence": map_bytes(target.count, size, EVIDENCE_BYTES), "labels": labels}
 
     def shared_disk(self) -> dict[str, int]:
-        """The bytes of what all models share: the packed caches of the domains that runs read, and generated frames."""
+        """The bytes of what all models share: the packed caches of the sets that runs read, and generated frames."""
         runs, disk = [run_of(self.configuration, model) for model in self.chosen.models], {}
-        for domain in ("source", "target") if self.configuration.cache else ():
-            pixels = self.sets[domain].pixels
-            if pixels is not None and any(isinstance(run, Method) and domain in run.reads for run in runs):
-                disk[f"packed {domain}"] = packed_bytes(pixels, labelled=domain == "source")
+        like: Mapping[str, SetName] = {"source": "source", "target": "target", "translated": "source"}
+        for name, twin in like.items() if self.configuration.cache else ():
+            pixels = self.sets[twin].pixels  # translated frames have the sizes of the source's
+            if pixels is not None and any(isinstance(run, Method) and name in run.sets_read for run in runs):
+                disk[f"packed {name}"] = packed_bytes(pixels, labelled=name == "source")
         if self.configuration.street is not None:
             names: tuple[SetName, ...] = ("source", "target", "evaluation")
             disk["generated frames"] = sum((self.sets[name].pixels or 0) * (IMAGE_BYTES + 1) for name in names)

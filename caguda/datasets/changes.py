@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from caguda.config import Configuration
-from caguda.datasets.listing import list_frames
 from caguda.datasets.manifest import SET_NAMES
 from caguda.datasets.record import FileState, read_file_states, record_path
+from caguda.datasets.translated import find_frames
 from caguda.errors import UserError
 from caguda.files import read_regular
 
@@ -20,10 +20,10 @@ def changed_frames(configuration: Configuration, content: Mapping[str, Any], man
 
     A file whose size and time of change are those that the check recorded counts as unchanged and is not opened.
     """
-    states = read_file_states(record_path(manifest, "check-test" if "test" in content else "check"))
+    states = read_file_states(record_path(manifest, content["provenance"]["made_by"]))
     changes: list[str] = []
-    for name in (*SET_NAMES, "test"):
-        if name in content and getattr(configuration, name) is not None:
+    for name in (*SET_NAMES, "test", "translated"):
+        if name in content and configuration.frame_set(name) is not None:
             try:
                 changes += _changes_of_set(configuration, name, content[name], states)
             except UserError as error:
@@ -34,8 +34,8 @@ def changed_frames(configuration: Configuration, content: Mapping[str, Any], man
 def _changes_of_set(
     configuration: Configuration, name: str, content: Mapping[str, Any], states: Mapping[str, FileState]
 ) -> Iterator[str]:
-    domain, root = getattr(configuration, name), Path(content["root"])
-    frames = {frame.id: frame for frame in list_frames(domain, configuration.domain_root(domain))}
+    root = Path(content["root"])
+    frames = {frame.id: frame for frame in find_frames(configuration, name)[1]}
     entries = {entry["id"]: entry for entry in content["frames"]}
     yield from (f"{frame} of the {name} set was added" for frame in sorted(frames.keys() - entries.keys()))
     yield from (f"{frame} of the {name} set is gone" for frame in sorted(entries.keys() - frames.keys()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from unicodedata import normalize
 
@@ -33,7 +33,12 @@ def _listed_ids(path: Path) -> list[str]:
 
 
 def find_images(domain: Domain, root: Path) -> dict[str, Path]:
-    """Every image of a set by its id, before `list` and `skip` are applied.
+    """Every image of a set by its id, before `list` and `skip` are applied; see images_by_id."""
+    return images_by_id(domain, root, layout_of(domain).image_id)
+
+
+def images_by_id(domain: Domain, root: Path, image_id: Callable[[Path], str | None]) -> dict[str, Path]:
+    """Every image in the image folders of a set by its id; `image_id` gives None for a file that is no image of the set.
 
     Paths are absolute; symbolic links in them are not resolved. UserError for a missing folder, for two images with one
     id, and for a path with control characters or bytes that are not UTF-8.
@@ -45,7 +50,7 @@ def find_images(domain: Domain, root: Path) -> dict[str, Path]:
     unprintable, duplicates, layout = [], [], layout_of(domain)
     for folder in layout.image_folders(domain, root):
         for path in entries_of(folder, layout.key):
-            if (name := layout.image_id(path)) is None:
+            if (name := image_id(path)) is None:
                 continue
             if name in images:
                 duplicates.append(f"{images[name]} and {path}")

@@ -17,8 +17,9 @@ from caguda.errors import UserError, first, is_plain
 from caguda.files import is_sealed, read_regular
 from caguda.recorded_settings import refuse_other_settings
 
-SetName = Literal["source", "target", "evaluation", "test"]
+SetName = Literal["source", "target", "evaluation", "test", "translated"]
 SET_NAMES: tuple[SetName, ...] = ("source", "target", "evaluation")
+_REMEDY = "`check` (`check-test` for the set test, `check-translated` for the set translated)"
 Entry = Mapping[str, Any]
 """A frame as the manifest has it: id, height, width, classes in the label, SHA-256 of the files, and more."""
 
@@ -81,7 +82,7 @@ def read_manifest(
     with its SHA-256 when it is read.
     """
     try:
-        raw = read_regular(path, "make it with `check`, or `check-test` for the set test")
+        raw = read_regular(path, f"make it with {_REMEDY}")
         if not is_sealed(raw):
             raise UserError(
                 f"{path}: the manifest must be as `check` wrote it, found another content or no digest at its end; make it "
@@ -92,7 +93,7 @@ def read_manifest(
         roots: dict[str, Path] = {name: Path(value["root"]) for name, value in sets.items()}
         if configuration is not None:
             refuse_other_settings(path, configuration, content["provenance"])
-            domains = {name: getattr(configuration, name) for name in names}
+            domains = {name: configuration.frame_set(name) for name in names}
             moved = {name: configuration.domain_root(domain) for name, domain in domains.items() if domain is not None}
             roots |= {name: folder for name, folder in moved.items() if folder.is_dir()}
         manifest = Manifest(tuple(content["classes"]), sets, roots)
@@ -101,8 +102,7 @@ def read_manifest(
             manifest.digest(name)
     except (ValueError, KeyError, TypeError):
         raise UserError(
-            f"{path}: this is not a manifest with the sets {', '.join(names)}, or it is damaged; make it again with `check` "
-            "(`check-test` for the set test)"
+            f"{path}: this is not a manifest with the sets {', '.join(names)}, or it is damaged; make it again with {_REMEDY}"
         ) from None
     return manifest
 

@@ -36,7 +36,7 @@ class FileState(NamedTuple):
 
 
 def record_path(manifest: Path, verb: str) -> Path:
-    """The record beside a manifest that `verb`, check or check-test, writes."""
+    """The record beside a manifest that `verb`, check or one like it, writes."""
     return manifest.parent / verb / "frames.jsonl"
 
 

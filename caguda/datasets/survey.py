@@ -84,6 +84,7 @@ def _label_names(domain: Domain, root: Path, images: Mapping[str, Path]) -> dict
 def survey(domain: Domain, root: Path, images: Mapping[str, Path], frames: int) -> Survey:
     """The survey of a set with these images by id, of which `frames` are selected."""
     root, layout = Path(os.path.abspath(root)), layout_of(domain)
+    used = set(images.values())
     image_folders, outer_folders = set(layout.image_folders(domain, root)), set(layout.outer_folders(domain, root))
     label_names = _label_names(domain, root, images)
     folders = {*image_folders, *label_names}
@@ -99,7 +100,7 @@ def survey(domain: Domain, root: Path, images: Mapping[str, Path], frames: int) 
             elif folder in image_folders and path not in folders and entry.is_dir():
                 subfolders.append(path)
             elif not entry.is_dir() and (
-                folder in outer_folders or (folder in image_folders and not is_label and layout.image_id(path) is None)
+                folder in outer_folders or (folder in image_folders and not is_label and path not in used)
             ):
                 other_files.append(path)
             elif is_label and entry.name[: -len(ending)] not in beginnings:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Bdl(AdaptSegNet):
     """AdaptSegNet with the cross entropy of cached pseudo-labels; in the paper those of the rule `class_quantile`.
 
-    Translated source images, the other half of the paper, are a data set: see `source` of the YAML.
+    The other half of the paper is the key `source_images: translated`: images that a CycleGAN made elsewhere.
     """
 
     method: Literal["bdl"]  # type: ignore[assignment]

@@ -252,7 +252,7 @@ def write_report(
 
 def settings_of_results(configuration: Configuration) -> dict[str, Any]:
     """The settings that decide the results: without the places of frames and the way that jobs are run."""
-    roots = {name: {"root"} for name in ("source", "target", "evaluation", "test")}
+    roots = {name: {"root"} for name in ("source", "target", "evaluation", "test", "translated")}
     run = {"save_every", "threads", "workers", "processes", "parts", "inference_batch_size", "recompute_activations"}
     return configuration.model_dump(mode="json", exclude={"data_root": True, "cache": True, "compute": run, **roots})
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from caguda.config import Configuration, Table
-from caguda.config_run import STAGE, run_name
+from caguda.config_run import STAGE, Method, RunSettings, run_name
 from caguda.errors import UserError
 from caguda.runs import last_models, models_before, models_listed, run_of, trained_models
 
@@ -58,7 +58,7 @@ def rows_of(configuration: Configuration, models: Sequence[str]) -> list[ModelRo
         lineage = [run, *(run_of(configuration, before) for before in models_before(configuration, model))]
         is_reference = any(ancestor.is_reference for ancestor in lineage)
         adapts = not is_reference and any(ancestor.adapts for ancestor in lineage)
-        rows.append(ModelRow(model, name, title, run.about, adapts, is_reference))
+        rows.append(ModelRow(model, name, title, _about(run), adapts, is_reference))
     return [_with_unique_names(row, rows) for row in rows]
 
 
@@ -74,6 +74,12 @@ def rows_of_runs(configuration: Configuration) -> list[ModelRow]:
             row = row._replace(name=name, title=name if row.title == row.name else row.title)
         rows.append(row)
     return sorted(rows, key=lambda row: not row.is_source_only)
+
+
+def _about(run: RunSettings) -> str:
+    """A few words about a run, which say whether its source images were translated elsewhere."""
+    is_translated = isinstance(run, Method) and run.source_images == "translated"
+    return f"{run.about}, translated source images" if is_translated else run.about
 
 
 def _with_unique_names(row: ModelRow, rows: Sequence[ModelRow]) -> ModelRow:

@@ -1,4 +1,4 @@
-"""The verbs `check` and `check-test`: every frame is opened, and a manifest is written unless there is a problem.
+"""The verbs `check`, `check-test` and `check-translated`: every frame is opened, and a manifest is written unless there is a problem.
 
 Each keeps a folder of its name beside the manifest. It has a record of all files, so that the next check opens only
 changed ones, and all problems and warnings in `findings.txt`. No rule has it as an output: Snakemake never deletes it.
@@ -21,13 +21,13 @@ from caguda.config_frames import Domain
 from caguda.datasets.check import CheckResult, check_frames
 from caguda.datasets.frame import Frame, shortened
 from caguda.datasets.layout import layout_of
-from caguda.datasets.listing import find_images, select_frames
-from caguda.datasets.manifest import SET_NAMES, Entry, SetName, refuse_unsafe_ids
+from caguda.datasets.manifest import SET_NAMES, Entry, SetName, read_manifest, refuse_unsafe_ids
 from caguda.datasets.record import record_path
 from caguda.datasets.requirements import missing_target_labels, parts_problems, size_problems
 from caguda.datasets.scenes import refuse_other_scenes
 from caguda.datasets.summary import summary
 from caguda.datasets.survey import Survey, survey
+from caguda.datasets.translated import find_frames, translation_problems
 from caguda.errors import UserError, first, printable
 from caguda.recorded_settings import plugins_of
 from caguda.registry import plugin_digests
@@ -57,12 +57,17 @@ def _missing_labels(domain: Domain, root: Path, frames: Sequence[Frame]) -> list
     return lines
 
 
-def _check_set(name: SetName, configuration: Configuration, record: Path) -> tuple[dict[str, Any], Survey, CheckResult]:
-    """The manifest's content for one set, the survey of its folders, and the result of checking its frames."""
-    domain: Domain = getattr(configuration, name)
+def _check_set(
+    name: SetName, configuration: Configuration, record: Path, source: Sequence[Entry]
+) -> tuple[dict[str, Any], Survey, CheckResult]:
+    """The manifest's content for one set, the survey of its folders, and the result of checking its frames.
+
+    `source` are the checked source frames that translated ones are compared with.
+    """
+    domain = configuration.frame_set(name)
+    assert domain is not None
     root, table = configuration.domain_root(domain), class_table(configuration, domain)
-    images = find_images(domain, root)
-    frames = select_frames(domain, root, images)
+    images, frames = find_frames(configuration, name)
     refuse_unsafe_ids(root, [frame.id for frame in frames])
     folders = survey(domain, root, images, len(frames))
     plugins = sorted(plugin_digests("layout", [domain.layout]).values())
@@ -72,6 +77,8 @@ def _check_set(name: SetName, configuration: Configuration, record: Path) -> tup
         problems, warnings = missing_target_labels(configuration, root, frames)
         result.problems.extend(problems)
         result.warnings.extend(warnings)
+    elif name == "translated":
+        result.problems.extend(translation_problems(source, frames, result.entries))
     elif name != "test":
         result.problems.extend(_missing_labels(domain, root, frames))
     result.problems.extend(size_problems(configuration, name, result.entries))
@@ -96,9 +103,10 @@ def _relative(entry: Entry, root: Path) -> dict[str, Any]:
     return {**entry, **paths}
 
 
-def _hints(domain: Domain, result: CheckResult) -> list[str]:
-    """The key `skip`, to be pasted into the YAML, that leaves out every frame whose label has another size."""
-    if not result.unequal:
+def _hints(configuration: Configuration, name: SetName, result: CheckResult) -> list[str]:
+    """The key `skip` of a set, to be pasted into the YAML, that leaves out every frame whose label has another size."""
+    domain = configuration.frame_set(name)
+    if domain is None or not result.unequal:
         return []
     ids = json.dumps([*domain.skip, *result.unequal], ensure_ascii=False)
     return [f"skip: {ids}  leaves out every frame whose label has another size than its image"]
@@ -142,8 +150,23 @@ def check_test(configuration: Configuration, output: Path) -> None:
     _check_sets(configuration, ("test",), output, "check-test")
 
 
-def _check_sets(configuration: Configuration, names: Sequence[SetName], output: Path, verb: str) -> None:
+def check_translated(configuration: Configuration, manifest: Path, output: Path) -> None:
+    """Writes the manifest of the translated source frames, in the same way; `manifest` has the source frames.
+
+    It is a file of its own because only the trainings that read translated frames depend on it. UserError unless every
+    source frame has a translated one of its size, and every translated frame a source frame.
+    """
+    if configuration.translated is None:
+        raise UserError("check-translated: the configuration must have a section `translated`, found none")
+    _check_sets(configuration, ("translated",), output, "check-translated", manifest)
+
+
+def _check_sets(
+    configuration: Configuration, names: Sequence[SetName], output: Path, verb: str, manifest: Path | None = None
+) -> None:
+    """Checks some sets and writes their manifest; `manifest` is that of the source frames for translated ones."""
     started = time.time()
+    source = [] if manifest is None else read_manifest(manifest, ["source"], configuration).entries("source")
     refuse_other_scenes(configuration)
     record = record_path(output, verb)
     findings_file = record.with_name("findings.txt")
@@ -151,22 +174,27 @@ def _check_sets(configuration: Configuration, names: Sequence[SetName], output: 
     surveys: dict[str, Survey] = {}
     findings: dict[str, list[str]] = {"warning": [], "problem": [], "hint": []}
     for name in names:
-        domain: Domain = getattr(configuration, name)
         try:
-            sets[name], surveys[name], result = _check_set(name, configuration, record)
+            sets[name], surveys[name], result = _check_set(name, configuration, record, source)
         except UserError as error:
             findings["problem"].append(printable(f"{name}: {error}"))
             continue
         if configuration.street is not None:
             surveys[name] = dataclasses.replace(surveys[name], published=None)
-        new_findings = {"warning": result.warnings, "problem": result.problems, "hint": _hints(domain, result)}
+        new_findings = {
+            "warning": result.warnings,
+            "problem": result.problems,
+            "hint": _hints(configuration, name, result),
+        }
         for kind, lines in new_findings.items():
             findings[kind].extend(printable(f"{name}: {line}") for line in lines)
     print("\n".join(map(printable, summary(sets, surveys))), flush=True)
     _report(findings, findings_file)
     _refuse_problems(findings["problem"], findings_file)
-    settings = configuration.model_dump(mode="json", include={"street", "classes", "ignore", *names})
-    settings |= plugins_of(configuration, names)
-    provenance = new_provenance(verb, settings, [], None, started, output)
+    sections = ["source" if name == "translated" else name for name in names]  # whose layout the translated frames have
+    settings = configuration.model_dump(mode="json", include={"street", "classes", "ignore", *sections})
+    settings |= plugins_of(configuration, sections)
+    inputs = [] if manifest is None else [manifest]
+    provenance = new_provenance(verb, settings, inputs, None, started, output)
     classes = list(class_table(configuration).names)
     write_json(output, {**sets, "classes": classes, "warnings": findings["warning"], "provenance": provenance})

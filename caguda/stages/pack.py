@@ -24,11 +24,11 @@ _SECONDS_BETWEEN_LINES = 10.0
 def pack(configuration: Configuration, manifest: Path, domain: SetName, output: Path) -> None:
     """Write the packed cache of the source with its labels, or of the target without: adaptation must not see its truth.
 
-    UserError if a file has changed since the manifest was written.
+    The translated source has none of its own: a training takes those of the source. UserError if a file has changed since the manifest was written.
     """
     started = time.time()
-    table = class_table(configuration, getattr(configuration, domain))
-    checked = read_manifest(manifest, configuration=configuration)
+    table = class_table(configuration, configuration.frame_set(domain))
+    checked = read_manifest(manifest, [domain], configuration)
     frames = checked.frames(domain)
     labelled = domain == "source"
     settings = configuration.model_dump(mode="json", include={"classes", "ignore"})
@@ -55,9 +55,12 @@ def open_caches(paths: Sequence[Path], manifest: Manifest, configuration: Config
     for path in paths:
         cache = open_packed(path)
         domain: SetName = cache.attributes["domain"]
+        if domain not in manifest.sets:
+            raise UserError(f"{path}: a packed cache must be of frames that the training reads, found those of the {domain}; leave it "
+                            "out")  # fmt: skip
         if cache.attributes["frames_digest"] != manifest.digest(domain):
             raise UserError(f"{path}: a packed cache must be of the manifest's frames, found other ones; make it again")
-        if cache.attributes["classes"] != _identity(class_table(configuration, getattr(configuration, domain))):
+        if cache.attributes["classes"] != _identity(class_table(configuration, configuration.frame_set(domain))):
             raise UserError(f"{path}: a packed cache must be for the configured classes, found others; make it again")
         if domain in caches:
             raise UserError(f"{path}: each domain must have one packed cache, found two of the {domain}; leave one out")

@@ -19,6 +19,7 @@ from caguda.artifacts.provenance import content_digest, new_provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
 from caguda.config_run import Method
+from caguda.datasets.manifest import SetName
 from caguda.errors import UserError
 from caguda.networks.layers.network import SegmentationNetwork
 from caguda.recorded_settings import settings_of_run
@@ -40,12 +41,15 @@ from caguda.stages.training import Progress, TrainingSetup, train
 from caguda.stages.training_frames import Batches, Frames, batches_of, open_frames
 from caguda.version import METHOD_VERSION
 
+_DECISIVE_SETS: tuple[SetName, ...] = ("source", "target", "translated")
+"""The sets of frames that may decide weights; a training has the last one only if it reads it."""
+
 
 def train_model(
     configuration: Configuration,
     seed: int,
     model: str,
-    manifest: Path,
+    manifests: Sequence[Path],
     output: Path,
     state: Path,
     start: Path | None = None,
@@ -55,14 +59,16 @@ def train_model(
 ) -> None:
     """Train a model, RUN or RUN/stageK, by the method of its run, or resume its training; write its checkpoint.
 
-    `start` is the checkpoint that the training starts from, `labels` are made of the evidence of its model. `anchors` are of
-    its model too, or with `anchors.every_stage: false` of the model before the chain, or the converted ones of the run's key
-    `anchors`. Each must be given if the run needs it, and only then.
+    `manifests` are that of `check` and then, if the run reads translated source frames, that of `check-translated`. `start`
+    is the checkpoint that the training starts from, `labels` are made of the evidence of its model. `anchors` are of its model
+    too, or with `anchors.every_stage: false` of the model before the chain, or the converted ones of the run's key `anchors`.
+    Each must be given if the run needs it, and only then.
     """
     started = time.time()
     method = method_of(configuration, model)
     _refuse_other_inputs(method, model, start, anchors, labels)
-    frames = open_frames(configuration, manifest, packed, method)
+    manifest, translated = _manifests_of(method, model, manifests)
+    frames = open_frames(configuration, manifest, packed, method, translated)
     device = configure_torch(configuration.compute.threads, tf32=configuration.compute.tf32)
     _refuse_other_processes(configuration)
     network = _initial_network(configuration, seed, model, manifest, start, device)
@@ -83,7 +89,7 @@ def train_model(
     progress = train(setup, state, fingerprint, configuration.compute.save_every)
     method.after_training(session)
     if parallel.rank() == 0:
-        provenance = new_provenance("train", settings, [manifest, *inputs], seed, started, output)
+        provenance = new_provenance("train", settings, [*manifests, *inputs], seed, started, output)
         _publish(frames, session, progress, provenance, output)
         print(f"{model}: {method.iterations} iterations in {progress.seconds:.0f} s -> {output}", flush=True)
 
@@ -117,11 +123,20 @@ def training_fingerprint(frames: Frames, seed: int, settings: Mapping[str, Any],
     configuration = frames.configuration
     tables = [class_table(configuration, domain) for domain in (configuration.source, configuration.target)]
     classes = [tables[0].names, *(sorted(table.train_id.items()) for table in tables)]
-    contents = [frames.manifest.digest(name) for name in ("source", "target")] + [
-        content_digest(path) for path in inputs
-    ]
+    read = [name for name in _DECISIVE_SETS if name in frames.manifest.sets]
+    contents = [frames.manifest.digest(name) for name in read] + [content_digest(path) for path in inputs]
     parts = [seed, METHOD_VERSION, settings, configuration.compute.threads, classes, contents]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _manifests_of(method: Method, model: str, manifests: Sequence[Path]) -> tuple[Path, Path | None]:
+    """The manifest of `check`, and that of `check-translated` if a run reads it; UserError unless exactly these are given."""
+    is_translated = method.source_images == "translated"
+    if len(manifests) != 1 + is_translated:
+        must = "that of `check` and then that of `check-translated`" if is_translated else "that of `check` alone"
+        raise UserError(f"--manifest: must be {must} for {model}, whose source_images are {method.source_images}, found "
+                        f"{len(manifests)} files")  # fmt: skip
+    return manifests[0], manifests[1] if is_translated else None
 
 
 def _refuse_other_inputs(

@@ -16,9 +16,10 @@ from caguda.config_run import DomainName, Method
 from caguda.datasets.frame import Frame, require_labels
 from caguda.datasets.io import frame_labels
 from caguda.datasets.loader import LabelMaps, TrainingFrames, training_batches
-from caguda.datasets.manifest import Manifest, read_manifest
+from caguda.datasets.manifest import Manifest, SetName, read_manifest
 from caguda.datasets.requirements import refuse_sizes
 from caguda.datasets.transforms import Pixels
+from caguda.datasets.translated import with_translated
 from caguda.errors import UserError
 from caguda.stages import parallel
 from caguda.stages.pack import open_caches
@@ -60,12 +61,16 @@ class Frames:
     def training(
         self, domain: DomainName, method: Method, order: str, seed: int, maps: LabelMaps | None
     ) -> TrainingFrames:
-        """The frames of a domain for training, with label maps; `order` and the seed decide their random order."""
-        cache = self.caches.get(domain)
+        """The frames of a domain for training, with label maps; `order` and the seed decide their random order.
+
+        Translated source frames have the order and the augmentation of the original ones.
+        """
+        read: SetName = "translated" if domain == "source" and method.source_images == "translated" else domain
+        cache = self.caches.get(read)
         stream, augmentation = f"{order} {domain}", method.augmentation_of(domain)
         images = cache.image if cache is not None else None
         align_corners = self.configuration.network.align_corners
-        return TrainingFrames(self.manifest.frames(domain), maps, augmentation, seed, stream, images, align_corners)
+        return TrainingFrames(self.manifest.frames(read), maps, augmentation, seed, stream, images, align_corners)
 
     def truth(self, domain: DomainName) -> LabelMaps:
         """The label maps of a domain's frames; UserError unless all have labels."""
@@ -75,13 +80,20 @@ class Frames:
         return _Truth(frames, table, cache if cache is not None and cache.labelled else None)
 
 
-def open_frames(configuration: Configuration, manifest: Path, packed: Sequence[Path], method: Method) -> Frames:
-    """The checked frames of a manifest; UserError if they do not fit the trainings, or a cache is of a domain not read."""
+def open_frames(
+    configuration: Configuration, manifest: Path, packed: Sequence[Path], method: Method, translated: Path | None = None
+) -> Frames:
+    """The checked frames of a manifest, and of that of the translated frames where the method reads these.
+
+    UserError if they do not fit the trainings, or if a cache is of a set that is not read.
+    """
     checked = read_manifest(manifest, configuration=configuration)
+    if translated is not None:
+        checked = with_translated(checked, translated, configuration)
     refuse_sizes(configuration, manifest, {name: checked.entries(name) for name in ("source", "target")})
     caches = open_caches(packed, checked, configuration)
-    if unread := caches.keys() - method.reads.keys():
-        raise UserError(f"--packed: {method.method} must be given caches of the {' and '.join(method.reads)} alone, found one of the "
+    if unread := caches.keys() - set(method.sets_read):
+        raise UserError(f"--packed: {method.method} must be given caches of the {' and '.join(method.sets_read)} alone, found one of the "
                         f"{min(unread)}; leave it out")  # fmt: skip
     return Frames(configuration, checked, caches)
 

@@ -170,6 +170,7 @@ CONFIG = below_prefix(f"{EXPERIMENT}/config.json")
 MANIFEST = f"{EXPERIMENT}/manifest.json"
 GENERATED = [f"{EXPERIMENT}/generated.json"] if configuration.street else []
 MANIFEST_OF = {**dict.fromkeys(SET_NAMES, MANIFEST), "test": f"{EXPERIMENT}/manifest.test.json"}
+TRANSLATED = f"{EXPERIMENT}/manifest.translated.json"
 PREDICTED = "test" if configuration.test else "evaluation"
 PACKED = f"{EXPERIMENT}/packed/{{domain}}.h5"
 REPORT = f"{EXPERIMENT}/reports/{{report}}"
@@ -198,7 +199,7 @@ wildcard_constraints:
     report=alternatives(REPORTS),
     rule=r"[A-Za-z0-9_.-]+",
     labelling=alternatives(LABELLINGS),
-    domain="source|target",
+    domain="source|target|translated",
     number="[1-4]",
     part=r"[1-9]\d*",
     parts=r"[1-9]\d*",
@@ -219,9 +220,9 @@ shell.prefix(f"{python}; export CAGUDA_WORKFLOW=$PPID; ")
 TRAINER_CORES = configuration.compute.processes * (configuration.compute.threads + configuration.compute.workers)
 
 
-def caches(*domains: str) -> list[str]:
-    """The packed caches of these domains; none without `cache: true`."""
-    return expand(PACKED, domain=domains) if configuration.cache else []
+def caches(*sets: str) -> list[str]:
+    """The packed caches of these sets of frames; none without `cache: true`."""
+    return expand(PACKED, domain=sets) if configuration.cache else []
 
 
 # No target lists the caches, so that they may be deleted when all is trained. Whatever makes a cache stale makes the

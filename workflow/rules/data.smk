@@ -84,10 +84,40 @@ if configuration.test:
             "python -m caguda check-test --config {params.config:q} --output {output:q} > {log:q} 2>&1"
 
 
-# With `cache: true`: the frames of a domain, decoded once for all trainings.
+# Source frames that were translated elsewhere. Only the trainings that read them depend on this file: the set can be added or
+# changed without another training.
+if configuration.translated:
+
+    rule check_translated:
+        input:
+            manifest=MANIFEST,
+        output:
+            TRANSLATED,
+        log:
+            f"{EXPERIMENT}/log/check_translated.txt",
+        benchmark:
+            f"{EXPERIMENT}/benchmark/check_translated.tsv"
+        conda:
+            "../envs/caguda.yaml"
+        threads: 8
+        resources:
+            mem_mb=4000,
+            runtime=240,
+        params:
+            config=CONFIG,
+            settings=settings_json(
+                "street", "classes", "ignore", **without_root("source"), **plugins_of(configuration, ["source"])
+            ),
+            method_version=METHOD_VERSION,
+        shell:
+            "python -m caguda check-translated --config {params.config:q} --manifest {input.manifest:q} --output {output:q}"
+            " > {log:q} 2>&1"
+
+
+# With `cache: true`: the frames of a set, decoded once for all trainings.
 rule pack:
     input:
-        manifest=MANIFEST,
+        manifest=lambda wildcards: TRANSLATED if wildcards.domain == "translated" else MANIFEST,
     output:
         PACKED,
     log:

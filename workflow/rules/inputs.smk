@@ -70,6 +70,11 @@ def beside_start(seed: int | str, model: str, name: str) -> str:
     return of_model(seed, f"{before}/{given}" if given else before, name)
 
 
+def manifests_given_to(model: str) -> list[str]:
+    """The manifest, and that of the translated frames for a training that reads them."""
+    return [MANIFEST, *([TRANSLATED] if "translated" in run_of(configuration, model).sets_read else [])]
+
+
 def start_given_to(seed: int | str, model: str) -> list[str]:
     """The checkpoint that a training starts from; none for a run without `start`."""
     before = model_before(configuration, model)

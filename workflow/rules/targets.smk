@@ -11,8 +11,13 @@ def model_artifacts(seed: int, model: str) -> list[str]:
 
 
 def artifacts_given_to(seed: int, model: str) -> list[str]:
-    """The anchors and pseudo-labels that a training is given, the artifacts that they are made of, and their label report."""
+    """What a training is given: the manifest of translated frames, anchors and pseudo-labels, and what these are made of.
+
+    The label report of the pseudo-labels is one of them.
+    """
     run, paths = run_of(configuration, model), []
+    if isinstance(run, Method) and "translated" in run.sets_read:
+        paths.append(TRANSLATED)
     if isinstance(run, Method) and run.uses_frozen_model:
         given = folder_given_to(model)
         anchors = anchors_of(seed, model_before(configuration, model), given)

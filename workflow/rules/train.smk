@@ -4,8 +4,8 @@
 
 rule train:
     input:
-        manifest=MANIFEST,
-        packed=lambda wildcards: caches(*run_of(configuration, model_of_job(wildcards)).reads),
+        manifest=lambda wildcards: manifests_given_to(model_of_job(wildcards)),
+        packed=lambda wildcards: caches(*run_of(configuration, model_of_job(wildcards)).sets_read),
         start=lambda wildcards: start_given_to(wildcards.seed, wildcards.model),
         anchors=lambda wildcards: anchors_given_to(wildcards.seed, wildcards.model),
         labels=lambda wildcards: labels_given_to(wildcards.seed, wildcards.model),
