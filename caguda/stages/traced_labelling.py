@@ -1,10 +1,16 @@
 """Pseudo-labels with the files that their evidence was made of: manifest, checkpoint, anchors, frames and their truth."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import zarr
+from jaxtyping import UInt8
+from numpy import ndarray
+from tqdm import tqdm
 
 from caguda.artifacts.chain import Input, inputs_of
 from caguda.artifacts.vouched import refuse_other_frames
@@ -13,7 +19,11 @@ from caguda.configfile import configuration_beside, read_configuration
 from caguda.datasets.frame import Frame
 from caguda.datasets.manifest import read_manifest
 from caguda.errors import UserError
+from caguda.stages.diagnose import truth_at
 from caguda.stages.labelling import Labelling
+
+AddImage = Callable[[int, "UInt8[ndarray, 'h w'] | None"], None]
+"""Counts the image at an index, with its truth or None."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +45,20 @@ class TracedLabelling:
     def inputs(self) -> list[Input]:
         """The files that the evidence was made of: where each lies now, and whether it is unchanged."""
         return inputs_of(self.labelling.evidence.path)
+
+    @property
+    def size(self) -> dict[str, int]:
+        """The number of images and the size of their maps, as `inspect` tells them."""
+        height, width = self.labelling.shape
+        return {"images": self.labelling.count, "height": height, "width": width}
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The provenance of the evidence, and the state of each of its inputs, as `inspect` tells them."""
+        return {
+            "provenance": dict(self.labelling.evidence.attributes.get("provenance", {})),
+            "inputs": {file.path.as_posix(): file.state for file in self.inputs},
+        }
 
     def input(self, suffix: str) -> Path:
         """The manifest (`.json`), checkpoint (`.safetensors`) or anchors (`.h5`); UserError if it is changed or missing."""
@@ -69,3 +93,18 @@ class TracedLabelling:
         if table.names != self.labelling.categories:
             raise UserError(f"{beside}: the classes must be those of the evidence, found other ones")
         return labelled, table
+
+    def count_images(self, add: AddImage) -> dict[str, Any]:
+        """Counts every written image by `add`. Returns how many are missing, how many have a truth, and why if none has."""
+        labelling, note = self.labelling, None
+        try:
+            frames, table = self.truth()
+        except UserError as error:
+            frames, table, note = {}, self.table, str(error)
+        missing = frozenset(labelling.missing())
+        if len(missing) == labelling.count:
+            raise UserError(f"{labelling.path}: some images must be written, found none; make the evidence first")
+        for index in tqdm(range(labelling.count), desc="inspect", disable=not sys.stderr.isatty()):
+            if index not in missing:
+                add(index, truth_at(frames[index], table, labelling) if index in frames else None)
+        return {"missing": len(missing), "images_with_truth": len(frames.keys() - missing), "no_truth": note}
