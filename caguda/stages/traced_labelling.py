@@ -1,7 +1,7 @@
 """Pseudo-labels with the files that their evidence was made of: manifest, checkpoint, anchors, frames and their truth."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,24 @@ from caguda.stages.labelling import Labelling
 
 AddImage = Callable[[int, "UInt8[ndarray, 'h w'] | None"], None]
 """Counts the image at an index, with its truth or None."""
+
+
+def unchanged_input(artifact: Path, inputs: Sequence[Input], suffix: str, title: str) -> Path:
+    """The input of an artifact whose name has a suffix; UserError if it is changed or missing."""
+    for file in inputs:
+        if file.path.suffix == suffix:
+            if file.state != "unchanged":
+                raise UserError(f"{file.path}: {file.state}, so it is not what {title} was made of")
+            return file.path
+    raise UserError(f"{artifact}: its provenance names no {suffix} file")
+
+
+def labelled_frames(frames: Sequence[Frame], manifest: Path, name: str) -> dict[int, Frame]:
+    """The frames of a set whose label file exists, by index; UserError if there are none."""
+    labelled = {i: frame for i, frame in enumerate(frames) if frame.label is not None and frame.label.is_file()}
+    if not labelled:
+        raise UserError(f"{manifest}: none of the {name} frames has a label file")
+    return labelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +80,7 @@ class TracedLabelling:
 
     def input(self, suffix: str) -> Path:
         """The manifest (`.json`), checkpoint (`.safetensors`) or anchors (`.h5`); UserError if it is changed or missing."""
-        for file in self.inputs:
-            if file.path.suffix == suffix:
-                if file.state != "unchanged":
-                    raise UserError(f"{file.path}: {file.state}, so it is not what the evidence was made of")
-                return file.path
-        raise UserError(f"{self.labelling.evidence.path}: its provenance names no {suffix} file")
+        return unchanged_input(self.labelling.evidence.path, self.inputs, suffix, "the evidence")
 
     @cached_property
     def frames(self) -> list[Frame]:
@@ -82,11 +95,7 @@ class TracedLabelling:
 
         The class table is that of the `config.json` beside the manifest; the workflow writes it there.
         """
-        labelled = {
-            i: frame for i, frame in enumerate(self.frames) if frame.label is not None and frame.label.is_file()
-        }
-        if not labelled:
-            raise UserError(f"{self.input('.json')}: none of the target frames has a label file")
+        labelled = labelled_frames(self.frames, self.input(".json"), "target")
         beside = self.input(".json").with_name("config.json")
         configuration = read_configuration(beside)
         table = class_table(configuration, configuration.target)

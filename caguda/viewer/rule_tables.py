@@ -45,7 +45,7 @@ def _pairs(inspection: Inspection) -> Iterator[str]:
     numbered = _numbered(inspection)
     column = max(map(len, numbered))
     pairs = {tuple(pair["rules"]): pair for pair in inspection["pairs"]}
-    widths = [14] * (len(names) - 1)
+    widths = [16] * (len(names) - 1)
     yield "Pairs of rules: labelled by both, % of all pixels / same label, % of these"
     yield table_row("", column, [str(number) for number in range(1, len(names))], widths)
     for i in range(1, len(names)):
