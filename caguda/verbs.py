@@ -110,7 +110,7 @@ _FILES_IF_ANY = _FILE | {"nargs": "*", "default": ()}
 _SWITCH: dict[str, Any] = {"action": "store_true", "default": False}
 _FROM_0, _FROM_1 = ({"type": _whole_number(least), "metavar": "N"} for least in (0, 1))
 _NUMBERS: dict[str, Any] = {"type": _finite_numbers, "default": ()}
-_LABELS = "MODEL/labels/RULE+RULE.json, or the evidence: MODEL/evidence/evidence.zarr"
+_LABELS = "MODEL/labels/RULE+RULE.json, or MODEL/labels/RULE/labels.json, or the evidence: MODEL/evidence/evidence.zarr"
 
 CONFIG = _option("--config", "the experiment: a YAML, or the config.json of the workflow", _FILE, "configuration")
 MANIFEST = _option("--manifest", "the checked frames, written by `check`", _FILE)
@@ -154,17 +154,22 @@ FIGURE = _option("--figure", "the predictions and pseudo-labels of some frames, 
 CURVES = _option("--curves", "the loss curves", _FILE)
 JSON = _option("--json", "print JSON", _SWITCH, "as_json")
 PLOT = _option("--plot", "draw pictures into this folder", {"type": _path, "default": None, "metavar": "FOLDER"})
-MARGINS = _option("--margin", "what other margins give", _NUMBERS | {"metavar": "M,M,..."}, "margins")
-P0S = _option("--p0", "what other P0 give", _NUMBERS | {"metavar": "P,P,..."}, "p0s")
+MARGINS = _option("--margin", "what other margins give, of one labelling", _NUMBERS | {"metavar": "M,M,..."}, "margins")
+P0S = _option("--p0", "what other P0 give, of one labelling", _NUMBERS | {"metavar": "P,P,..."}, "p0s")
 FRAMES = _option("--frames", "the frames of these ids", {"default": None, "metavar": "ID,..."})
-WORST = _option("--worst", "the N worst frames", _FROM_1 | {"default": None})
+WORST = _option(
+    "--worst",
+    "the N frames that are least right, or of two columns those that differ most",
+    _FROM_1 | {"default": None},
+)
 RANDOM = _option("--random", "N frames at random", _FROM_1 | {"default": None})
 HTML = _option("--html", "a page instead of pictures", _SWITCH)
 ARTIFACT = _option("artifact", "a file, or a label store", {"type": _path, "metavar": "ARTIFACT"})
 PATHS = _option("paths", "artifacts, or folders with some", _FILES | {"metavar": "PATH"})
 YAMLS = _option("files", "YAMLs, a later one above those before it", _FILES)
-LABELLING = _option("labelling", _LABELS, {"type": _path, "metavar": "LABELS"})
 LABELLINGS = _option("labellings", _LABELS, {"type": _path, "nargs": "+", "metavar": "LABELS"})
+SHOWN = _option("shown", f"{_LABELS}; predictions/SET.json, or checkpoints; a column for each rule or model of several",
+                {"type": _path, "nargs": "+", "metavar": "LABELS"})  # fmt: skip
 YAML = _option("file", "the experiment: a YAML", {"type": _path, "metavar": "CONFIG"})
 PLANNED = _option("words", "YAMLs above it; models, runs or targets of the workflow, by default all runs",
                   {"nargs": "*", "default": (), "metavar": "MODEL"})  # fmt: skip
@@ -204,8 +209,8 @@ VERBS: Mapping[str, Verb] = {
     "evaluate": Verb("stages.evaluate:evaluate", "IoU of a checkpoint", (*_ON_CHECKPOINT, OUTPUT)),
     "diagnose": Verb("stages.diagnose:diagnose", "the label report: shares and accuracy of pseudo-labels",
                      (CONFIG, MANIFEST, EVIDENCE, LABELS, OUTPUT)),
-    "inspect": Verb("stages.inspect:inspect", "what pseudo-labels there are, and what other thresholds would give",
-                    (LABELLING, JSON, PLOT, MARGINS, P0S)),
+    "inspect": Verb("stages.inspect:inspect", "what pseudo-labels there are, of any rules of one evidence store, and what other thresholds would give",
+                    (LABELLINGS, JSON, PLOT, MARGINS, P0S)),
     "predict-part": Verb("stages.predict:predict_part", "label ids of one part of a set's frames as PNG files",
                          (*_ON_CHECKPOINT, SET, FOLDER, PART, PARTS, OUTPUT)),
     "predict": Verb("stages.predictions:list_predictions", "verify and list the predictions of all parts",
@@ -214,8 +219,8 @@ VERBS: Mapping[str, Verb] = {
                        (MANIFEST, PREDICTIONS, OUTPUT)),
     "verify": Verb("stages.verify:verify", "check artifacts, or a whole tree of results, to the last bit", (PATHS,)),
     "provenance": Verb("stages.provenance:print_provenance", "what an artifact was made of, back to the frames", (ARTIFACT, JSON)),
-    "view": Verb("stages.view:view", "pseudo-labels as pictures, or as a page for the browser",
-                 (LABELLINGS, FRAMES, WORST, RANDOM, HTML, OUTPUT)),
+    "view": Verb("stages.view:view", "pseudo-labels and predictions, also several beside each other, as pictures or a page",
+                 (SHOWN, FRAMES, WORST, RANDOM, HTML, OUTPUT)),
     "table": Verb("paper.table:write_table", "the result table", (CONFIG, REPORT, EVALUATIONS, CSV, MARKDOWN)),
     "paper-table": Verb("paper.tables:write_paper_table", "a table of the paper", (CONFIG, NUMBER, EVALUATIONS, OUTPUT)),
     "sweep": Verb("paper.sweep:write_sweep", "what other thresholds give, as a table and a picture",

@@ -224,10 +224,10 @@ def test_labels_are_looked_at_as_they_were_vouched_for(
 ) -> None:
     with_configuration(own)
     folder, _ = evidence_of(own)
-    inspect(folder / named, True, None, (), ())
+    inspect([folder / named], True, None, (), ())
     change_chunks(folder / changed, array, {3: 5, 5: 3})
     with pytest.raises(UserError, match=f"{array} is damaged"):
-        inspect(folder / named, True, None, (), ())
+        inspect([folder / named], True, None, (), ())
     with pytest.raises(UserError, match=f"{array} is damaged"):
         view([folder / named], None, None, None, True, tmp_path / "page")
 
@@ -239,7 +239,7 @@ def test_the_json_of_another_store_does_not_vouch_for_labels(own: Miniature, nam
     folder, _ = evidence_of(own)
     own.label("other", own.configuration(), own.weights("pretrain"))
     shutil.copy(own.folder / "other" / name, folder / name)
-    for look in (lambda: inspect(folder / "labels.json", True, None, (), ()),
+    for look in (lambda: inspect([folder / "labels.json"], True, None, (), ()),
                  lambda: view([folder / "labels.json"], None, None, None, False, tmp_path / "out")):  # fmt: skip
         with pytest.raises(UserError, match=rf"must be the one that {Path(name).name} vouches for"):
             look()

@@ -284,7 +284,6 @@ def test_images_that_are_not_written_are_left_out(sharded: MapStore, tmp_path: P
     [
         (["--frames", "nobody"], "--frames must name finished images of the evidence, found 'nobody'"),
         (["--worst", "1", "--random", "1"], "one of --frames, --worst and --random"),
-        (["OTHER"], "two are compared on a page (--html)"),
         (["SAME", "--html"], "must be named once, found it 2 times"),
     ],
 )

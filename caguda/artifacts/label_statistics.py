@@ -1,6 +1,6 @@
 """The pseudo-labels of one target image by both rules, and their statistics over all images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -133,6 +133,60 @@ class LabelCounts:
         return {labels: accuracy_of(confusion, truths, names) for labels, confusion in confusions.items()}
 
 
+class RuleCounts:
+    """Pixel counts of the labels of any rules over any number of images, and of each pair of these rules.
+
+    confusions: pixels of each rule by truth and label; the last index of each is void or not known, and no label.
+    both: the pixels that both rules of a pair label.    same: those to which both give one label.
+    """
+
+    def __init__(self, rules: Sequence[str], categories: int) -> None:
+        self.rules = tuple(rules)
+        self.confusions: Int64[np.ndarray, "r c+1 c+1"] = np.zeros(
+            (len(rules), categories + 1, categories + 1), np.int64
+        )
+        self.both: Int64[np.ndarray, "r r"] = np.zeros((len(rules),) * 2, np.int64)
+        self.same: Int64[np.ndarray, "r r"] = np.zeros((len(rules),) * 2, np.int64)
+
+    def add(self, labels: Sequence[UInt8[np.ndarray, "h w"]], truth: UInt8[np.ndarray, "h w"] | None = None) -> None:
+        """Counts the pixels of an image by the labels of every rule; without a truth they are void."""
+        void = self.confusions.shape[-1] - 1
+        rows = np.full_like(labels[0], void) if truth is None else np.minimum(truth, void)
+        columns = [np.minimum(label, void) for label in labels]
+        for i, first in enumerate(columns):
+            _count(self.confusions[i], rows, first)
+            for j, second in enumerate(columns[:i]):
+                both = (first < void) & (second < void)
+                self.both[i, j] += np.count_nonzero(both)
+                self.same[i, j] += np.count_nonzero(both & (first == second))
+
+    def summary(self, names: Sequence[str]) -> dict[str, Any]:
+        """`pixels`, `share`, `per_category` and `accuracy` as docs/formats.md has them (RULE+RULE.json); see accuracy_of."""
+        pixels, by_label = int(self.confusions[0].sum()), self.confusions.sum(1)[:, :-1]
+        rules = dict(zip(self.rules, by_label, strict=True))
+        return {
+            "pixels": pixels,
+            "share": {rule: float(counts.sum() / pixels) for rule, counts in rules.items()},
+            "per_category": [
+                {"name": name} | {rule: float(counts[i] / pixels) for rule, counts in rules.items()}
+                for i, name in enumerate(names)
+            ],
+            "accuracy": {
+                rule: accuracy_of(confusion[:-1, :-1], confusion[:-1].sum(1), names)
+                for rule, confusion in zip(self.rules, self.confusions, strict=True)
+            },
+        }
+
+    def pairs(self) -> list[dict[str, Any]]:
+        """For each pair of rules the share of all pixels that both label, and of these the share with the same label."""
+        pixels = self.confusions[0].sum()
+        return [
+            {"rules": [self.rules[j], self.rules[i]], "both": float(self.both[i, j] / pixels),
+             "agreement": _ratio(self.same[i, j], self.both[i, j])}
+            for j in range(len(self.rules)) for i in range(j + 1, len(self.rules))
+        ]  # fmt: skip
+
+
 def _count(counts: np.ndarray, *indices: np.ndarray) -> None:
     """Adds 1 to `counts` at the indices of every pixel, without another array of its size."""
     flat = np.ravel_multi_index(tuple(values.ravel() for values in indices), counts.shape)
@@ -173,6 +227,17 @@ def accuracy_of(
             for i, name in enumerate(names)
         ],
     }
+
+
+def mean_score(scores: Mapping[str, Any], score: str) -> float | None:
+    """The mean of a score, `precision` or `recall` of `accuracy_of`, over the categories that have one; None if none has."""
+    values = [row[score] for row in scores["per_category"] if row[score] is not None]
+    return sum(values) / len(values) if values else None
+
+
+def recall_of_pixels(scores: Mapping[str, Any]) -> float | None:
+    """The share of the pixels with a truth that are labelled right, of the scores of `accuracy_of`."""
+    return None if scores["accuracy"] is None else float(scores["accuracy"] * scores["coverage"])
 
 
 def count_right_and_wrong(

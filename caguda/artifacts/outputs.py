@@ -34,7 +34,7 @@ WRITES: Mapping[str, tuple[str, ...]] = {
 """The suffix of each verb's `--output`, and those of the files that it writes beside it."""
 _OUTPUTS = ("output", "csv", "markdown")
 """The arguments that name a file to be written."""
-_MAY_BE_FOLDERS = ("paths", "artifact", "store", "labelling", "labellings", "folder", "state", "plot", *_OUTPUTS)
+_MAY_BE_FOLDERS = ("paths", "artifact", "store", "labellings", "shown", "folder", "state", "plot", *_OUTPUTS)
 _WITH_PROVENANCE = (".json", ".h5", ".safetensors", ".zip")
 _LONGEST_FOLDER_NAME = 200
 """Bytes, at most: files with longer names are put beside the folder."""

@@ -12,9 +12,9 @@ from jaxtyping import UInt8
 from tqdm import tqdm
 
 from caguda.artifacts.atomic import write_json
-from caguda.artifacts.label_statistics import LabelCounts, accuracy_of
+from caguda.artifacts.label_statistics import LabelCounts, RuleCounts
 from caguda.artifacts.provenance import new_provenance
-from caguda.classes import IGNORE, ClassTable, class_table
+from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.datasets.frame import Frame
 from caguda.datasets.io import frame_labels
@@ -80,24 +80,10 @@ def _joint_statistics(labelling: Labelling, frames: Sequence[Frame], table: Clas
 
 def _statistics_by_rule(labelling: Labelling, frames: Sequence[Frame], table: ClassTable) -> dict[str, Any]:
     """The keys of the report for any rules, each by itself."""
-    c, pixels = table.count, labelling.count * labelling.shape[0] * labelling.shape[1]
-    # (c + 1, c + 1) pixels by truth and label; void or not known, and not labelled, come last.
-    counts = {rule: np.zeros((c + 1, c + 1), np.int64) for rule in labelling.rules}
+    counts = RuleCounts(list(labelling.rules), table.count)
     for index, truth in _truths(labelling, frames, table):
-        rows = np.minimum(IGNORE if truth is None else truth, c)
-        for rule in labelling.rules:
-            np.add.at(counts[rule], (rows, np.minimum(labelling.label(rule, index), c)), 1)
-    shares = {rule: (pairs.sum(0)[:-1] / pixels).tolist() for rule, pairs in counts.items()}
-    return {
-        "pixels": pixels,
-        "share": {rule: float(pairs[:, :-1].sum() / pixels) for rule, pairs in counts.items()},
-        "per_category": [
-            {"name": name} | {rule: shares[rule][i] for rule in shares} for i, name in enumerate(table.names)
-        ],
-        "accuracy": {
-            rule: accuracy_of(pairs[:-1, :-1], pairs[:-1].sum(1), table.names) for rule, pairs in counts.items()
-        },
-    }
+        counts.add([labelling.label(rule, index) for rule in labelling.rules], truth)
+    return counts.summary(table.names)
 
 
 def _truths(

@@ -1,7 +1,6 @@
 """The verb `inspect`: statistics of pseudo-labels, and of those under other thresholds."""
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,22 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from caguda.artifacts.anchors import Anchors, load_anchors
 from caguda.artifacts.label_statistics import FLOAT16_BINS, ImageLabels, LabelCounts, count_right_and_wrong
-from caguda.artifacts.ownership import clear_folder
 from caguda.datasets.image_batches import scaled
 from caguda.datasets.io import frame_image
 from caguda.equations.labels import by_anchor
 from caguda.errors import UserError
-from caguda.paper.charts import save
-from caguda.paper.pictures import description
-from caguda.stages.diagnose import truth_at
+from caguda.pseudo_labels import PAPERS_RULES
+from caguda.stages.compared_rules import inspect_rules, refuse_without_truth
 from caguda.stages.labelling import open_labelling
 from caguda.stages.runtime import configure_torch, restore_network
 from caguda.stages.traced_labelling import TracedLabelling
 from caguda.viewer import charts as label_charts
+from caguda.viewer.curves import threshold_curves
+from caguda.viewer.rule_tables import rules_text
 from caguda.viewer.tables import inspection_text
 
 FRAMES_OF_FEATURES, PIXELS_OF_A_FRAME = 8, 600
@@ -67,17 +65,40 @@ class Counts:
             count_right_and_wrong(self.by_confidence, labels.predicted, labels.confidence, truth)
 
 
-def inspect(labelling: Path, as_json: bool, plot: Path | None, margins: Sequence[float], p0s: Sequence[float]) -> None:
-    """Print the statistics of a labelling as tables, or as JSON; with `plot`, draw pictures into that folder.
+def inspect(
+    labellings: Sequence[Path], as_json: bool, plot: Path | None, margins: Sequence[float], p0s: Sequence[float]
+) -> None:
+    """Print the statistics of pseudo-labels as tables, or as JSON; with `plot`, draw pictures into that folder.
 
-    `labelling` is a label report or evidence, see `open_labelling`. For each of `margins`, in the unit of the anchor rule,
-    and of `p0s`, labels are computed again from the evidence. Truth, anchors and checkpoint are found by the provenance; a
-    missing one is named, and its statistics or pictures are left out.
+    `labellings` are label reports, label stores or evidence, see `open_labelling`. One with labels by anchors and by
+    probability, and no others, is told in detail: for each of `margins`, in the unit of the anchor rule, and of `p0s`,
+    labels are computed again from the evidence. The rules of several, or of one with other rules, are told side by side.
+    Truth, anchors and checkpoint are found by the provenance; a missing one is named, and its statistics or pictures are
+    left out.
     """
     if not all(value >= 0 for value in margins) or not all(0 <= value <= 1 for value in p0s):
-        raise UserError(f"{labelling}: --margin must be 0 or more and --p0 0 to 1, found {[*margins, *p0s]}")
-    traced = TracedLabelling(open_labelling(labelling))
-    rule, distance, c = traced.labelling.anchor_rule, traced.labelling.anchor_distance, len(traced.labelling.categories)
+        raise UserError(f"{labellings[0]}: --margin must be 0 or more and --p0 0 to 1, found {[*margins, *p0s]}")
+    opened = [open_labelling(path) for path in labellings]
+    if len(opened) == 1 and opened[0].has_papers_rules:
+        inspection = _inspect_thresholds(TracedLabelling(opened[0]), plot, margins, p0s)
+        text = inspection_text
+    elif margins or p0s:
+        raise UserError(f"{labellings[0]}: --margin and --p0 must come with one labelling, by {' and by '.join(PAPERS_RULES)}"
+                        ", found several or other rules; leave them out")  # fmt: skip
+    else:
+        inspection, text = inspect_rules(opened, plot), rules_text
+    if as_json:
+        print(json.dumps(inspection, indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        print(text(inspection))
+
+
+def _inspect_thresholds(
+    traced: TracedLabelling, plot: Path | None, margins: Sequence[float], p0s: Sequence[float]
+) -> dict[str, Any]:
+    """The inspection of one labelling by anchors and by probability, also under other thresholds."""
+    labelling = traced.labelling
+    rule, distance, c = labelling.anchor_rule, labelling.anchor_distance, len(labelling.categories)
     counts = Counts(
         LabelCounts(c),
         [
@@ -86,46 +107,25 @@ def inspect(labelling: Path, as_json: bool, plot: Path | None, margins: Sequence
         ],
         [Trial(p0, p0, LabelCounts(c)) for p0 in p0s],
     )
-    inspection = _head(traced) | _count(traced, counts) | _statistics(traced, counts)
+    found = traced.count_images(lambda index, truth: counts.add(labelling.read(index), truth))
+    inspection = _head(traced) | found | _statistics(traced, counts)
     if plot is not None:
         inspection["pictures"] = _draw(traced, counts, inspection, plot)
-    if as_json:
-        print(json.dumps(inspection, indent=1, ensure_ascii=False, allow_nan=False))
-    else:
-        print(inspection_text(inspection))
+    return inspection
 
 
 def _head(traced: TracedLabelling) -> dict[str, Any]:
     """The keys of the inspection that need no pass over the images."""
     labelling = traced.labelling
     rule = labelling.anchor_rule
+    configured = {"margin": rule.margin, "margin_unit": rule.unit, "p0": labelling.p0}
     return {
         "store": str(labelling.path),
-        "images": labelling.count,
-        "height": labelling.shape[0],
-        "width": labelling.shape[1],
+        **traced.size,
         **labelling.thresholds,
-        "configured": {"margin": rule.margin, "margin_unit": rule.unit, "p0": labelling.p0},
-        "provenance": dict(labelling.evidence.attributes.get("provenance", {})),
-        "inputs": {file.path.as_posix(): file.state for file in traced.inputs},
+        "configured": configured,
+        **traced.origin,
     }
-
-
-def _count(traced: TracedLabelling, counts: Counts) -> dict[str, Any]:
-    """Adds every written image to `counts`. Returns how many are missing, how many have a truth, and why if none has."""
-    labelling, note = traced.labelling, None
-    try:
-        frames, table = traced.truth()
-    except UserError as error:
-        frames, table, note = {}, traced.table, str(error)
-    missing = frozenset(labelling.missing())
-    if len(missing) == labelling.count:
-        raise UserError(f"{labelling.path}: some images must be written, found none; make the evidence first")
-    for index in tqdm(range(labelling.count), desc="inspect", disable=not sys.stderr.isatty()):
-        if index not in missing:
-            truth = truth_at(frames[index], table, labelling) if index in frames else None
-            counts.add(labelling.read(index), truth)
-    return {"missing": len(missing), "images_with_truth": len(frames.keys() - missing), "no_truth": note}
 
 
 def _statistics(traced: TracedLabelling, counts: Counts) -> dict[str, Any]:
@@ -159,9 +159,8 @@ def _draw(traced: TracedLabelling, counts: Counts, inspection: dict[str, Any], f
         return label_charts.margins(title, counts.stored.margins.sum(0), verdicts, inspection["margin"], marks)
 
     def curves() -> Figure:
-        if not inspection["accuracy"]:
-            raise UserError(f"no truth is known: {inspection['no_truth'] or 'all of it is void'}")
-        return label_charts.curves(title, inspection, {"anchor": counts.by_margin, "probability": counts.by_confidence})
+        refuse_without_truth(inspection)
+        return threshold_curves(inspection, {"anchor": counts.by_margin, "probability": counts.by_confidence})
 
     def distances() -> Figure:
         anchors, _ = load_anchors(traced.input(".h5"))
@@ -174,15 +173,7 @@ def _draw(traced: TracedLabelling, counts: Counts, inspection: dict[str, Any], f
         "anchors.png": distances,
         "projection.png": lambda: label_charts.projection(title, *_features(traced), table),
     }
-    clear_folder(folder, pictures, "inspect")
-    reasons: dict[str, str | None] = {}
-    for name, draw in pictures.items():
-        try:
-            save(draw(), folder / name, description("inspect"))
-            reasons[name] = None
-        except UserError as error:
-            reasons[name] = str(error)
-    return reasons
+    return label_charts.write_pictures(pictures, folder)
 
 
 @torch.inference_mode()

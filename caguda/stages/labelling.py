@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caguda.artifacts.atomic import read_json
+from caguda.artifacts.chain import inputs_of
 from caguda.artifacts.checks import refuse_other_origin
 from caguda.artifacts.evidence import EVIDENCE, evidence_faults
 from caguda.artifacts.label_statistics import BY_ANCHOR, BY_PROBABILITY, ImageLabels
@@ -31,12 +32,13 @@ from caguda.runs import model_before, models, rules_of
 class Labelling:
     """The pseudo-labels of some rules and their evidence, opened at `path`.
 
-    `labels` has the label store of every rule. Where it is empty, the labels are computed from the evidence.
+    `rules` has the description of each rule by its name, see `Rule.described`: a plugin need not be loaded to look at its
+    labels. `labels` has the label store of every rule. Where it is empty, the labels are computed from the evidence.
     """
 
     path: Path
     evidence: MapStore
-    rules: Mapping[str, Rule]
+    rules: Mapping[str, Mapping[str, Any]]
     labels: Mapping[str, MapStore]
 
     @property
@@ -83,7 +85,7 @@ class Labelling:
     @property
     def anchor_rule(self) -> AnchorRule:
         """The rule of the labels by anchors."""
-        rule = self.rules["anchor"]
+        rule = rule_from(self.rules["anchor"])
         assert isinstance(rule, AnchorRule)
         return rule
 
@@ -95,7 +97,7 @@ class Labelling:
     @property
     def p0(self) -> float:
         """The threshold P0 of Eq. 11."""
-        rule = self.rules["probability"]
+        rule = rule_from(self.rules["probability"])
         assert isinstance(rule, ProbabilityRule)
         return rule.p0
 
@@ -108,13 +110,22 @@ class Labelling:
         """The indices of the images that are not written yet."""
         return self.evidence.missing()
 
-    def read(self, index: int) -> ImageLabels:
-        """The evidence of one image and its labels by anchors and by probability; UserError where the evidence is faulty."""
+    def folder(self, rule: str) -> str:
+        """The name of the folder for labels of one of the rules: its name and settings."""
+        return self.labels[rule].path.parent.name if rule in self.labels else rule_from(self.rules[rule]).folder
+
+    def maps(self, index: int) -> dict[str, NDArray[Any]]:
+        """The evidence of one image, (h, w) each; UserError where it is faulty."""
         maps = self.evidence.read_all(index)
         if faults := evidence_faults(maps, len(self.categories)):
             raise UserError(
                 f"{self.evidence.path}: image {self.image_ids[index]}: {faults[0]}; make the evidence again"
             )
+        return maps
+
+    def read(self, index: int) -> ImageLabels:
+        """The evidence of one image and its labels by anchors and by probability; UserError where the evidence is faulty."""
+        maps = self.maps(index)
         by_anchor, by_probability = (self.label(name, index, maps) for name in PAPERS_RULES)
         active = (by_anchor != IGNORE) * BY_ANCHOR + (by_probability != IGNORE) * BY_PROBABILITY
         return ImageLabels(
@@ -126,8 +137,8 @@ class Labelling:
         if rule in self.labels:
             return self.labels[rule].read(index, "label")
         assert rule in PAPERS_RULES, f"{rule} may need `Rule.prepare`, whose result only a label store has"
-        evidence = self.evidence.read_all(index) if maps is None else maps
-        return self.rules[rule].labels(evidence, self.anchor_distance, prepared=None)
+        evidence = self.maps(index) if maps is None else maps
+        return rule_from(self.rules[rule]).labels(evidence, self.anchor_distance, prepared=None)
 
 
 def anchor_distance_of(evidence: MapStore) -> float:
@@ -155,7 +166,7 @@ def _labelling_of_files(path: Path, evidence: Path, labels: Sequence[Path]) -> L
             raise UserError(
                 f"{file}: the labels must be made of {evidence}, found those of other evidence; make them again"
             )
-    rules = {name: rule_from(store.attributes["rule"]) for name, store in zip(names, stores, strict=True)}
+    rules = {name: store.attributes["rule"] for name, store in zip(names, stores, strict=True)}
     return Labelling(path, evidence_store, rules, dict(zip(names, stores, strict=True)))
 
 
@@ -177,24 +188,31 @@ def verified_labelling(
 
 
 def open_labelling(path: Path) -> Labelling:
-    """The labels by anchors and by probability that a label report names, or that are computed from evidence.
+    """The labels of a label report, those of one rule, or those by anchors and by probability, computed from evidence.
 
-    `path` is the report, `evidence.json`, or the folder of an evidence store, complete or not. UserError for anything else.
+    `path` is the report, `labels.json`, `evidence.json`, or the folder of an evidence store, complete or not. UserError
+    for anything else.
     """
     is_label_store = (path / "zarr.json").is_file() and kind_of_store(path)[0] is LABELS
     if (path.is_dir() and not is_label_store) or path.name == "evidence.json":
         store = store_at(path, EVIDENCE)
-        return Labelling(path, store, _configured_rules(path, store.attributes.get("model", "")), {})
+        rules = _configured_rules(path, store.attributes.get("model", ""))
+        return Labelling(path, store, {name: rule.described() for name, rule in rules.items()}, {})
     report = {} if is_label_store else read_json(path)
+    if "evidence_digest" in report:
+        return _labelling_of_files(path, _evidence_behind(path), [path])
     if not isinstance(report.get("labels"), dict) or not isinstance(report.get("evidence"), str):
-        raise UserError(f"{path}: pseudo-labels are needed, found something else; name MODEL/labels/RULE+RULE.json, or "
-                        "MODEL/evidence/evidence.zarr")  # fmt: skip
+        raise UserError(f"{path}: pseudo-labels are needed, found something else; name MODEL/labels/RULE+RULE.json, "
+                        "MODEL/labels/RULE/labels.json or MODEL/evidence/evidence.zarr")  # fmt: skip
     files = [path.parent / name for name in (report["evidence"], *report["labels"].values())]
-    labelling = _labelling_of_files(path, files[0], files[1:])
-    if not labelling.has_papers_rules:
-        raise UserError(f"{path}: labels by {' and by '.join(PAPERS_RULES)} are needed, found those by "
-                        f"{', '.join(labelling.rules)}; name a report of both")  # fmt: skip
-    return labelling
+    return _labelling_of_files(path, files[0], files[1:])
+
+
+def _evidence_behind(labels: Path) -> Path:
+    """The JSON of the evidence that a label store was made of, which is its only input, by its provenance."""
+    for file in inputs_of(labels):
+        return file.path
+    raise UserError(f"{labels}: its provenance must name the evidence of the labels, found none; make the labels again")
 
 
 def _configured_rules(path: Path, model: str) -> dict[str, Rule]:

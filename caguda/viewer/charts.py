@@ -1,6 +1,7 @@
-"""Pictures of `inspect`: margins, categories, anchors, features, and precision against coverage."""
+"""Pictures of `inspect`: margins, categories, anchors and features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
@@ -11,35 +12,52 @@ from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox
 
 from caguda.artifacts.anchors import Anchors
-from caguda.artifacts.label_statistics import float16_bins, precision_and_coverage, values_of_bins
+from caguda.artifacts.label_statistics import values_of_bins
+from caguda.artifacts.ownership import clear_folder
 from caguda.classes import ClassTable
 from caguda.errors import UserError
-from caguda.paper.charts import GRID, INK, MUTED, WIDTH, disable_math, style
+from caguda.paper.charts import GRID, INK, MUTED, WIDTH, disable_math, save, style
 from caguda.paper.escapes import in_picture
+from caguda.paper.pictures import description
 from caguda.viewer.tables import Inspection, margin_text, percent
 
 BINS, SHOWN = 90, 0.998
 RIGHT, WRONG, PASSIVE = "#2466a8", "#d9480f", "#cbd5e1"
 RULE_COLORS = {"anchor": "#2466a8", "probability": "#e39a3b"}
-RULE_NAMES = {"anchor": "by anchors, another margin", "probability": "by probability, another P0"}
 LONGEST_NAME = 62
 _BEHIND = {"facecolor": "white", "alpha": 0.8, "pad": 0.8, "linewidth": 0}
 
 
 def title(inspection: Inspection) -> str:
-    """The title of all pictures: the file, cut to LONGEST_NAME, its thresholds and its number of images."""
+    """The title of all pictures: the file, cut to LONGEST_NAME, its thresholds if it has any, and its number of images."""
     name = str(inspection["store"])
     name = name if len(name) <= LONGEST_NAME else "…" + name[-LONGEST_NAME:]
-    return f"{name}\n{margin_text(inspection)}; P0 {inspection['p0']:g}; {inspection['images']:,} images"
+    thresholds = f"{margin_text(inspection)}; P0 {inspection['p0']:g}; " if "p0" in inspection else ""
+    return f"{name}\n{thresholds}{inspection['images']:,} images"
 
 
-def _figure(heading: str, height: float) -> Figure:
+def write_pictures(pictures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str, str | None]:
+    """Draws pictures into a folder, in place of earlier ones. Returns for each name None, or why it could not be drawn."""
+    clear_folder(folder, ("*.png",), "inspect")
+    reasons: dict[str, str | None] = {}
+    for name, draw in pictures.items():
+        try:
+            save(draw(), folder / name, description("inspect"))
+            reasons[name] = None
+        except UserError as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+def titled_figure(heading: str, height: float) -> Figure:
+    """An empty figure of some inches of height below a heading."""
     figure = Figure(figsize=(WIDTH, height), dpi=200, facecolor="white", layout="constrained")
     figure.suptitle(heading, size=7, color=MUTED, x=0.01, ha="left", parse_math=False)
     return figure
 
 
-def _label(axes: Axes, x: str, y: str = "") -> None:
+def label_axes(axes: Axes, x: str, y: str = "") -> None:
+    """Gives both axes of a chart their titles."""
     axes.set_xlabel(x, size=7, color=MUTED)
     axes.set_ylabel(y, size=7, color=MUTED)
 
@@ -66,7 +84,7 @@ def margins(
         "wrong": verdicts[0],
         "truth void or not known": counts - verdicts.sum(0),
     }  # fmt: skip
-    figure = _figure(heading, 3.1)
+    figure = titled_figure(heading, 3.1)
     axes = figure.add_subplot()
     floor = np.zeros(BINS)
     for (name, part), color in zip(parts.items(), (RIGHT, WRONG, PASSIVE), strict=False):
@@ -83,7 +101,7 @@ def margins(
     style(axes, "Margins of all pixels", "y")
     axes.set_xlim(0, top)
     note = f"   (beyond the right edge: {percent(float(beyond), 2)}%)" if beyond else ""
-    _label(axes, f"d2 - d1{note}", "% of pixels per bar")
+    label_axes(axes, f"d2 - d1{note}", "% of pixels per bar")
     figure.legend(fontsize=6.5, frameon=False, labelcolor=INK, loc="outside lower center", ncols=4)
     return figure
 
@@ -105,7 +123,7 @@ def categories(heading: str, inspection: Inspection, table: ClassTable) -> Figur
         for score in ("precision", "recall"):
             scores = [[row[score] for row in inspection["accuracy"][rule]["per_category"]] for rule in RULE_COLORS]
             panels[f"{score}, %"] = [[np.nan if v is None else 100 * v for v in values] for values in scores]
-    figure = _figure(heading, 1.0 + 0.19 * len(rows))
+    figure = titled_figure(heading, 1.0 + 0.19 * len(rows))
     positions, colors = np.arange(len(rows)), table.palette()[: len(rows)] / 255
     pale = [(*color, 0.45) for color in colors]
     first: Axes | None = None
@@ -133,7 +151,7 @@ def distances(heading: str, anchors: Anchors, table: ClassTable, margin: float) 
     as its closest ones is active.
     """
     c = len(anchors.pairwise)
-    figure = _figure(heading, 1.3 + 0.27 * c)
+    figure = titled_figure(heading, 1.3 + 0.27 * c)
     axes = figure.add_subplot()
     shown = np.ma.masked_invalid(anchors.pairwise)
     image = axes.imshow(shown, cmap=colormaps["viridis"].with_extremes(bad=GRID), vmin=0)
@@ -189,14 +207,14 @@ def projection(
         raise UserError("at least two anchors are needed to draw features on a plane, found fewer")
     mean, plane, explained = principal_axes(anchors.vectors[present])
     dots, crosses = (features - mean) @ plane, (anchors.vectors[present] - mean) @ plane
-    figure = _figure(heading, 5.6)
+    figure = titled_figure(heading, 5.6)
     axes = figure.add_subplot()
     palette = table.palette() / 255
     axes.scatter(dots[~active, 0], dots[~active, 1], s=3, color=PASSIVE, linewidths=0)
     axes.scatter(dots[active, 0], dots[active, 1], s=4, c=palette[nearest[active]], linewidths=0, alpha=0.7)
     names = [in_picture(table.names[category]) for category in present]
     point = max(np.ptp(np.concatenate([dots, crosses]), axis=0) / (440, 270))  # a typographic point, in data units
-    sides = _sides(crosses / point, names)
+    sides = name_sides(crosses / point, names)
     for category, name, at, (x, y) in zip(present.tolist(), names, crosses, sides, strict=True):
         axes.scatter(at[0], at[1], s=60, color=palette[category], label=name, edgecolors="white", linewidths=1.2,
                      zorder=4)  # fmt: skip
@@ -207,7 +225,7 @@ def projection(
     axes.set_aspect("equal", adjustable="datalim")
     titles = (f"{name} principal axis of the anchors ({100 * share:.0f}% of their variance)"
             for name, share in zip(("first", "second"), explained, strict=True))  # fmt: skip
-    _label(axes, *titles)
+    label_axes(axes, *titles)
     disable_math(figure.legend(fontsize=6.5, frameon=False, labelcolor=INK, loc="outside lower center", ncols=7))
     return figure
 
@@ -215,8 +233,8 @@ def projection(
 _SIDES = [(x, y) for x in (1, -1, 0) for y in (1, -1, 0) if (x, y) != (0, 0)]
 
 
-def _sides(points: Float64[np.ndarray, "c 2"], names: Sequence[str]) -> list[tuple[int, int]]:
-    """The side of each marker, one of _SIDES, on which its name covers the least of the markers and of earlier names.
+def name_sides(points: Float64[np.ndarray, "c 2"], names: Sequence[str]) -> list[tuple[int, int]]:
+    """The side (x, y) of each marker, -1 to 1 each, on which its name covers the least of the markers and of earlier names.
 
     `points` are the markers' positions in typographic points.
     """
@@ -234,33 +252,3 @@ def _overlap(a: Bbox, b: Bbox) -> float:
     """The area of the intersection of two boxes."""
     common = Bbox.intersection(a, b)
     return 0.0 if common is None else float(common.width * common.height)
-
-
-def curves(heading: str, inspection: Inspection, verdicts: Mapping[str, Int64[np.ndarray, "2 v"]]) -> Figure:
-    """Precision against coverage over all thresholds of each rule, with marks at the stored and the other thresholds."""
-    figure = _figure(heading, 4.0)
-    axes = figure.add_subplot()
-    for rule, side in (("anchor", -1), ("probability", 1)):
-        precision, coverage = precision_and_coverage(*verdicts[rule])
-        shown, color = coverage > 0.005, RULE_COLORS[rule]
-        precision, coverage = 100 * precision, 100 * coverage
-        axes.plot(coverage[shown], precision[shown], color=color, linewidth=1.5, label=RULE_NAMES[rule])
-        key, trials, name = ("margin", "margins", "margin") if rule == "anchor" else ("p0", "p0s", "P0")
-        stored = (inspection["configured"].get(key, inspection[key]), inspection[key], " (stored)")
-        for value, threshold, note in (
-            stored,
-            *((trial["value"], trial["threshold"], "") for trial in inspection[trials]),
-        ):
-            at = int(float16_bins(np.asarray(threshold, np.float32)))
-            point = (coverage[at], precision[at])
-            axes.scatter(*point, s=34 if note else 16, color=color, edgecolors="white", zorder=3)
-            axes.annotate(f"{name} {value:g}{note}", point, (side * 4, side * 4), size=6,
-                          ha="left" if side > 0 else "right", va="bottom" if side > 0 else "top",
-                          textcoords="offset points", color=color)  # fmt: skip
-    style(axes, "Precision against coverage, over pixels with a truth", "y")
-    axes.grid(visible=True, color=GRID, linewidth=0.6)
-    axes.set_xlim(0, 100)
-    axes.set_ylim(top=100.5)
-    _label(axes, "coverage: labelled, % of pixels", "precision: right, % of labelled pixels")
-    axes.legend(fontsize=6.5, frameon=False, labelcolor=INK, loc="lower left")
-    return figure

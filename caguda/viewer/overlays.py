@@ -101,9 +101,9 @@ def small_objects(labels: ImageLabels) -> list[Mark]:
     return marks
 
 
-def painted(differences: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The values of `difference` as an RGB picture (4 h, 4 w, 3)."""
-    palette = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in DIFFERENCES.values()], np.uint8)
+def painted(differences: NDArray[np.uint8], colors: Mapping[str, str]) -> NDArray[np.uint8]:
+    """Indices into some colours (h, w), such as DIFFERENCES, as an RGB picture (4 h, 4 w, 3)."""
+    palette = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in colors.values()], np.uint8)
     large: NDArray[np.uint8] = palette[differences].repeat(4, axis=0).repeat(4, axis=1)
     return large
 
@@ -116,7 +116,7 @@ def write_sheet(frame: ViewedFrame, table: ClassTable, heading: str, output: Pat
         **({} if frame.truth is None else {"truth": frame.truth[0]}),
         "by probability": labels.probability_label,
         "by anchors": labels.anchor_label,
-        "difference": painted(difference(labels)),
+        "difference": painted(difference(labels), DIFFERENCES),
     }
     second = "Pseudo-labels as in Figure 2b; circles: small objects that anchors alone activate"
     blocks = [

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from caguda.artifacts.label_statistics import mean_score, recall_of_pixels
+
 WIDTH = 100
 RULES = ("anchor", "probability", "both")
 QUANTILES = ("0.05", "0.25", "0.5", "0.75", "0.95")
@@ -13,7 +15,7 @@ Inspection = Mapping[str, Any]
 def inspection_text(inspection: Inspection) -> str:
     """All tables: the store and its origin, the categories, their accuracy, other thresholds, and the pictures."""
     column = max(10, *(len(row["name"]) for row in inspection["per_category"]))
-    parts = [list(_head(inspection)), list(_categories(inspection, column))]
+    parts = [list(head(inspection)), list(_categories(inspection, column))]
     if inspection["accuracy"]:
         parts.append(list(_accuracy(inspection["accuracy"], column)))
     for key, rule in (("margins", "anchor"), ("p0s", "probability")):
@@ -40,13 +42,15 @@ def percent(value: float | None, digits: int = 1) -> str:
     return f"<{least:.{digits}f}" if 0 < 100 * value < least / 2 else f"{100 * value:.{digits}f}"
 
 
-def _head(inspection: Inspection) -> Iterator[str]:
+def head(inspection: Inspection) -> Iterator[str]:
+    """The lines of the store, its thresholds if it has any, the files that it was made of, and its truth."""
     yield inspection["store"]
     size = f"{inspection['height']}x{inspection['width']}"
     yield f"  {inspection['images']:,} images of {size} (h x w), {inspection['pixels']:,} pixels, {len(inspection['per_category'])} categories"
     if inspection["missing"]:
         yield f"  INCOMPLETE: {inspection['missing']:,} images are not written yet and left out below"
-    yield f"  {margin_text(inspection)}; P0 {inspection['p0']:g}"
+    if "p0" in inspection:
+        yield f"  {margin_text(inspection)}; P0 {inspection['p0']:g}"
     if provenance := inspection["provenance"]:
         torch, created = provenance["libraries"].get("torch", "unknown"), provenance["created"]
         yield f"  made {created} by caguda {provenance['caguda']}, method {provenance['method_version']}, torch {torch}"
@@ -61,12 +65,13 @@ def _head(inspection: Inspection) -> Iterator[str]:
         yield f"  truth is known of {inspection['images_with_truth']:,} images"
 
 
-def _row(name: str, column: int, cells: Sequence[str], widths: Sequence[int]) -> str:
+def table_row(name: str, column: int, cells: Sequence[str], widths: Sequence[int]) -> str:
+    """A line of a table: a name in a column of some letters, then right-aligned cells."""
     padded = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
     return f"{name:<{column}}{''.join(padded)}".rstrip()
 
 
-def _groups(column: int, groups: Sequence[tuple[str, int]]) -> str:
+def group_titles(column: int, groups: Sequence[tuple[str, int]]) -> str:
     """A line of titles, each centred over a group of columns; `groups` has titles and widths."""
     titles = [f" {text} ".center(width - 3, "-") if text else " " * (width - 3) for text, width in groups]
     return " " * column + "".join(f"   {title}" for title in titles)
@@ -84,19 +89,19 @@ def _quantiles(values: Mapping[str, float | None] | None) -> list[str]:
 
 def _categories(inspection: Inspection, column: int) -> Iterator[str]:
     widths = (9, 7, 7, 9, 8, 7, 8, 7, 7, 7, 7)
-    yield _groups(column, [("labelled, %", 23), ("active, %", 17), ("", 7), ("d2 - d1", 36)])
+    yield group_titles(column, [("labelled, %", 23), ("active, %", 17), ("", 7), ("d2 - d1", 36)])
     heads = ("anchors", "prob.", "both", "closest", "argmax", "agree", "5%", "25%", "50%", "75%", "95%")
-    yield _row("", column, heads, widths)
+    yield table_row("", column, heads, widths)
     for row in inspection["per_category"]:
         shares = [percent(row[rule], 2) for rule in RULES]
         active = [percent(_ratio(row["anchor"], row["nearest"])), percent(_ratio(row["probability"], row["predicted"]))]
         cells = (*shares, *active, percent(row["agreement"]), *_quantiles(row["margin_quantiles"]))
-        yield _row(row["name"], column, cells, widths)
+        yield table_row(row["name"], column, cells, widths)
     share = inspection["share"]
     same_label = sum(row["both"] for row in inspection["per_category"])
     total = [percent(value, 2) for value in (share["anchor"], share["probability"], same_label)]
     total += [percent(share[rule]) for rule in ("anchor", "probability", "agreement")]
-    yield _row("all", column, (*total, *_quantiles(inspection["margin_quantiles"])), widths)
+    yield table_row("all", column, (*total, *_quantiles(inspection["margin_quantiles"])), widths)
     yield f"active by both rules {percent(share['both'])}%, by either {percent(share['either'])}% of all pixels"
     yield "labelled: of all pixels. active: of the pixels whose closest anchor or argmax is this category."
     yield "agree: over pixels active by both rules, Jaccard index of their labels; all: share of equal labels."
@@ -104,28 +109,17 @@ def _categories(inspection: Inspection, column: int) -> Iterator[str]:
 
 def _accuracy(accuracy: Inspection, column: int) -> Iterator[str]:
     widths = (10, 8, 8) * 2
-    yield _groups(column, [("precision, %", 26), ("recall, %", 26)])
-    yield _row("", column, ("anchors", "prob.", "both") * 2, widths)
+    yield group_titles(column, [("precision, %", 26), ("recall, %", 26)])
+    yield table_row("", column, ("anchors", "prob.", "both") * 2, widths)
     by_rule = [accuracy[rule]["per_category"] for rule in RULES]
     for category in zip(*by_rule, strict=True):
         cells = [percent(row[score]) for score in ("precision", "recall") for row in category]
-        yield _row(category[0]["name"], column, cells, widths)
-    means = [percent(_mean(rows, score)) for score in ("precision", "recall") for rows in by_rule]
-    yield _row("mean", column, means, widths)
+        yield table_row(category[0]["name"], column, cells, widths)
+    means = [percent(mean_score(accuracy[rule], score)) for score in ("precision", "recall") for rule in RULES]
+    yield table_row("mean", column, means, widths)
     total = [percent(accuracy[rule]["accuracy"]) for rule in RULES]
-    total += [percent(_recall(accuracy[rule])) for rule in RULES]
-    yield _row("all pixels", column, total, widths)
-
-
-def _mean(rows: Sequence[Inspection], score: str) -> float | None:
-    """The mean of a score over the categories that have one; None if none has."""
-    values = [row[score] for row in rows if row[score] is not None]
-    return sum(values) / len(values) if values else None
-
-
-def _recall(scores: Inspection) -> float | None:
-    """The share of the pixels with a truth that are labelled right."""
-    return None if scores["accuracy"] is None else float(scores["accuracy"] * scores["coverage"])
+    total += [percent(recall_of_pixels(accuracy[rule])) for rule in RULES]
+    yield table_row("all pixels", column, total, widths)
 
 
 def _with_stored(inspection: Inspection, key: str) -> list[tuple[str, Inspection]]:
@@ -146,17 +140,16 @@ def _trials(inspection: Inspection, key: str, rule: str) -> Iterator[str]:
     widths, heads = [12, 10, 9, 8], ["compared", "labelled", "by both", "agree"]
     if inspection["accuracy"]:
         widths, heads = widths + [12, 7] * 2, heads + ["pixels", "mean"] * 2
-        yield _groups(10, [("", 12), ("% of all", 19), ("", 8), ("precision, %", 19), ("recall, %", 19)])
-    yield _row("", 10, heads, widths)
+        yield group_titles(10, [("", 12), ("% of all", 19), ("", 8), ("precision, %", 19), ("recall, %", 19)])
+    yield table_row("", 10, heads, widths)
     for name, trial in _with_stored(inspection, key):
         share = trial["share"]
         cells = [f"{trial['threshold']:.4g}", *(percent(share[part]) for part in (rule, "both", "agreement"))]
         if inspection["accuracy"]:
             scores = trial["accuracy"][rule]
-            rows = scores["per_category"]
-            cells += [percent(scores["accuracy"]), percent(_mean(rows, "precision"))]
-            cells += [percent(_recall(scores)), percent(_mean(rows, "recall"))]
-        yield _row(name, 10, cells, widths)
+            cells += [percent(scores["accuracy"]), percent(mean_score(scores, "precision"))]
+            cells += [percent(recall_of_pixels(scores)), percent(mean_score(scores, "recall"))]
+        yield table_row(name, 10, cells, widths)
 
 
 def _trials_by_category(inspection: Inspection, key: str, rule: str, column: int) -> Iterator[list[str]]:
@@ -166,8 +159,8 @@ def _trials_by_category(inspection: Inspection, key: str, rule: str, column: int
     fit = max(1, (WIDTH - column) // sum(widths))
     trials = _with_stored(inspection, key)
     for block in (trials[start : start + fit] for start in range(0, len(trials), fit)):
-        lines = [_groups(column, [(name, sum(widths)) for name, _ in block])]
-        lines.append(_row("", column, heads * len(block), widths * len(block)))
+        lines = [group_titles(column, [(name, sum(widths)) for name, _ in block])]
+        lines.append(table_row("", column, heads * len(block), widths * len(block)))
         for i, row in enumerate(inspection["per_category"]):
             cells = []
             for _, trial in block:
@@ -175,5 +168,5 @@ def _trials_by_category(inspection: Inspection, key: str, rule: str, column: int
                 if inspection["accuracy"]:
                     scores = trial["accuracy"][rule]["per_category"][i]
                     cells += [percent(scores["precision"]), percent(scores["recall"])]
-            lines.append(_row(row["name"], column, cells, widths * len(block)))
+            lines.append(table_row(row["name"], column, cells, widths * len(block)))
         yield lines
