@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from caguda.complaints import complaint
 from caguda.config_frames import Augmentation
 from caguda.config_rules import PseudoLabels
-from caguda.config_training import Optimiser, left_out_at
+from caguda.config_training import Optimiser, SourceSampling, left_out_at
 from caguda.config_types import UNKNOWN_NAMES_ALLOWED, Count, Positive, Section
 from caguda.errors import did_you_mean, is_plain
 from caguda.registry import NAME_PATTERN, classes_by_name
@@ -57,6 +57,7 @@ class Training(Section):
     augmentation: Augmentation = Augmentation()
     target_augmentation: Augmentation | None = None
     reduction: Literal["mean", "sum"] = "mean"
+    source_sampling: SourceSampling | None = left_out_at(None)
 
     @model_validator(mode="after")
     def _schedule_covers_the_training(self) -> Training:
@@ -174,6 +175,8 @@ class Method(Training, RunSettings):
             raise ValueError(f"pseudo_labels: {self.method} uses none, leave the key out")
         if self.anchors is not None and not self.uses_anchors:
             raise ValueError(f"anchors: {self.method} uses none, leave the key out")
+        if self.source_sampling is not None and self.reads.get("source") != "truth":
+            raise ValueError(f"source_sampling: {self.method} reads no labels of the source here, set the key to null")
         if self.uses_frozen_model and self.start is None:
             raise ValueError(f"start: {self.method} must start from a run, whose model gives anchors and pseudo-labels")
         if self.stages is not None and self.start is None:

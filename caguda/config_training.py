@@ -29,3 +29,15 @@ class Optimiser(Section):
     poly_iterations: Positive | None = None
     warmup_iterations: Annotated[int, Field(ge=0, le=10**9)] = left_out_at(0)
     head_factor: Annotated[float, Field(gt=0.0, le=1e6)] = left_out_at(1.0)
+
+
+class SourceSampling(Section):
+    """Rare class sampling of DAFormer (Hoyer et al., CVPR 2022) in place of a random order of the source's frames.
+
+    A category is drawn, the more often the rarer it is, then one of the frames that have more than `least_pixels` pixels of
+    it. A crop is drawn again if it has too few: not more than the share `crop_share` of `least_pixels`.
+    """
+
+    temperature: Annotated[float, Field(gt=0.0, le=1e6)] = 0.01
+    least_pixels: Annotated[int, Field(ge=0, le=10**9)] = 3000
+    crop_share: Fraction = 0.5

@@ -27,7 +27,7 @@ from caguda.stages.session import AnchorTensors, Batch, Session
 
 Size = tuple[int, int]
 META = torch.device("meta")
-_NOT_OF_A_STEP = {"title", "note", "start", "stages", "iterations", "anchors", "target_statistics"}
+_NOT_OF_A_STEP = {"title", "note", "start", "stages", "iterations", "anchors", "target_statistics", "source_sampling"}
 """The keys of every run that change none of its steps."""
 _INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default,
              torch.ops.aten._index_put_impl_.default)  # fmt: skip

@@ -6,6 +6,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import parent_process
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from caguda.config_frames import Augmentation
 from caguda.datasets.frame import Frame
 from caguda.datasets.io import frame_image
+from caguda.datasets.rare_classes import RareClasses
 from caguda.datasets.transforms import Pixels, augmented
 from caguda.datasets.workers import exit_with_parent, fork_server
 from caguda.equations.grid import enlarged_labels
@@ -24,12 +26,15 @@ from caguda.errors import UserError
 LabelMaps = Callable[[int], Mapping[str, Pixels]]
 Sample = dict[str, Tensor]
 PRELOAD = ["caguda.datasets.loader"]
+CROPS = 11
+"""The crops that are drawn of a frame, at most, until one has enough pixels of a category: those of DAFormer's code."""
 
 
 @dataclass
 class TrainingFrames(Dataset[Sample]):
     """The endless sequence of training samples; every epoch is a new permutation of the n frames.
 
+    With `rare_classes` there are no epochs: the frame of every sample is drawn by it, for a category of its map `label`.
     Order and random augmentation depend on (seed, stream, position) alone: neither the number of workers nor an
     interruption changes a sample. `label_maps(i)` returns the label maps of frame i by name, (H, W) uint8 at the size of
     the image or smaller; smaller ones are enlarged by nearest neighbour, as `align_corners` says, and all are augmented
@@ -43,6 +48,7 @@ class TrainingFrames(Dataset[Sample]):
     stream: str
     images: Callable[[int], Pixels] | None = None
     align_corners: bool = False
+    rare_classes: RareClasses | None = None
 
     def order(self, epoch: int) -> np.ndarray:
         """The permutation of the frames in one epoch."""
@@ -52,15 +58,31 @@ class TrainingFrames(Dataset[Sample]):
         return np.random.default_rng([self.seed, zlib.crc32(f"{self.stream} {purpose}".encode()), number])
 
     def __getitem__(self, position: int) -> Sample:
+        if self.rare_classes is not None:
+            return self._rare_sample(self.rare_classes, position)
         epoch, position_in_epoch = divmod(position, len(self.frames))
-        index = int(self.order(epoch)[position_in_epoch])
+        return next(self._samples(int(self.order(epoch)[position_in_epoch]), position))
+
+    def _rare_sample(self, rare_classes: RareClasses, position: int) -> Sample:
+        """A sample of a drawn frame; of its random crops the first with enough pixels of the drawn category, or the last."""
+        category, index = rare_classes.draw(self._generator("rare class", position))
+        for sample in islice(self._samples(index, position), CROPS if self.augmentation.crop else 1):
+            if int((sample["label"] == category).sum()) > rare_classes.least_in_crop:
+                break
+        return sample
+
+    def _samples(self, index: int, position: int) -> Iterator[Sample]:
+        """Yields a frame in one random augmentation after another."""
         image = self.images(index) if self.images else frame_image(self.frames[index])
         maps = self.label_maps(index) if self.label_maps else {}
         maps = {name: enlarge(values, image.shape[-2:], self.align_corners) for name, values in maps.items()}
-        with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed: it would also seed the GPU's dropout, which takes half a millisecond.
-            torch.default_generator.manual_seed(int(self._generator("transform", position).integers(2**62)))
-            return augmented(self.augmentation, image, maps)
+        generator = self._generator("transform", position)
+        while True:
+            with torch.random.fork_rng(devices=[]):
+                # Not torch.manual_seed: it would also seed the GPU's dropout, which takes half a millisecond.
+                torch.default_generator.manual_seed(int(generator.integers(2**62)))
+                sample = augmented(self.augmentation, image, maps)
+            yield sample
 
 
 def enlarge(label_map: Pixels, size: Sequence[int], align_corners: bool = False) -> Pixels:

@@ -8,17 +8,20 @@ from caguda.equations import IGNORE
 from caguda.equations.losses import LossSum
 
 
-def rare_class_probabilities(pixels: Integer[Tensor, "images c"], temperature: float) -> Float64[Tensor, " c"]:
+def rare_class_probabilities(
+    pixels: Integer[Tensor, "images c"], temperature: float, least_pixels: int = 0
+) -> Float64[Tensor, " c"]:
     """The probability to draw each category, the larger the rarer it is in the labels of the source.
 
     Rare class sampling of DAFormer (Hoyer et al., CVPR 2022): softmax((1 - f_c) / temperature), f_c being the share of
     category c in all labelled pixels. `pixels` counts them by image and category, at least one; temperature > 0, there
-    0.01. A category without pixels has probability 0. The public code (mmseg/datasets/uda_dataset.py:17) lists
-    categories from rare to frequent and computes in float32.
+    0.01. A category has probability 0 unless some image has more than `least_pixels` pixels of it; one at least must be
+    left. The public code (mmseg/datasets/uda_dataset.py:17) lists categories from rare to frequent and computes in float32.
     """
     counts = pixels.sum(dim=0)
     share = counts / counts.sum().double()
-    return ((1 - share) / temperature).masked_fill(counts == 0, -torch.inf).softmax(dim=0)
+    is_drawn = (pixels > least_pixels).any(dim=0)
+    return ((1 - share) / temperature).masked_fill(~is_drawn, -torch.inf).softmax(dim=0)
 
 
 def labels_by_share(labels: Integer[Tensor, "n H W"], cell: int, share: float) -> Integer[Tensor, "n h w"]:

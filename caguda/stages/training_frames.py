@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from caguda.artifacts.maps import MapStore
 from caguda.artifacts.packed import PackedFrames
 from caguda.classes import ClassTable, class_table
 from caguda.config import Configuration
 from caguda.config_run import DomainName, Method
+from caguda.config_training import SourceSampling
 from caguda.datasets.frame import Frame, require_labels
 from caguda.datasets.io import frame_labels
 from caguda.datasets.loader import LabelMaps, TrainingFrames, training_batches
 from caguda.datasets.manifest import Manifest, SetName, read_manifest
+from caguda.datasets.rare_classes import RareClasses, rare_classes
 from caguda.datasets.requirements import refuse_sizes
 from caguda.datasets.transforms import Pixels
 from caguda.datasets.translated import with_translated
@@ -63,14 +67,32 @@ class Frames:
     ) -> TrainingFrames:
         """The frames of a domain for training, with label maps; `order` and the seed decide their random order.
 
-        Translated source frames have the order and the augmentation of the original ones.
+        Translated source frames have the order and the augmentation of the original ones. The pixels of the source's labels are
+        counted first for a method that samples rare classes.
         """
         read: SetName = "translated" if domain == "source" and method.source_images == "translated" else domain
         cache = self.caches.get(read)
         stream, augmentation = f"{order} {domain}", method.augmentation_of(domain)
         images = cache.image if cache is not None else None
         align_corners = self.configuration.network.align_corners
-        return TrainingFrames(self.manifest.frames(read), maps, augmentation, seed, stream, images, align_corners)
+        rare = None
+        if domain == "source" and maps is not None and method.source_sampling is not None:
+            rare = self._rare_classes(maps, method.source_sampling)
+        return TrainingFrames(self.manifest.frames(read), maps, augmentation, seed, stream, images, align_corners, rare)
+
+    def _rare_classes(self, maps: LabelMaps, settings: SourceSampling) -> RareClasses:
+        """The rare class sampling of the source's frames; each process counts the pixels of a part of them."""
+        table, count = class_table(self.configuration), len(self.manifest.frames("source"))
+        pixels = torch.zeros(count, table.count, dtype=torch.int64)
+        silent = parallel.rank() > 0 or not sys.stderr.isatty()
+        for index in tqdm(range(parallel.rank(), count, parallel.size()), "pixels of the source", disable=silent):
+            label = maps(index)["label"][..., :, :]
+            pixels[index] = label.flatten().bincount(minlength=256)[: table.count]
+        made = rare_classes(parallel.all_reduce_sum(pixels), settings)
+        never = [name for name, frames in zip(table.names, made.frames, strict=True) if len(frames) == 0]
+        parallel.print_once(f"source_sampling: categories are drawn by the pixels of {count} frames; never, since no frame has "
+                            f"more than {settings.least_pixels} pixels: {', '.join(never) or 'none'}")  # fmt: skip
+        return made
 
     def truth(self, domain: DomainName) -> LabelMaps:
         """The label maps of a domain's frames; UserError unless all have labels."""
