@@ -28,8 +28,9 @@ from caguda.stages.runtime import configure_torch
 
 ROOT = Path(__file__).parents[1]
 DACS = {"method": "dacs", "start": "pretrain", "threshold": 0.3}
-FROZEN = {"training__batch_norm": "frozen", "runs__pretrain__iterations": 6, "runs__dacs": DACS}
-BEFORE = {"warmup": "pretrain", "cag/stage1": "warmup", "dacs": "pretrain"}
+MIC = DACS | {"method": "mic", "block": 8, "feature_weight": 1.0, "source_sampling": {"least_pixels": 20}}
+FROZEN = {"training__batch_norm": "frozen", "runs__pretrain__iterations": 6, "runs__dacs": DACS, "runs__mic": MIC}
+BEFORE = {"warmup": "pretrain", "cag/stage1": "warmup", "dacs": "pretrain", "mic": "pretrain"}
 
 
 def folder_of(model: str, started: int) -> str:
@@ -77,7 +78,7 @@ def trained(mini: Miniature, made: Miniature, model: str, started: int, **change
         ("cag/stage1", "sum"),
         *(
             pytest.param(model, "mean", marks=pytest.mark.slow)
-            for model in ("pretrain", "warmup", "cag/stage1", "dacs")
+            for model in ("pretrain", "warmup", "cag/stage1", "dacs", "mic")
         ),
     ],
 )
