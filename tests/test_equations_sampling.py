@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from method_cases import IGNORE, Case, cases, reorder
 from torch import Tensor
 
-from caguda.equations.sampling import feature_distance, labels_by_share, rare_class_probabilities
+from caguda.equations.sampling import feature_distance, labels_by_share, labels_of_cells, rare_class_probabilities
 
 
 @given(
@@ -79,6 +79,23 @@ def test_the_share_itself_is_enough() -> None:
     assert labels_by_share(labels, 10, 0.7).tolist() == [[[1]]]
     labels.view(-1)[30] = 0
     assert labels_by_share(labels, 10, 0.7).tolist() == [[[IGNORE]]]
+
+
+@given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40))
+def test_the_cells_of_a_map_have_the_labels_of_their_pixels(seed: int, stride: int, height: int, width: int) -> None:
+    """A map of ceil(side / stride) cells; pixels beyond the image count as void."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.tensor([0, 3, IGNORE], dtype=torch.uint8)[
+        torch.randint(0, 3, (2, height, width), generator=generator)
+    ]
+    labels[torch.rand(2, height, width, generator=generator) < 0.7] = 5
+    size = (-(-height // stride), -(-width // stride))
+    found = labels_of_cells(labels, size, 0.75)
+    cell = max(math.ceil(height / size[0]), math.ceil(width / size[1]))
+    assert cell <= stride and (cell == stride or max(size) < stride)
+    whole = torch.full((2, size[0] * cell, size[1] * cell), IGNORE, dtype=torch.uint8)
+    whole[:, :height, :width] = labels
+    assert found.tolist() == brute_labels(whole, cell, 0.75)
 
 
 @given(cases(), st.data())

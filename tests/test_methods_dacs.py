@@ -44,16 +44,16 @@ def session(made: Dacs, seed: int = 0) -> Session:
     return Session(made, Compute(), SMALL.build(CATEGORIES), torch.device("cpu"), None, seed)
 
 
-def batch(number: int, images: int = 2) -> Batch:
+def batch(number: int, images: int = 2, height: int = HEIGHT, width: int = WIDTH) -> Batch:
     """Random frames of both domains, a tenth of the source's pixels void."""
     generator = torch.Generator().manual_seed(number)
 
     def values(end: int, *shape: int) -> Tensor:
         return torch.randint(0, end, shape, generator=generator, dtype=torch.uint8)
 
-    label = values(CATEGORIES, images, HEIGHT, WIDTH)
+    label = values(CATEGORIES, images, height, width)
     label[torch.rand(label.shape, generator=generator) < 0.1] = IGNORE
-    source, target = (values(256, images, 3, HEIGHT, WIDTH) for _ in range(2))
+    source, target = (values(256, images, 3, height, width) for _ in range(2))
     return {"source": {"image": source, "label": label}, "target": {"image": target}}
 
 
@@ -82,7 +82,7 @@ def test_a_mixture_has_half_of_the_categories_of_its_source_and_the_teachers_lab
 ) -> None:
     made, given = method(threshold=threshold), batch(1)
     source, target, training = given["source"], given["target"]["image"], begun(made)
-    images, labels, weights = made.mixtures(training, source, target)
+    images, labels, weights = made.mixtures(training, source, target, *made.teacher_labels(training, target))
     teacher = training.extra_modules["teacher"]
     probability = enlarged_logits(teacher(target / 255).logits, (HEIGHT, WIDTH)).softmax(dim=1)
     share = (probability.amax(dim=1) >= threshold).float().mean()
@@ -109,7 +109,8 @@ def test_categories_are_drawn_anew_by_seed_iteration_batch_and_image(plain: None
             training = session(made, seed)
             training.step(given, iteration)
             for _ in range(2):
-                images, _, _ = made.mixtures(training, twice["source"], given["target"]["image"])
+                target = given["target"]["image"]
+                images, _, _ = made.mixtures(training, twice["source"], target, *made.teacher_labels(training, target))
                 drawn |= {tuple((image == twice["source"]["image"][0]).all(0).flatten().tolist()) for image in images}
     assert len(drawn) > 7, "of ten halves"
 
@@ -162,7 +163,8 @@ def test_the_losses_are_those_of_the_source_and_of_the_mixtures(plain: None) -> 
         enlarged_logits(logits, (HEIGHT, WIDTH)), given["source"]["label"].long(), ignore_index=IGNORE
     )
     assert first.item() == pytest.approx(losses.item(), rel=1e-5)
-    images, labels, weights = made.mixtures(again, given["source"], given["target"]["image"])
+    target = given["target"]["image"]
+    images, labels, weights = made.mixtures(again, given["source"], target, *made.teacher_labels(again, target))
     logits = enlarged_logits(again.outputs(images).logits, (HEIGHT, WIDTH))
     losses = torch.nn.functional.cross_entropy(logits, labels.long(), ignore_index=IGNORE, reduction="none")
     expected = (weights * losses).sum() / weights.numel()

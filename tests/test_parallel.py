@@ -29,10 +29,11 @@ from caguda.stages.runtime import configure_torch
 ROOT = Path(__file__).parents[1]
 DACS = {"method": "dacs", "start": "pretrain", "threshold": 0.3}
 PRODA = {"method": "proda", "start": "pretrain"}
+MIC = DACS | {"method": "mic", "block": 8, "feature_weight": 1.0, "source_sampling": {"least_pixels": 20}}
 FROZEN = {
-    "training__batch_norm": "frozen", "runs__pretrain__iterations": 6, "runs__dacs": DACS, "runs__proda": PRODA,
+    "training__batch_norm": "frozen", "runs__pretrain__iterations": 6, "runs__dacs": DACS, "runs__proda": PRODA, "runs__mic": MIC,
 }  # fmt: skip
-BEFORE = {"warmup": "pretrain", "cag/stage1": "warmup", "dacs": "pretrain", "proda": "pretrain"}
+BEFORE = {"warmup": "pretrain", "cag/stage1": "warmup", **dict.fromkeys(("dacs", "proda", "mic"), "pretrain")}
 
 
 def folder_of(model: str, started: int) -> str:
@@ -80,7 +81,7 @@ def trained(mini: Miniature, made: Miniature, model: str, started: int, **change
         ("cag/stage1", "sum"),
         *(
             pytest.param(model, "mean", marks=pytest.mark.slow)
-            for model in ("pretrain", "warmup", "cag/stage1", "dacs", "proda")
+            for model in ("pretrain", "warmup", "cag/stage1", "dacs", "proda", "mic")
         ),
     ],
 )

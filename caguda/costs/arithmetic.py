@@ -95,7 +95,7 @@ class NetworkPasses:
         """The FLOPs of both passes over images of the shape (n, 3, H, W), in training."""
         if shape not in self._of_batches:
             with _without_values(self.name), FlopCounterMode(display=False) as forward:
-                outputs = self.network(torch.empty(shape, device=META))
+                outputs = self.network.train()(torch.empty(shape, device=META))
             with _without_values(self.name), FlopCounterMode(display=False) as backward:
                 torch.autograd.backward([values.sum() for values in _tensors(outputs)])
             self.network.zero_grad(set_to_none=True)
@@ -153,8 +153,9 @@ class _CountingSession(Session):
     def outputs(self, images: Tensor) -> Outputs:
         """Tensors like the network's outputs. Whether a loss depends on them shows in their gradients."""
         cost = self._passes.of_batch(tuple(images.shape))
-        features, logits, auxiliary = cost.outputs
-        outputs = Outputs(_leaf(features), _leaf(logits), tuple(map(_leaf, auxiliary)))
+        features, logits, auxiliary, encoded = cost.outputs
+        deepest = None if encoded is None else _leaf(encoded)
+        outputs = Outputs(_leaf(features), _leaf(logits), tuple(map(_leaf, auxiliary)), deepest)
         self._calls.append((cost, outputs))
         return outputs
 
@@ -235,7 +236,8 @@ def _unchanged(values: Tensor) -> Tensor:
 
 
 def _tensors(outputs: Outputs) -> list[Tensor]:
-    return [outputs.features, outputs.logits, *outputs.auxiliary]
+    encoded = [] if outputs.encoded is None else [outputs.encoded]
+    return [outputs.features, outputs.logits, *outputs.auxiliary, *encoded]
 
 
 def _leaf(values: Tensor) -> Tensor:

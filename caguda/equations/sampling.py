@@ -1,6 +1,9 @@
 """Rare class sampling of source images, and the feature distance to a frozen network: two parts of DAFormer."""
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Float64, Integer
 from torch import Tensor
 
@@ -35,6 +38,18 @@ def labels_by_share(labels: Integer[Tensor, "n H W"], cell: int, share: float) -
     middle = pixels.median(dim=-1).values  # the label of more than half of the pixels, if there is one
     shares = (pixels == middle[..., None]).double().mean(dim=-1)
     return middle.where(shares >= share, IGNORE)
+
+
+def labels_of_cells(labels: Integer[Tensor, "n H W"], size: Sequence[int], share: float) -> Integer[Tensor, "n h w"]:
+    """The labels of the cells of a map of features of the size (h, w), by `labels_by_share`; DAFormer's image is a multiple.
+
+    A cell has ceil(H / h) or ceil(W / w) pixels a side, the larger of both. Cells at the end that lie beyond the image in
+    part count the missing pixels as IGNORE.
+    """
+    (height, width), (rows, columns) = labels.shape[1:], size
+    cell = max(-(-height // rows), -(-width // columns))
+    padded = F.pad(labels, (0, columns * cell - width, 0, rows * cell - height), value=IGNORE)
+    return labels_by_share(padded, cell, share)
 
 
 def feature_distance(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -51,7 +51,7 @@ class Session:
 
     def __init__(
         self, method: Method, compute: Compute, network: SegmentationNetwork, device: torch.device,
-        anchors: AnchorTensors | None, seed: int,
+        anchors: AnchorTensors | None, seed: int, class_names: Sequence[str] = (),
     ) -> None:  # fmt: skip
         """Prepare the network for training, and make the method's modules.
 
@@ -59,6 +59,8 @@ class Session:
         """
         self.method, self.compute, self.network, self.device = method, compute, network, device
         self.categories = network.classifier.out_channels
+        self.class_names = tuple(class_names)
+        """The names of the categories, where the session has a class table: a plan's has none."""
         self.iteration, self.seed = 0, seed
         self._noise = Noise(seed, parallel.rank())
         self._anchors = anchors
@@ -106,12 +108,15 @@ class Session:
         return self._data_parallel[name]
 
     def outputs(self, images: Tensor) -> Outputs:
-        """The network's outputs for uint8 images (n, 3, H, W), in float32 for any precision inside the network."""
+        """The network's outputs for uint8 images (n, 3, H, W), in float32 for any precision inside the network.
+
+        The encoder's map, which few methods use, keeps that precision.
+        """
         precision = self.compute.precision
         with torch.autocast(self.device.type, getattr(torch, precision), enabled=precision != "float32"):
             outputs = self._data_parallel["network"](scaled(images, self.device))
         auxiliary = tuple(logits.float() for logits in outputs.auxiliary)
-        return Outputs(outputs.features.float(), outputs.logits.float(), auxiliary)
+        return Outputs(outputs.features.float(), outputs.logits.float(), auxiliary, outputs.encoded)
 
     def reduced(self, loss: LossSum) -> Tensor:
         """The mean or the sum of a loss over the whole batch, as `reduction` says; a process may have a part of the batch.

@@ -80,7 +80,8 @@ def train_model(
         _refuse_other_anchors(method, model, anchors)
     rules = rules_of(configuration, model)
     stores = stores_by_rule(configuration, rules, manifest, labels, made_with) if labels else {}
-    session = Session(method, configuration.compute, network, device, anchor_tensors, seed)
+    names = class_table(configuration).names
+    session = Session(method, configuration.compute, network, device, anchor_tensors, seed, names)
     batches = batches_of(frames, method, method.frame_order(adaptation_number(configuration, model)), seed, stores)
     setup = setup_of(session, model, f"{model} of seed {seed} in {configuration.experiment}", batches)
     inputs = [*made_with.values(), *labels]

@@ -1,6 +1,6 @@
 """The three parts of every segmentation network of the paper, after the normalisation of the input."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -17,6 +17,12 @@ class Outputs(NamedTuple):
     features: Float[Tensor, "n d h w"]  # f_D
     logits: Float[Tensor, "n c h w"]
     auxiliary: tuple[Tensor, ...] = ()  # logits of further heads, (n, c, ...) at any resolution
+    encoded: Float[Tensor, "n k i j"] | None = None  # the encoder's coarsest map, in training alone
+
+
+def coarsest(maps: Sequence[Tensor]) -> Tensor:
+    """The map of the fewest pixels, of several the last one: the deepest of an encoder."""
+    return min(reversed(maps), key=lambda values: values.shape[-2] * values.shape[-1])
 
 
 class ParameterGroup(NamedTuple):
@@ -60,7 +66,8 @@ class SegmentationNetwork(nn.Module):
     def forward(self, images: Float[Tensor, "n 3 H W"]) -> Outputs:
         maps = self.encoder(self.normalisation(images))
         features = self.transformer(*maps)
-        return Outputs(features, self.classifier(features), self.auxiliary_logits(*maps))
+        encoded = coarsest(maps) if self.training else None  # which would keep its memory in a pass without gradients
+        return Outputs(features, self.classifier(features), self.auxiliary_logits(*maps), encoded)
 
     def auxiliary_logits(self, *maps: Tensor) -> tuple[Tensor, ...]:
         """The logits of further heads on the encoder's maps, for subclasses; none by default."""
