@@ -105,7 +105,7 @@ def test_the_commands_of_the_page_have_the_options_of_the_verb() -> None:
     calls = re.findall(r"caguda inspect (.*)", PAGE)
     known = {option.flag for option in VERBS["inspect"].options}
     used = {option for call in calls for option in re.findall(r"--[a-z0-9]+", call)}
-    assert len(calls) >= 2 and used == {"--margin", "--p0"} and used | {"--json", "--plot"} <= known
+    assert len(calls) >= 2 and used == {"--margin", "--p0", "--plot"} and used | {"--json", "--plot"} <= known
 
 
 def test_the_paths_of_the_page_are_those_of_the_demo() -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from caguda.artifacts.label_statistics import ImageLabels
 from caguda.classes import CITYSCAPES_19, IGNORE
+from caguda.viewer.columns import DISAGREEMENTS, ComparedFrame, disagreement
+from caguda.viewer.columns_page import ColumnHead, write_columns_page
 from caguda.viewer.overlays import DIFFERENCES, ViewedFrame, difference
 from caguda.viewer.page import LabellingHead, Page, write_page
 
@@ -269,3 +271,25 @@ def test_frames_come_in_another_order(tab: Tab, two: tuple[str, list[ViewedFrame
     tab.is_at(two[1][int(np.argmin(active))].name)
     tab.page.select_option("#order", "by name")
     tab.is_at("town_000")
+
+
+def test_columns_have_the_colours_of_their_labels_and_differences(tab: Tab, tmp_path: Path) -> None:
+    """Two columns, whose frames have two sizes."""
+    random = np.random.default_rng(0)
+    frames = []
+    for number, size in enumerate(SIZES):
+        first, second, truth = random.choice([0, 3, 7, IGNORE], (3, *size)).astype(np.uint8)
+        frames.append(ComparedFrame(f"town_{number:03}", None, "gone", truth, [first, second]))
+    heads = [ColumnHead("one", "a.json"), ColumnHead("two", "b.json")]
+    tab.open(write_columns_page("in their order", CITYSCAPES_19, heads, frames, tmp_path).as_uri())
+    colors = np.array([list(bytes.fromhex(color[1:])) for color in DISAGREEMENTS.values()], np.uint8)
+    for frame in frames:
+        tab.is_at(frame.name)
+        assert tab.layers() == [("image", "0"), ("truth", "0"), ("label", "0"), ("label", "1"), ("difference", "0")]
+        for column, label in enumerate(frame.labels):
+            np.testing.assert_array_equal(tab.pixels("label", column)[..., :3], CITYSCAPES_19.palette()[label])
+        different = disagreement(*frame.labels, frame.truth)
+        np.testing.assert_array_equal(tab.pixels("difference", 0)[..., :3], colors[different])
+        assert f"{100 * (different > 0).mean():.1f} % differ" in tab.page.inner_text("#frame")
+        tab.page.keyboard.press("ArrowRight")
+    assert tab.complaints == []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LONGEST = 60
 EVIDENCE_ARRAYS = ("nearest_anchor", "margin", "predicted", "confidence")
 PAPERS_RULES = ("anchor", "probability")
-"""The paper's two rules; `cag` needs both, and `inspect` and `view` show them side by side."""
+"""The paper's two rules; `cag` needs both, and `inspect` and `view` show them in more detail than others."""
 
 Evidence = Mapping[str, "NDArray[Any]"]
 """The evidence of one image: the arrays of an evidence store by name, (h, w) each."""

@@ -95,7 +95,9 @@ def sources_of_models(paths: Iterable[Path], set_name: SetName | None) -> list[S
     Checkpoints predict the set of the predictions, or `set_name`, or without both the evaluation frames.
     """
     recorded = {path: read_predictions(path) for path in paths if path.suffix != ".safetensors"}
-    chosen: SetName = set_name or next((content["set"] for content in recorded.values()), "evaluation")
+    chosen: SetName = set_name or "evaluation"
+    if set_name is None and recorded:
+        chosen = next(iter(recorded.values()))["set"]
     return [_of_predictions(path, recorded[path]) if path in recorded else _of_checkpoint(path, chosen)
             for path in paths]  # fmt: skip
 
@@ -254,7 +256,7 @@ class Columns:
         for index in tqdm(self.written, desc="worst", disable=not sys.stderr.isatty()):
             frame = self.frame(index)
             if len(self.columns) == 2:
-                others.append((-float(np.mean(disagreement(*frame.labels, None) > 0)), index))
+                others.append((-float(np.mean(disagreement(frame.labels[0], frame.labels[1], None) > 0)), index))
                 continue
             others.append((float(np.mean(frame.labels[0] != IGNORE)), index))
             if frame.truth is not None and (share := agreement(frame.labels[0], frame.truth)) is not None:

@@ -63,6 +63,6 @@ def write_columns_sheet(
     extra: Mapping[str, str] = {}
     if len(titles) == 2:
         extra = DISAGREEMENTS
-        row["difference"] = painted(disagreement(*frame.labels, frame.truth), DISAGREEMENTS)
+        row["difference"] = painted(disagreement(frame.labels[0], frame.labels[1], frame.truth), DISAGREEMENTS)
         blocks.append(Block("Where the two differ", ("difference",), [row]))
     save(side_by_side(blocks, table, extra), output, description("view"))
