@@ -219,7 +219,8 @@ def test_flops_are_printed_with_three_digits(flops: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seeds", "said"), [(1, "none below 1."), (6, "none below 0.031."), (17, "for at most 16 seeds.")]
+    ("seeds", "said"),
+    [(1, "One seed gives none below 1."), (6, "6 seeds give none below 0.031."), (17, "for at most 16 seeds.")],
 )
 def test_the_sentence_about_the_test_says_what_it_can_show(seeds: int, said: str) -> None:
     assert sentence_about_p(seeds).endswith(said)

@@ -140,5 +140,5 @@ def sentence_about_p(seeds: int) -> str:
         return (
             f"The paired test goes through all signs of the differences, which is done for at most {MOST_SEEDS} seeds."
         )
-    least = min(1.0, 2 / 2**seeds)
-    return f"p is that of the exact paired permutation test over seeds, two-sided; {seeds} seeds give none below {least:.2g}."
+    told = "One seed gives" if seeds == 1 else f"{seeds} seeds give"
+    return f"p is that of the exact paired permutation test over seeds, two-sided. {told} none below {min(1.0, 2 / 2**seeds):.2g}."
