@@ -33,7 +33,7 @@ from caguda.networks.layers.inference import most_probable
 from caguda.stages.known_frames import KnownFrames, Truth
 from caguda.stages.runtime import configure_torch, restore_network
 from caguda.stages.traced_labelling import TracedLabelling, labelled_frames, unchanged_input
-from caguda.viewer.columns import ComparedFrame, disagreement, write_columns_sheet
+from caguda.viewer.columns import PANELS, ComparedFrame, write_columns_sheet
 from caguda.viewer.columns_page import ColumnHead, write_columns_page
 from caguda.viewer.overlays import agreement
 
@@ -83,21 +83,20 @@ def source_of_labels(traced: TracedLabelling) -> Source:
                       lambda name: labelling.label(rule, index[name]))  # fmt: skip
 
     missing = frozenset(labelling.image_ids[i] for i in labelling.missing())
-    contents = contents_of_inputs(labelling.evidence.attributes["provenance"])
+    contents = contents_of_inputs(labelling.evidence.attributes.get("provenance", {"inputs": {}}))
     columns = [column(rule) for rule in labelling.rules]
     return Source(labelling.path, "target", labelling.image_ids, missing, traced.table, contents, columns,
                   lambda: traced.frames, traced.truth)  # fmt: skip
 
 
-def sources_of_models(paths: Iterable[Path], set_name: SetName | None) -> list[Source]:
+def sources_of_models(paths: Sequence[Path], set_name: SetName | None) -> list[Source]:
     """Sources of the predictions and checkpoints at `paths`, whose frames are of one set.
 
     Checkpoints predict the set of the predictions, or `set_name`, or without both the evaluation frames.
     """
     recorded = {path: read_predictions(path) for path in paths if path.suffix != ".safetensors"}
-    chosen: SetName = set_name or "evaluation"
-    if set_name is None and recorded:
-        chosen = next(iter(recorded.values()))["set"]
+    of_predictions: list[SetName] = [content["set"] for content in recorded.values()]
+    chosen = set_name or (*of_predictions, "evaluation")[0]
     return [_of_predictions(path, recorded[path]) if path in recorded else _of_checkpoint(path, chosen)
             for path in paths]  # fmt: skip
 
@@ -175,12 +174,12 @@ def _source_of_model(
 
 
 def _titles(columns: Sequence[Column]) -> list[str]:
-    """The titles of columns: rules of one model by their rule, else with the model; numbered where two are the same."""
+    """The titles of columns: rules of one model by their rule, else with the model; numbered unless each is a name of its own."""
     several = len({column.model for column in columns}) > 1
     titles = [
         ", ".join(filter(None, (column.rule, column.model if several or not column.rule else ""))) for column in columns
     ]
-    if len(set(titles)) == len(titles):
+    if len({*titles, *PANELS}) == len(titles) + len(PANELS):
         return titles
     return [f"{number}: {title}" for number, title in enumerate(titles, 1)]
 
@@ -256,7 +255,7 @@ class Columns:
         for index in tqdm(self.written, desc="worst", disable=not sys.stderr.isatty()):
             frame = self.frame(index)
             if len(self.columns) == 2:
-                others.append((-float(np.mean(disagreement(frame.labels[0], frame.labels[1], None) > 0)), index))
+                others.append((-float(np.mean(frame.labels[0] != frame.labels[1])), index))
                 continue
             others.append((float(np.mean(frame.labels[0] != IGNORE)), index))
             if frame.truth is not None and (share := agreement(frame.labels[0], frame.truth)) is not None:

@@ -23,6 +23,8 @@ DISAGREEMENTS = {
     "differ: truth not known": "#6b7280",
 }
 """The values of `disagreement`, in order, and their colours."""
+PANELS = ("image", "truth", "difference")
+"""The titles of the panels beside the columns."""
 PER_ROW = 3
 """The most columns beside each other in a picture."""
 
@@ -53,7 +55,10 @@ def disagreement(
 def write_columns_sheet(
     frame: ComparedFrame, titles: Sequence[str], table: ClassTable, heading: str, output: Path
 ) -> None:
-    """Writes a PNG of a frame: image and truth, the labels of every column over the image, and where two differ."""
+    """Writes a PNG of a frame: image and truth, the labels of every column over the image, and where two differ.
+
+    No title may be one of PANELS.
+    """
     row: dict[str, NDArray[np.uint8]] = dict(zip(titles, frame.labels, strict=True))
     row |= {} if frame.image is None else {"image": frame.image}
     row |= {} if frame.truth is None else {"truth": frame.truth}

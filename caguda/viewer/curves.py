@@ -52,9 +52,9 @@ def threshold_curves(inspection: Inspection, verdicts: Verdicts) -> Figure:
             stored,
             *((trial["value"], trial["threshold"], "") for trial in inspection[trials]),
         ):
-            point = points[int(float16_bins(np.asarray(threshold, np.float32)))]
-            axes.scatter(point[0], point[1], s=34 if note else 16, color=color, edgecolors="white", zorder=3)
-            axes.annotate(f"{name} {value:g}{note}", point, (side * 4, side * 4), size=6,
+            at, precision = points[int(float16_bins(np.asarray(threshold, np.float32)))].tolist()
+            axes.scatter(at, precision, s=34 if note else 16, color=color, edgecolors="white", zorder=3)
+            axes.annotate(f"{name} {value:g}{note}", (at, precision), (side * 4, side * 4), size=6,
                           ha="left" if side > 0 else "right", va="bottom" if side > 0 else "top",
                           textcoords="offset points", color=color)  # fmt: skip
     _finish(axes)
@@ -74,10 +74,11 @@ def rule_curves(inspection: Inspection, verdicts: Verdicts) -> Figure:
     colors = RULE_COLORS | {kind: FURTHER_COLORS[k % len(FURTHER_COLORS)] for k, kind in enumerate(further)}
     names = [in_picture(name) for name in rules]
     in_points = points * [4.5, 250 / max(100.5 - least, 1.0)]  # typographic points, about
-    for row, name, point, (x, y) in zip(rules.values(), names, points, name_sides(in_points, names), strict=True):
+    sides = name_sides(in_points, names)
+    for row, name, (at, precision), (x, y) in zip(rules.values(), names, points.tolist(), sides, strict=True):
         color = colors[row["rule"]["name"]]
-        axes.scatter(point[0], point[1], s=34, color=color, edgecolors="white", zorder=3)
-        axes.annotate(name, tuple(point), (5 * x, 4 * y), size=6, color=color, textcoords="offset points", parse_math=False,
+        axes.scatter(at, precision, s=34, color=color, edgecolors="white", zorder=3)
+        axes.annotate(name, (at, precision), (5 * x, 4 * y), size=6, color=color, textcoords="offset points", parse_math=False,
                       ha=("center", "left", "right")[x], va=("center", "bottom", "top")[y])  # fmt: skip
     _finish(axes)
     axes.set_ylim(bottom=max(0.0, least - 3))
