@@ -20,6 +20,7 @@ from caguda.datasets.transforms import recoloured
 from caguda.equations.grid import enlarged_logits
 from caguda.methods.proda import STRONG, Proda
 from caguda.networks.layers.batch_norm import batch_norms, estimate_statistics
+from caguda.networks.layers.prototypes import Prototypes
 from caguda.networks.small import SmallNetwork
 from caguda.stages import parallel
 from caguda.stages.session import Batch, Session
@@ -53,6 +54,17 @@ def session(made: Proda, weights: int = 0, precision: str = "float32") -> Sessio
         features = network(images).features
         network.classifier.bias.copy_(-(network.classifier.weight.flatten(1) @ features.mean(dim=(0, 2, 3))))
     return Session(made, Compute(precision=precision), network, torch.device("cpu"), None, 3)
+
+
+def proda_of(training: Session) -> Proda:
+    assert isinstance(training.method, Proda)
+    return training.method
+
+
+def prototypes_of(training: Session) -> Prototypes:
+    found = training.extra_modules["prototypes"]
+    assert isinstance(found, Prototypes)
+    return found
 
 
 def batch(number: int, images: int = 2) -> Batch:
@@ -181,7 +193,7 @@ def test_the_losses_of_a_step_are_those_of_plain_numpy(precision: str, batch_nor
     temperature = 0.8
     made = method(weights=WEIGHTS, temperature=temperature, batch_norm=batch_norm)
     training, given = session(made, precision=precision), batch(1)
-    known = training.extra_modules["prototypes"]
+    known = prototypes_of(training)
     before = np.random.default_rng(0).random((CATEGORIES, CHANNELS)).astype(np.float32)
     known.move(torch.from_numpy(3 * before), torch.tensor([3, 3, 0, 0, 3]), 1.0)
     generator = torch.Generator().manual_seed(0)
@@ -244,7 +256,7 @@ def test_gradients_reach_the_network_alone() -> None:
 
 def test_prototypes_are_the_means_of_the_mean_features_of_all_images() -> None:
     training = session(method())
-    watched, prototypes = Watched(training), training.extra_modules["prototypes"]
+    watched, prototypes = Watched(training), prototypes_of(training)
     means: list[tuple[int, np.ndarray]] = []
     for number in range(4):
         list(training.step(batch(number, 3), number))
@@ -260,7 +272,7 @@ def test_prototypes_are_the_means_of_the_mean_features_of_all_images() -> None:
 
 def test_a_category_that_was_never_seen_keeps_its_soft_labels_and_has_no_part_in_the_consistency() -> None:
     training, given = session(method(temperature=0.5)), batch(1)
-    unseen, prototypes = 3, training.extra_modules["prototypes"]
+    unseen, prototypes = 3, prototypes_of(training)
     for name in ("teacher", "start"):
         with torch.no_grad():  # the teacher never predicts it, the first network always
             training.extra_modules[name].classifier.bias[unseen] = {"teacher": -1e4, "start": 1e4}[name]
@@ -268,7 +280,7 @@ def test_a_category_that_was_never_seen_keeps_its_soft_labels_and_has_no_part_in
     _, (_, terms) = training.step(given, 0)
     assert prototypes.image_count[unseen] == 0 and prototypes.image_count.sum() > 0
     assert not prototypes.vectors[unseen].any()
-    labels = training.method.rectified_labels(
+    labels = proda_of(training).rectified_labels(
         training, given["target"]["image"], torch.from_numpy(watched.of_copies["teacher"][1]).float()
     )
     assert (labels == unseen).all()
@@ -298,14 +310,14 @@ def test_without_any_prototype_labels_are_the_first_networks_and_there_is_no_con
 
 def test_a_pixel_whose_corrected_labels_are_all_zero_has_none() -> None:
     training, given = session(method()), batch(1)
-    prototypes, features = training.extra_modules["prototypes"], torch.zeros(2, CHANNELS, 8, 12)
+    prototypes, features = prototypes_of(training), torch.zeros(2, CHANNELS, 8, 12)
     sums = torch.zeros(CATEGORIES, CHANNELS)
     sums[1:] = 1e4  # so far that their weights are 0
     prototypes.move(sums, torch.ones(CATEGORIES, dtype=torch.int64), 1.0)
     with torch.no_grad():
         training.extra_modules["start"].classifier.bias[0] = -1e4
     features[:, 0, :, :6] = 1e4 * CHANNELS**0.5  # far from all
-    labels = training.method.rectified_labels(training, given["target"]["image"], features)
+    labels = proda_of(training).rectified_labels(training, given["target"]["image"], features)
     assert (labels[:, :, 6:] == IGNORE).all() and (labels[:, :, :6] != 0).all()
 
 
@@ -345,12 +357,12 @@ def test_parts_of_a_batch_give_the_losses_and_prototypes_of_the_whole(monkeypatc
     for thread in threads:
         thread.join(120)
     assert [sum(both) for both in zip(*losses, strict=True)] == pytest.approx(expected, rel=1e-5)
-    of_whole = whole.extra_modules["prototypes"]
+    of_whole = prototypes_of(whole)
     for part, own in zip(parts, alone, strict=True):
-        found = part.extra_modules["prototypes"]
+        found = prototypes_of(part)
         assert torch.equal(found.image_count, of_whole.image_count)
         torch.testing.assert_close(found.vectors, of_whole.vectors, rtol=1e-6, atol=1e-6)
-        assert not torch.equal(own.extra_modules["prototypes"].vectors, of_whole.vectors)
+        assert not torch.equal(prototypes_of(own).vectors, of_whole.vectors)
 
 
 # The training

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from pydantic import model_validator
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from caguda.networks.layers.network import Outputs
+    from caguda.networks.layers.prototypes import Prototypes
     from caguda.stages.session import Batch, Objective, Session
 
 STRONG = Augmentation(color_jitter=0.5, blur=1.15)
@@ -96,7 +97,7 @@ class Proda(Method):
         predicted = of_teacher.logits.argmax(dim=1)
         means = class_means(of_teacher.features, predicted, session.categories, AT_LEAST)
         sums, added = session.sum(means.vectors.double().sum(dim=0)), session.sum(means.present.sum(dim=0))
-        session.extra_modules["prototypes"].move(sums, added, self.prototype_decay)
+        _prototypes(session).move(sums, added, self.prototype_decay)
 
     def rectified_labels(self, session: Session, images: Tensor, features: Tensor) -> Tensor:
         """The labels (n, h, w) of target images: the largest soft label after the correction; IGNORE where all of them are 0.
@@ -107,7 +108,7 @@ class Proda(Method):
         from caguda.equations import IGNORE
         from caguda.equations.prototypes import category_weights, rectified_probabilities
 
-        prototypes = session.extra_modules["prototypes"]
+        prototypes = _prototypes(session)
         soft = session.extra_modules["start"](scaled(images, session.device)).logits.softmax(dim=1)
         weights = category_weights(features, prototypes.vectors, prototypes.present, self.temperature)
         largest, labels = rectified_probabilities(weights, soft).max(dim=1)
@@ -130,7 +131,7 @@ class Proda(Method):
         from caguda.equations.anchors import distances
         from caguda.equations.prototypes import consistency_loss
 
-        prototypes = session.extra_modules["prototypes"]
+        prototypes = _prototypes(session)
         of_student, of_teacher = (
             distances(features, prototypes.vectors)[:, prototypes.present] for features in (student, teacher)
         )
@@ -141,3 +142,7 @@ class Proda(Method):
         from caguda.equations.teacher import update_teacher
 
         update_teacher(session.extra_modules["teacher"], session.network, self.teacher_decay)
+
+
+def _prototypes(session: Session) -> Prototypes:
+    return cast("Prototypes", session.extra_modules["prototypes"])
