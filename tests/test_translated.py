@@ -1,5 +1,6 @@
 """Source frames that were translated elsewhere: found by name, refused by name, and read by the runs that say so alone."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -471,6 +472,16 @@ def workflow_with(tmp_path: Path, **keys: Any) -> Workflow:
     path = tmp_path / "translated.yaml"
     path.write_text(yaml.safe_dump(content | SECTION | keys), encoding="utf-8")
     return Workflow(tmp_path, path)
+
+
+def test_a_plan_has_the_packed_cache_of_translated_frames_where_a_run_reads_them(tmp_path: Path, capsys: Said) -> None:
+    config = workflow_with(tmp_path, cache=True).configfile
+    shared = []
+    for run in ("pretrain", "twin"):
+        assert main(["plan", str(config), run, "--json"]) == 0
+        shared.append(json.loads(capsys.readouterr().out)["shared_bytes"])
+    assert "packed translated" not in shared[0]
+    assert shared[1] == shared[0] | {"packed translated": 3 * 24 * 48 * 96}
 
 
 @pytest.mark.parametrize("cache", [False, True])

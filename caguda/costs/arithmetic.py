@@ -22,7 +22,7 @@ from caguda.config_run import DomainName, Method
 from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import batch_norms
 from caguda.networks.layers.checkpointing import recompute_activations
-from caguda.networks.layers.network import Outputs, SegmentationNetwork
+from caguda.networks.layers.network import Outputs, SegmentationNetwork, coarsest_maps_of
 from caguda.stages.session import AnchorTensors, Batch, Session
 
 Size = tuple[int, int]
@@ -39,6 +39,7 @@ class PassCost(NamedTuple):
     forward: int
     backward: int
     outputs: Outputs
+    coarsest_map: Tensor
 
 
 class StepCost(NamedTuple):
@@ -94,12 +95,13 @@ class NetworkPasses:
     def of_batch(self, shape: tuple[int, ...]) -> PassCost:
         """The FLOPs of both passes over images of the shape (n, 3, H, W), in training."""
         if shape not in self._of_batches:
-            with _without_values(self.name), FlopCounterMode(display=False) as forward:
+            counter = FlopCounterMode(display=False)
+            with _without_values(self.name), counter as forward, coarsest_maps_of(self.network.encoder) as maps:
                 outputs = self.network.train()(torch.empty(shape, device=META))
             with _without_values(self.name), FlopCounterMode(display=False) as backward:
                 torch.autograd.backward([values.sum() for values in _tensors(outputs)])
             self.network.zero_grad(set_to_none=True)
-            cost = PassCost(forward.get_total_flops(), backward.get_total_flops(), outputs)
+            cost = PassCost(forward.get_total_flops(), backward.get_total_flops(), outputs, maps[0])
             self._of_batches[shape] = cost
             self.counted += cost.forward + cost.backward
         return self._of_batches[shape]
@@ -153,11 +155,14 @@ class _CountingSession(Session):
     def outputs(self, images: Tensor) -> Outputs:
         """Tensors like the network's outputs. Whether a loss depends on them shows in their gradients."""
         cost = self._passes.of_batch(tuple(images.shape))
-        features, logits, auxiliary, encoded = cost.outputs
-        deepest = None if encoded is None else _leaf(encoded)
-        outputs = Outputs(_leaf(features), _leaf(logits), tuple(map(_leaf, auxiliary)), deepest)
+        features, logits, auxiliary = cost.outputs
+        outputs = Outputs(_leaf(features), _leaf(logits), tuple(map(_leaf, auxiliary)))
         self._calls.append((cost, outputs))
         return outputs
+
+    def outputs_with_map(self, images: Tensor) -> tuple[Outputs, Tensor]:
+        """Tensors like the network's outputs and the encoder's coarsest map."""
+        return self.outputs(images), _leaf(self._passes.of_batch(tuple(images.shape)).coarsest_map)
 
     def flops_of(self, batch: Batch) -> int:
         """The FLOPs of a step: passes of the network, and all that the method computes beside them."""
@@ -236,8 +241,7 @@ def _unchanged(values: Tensor) -> Tensor:
 
 
 def _tensors(outputs: Outputs) -> list[Tensor]:
-    encoded = [] if outputs.encoded is None else [outputs.encoded]
-    return [outputs.features, outputs.logits, *outputs.auxiliary, *encoded]
+    return [outputs.features, outputs.logits, *outputs.auxiliary]
 
 
 def _leaf(values: Tensor) -> Tensor:

@@ -71,10 +71,9 @@ class DaFormer(Dacs):
 
         if self.feature_weight == 0:
             return super().source_objective(session, source)
-        outputs = session.outputs(source["image"])
-        assert outputs.encoded is not None
+        outputs, encoded = session.outputs_with_map(source["image"])
         loss = session.reduced(image_cross_entropy(outputs.logits, source["label"], session.align_corners))
-        distance = self.distance_to_first_features(session, outputs.encoded.float(), source)
+        distance = self.distance_to_first_features(session, encoded, source)
         return loss + self.feature_weight * distance, {"source_cross_entropy": loss, "feature_distance": distance}
 
     def distance_to_first_features(self, session: Session, encoded: Tensor, source: Mapping[str, Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ from caguda.errors import UserError
 from caguda.networks.layers.batch_norm import freeze
 from caguda.networks.layers.checkpointing import recompute_activations
 from caguda.networks.layers.dropout import Noise, draw_by_sample, leave_uncompiled
-from caguda.networks.layers.network import Outputs, SegmentationNetwork
+from caguda.networks.layers.network import Outputs, SegmentationNetwork, coarsest_maps_of
 from caguda.stages import parallel
 from caguda.stages.runtime import to_device
 
@@ -108,15 +108,24 @@ class Session:
         return self._data_parallel[name]
 
     def outputs(self, images: Tensor) -> Outputs:
-        """The network's outputs for uint8 images (n, 3, H, W), in float32 for any precision inside the network.
-
-        The encoder's map, which few methods use, keeps that precision.
-        """
+        """The network's outputs for uint8 images (n, 3, H, W), in float32 for any precision inside the network."""
         precision = self.compute.precision
         with torch.autocast(self.device.type, getattr(torch, precision), enabled=precision != "float32"):
             outputs = self._data_parallel["network"](scaled(images, self.device))
         auxiliary = tuple(logits.float() for logits in outputs.auxiliary)
-        return Outputs(outputs.features.float(), outputs.logits.float(), auxiliary, outputs.encoded)
+        return Outputs(outputs.features.float(), outputs.logits.float(), auxiliary)
+
+    def outputs_with_map(self, images: Tensor) -> tuple[Outputs, Tensor]:
+        """The network's outputs, and the encoder's coarsest map for the images, in float32 too.
+
+        UserError for a compiled network, of which no inner value can be seen.
+        """
+        if self.compute.compile:
+            raise UserError(f"compute.compile: must be false for a run by {self.method.method}, which reads the encoder's map, found "
+                            "true")  # fmt: skip
+        with coarsest_maps_of(self.network.encoder) as maps:
+            outputs = self.outputs(images)
+        return outputs, maps[0].float()
 
     def reduced(self, loss: LossSum) -> Tensor:
         """The mean or the sum of a loss over the whole batch, as `reduction` says; a process may have a part of the batch.

@@ -1,6 +1,7 @@
 """The three parts of every segmentation network of the paper, after the normalisation of the input."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -17,12 +18,22 @@ class Outputs(NamedTuple):
     features: Float[Tensor, "n d h w"]  # f_D
     logits: Float[Tensor, "n c h w"]
     auxiliary: tuple[Tensor, ...] = ()  # logits of further heads, (n, c, ...) at any resolution
-    encoded: Float[Tensor, "n k i j"] | None = None  # the encoder's coarsest map, in training alone
 
 
 def coarsest(maps: Sequence[Tensor]) -> Tensor:
     """The map of the fewest pixels, of several the last one: the deepest of an encoder."""
     return min(reversed(maps), key=lambda values: values.shape[-2] * values.shape[-1])
+
+
+@contextmanager
+def coarsest_maps_of(encoder: nn.Module) -> Iterator[list[Tensor]]:
+    """A list that gets the coarsest map of every call of an encoder in this context."""
+    maps: list[Tensor] = []
+    handle = encoder.register_forward_hook(lambda _module, _images, encoded: maps.append(coarsest(encoded)))
+    try:
+        yield maps
+    finally:
+        handle.remove()
 
 
 class ParameterGroup(NamedTuple):
@@ -66,8 +77,7 @@ class SegmentationNetwork(nn.Module):
     def forward(self, images: Float[Tensor, "n 3 H W"]) -> Outputs:
         maps = self.encoder(self.normalisation(images))
         features = self.transformer(*maps)
-        encoded = coarsest(maps) if self.training else None  # which would keep its memory in a pass without gradients
-        return Outputs(features, self.classifier(features), self.auxiliary_logits(*maps), encoded)
+        return Outputs(features, self.classifier(features), self.auxiliary_logits(*maps))
 
     def auxiliary_logits(self, *maps: Tensor) -> tuple[Tensor, ...]:
         """The logits of further heads on the encoder's maps, for subclasses; none by default."""
