@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import pytest
-import torch
 from miniature import Miniature, label_files
-from safetensors.torch import load_file
 from workflow_runs import SMOKE, Workflow
 
 from caguda.artifacts.atomic import read_json
@@ -28,7 +26,7 @@ def test_labels_come_from_the_stage_before_and_weights_from_the_start(mini: Mini
 
 @pytest.mark.parametrize("run", ["warmup", "pretrain"])
 def test_a_run_that_no_stage_labels_for_cannot_restart(mini: Miniature, run: str) -> None:
-    with pytest.raises(UserError, match=f"runs.{run}: restart: must be false for a run without stages"):
+    with pytest.raises(UserError, match=f"runs.{run}.restart: must be false for a run without stages"):
         mini.configuration(**{f"runs__{run}__restart": True})
 
 
@@ -41,8 +39,6 @@ def test_a_stage_starts_again_and_reads_the_labels_of_the_stage_before(mini: Min
     recorded = read_json(second.with_suffix(".json"))["provenance"]["inputs"]
     checkpoints = [Path(name).parent.name for name in recorded if name.endswith(".safetensors")]
     assert checkpoints == ["warmup"] and len(recorded) == 1 + 1 + 1 + 2
-    ordinary = mini.train("ordinary2", "cag/stage2", mini.configuration(), start=first, **inputs)
-    assert not torch.equal(load_file(second)["classifier.weight"], load_file(ordinary)["classifier.weight"])
     with pytest.raises(UserError, match="this must be the model of warmup, found that of cag/stage1"):
         mini.train("wrong_start", "cag/stage2", configuration, start=first, **inputs)
     by_warmup = mini.folder / "labels" / "labels.json"
@@ -58,7 +54,7 @@ def test_the_workflow_plans_it(tmp_path: Path) -> None:
     (tmp_path / "smoke.yaml").write_text(text, encoding="utf-8")
     jobs = Workflow(tmp_path, tmp_path / "smoke.yaml").plan()
     (job,) = [job for job in jobs if job.rule == "train" and "cag/stage2/" in job.output[0]]
-    given = [name.partition("/seed0/")[2] for name in job.input if "/seed0/" in name]
+    given = [name.removeprefix("seed0/") for name in job.input]
     assert "warmup/checkpoint.safetensors" in given and "cag/stage1/checkpoint.safetensors" not in given
     assert [name for name in given if name.endswith("labels.json")] and all(
         name.startswith("cag/stage1/labels/") for name in given if name.endswith("labels.json")
