@@ -143,11 +143,13 @@ class Method(Training, RunSettings):
     declares what it reads, and computes the loss terms of a step.
 
     The run starts from the model `start`, or from fresh weights without it. `stages: K` makes a chain of models RUN/stage1
-    to RUN/stageK, each from the one before.
+    to RUN/stageK, each from the one before. With `restart` each has the first weights of `start` again, and the one before
+    gives its anchors and pseudo-labels alone.
     """
 
     start: ModelReference | None = None
     stages: Count | None = None
+    restart: bool = left_out_at(False)
     pseudo_labels: PseudoLabels = Field(default_factory=dict)
     anchors: Annotated[str, Field(min_length=1)] | None = None
     """A file of anchors from elsewhere, for every stage; without it, the anchors are of the frozen model."""
@@ -181,6 +183,8 @@ class Method(Training, RunSettings):
             raise ValueError(f"start: {self.method} must start from a run, whose model gives anchors and pseudo-labels")
         if self.stages is not None and self.start is None:
             raise ValueError("start: a run with stages must start from another run")
+        if self.restart and (self.stages is None or not self.uses_frozen_model):
+            raise ValueError("restart: must be false for a run without stages, anchors and pseudo-labels, found true")
         if self.source_images == "translated" and self.reads.get("source") != "truth":
             raise ValueError("source_images: must be original for a run that reads no source labels, found translated")
         return self

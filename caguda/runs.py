@@ -98,6 +98,13 @@ def model_before(configuration: Configuration, model: str) -> str | None:
     return None if start is None else models_listed(configuration, [start])[-1]
 
 
+def model_of_first_weights(configuration: Configuration, model: str) -> str | None:
+    """The model whose weights a training begins with: with `restart` the last model of `start`, else the model before."""
+    if getattr(run_of(configuration, model), "restart", False):
+        return model_before(configuration, f"{run_name(model)}/stage1")
+    return model_before(configuration, model)
+
+
 def models_before(configuration: Configuration, model: str) -> Iterator[str]:
     """The chain of models that a model starts from, the nearest first."""
     before = model_before(configuration, model)

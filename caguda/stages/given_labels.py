@@ -7,7 +7,7 @@ from pathlib import Path
 
 from caguda.artifacts.chain import inputs_of, provenance_of
 from caguda.artifacts.checks import refuse_other_origin
-from caguda.artifacts.identity import contents_of_inputs
+from caguda.artifacts.identity import contents_of_inputs, model_of
 from caguda.artifacts.labels import LABELS
 from caguda.artifacts.maps import MapStore
 from caguda.artifacts.provenance import content_digest
@@ -52,6 +52,18 @@ def stores_by_rule(
         raise UserError(f"{labels[-1]}: the labels of all rules must be made of the same evidence, found those of other evidence than "
                         f"{labels[0]}; make them again")  # fmt: skip
     return stores
+
+
+def refuse_other_labeller(labels: Sequence[Path], model: str | None, seed: int) -> None:
+    """UserError unless labels are made of the evidence of this model, of this seed."""
+    for path in labels:
+        evidence = next(item.path for item in inputs_of(path) if item.path.suffix == ".json")
+        checkpoint = next(item.path for item in inputs_of(evidence) if item.path.suffix == ".safetensors")
+        provenance = provenance_of(checkpoint)
+        found = model_of(provenance)
+        if found not in ("", model) or provenance["seed"] not in (None, seed):
+            raise UserError(f"{path}: the labels must be made with the model of {model} and seed {seed}, found those of {found}, seed "
+                            f"{provenance['seed']}; name those")  # fmt: skip
 
 
 def _refuse_other_labels(

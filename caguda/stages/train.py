@@ -15,6 +15,7 @@ from torch.amp.grad_scaler import GradScaler
 from caguda.artifacts.chain import FROM_ELSEWHERE, provenance_of
 from caguda.artifacts.checks import refuse_other_network
 from caguda.artifacts.identity import contents_of_inputs, refuse_other_model
+from caguda.artifacts.maps import MapStore
 from caguda.artifacts.provenance import content_digest, new_provenance
 from caguda.classes import class_table
 from caguda.config import Configuration
@@ -23,9 +24,9 @@ from caguda.datasets.manifest import SetName
 from caguda.errors import UserError
 from caguda.networks.layers.network import SegmentationNetwork
 from caguda.recorded_settings import settings_of_run
-from caguda.runs import adaptation_number, method_of, model_before, rules_of
+from caguda.runs import adaptation_number, method_of, model_before, model_of_first_weights, rules_of
 from caguda.stages import parallel
-from caguda.stages.given_labels import stores_by_rule
+from caguda.stages.given_labels import refuse_other_labeller, stores_by_rule
 from caguda.stages.optimisers import build_optimiser
 from caguda.stages.runtime import (
     build_network,
@@ -43,6 +44,8 @@ from caguda.version import METHOD_VERSION
 
 _DECISIVE_SETS: tuple[SetName, ...] = ("source", "target", "translated")
 """The sets of frames that may decide weights; a training has the last one only if it reads it."""
+MODEL_OF_START = "model that the training starts from"
+"""The name of that input in messages."""
 
 
 def train_model(
@@ -73,13 +76,12 @@ def train_model(
     _refuse_other_processes(configuration)
     network = _initial_network(configuration, seed, model, manifest, start, device)
     refuse_other_sizes(network, configuration.network, frames.manifest.image_size("target"), device)
-    files = {"model that the training starts from": start, "anchors": anchors}
+    files = {MODEL_OF_START: start, "anchors": anchors}
     made_with = {name: path for name, path in files.items() if path is not None}
     anchor_tensors = None if anchors is None else AnchorTensors.load(anchors, device)
     if anchors is not None:
         _refuse_other_anchors(method, model, anchors)
-    rules = rules_of(configuration, model)
-    stores = stores_by_rule(configuration, rules, manifest, labels, made_with) if labels else {}
+    stores = _label_stores(configuration, model, seed, manifest, labels, files)
     names = class_table(configuration).names
     session = Session(method, configuration.compute, network, device, anchor_tensors, seed, names)
     batches = batches_of(frames, method, method.frame_order(adaptation_number(configuration, model)), seed, stores)
@@ -93,6 +95,23 @@ def train_model(
         provenance = new_provenance("train", settings, [*manifests, *inputs], seed, started, output)
         _publish(frames, session, progress, provenance, output)
         print(f"{model}: {method.iterations} iterations in {progress.seconds:.0f} s -> {output}", flush=True)
+
+
+def _label_stores(
+    configuration: Configuration,
+    model: str,
+    seed: int,
+    manifest: Path,
+    labels: Sequence[Path],
+    files: Mapping[str, Path | None],
+) -> dict[str, MapStore]:
+    """The label stores of a training by rule. They are made with the given files; with `restart` by the model before."""
+    before = model_before(configuration, model)
+    made_with = {name: path for name, path in files.items() if path is not None}
+    if before != model_of_first_weights(configuration, model):
+        refuse_other_labeller(labels, before, seed)
+        del made_with[MODEL_OF_START]
+    return stores_by_rule(configuration, rules_of(configuration, model), manifest, labels, made_with) if labels else {}
 
 
 def setup_of(session: Session, name: str, identity: str, batches: Batches) -> TrainingSetup:
@@ -192,7 +211,7 @@ def _initial_network(
     if (found := description["provenance"]["seed"]) not in (None, seed):
         raise UserError(f"{start}: the model to start from must be of seed {seed}, found one of seed {found}; name that of "
                         "this seed")  # fmt: skip
-    before = model_before(configuration, model)
+    before = model_of_first_weights(configuration, model)
     assert before is not None
     refuse_other_model(start, description["provenance"], before)
     remedy = "check the key network, or name another checkpoint"

@@ -22,6 +22,7 @@ from caguda.runs import (
     last_models,
     model_before,
     model_of_anchors,
+    model_of_first_weights,
     models as all_models,
     models_before,
     reports,

@@ -77,7 +77,7 @@ def manifests_given_to(model: str) -> list[str]:
 
 def start_given_to(seed: int | str, model: str) -> list[str]:
     """The checkpoint that a training starts from; none for a run without `start`."""
-    before = model_before(configuration, model)
+    before = model_of_first_weights(configuration, model)
     return [] if before is None else [of_model(seed, before, "checkpoint.safetensors")]
 
 
