@@ -164,6 +164,10 @@ class _CountingSession(Session):
         """Tensors like the network's outputs and the encoder's coarsest map."""
         return self.outputs(images), _leaf(self._passes.of_batch(tuple(images.shape)).coarsest_map)
 
+    def holds(self, condition: Tensor) -> bool:
+        """True: what is done under any condition is counted."""
+        return True
+
     def flops_of(self, batch: Batch) -> int:
         """The FLOPs of a step: passes of the network, and all that the method computes beside them."""
         before, backward = self._passes.counted, 0

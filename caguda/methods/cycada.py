@@ -71,7 +71,7 @@ class Cycada(Method):
         yield loss, {"discriminator": loss, "discriminator_accuracy": accuracy}
 
         recent = session.extra_modules["recent_accuracy"]
-        if recent(session.iteration, accuracy) <= self.gate:
+        if not session.holds(recent(session.iteration, accuracy) > self.gate):
             return
         discriminator = session.extra_modules["discriminator"].requires_grad_(False)
         adversarial = adversarial_loss(discriminator(of_target))

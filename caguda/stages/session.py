@@ -144,6 +144,10 @@ class Session:
         """The sum of a tensor over all processes, without a gradient."""
         return parallel.all_reduce_sum(values)
 
+    def holds(self, condition: Tensor) -> bool:
+        """Whether a condition, of one element, holds. A plan, which has no values, counts what is done if it does."""
+        return bool(condition)
+
     def generators(self, name: str, samples: int) -> list[torch.Generator]:
         """A random generator on the CPU for each of the process's samples in a batch.
 
