@@ -184,7 +184,9 @@ class Method(Training, RunSettings):
         if self.stages is not None and self.start is None:
             raise ValueError("start: a run with stages must start from another run")
         if self.restart and (self.stages is None or not self.uses_frozen_model):
-            raise ValueError("restart: must be false for a run without stages, anchors and pseudo-labels, found true")
+            raise ValueError(
+                "restart: must be false unless the run has stages, and anchors or pseudo-labels, found true"
+            )
         if self.source_images == "translated" and self.reads.get("source") != "truth":
             raise ValueError("source_images: must be original for a run that reads no source labels, found translated")
         return self

@@ -174,7 +174,7 @@ def test_the_page_of_all_runs_has_those_of_plugins(trained: Workflow) -> None:
     ]  # fmt: skip
     page = (folder / "methods.html").read_text(encoding="utf-8")
     rows = re.findall(r'<tr class="(?:adapted|reference)"><td>([^<]+)<small>', page)
-    assert [row for row in rows if row != "AdaBN"] == ["pretrain", "advent", "cbst stage 2", "dacs", "teacher"]
+    assert [row for row in rows if row != "AdaBN"] == ["pretrain", "advent", "cbst stage 2", "dacs", "proda", "teacher"]
     table = (folder / "table.md").read_text(encoding="utf-8").partition("## Trainings")[2].partition("## Rows")[0]
     costs = {line.split(" | ")[0].removeprefix("| ").strip(): line.split(" | ")[1:] for line in table.splitlines()}
     for name, iterations in {"pretrain": 60, "teacher": 60 + 6, "cbst stage 2": 60 + 2 * 6}.items():

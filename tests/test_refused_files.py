@@ -117,7 +117,7 @@ def test_a_store_with_other_codecs_is_not_opened(
 @pytest.mark.parametrize(
     "name",
     ["labels/evidence.zarr/margin", "labels/anchors.h5", "warmup/checkpoint.safetensors", "labels", "labels/1.json",
-     "labels/probability-0.3", "labels/probability-0.3/labels.zarr", "labels/probability-0.3/labels.json"],
+     "labels/probability-0.3", "labels/probability-0.3/labels.zarr"],
 )  # fmt: skip
 def test_what_is_no_evidence_is_said_and_nobody_is_told_to_delete_it(
     mini: Miniature, name: str, capsys: pytest.CaptureFixture[str]

@@ -26,7 +26,7 @@ def test_labels_come_from_the_stage_before_and_weights_from_the_start(mini: Mini
 
 @pytest.mark.parametrize("run", ["warmup", "pretrain"])
 def test_a_run_that_no_stage_labels_for_cannot_restart(mini: Miniature, run: str) -> None:
-    with pytest.raises(UserError, match=f"runs.{run}.restart: must be false for a run without stages"):
+    with pytest.raises(UserError, match=f"runs.{run}.restart: must be false unless the run has stages"):
         mini.configuration(**{f"runs__{run}__restart": True})
 
 

@@ -371,7 +371,7 @@ def test_only_runs_that_read_translated_frames_record_the_key(translated: Miniat
     exchanged = settings_of(translated, runs__twin__source_images="original")
     exchanged = replace_runs(exchanged, plain="translated")
     assert [line for line in differing_settings(exchanged, recorded["twin"]) if "source_images" in line] == [
-        "runs.twin.source_images translated, not None"
+        "runs.twin.source_images translated, not original"
     ]
     assert [line for line in differing_settings(exchanged, recorded["plain"]) if "source_images" in line] == [
         "runs.plain.source_images None, not translated"

@@ -27,10 +27,11 @@ PAIRS_HEADER = ("statistics", "first", "second", "difference", "difference sd", 
 class Cost(NamedTuple):
     """What a model's trainings cost in all, from fresh weights on: iterations, seconds and FLOPs of one seed.
 
-    The seconds are those that the trainings took, None if one of them is unknown; the FLOPs are those of a plan.
+    All are None where a model of the lineage was brought from elsewhere. The seconds are those that the trainings took, the FLOPs
+    those of a plan.
     """
 
-    iterations: int
+    iterations: int | None
     seconds: Statistic | None
     flops: float | None
 
@@ -63,11 +64,11 @@ def costs_of_rows(
         lineage = [row.model, *models_before(configuration, row.model)]
         trained = {model: run for model in lineage if isinstance(run := run_of(configuration, model), Method)}
         of_seeds = [seconds[model] for model in trained if model in seconds]
-        is_known = bool(trained) and len(of_seeds) == len(lineage)
+        is_trained_here = len(trained) == len(lineage)
         costs[row.model] = Cost(
-            sum(run.iterations for run in trained.values()),
-            statistic(map(sum, zip(*of_seeds, strict=True))) if is_known else None,
-            sum(flops[model] for model in trained) if trained and trained.keys() <= flops.keys() else None,
+            sum(run.iterations for run in trained.values()) if is_trained_here else None,
+            statistic(map(sum, zip(*of_seeds, strict=True))) if len(of_seeds) == len(lineage) else None,
+            sum(flops[model] for model in trained) if is_trained_here and trained.keys() <= flops.keys() else None,
         )
     return costs
 
