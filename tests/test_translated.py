@@ -374,7 +374,7 @@ def test_only_runs_that_read_translated_frames_record_the_key(translated: Miniat
         "runs.twin.source_images translated, not original"
     ]
     assert [line for line in differing_settings(exchanged, recorded["plain"]) if "source_images" in line] == [
-        "runs.plain.source_images None, not translated"
+        "runs.plain.source_images original, not translated"
     ]
     assert not [line for line in differing_settings(settings, recorded["plain"]) if "source_images" in line]
 
