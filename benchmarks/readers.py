@@ -93,7 +93,7 @@ def _inspect(tree: Tree, new: Path) -> list[Path]:
     """What it prints of the labels of stage 1, but for where they and their inputs lie and how these fare."""
     printed = io.StringIO()
     with redirect_stdout(printed):
-        inspect(tree.told(1), as_json=True, plot=None, margins=[0.1], p0s=[0.5])
+        inspect([tree.told(1)], as_json=True, plot=None, margins=[0.1], p0s=[0.5])
     told = json.loads(printed.getvalue())
     print("inputs:", *told.pop("inputs").values())
     write_json(new / "inspection.json", told)

@@ -152,7 +152,7 @@ def test_many_faults_are_told_in_part_and_counted() -> None:
         ("data_root", 3, "must be text, found 3; put it in quotes"),
         ("seeds", 3, "seeds: must be a list, found 3"),
         ("runs.brought.file", 3, "runs.brought.file: must be text, found 3; put it in quotes"),
-        ("runs.cag.method", ["cag"], "runs.cag.method: must be one of imported, adaptsegnet, adversarial, "),
+        ("runs.cag.method", ["cag"], "runs.cag.method: must be one of imported, adaptsegnet, "),
         (
             "runs.cag.start",
             "warm-up/stage0",
