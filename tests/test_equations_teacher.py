@@ -2,41 +2,22 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
-from frame_trees import SHARED
+from golden_methods import golden, network_of_dacs
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from caguda.equations.teacher import ema_decay, update_teacher
 
 
-def network(state: dict[str, Tensor]) -> nn.Sequential:
-    """The small network of the golden file, with the weights and buffers of a state."""
-    made = nn.Sequential(
-        nn.Conv2d(*state["0.weight"].shape[1::-1], state["0.weight"].shape[-1], padding=1),
-        nn.BatchNorm2d(len(state["1.weight"])),
-        nn.Conv2d(*state["2.weight"].shape[1::-1], state["2.weight"].shape[-1]),
-    )
-    made.load_state_dict(state)
-    return made
-
-
 @pytest.mark.parametrize("iteration", [0, 5, 500])
 def test_the_teacher_after_an_iteration_is_that_of_dacs(iteration: int) -> None:
-    path = SHARED / "golden" / "methods" / "dacs_a.npz"
-    if not path.exists():
-        pytest.skip(f"needs {path}; the environment variable CAGUDA_SHARED names the folder that holds golden/")
-
-    def state(prefix: str) -> dict[str, Tensor]:
-        with np.load(path) as arrays:
-            named = [key for key in arrays.files if key.startswith(f"{prefix}.")]
-            return {key.removeprefix(f"{prefix}."): torch.from_numpy(np.asarray(arrays[key])) for key in named}
-
-    teacher, expected = network(state("teacher_before")), state(f"teacher_after_iteration{iteration}")
-    update_teacher(teacher, network(state("student")), ema_decay(iteration, 0.99))
+    arrays = golden("dacs")
+    teacher = network_of_dacs(arrays, "teacher_before")
+    expected = network_of_dacs(arrays, f"teacher_after_iteration{iteration}").state_dict()
+    update_teacher(teacher, network_of_dacs(arrays, "student"), ema_decay(iteration, 0.99))
     parameters = {name for name, _ in teacher.named_parameters()}
     for name, found in teacher.state_dict().items():
         tolerance = {"rtol": 2e-5, "atol": 1e-7} if name in parameters else {"rtol": 0, "atol": 0}

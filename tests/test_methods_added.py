@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from golden_methods import golden
+from golden_methods import golden, network_of_dacs
 from PIL import Image
 from torch import nn
 from workflow_runs import SMOKE, Workflow
@@ -97,20 +97,6 @@ def test_the_thresholds_of_cbst_are_those_of_its_code() -> None:
 def test_a_teacher_is_the_moving_average_of_the_parameters() -> None:
     arrays = golden("dacs")
 
-    def network(prefix: str) -> nn.Module:
-        state = {
-            key.removeprefix(f"{prefix}."): torch.from_numpy(values)
-            for key, values in arrays.items()
-            if key.startswith(f"{prefix}.")
-        }
-        made = nn.Sequential(
-            nn.Conv2d(*state["0.weight"].shape[1::-1], state["0.weight"].shape[-1], padding=1),
-            nn.BatchNorm2d(len(state["1.weight"])),
-            nn.Conv2d(*state["2.weight"].shape[1::-1], state["2.weight"].shape[-1]),
-        )
-        made.load_state_dict(state)
-        return made
-
     class Told:
         network: nn.Module
         parts: dict[str, nn.Module]
@@ -120,12 +106,12 @@ def test_a_teacher_is_the_moving_average_of_the_parameters() -> None:
     for iteration in (0, 5, 500):
         told = Told()
         told.network, told.extra_modules, told.iteration = (
-            network("student"),
-            {"teacher": network("teacher_before")},
+            network_of_dacs(arrays, "student"),
+            {"teacher": network_of_dacs(arrays, "teacher_before")},
             iteration,
         )
         method.after_update(method.model_construct(decay=0.99), told)
-        expected = network(f"teacher_after_iteration{iteration}")
+        expected = network_of_dacs(arrays, f"teacher_after_iteration{iteration}")
         for kept, weight in zip(told.extra_modules["teacher"].parameters(), expected.parameters(), strict=True):
             torch.testing.assert_close(kept, weight)
 

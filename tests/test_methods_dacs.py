@@ -1,12 +1,11 @@
 """DACS: its mixtures, its teacher, and a training that goes on after an interruption as if there had been none."""
 
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from interruptions import interruptible
 from torch import Tensor
 
 from caguda.artifacts.state import load_state
@@ -197,19 +196,7 @@ def test_the_teacher_follows_the_network_and_works_as_it_does(batch_norm: str) -
 
 def setup(stop_after: int | None = None) -> TrainingSetup:
     """A training with two batches for each update; Ctrl-C or the like comes after an update."""
-    training = session(method(accumulate=2))
-
-    def batches(start: int) -> Iterator[Batch]:
-        return (batch(number) for number in range(2 * start, 12))
-
-    made = setup_of(training, "toy", "toy", batches)
-
-    def after_update() -> None:
-        training.method.after_update(training)
-        if training.iteration == stop_after:
-            raise KeyboardInterrupt
-
-    return replace(made, after_update=after_update)
+    return interruptible(session(method(accumulate=2)), batch, 12, stop_after)
 
 
 @pytest.mark.parametrize("stop_after", [1, 4])

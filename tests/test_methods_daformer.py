@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from interruptions import interruptible
 from test_methods_dacs import batch as batch_of_dacs
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -26,7 +26,6 @@ from caguda.networks.layers.network import coarsest, coarsest_maps_of
 from caguda.networks.small import SmallNetwork
 from caguda.stages import parallel
 from caguda.stages.session import Batch, Session
-from caguda.stages.train import setup_of
 from caguda.stages.training import TrainingSetup, train
 
 NAMES = ("road", "person", "sky", "train", "tree")
@@ -223,15 +222,7 @@ def test_things_that_no_category_is_are_refused_in_one_line(keys: Any, names: tu
 
 def setup(name: str, stop_after: int | None = None) -> TrainingSetup:
     """A training that Ctrl-C or the like ends after an update."""
-    training = session(method(name, **(MASKED if name == "mic" else {})))
-    made = setup_of(training, name, name, lambda start: (batch(number) for number in range(start, 6)))
-
-    def after_update() -> None:
-        training.method.after_update(training)
-        if training.iteration == stop_after:
-            raise KeyboardInterrupt
-
-    return replace(made, after_update=after_update)
+    return interruptible(session(method(name, **(MASKED if name == "mic" else {}))), batch, 6, stop_after)
 
 
 def weights(folder: Path) -> Iterator[tuple[str, Tensor]]:

@@ -1,14 +1,13 @@
 """ProDA: one step against plain numpy, its prototypes, and a training that goes on as if it had not been interrupted."""
 
 import threading
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from interruptions import interruptible
 from torch import Tensor
 
 from caguda.artifacts.state import load_state
@@ -390,19 +389,7 @@ def test_the_teacher_follows_the_network_and_the_first_network_stays(batch_norm:
 
 def setup(stop_after: int | None = None, weights: int = 0) -> TrainingSetup:
     """A training with two batches for each update; Ctrl-C or the like comes after an update."""
-    training = session(method(accumulate=2), weights)
-
-    def batches(start: int) -> Iterator[Batch]:
-        return (batch(number) for number in range(2 * start, 12))
-
-    made = setup_of(training, "toy", "toy", batches)
-
-    def after_update() -> None:
-        training.method.after_update(training)
-        if training.iteration == stop_after:
-            raise KeyboardInterrupt
-
-    return replace(made, after_update=after_update)
+    return interruptible(session(method(accumulate=2), weights), batch, 12, stop_after)
 
 
 @pytest.mark.parametrize("stop_after", [2, 4])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from caguda.config_run import DomainName, Read
 from caguda.methods.adaptsegnet import AdaptSegNet
+from caguda.methods.self_training import label_cross_entropies
 from caguda.registry import register
 
 if TYPE_CHECKING:
@@ -32,12 +33,4 @@ class Bdl(AdaptSegNet):
 
     def target_terms(self, session: Session, target: Mapping[str, Tensor], logits: Tensor) -> dict[str, Tensor]:
         """L_CE of each rule's pseudo-labels."""
-        from caguda.equations.losses import CROSS_ENTROPIES
-
-        cross_entropy = CROSS_ENTROPIES[self.target_resolution]
-        return {
-            f"{rule}_cross_entropy": session.reduced(
-                cross_entropy(logits, target[f"{rule}_label"], session.align_corners)
-            )
-            for rule in sorted(self.pseudo_labels)
-        }
+        return label_cross_entropies(session, target, logits, self.pseudo_labels, self.target_resolution)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from caguda.config_run import DomainName, Method, Read
 from caguda.config_types import NonNegative
+from caguda.methods.self_training import label_cross_entropies
 from caguda.registry import register
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Fda(Method):
         """L_CE of the translated source, then the entropy and L_CE of each rule's pseudo-labels on the target."""
         from torch.nn.functional import interpolate
 
-        from caguda.equations.losses import CROSS_ENTROPIES, image_cross_entropy, objective
+        from caguda.equations.losses import image_cross_entropy, objective
         from caguda.equations.regularisers import power_entropy_loss
         from caguda.equations.translation import fourier_translated
 
@@ -51,9 +52,5 @@ class Fda(Method):
         yield loss, {"source_cross_entropy": loss}
         logits = session.outputs(target["image"]).logits
         terms: dict[str, Tensor] = {"entropy": session.reduced(power_entropy_loss(logits, self.entropy_power))}
-        for rule in sorted(self.pseudo_labels):
-            cross_entropy = CROSS_ENTROPIES[self.target_resolution](
-                logits, target[f"{rule}_label"], session.align_corners
-            )
-            terms[f"{rule}_cross_entropy"] = session.reduced(cross_entropy)
+        terms |= label_cross_entropies(session, target, logits, self.pseudo_labels, self.target_resolution)
         yield objective(terms, {name: self.entropy_weight if name == "entropy" else 1.0 for name in terms}), terms

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from caguda.config_run import DomainName, Method, Read
@@ -40,17 +40,25 @@ class SelfTraining(Method):
         yield objective(terms, self.weights_of(terms)), terms
 
     def target_terms(self, session: Session, target: Mapping[str, Tensor], logits: Tensor) -> dict[str, Tensor]:
-        """L_CE of each rule's pseudo-labels, in the order of their names: that in the YAML is no difference between two runs."""
-        from caguda.equations.losses import CROSS_ENTROPIES
-
-        cross_entropy = CROSS_ENTROPIES[self.target_resolution]
-        return {
-            f"{rule}_cross_entropy": session.reduced(
-                cross_entropy(logits, target[f"{rule}_label"], session.align_corners)
-            )
-            for rule in sorted(self.pseudo_labels)
-        }
+        """L_CE of each rule's pseudo-labels."""
+        return label_cross_entropies(session, target, logits, self.pseudo_labels, self.target_resolution)
 
     def weights_of(self, terms: Mapping[str, Tensor]) -> dict[str, float]:
         """The weights of some terms of the target, by their names."""
         return dict.fromkeys(terms, self.weight)
+
+
+def label_cross_entropies(
+    session: Session, target: Mapping[str, Tensor], logits: Tensor, rules: Iterable[str], resolution: str
+) -> dict[str, Tensor]:
+    """L_CE of the pseudo-labels of each rule (Eq. 9 and 11), reduced, by the name of its term.
+
+    They are in the order of the rules' names: that in the YAML is no difference between two runs.
+    """
+    from caguda.equations.losses import CROSS_ENTROPIES
+
+    cross_entropy = CROSS_ENTROPIES[resolution]
+    return {
+        f"{rule}_cross_entropy": session.reduced(cross_entropy(logits, target[f"{rule}_label"], session.align_corners))
+        for rule in sorted(rules)
+    }
